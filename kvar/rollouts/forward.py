@@ -1,0 +1,90 @@
+"""One forward pass of a language model over rollouts: the only place that tells seq2seq from causal models."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kvar.rollouts.types import Rollouts
+
+__all__ = ["is_encoder_decoder", "token_logits"]
+
+
+def is_encoder_decoder(model: nn.Module) -> bool:
+    """Whether ``model`` reads the prompt with an encoder (its config says so)."""
+    return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
+
+
+def token_logits(model: nn.Module, rollouts: Rollouts) -> Tensor:
+    """Logits that scored each response token, from one forward pass, with gradient.
+
+    Works alike for encoder-decoder models (prompt to the encoder, shifted response to the decoder) and causal ones
+    (prompt and response packed without gaps, right-padded, so that no position is shifted by padding).
+
+    Args:
+        model: a transformers model, or any module with its ``config.is_encoder_decoder`` and call signature.
+        rollouts: N prompts and responses of T tokens at most.
+
+    Returns:
+        (N, T, V) logits; ``[:, t]`` scored ``rollouts.tokens[:, t]``. Rows past a response's end are meaningless.
+
+    Raises:
+        ValueError: an empty prompt given to a causal model, or an encoder-decoder model without a decoder start token.
+    """
+    if is_encoder_decoder(model):
+        return _seq2seq_logits(model, rollouts)
+    return _causal_logits(model, rollouts)
+
+
+def pack_left(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Move each row's true entries to the front, in order; the rest of the row is its padding, masked false."""
+    order = torch.argsort(~mask, dim=1, stable=True)
+    packed_mask = mask.gather(1, order)
+    width = max(int(packed_mask.sum(dim=1).max()), 1) if len(mask) else mask.shape[1]
+    return ids.gather(1, order)[:, :width], packed_mask[:, :width]
+
+
+def decoder_start(model: Any) -> int:
+    """The token id that starts the decoder of an encoder-decoder model."""
+    for holder in (getattr(model, "generation_config", None), model.config):
+        value = getattr(holder, "decoder_start_token_id", None)
+        if value is not None:
+            return int(value[0] if isinstance(value, list) else value)
+    raise ValueError(
+        "config.decoder_start_token_id is None: set it (T5 uses pad_token_id) before this encoder-decoder is used."
+    )
+
+
+def _seq2seq_logits(model: nn.Module, rollouts: Rollouts) -> Tensor:
+    prompt_ids, prompt_mask = pack_left(rollouts.prompt_ids, rollouts.prompt_mask)
+    start = torch.full_like(rollouts.tokens[:, :1], decoder_start(model))
+    decoder_input = torch.cat([start, rollouts.tokens[:, :-1]], dim=1)
+    out = model(
+        input_ids=prompt_ids, attention_mask=prompt_mask.long(), decoder_input_ids=decoder_input, use_cache=False
+    )
+    return out.logits
+
+
+def _causal_logits(model: nn.Module, rollouts: Rollouts) -> Tensor:
+    lengths = rollouts.prompt_mask.sum(dim=1)
+    if len(rollouts) and int(lengths.min()) == 0:
+        row = int((lengths == 0).nonzero()[0])
+        raise ValueError(f"Rollouts.prompt_ids row {row} is empty: a causal model needs one prompt token (for example BOS).")
+    ids = torch.cat([rollouts.prompt_ids, rollouts.tokens], dim=1)
+    mask = torch.cat([rollouts.prompt_mask, torch.ones_like(rollouts.mask)], dim=1)  # padding tokens trail anyway
+    ids, _ = pack_left(ids, mask)
+    seen = torch.cat([rollouts.prompt_mask, rollouts.mask], dim=1)
+    positions = torch.arange(ids.shape[1], device=ids.device)
+    attention = positions < seen.sum(dim=1, keepdim=True)
+    first = int(lengths.min()) - 1 if len(rollouts) else 0  # logits before this position are never needed
+    kwargs: dict[str, Any] = {}
+    if "logits_to_keep" in inspect.signature(model.forward).parameters:
+        kwargs["logits_to_keep"] = ids.shape[1] - first
+    out = model(input_ids=ids, attention_mask=attention.long(), use_cache=False, **kwargs)
+    logits = out.logits if kwargs else out.logits[:, first:]
+    steps = torch.arange(rollouts.tokens.shape[1], device=ids.device)
+    where = (lengths - 1 - first)[:, None] + steps
+    return logits.gather(1, where[..., None].expand(-1, -1, logits.shape[-1]))
