@@ -1,1 +1,21 @@
+"""Distillation: the trainer, its settings, its objectives, models and evaluation."""
 
+from kvar.distill.config import DistillationConfig
+from kvar.distill.data import Collator, build_dataset
+from kvar.distill.evaluate import Evaluation, decode, evaluate
+from kvar.distill.models import build_model, count_parameters, load_model, load_tokenizer
+from kvar.distill.trainer import DistillationTrainer
+
+__all__ = [
+    "Collator",
+    "DistillationConfig",
+    "DistillationTrainer",
+    "Evaluation",
+    "build_dataset",
+    "build_model",
+    "count_parameters",
+    "decode",
+    "evaluate",
+    "load_model",
+    "load_tokenizer",
+]

@@ -1,1 +1,30 @@
+"""Figures: a tidy statistics frame in, matplotlib axes out, one figure a function."""
 
+from __future__ import annotations
+
+from kvar.plots.bias_against_variance import bias_against_variance
+from kvar.plots.efficiency_against_k import efficiency_against_k
+from kvar.plots.frame import COLUMNS, STATISTICS
+from kvar.plots.save import save
+from kvar.plots.snr_against_k import snr_against_k
+from kvar.plots.style import COLUMN_WIDTH, DOUBLE_WIDTH, context
+from kvar.plots.variance_against_k import variance_against_k
+from kvar.plots.variance_against_size import variance_against_size
+from kvar.plots.variance_over_training import variance_over_training
+from kvar.plots.within_between_shares import within_between_shares
+
+__all__ = [
+    "COLUMNS",
+    "COLUMN_WIDTH",
+    "DOUBLE_WIDTH",
+    "STATISTICS",
+    "bias_against_variance",
+    "context",
+    "efficiency_against_k",
+    "save",
+    "snr_against_k",
+    "variance_against_k",
+    "variance_against_size",
+    "variance_over_training",
+    "within_between_shares",
+]

@@ -1,1 +1,30 @@
+"""Values, returns and baselines: pure tensors, no model (theory.md, sections 1 to 3)."""
 
+from kvar.returns.baselines import batch_mean, leave_one_out, minimum_variance, position_mean, teacher_value
+from kvar.returns.kernels import LLMR, Geometric, Immediate, Kernel, KStep, LagKernel, parse_kernel
+from kvar.returns.lag_sums import lag_sums
+from kvar.returns.masks import check_mask
+from kvar.returns.returns import BASELINES, Baseline, returns
+from kvar.returns.values import TokenValues, token_values
+
+__all__ = [
+    "BASELINES",
+    "LLMR",
+    "Baseline",
+    "Geometric",
+    "Immediate",
+    "KStep",
+    "Kernel",
+    "LagKernel",
+    "TokenValues",
+    "batch_mean",
+    "check_mask",
+    "lag_sums",
+    "leave_one_out",
+    "minimum_variance",
+    "parse_kernel",
+    "position_mean",
+    "returns",
+    "teacher_value",
+    "token_values",
+]

@@ -1,6 +1,17 @@
 """Responses: sampling them, scoring them with a teacher, and their log-probabilities under a student."""
 
 from kvar.rollouts.forward import is_encoder_decoder, token_logits
+from kvar.rollouts.sample import encode_prompts, sample
+from kvar.rollouts.score import check_same_tokenizer, log_probs, score
 from kvar.rollouts.types import Rollouts
 
-__all__ = ["Rollouts", "is_encoder_decoder", "token_logits"]
+__all__ = [
+    "Rollouts",
+    "check_same_tokenizer",
+    "encode_prompts",
+    "is_encoder_decoder",
+    "log_probs",
+    "sample",
+    "score",
+    "token_logits",
+]

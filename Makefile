@@ -1,0 +1,65 @@
+# make demo | test | lint: each sets up .venv by itself; Python >= 3.11 and make are all it takes.
+
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+WORKERS ?= 2
+
+# The first interpreter that is new enough and can make virtual environments. Choose another: make test PYTHON=...
+CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11 python
+SUITABLE := import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for p in $(CANDIDATES); do if "$$p" -c '$(SUITABLE)' >/dev/null 2>&1; then echo "$$p"; break; fi; done)
+
+# An environment that was made elsewhere and moved here holds wrong paths: the stamp remembers the folder.
+ifneq ($(wildcard $(STAMP)),)
+ifneq ($(shell cat $(STAMP)),$(CURDIR))
+$(shell rm -rf $(VENV))
+endif
+endif
+
+.PHONY: help setup demo test slow lint format wheel clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/'
+
+setup: $(STAMP)  ## create or refresh .venv
+
+# A .venv that still runs and is new enough is kept and brought up to date; any other is made anew.
+$(STAMP): pyproject.toml constraints.txt
+	@if ! $(BIN)/python -c '$(SUITABLE)' >/dev/null 2>&1 || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+		if [ -z "$(PYTHON)" ]; then \
+			echo "kvar needs Python >= 3.11 with the venv module (Debian, Ubuntu: the package python3-venv);" >&2; \
+			echo "none of $(CANDIDATES) is one. Name yours: make PYTHON=/path/to/python ..." >&2; exit 1; \
+		fi; \
+		echo "making $(VENV) with $(PYTHON)"; rm -rf $(VENV) && "$(PYTHON)" -m venv $(VENV); \
+	fi
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@printf '%s' '$(CURDIR)' > $@
+
+demo: $(STAMP)  ## the main job: distil, measure variance against K, write runs/demo/report.html
+	$(BIN)/kvar demo --output runs/demo --overwrite
+
+test: $(STAMP)  ## tests and doctests; more options: make test ARGS="-k returns"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)
+
+slow: $(STAMP)  ## the tests that take minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow $(ARGS)
+
+lint: $(STAMP)  ## style, types and the direction of imports
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+	$(BIN)/lint-imports --no-logo
+
+format: $(STAMP)  ## let ruff mend what it can
+	$(BIN)/python -m ruff check --fix .
+	$(BIN)/python -m ruff format .
+
+wheel: $(STAMP)  ## build dist/*.whl
+	$(BIN)/python -m build --wheel
+
+clean:  ## remove what was built, .venv too; runs stay
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis

@@ -1,0 +1,8 @@
+"""Ground truth without sampling: a token MDP small enough to enumerate (theory.md, section 6)."""
+
+from kvar.analysis.exact.mdp import TokenMDP
+from kvar.analysis.exact.moments import ExactMoments
+from kvar.analysis.exact.policy import TablePolicy
+from kvar.analysis.exact.tree import PrefixTree
+
+__all__ = ["ExactMoments", "PrefixTree", "TablePolicy", "TokenMDP"]

@@ -1,0 +1,180 @@
+"""The front door of the gradient engines: :func:`gradient_moments`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields as dataclass_fields
+from typing import Literal, Protocol, TypeAlias, cast
+
+import torch
+from torch import Tensor, nn
+
+from kvar.gradients.groups import GroupSpec, resolve_groups
+from kvar.gradients.moments import GradientMoments, GroupMoments
+from kvar.gradients.state import untouched, unwrap
+from kvar.rollouts.types import Rollouts
+
+__all__ = ["ENGINES", "Weights", "gradient_moments"]
+
+Weights: TypeAlias = Tensor | Callable[[Tensor], Tensor]
+"""(E, N, T) token weights, or a callable from logits (N, T, V) to (E, N) scalars, one per estimator and trajectory."""
+
+ENGINES: dict[str, str] = {
+    "auto": "kvar.gradients.loop:loop_moments",
+    "one-pass": "kvar.gradients.one_pass:one_pass_moments",
+    "loop": "kvar.gradients.loop:loop_moments",
+}
+"""Engine name -> where its function lives; imported when first asked for."""
+
+
+class Engine(Protocol):
+    """What every engine is: inputs are checked, the student is in eval mode, its state is restored by the caller."""
+
+    def __call__(
+        self,
+        student: nn.Module,
+        rollouts: Rollouts,
+        weights: Weights,
+        groups: dict[str, list[nn.Parameter]],
+        *,
+        fields: Literal["all", "norms"],
+        score_power: bool,
+        micro_batch: int | None,
+    ) -> dict[str, GroupMoments]:
+        """Moments of every group."""
+        ...
+
+
+def gradient_moments(
+    student: nn.Module,
+    rollouts: Rollouts,
+    weights: Weights,
+    names: Sequence[str] | None = None,
+    groups: Mapping[str, GroupSpec] | None = None,
+    engine: str = "auto",
+    fields: Literal["all", "norms"] = "all",
+    micro_batch: int | None = None,
+    score_power: bool = False,
+) -> GradientMoments:
+    """Inner products of per-trajectory policy-gradient estimates, for E estimators on the same N trajectories.
+
+    The estimate of trajectory i under estimator e is g_i^e = sum_t weights[e,i,t] grad log pi(y_it | s_it), theory.md
+    (5): a sum over tokens, divided by nothing. It is measured in eval mode (no dropout). The student's ``.grad``,
+    buffers, training mode (each submodule's own) and torch's random state are afterwards exactly as before.
+
+    Args:
+        student: a transformers model, or any module that :func:`kvar.rollouts.token_logits` takes. A
+            DistributedDataParallel wrapper is looked through.
+        rollouts: N prompts and responses.
+        weights: (E, N, T), for instance :func:`kvar.returns.returns`; ignored where ``rollouts.mask`` is false. Or a
+            differentiable callable: the logits (N, T, V) of all rows -> (E, N) scalars, whose gradient is g_i^e;
+            scalar [e, i] may depend on row i of the logits alone.
+        names: the E estimators' names, distinct; "0", "1", ... by default.
+        groups: group name -> parameters, parameter names or a module path; see
+            :func:`kvar.gradients.groups.resolve_groups`. "all", every trainable parameter, is always measured.
+        engine: "auto", "one-pass", or "loop" (one trajectory at a time, slow, the truth).
+        fields: "norms" leaves ``alignment``, ``cross``, ``pair`` and ``prompt_pair`` None, at less cost.
+        micro_batch: trajectories held at once, for engines that process many; not with a callable, which sees all N.
+        score_power: also measure sum_t |grad log pi(y_t | s_t)|^2 of every trajectory.
+
+    Returns:
+        The moments, float64 on the CPU.
+
+    Raises:
+        TypeError: the student is no module, or the weights are neither tensor nor callable.
+        ValueError: wrong shapes or names, non-finite weights (estimator, trajectory and position named), no trainable
+            parameter, a compiled or sharded student, an unknown engine.
+        FloatingPointError: a non-finite gradient; the message names estimator, trajectory and group.
+    """
+    run = _engine(engine)
+    student = unwrap(student)
+    if fields not in ("all", "norms"):
+        raise ValueError(f"fields must be 'all' or 'norms'; got {fields!r}.")
+    if len(rollouts) == 0:
+        raise ValueError("rollouts is empty (N = 0): sample at least one response.")
+    resolved = resolve_groups(student, groups)
+    device = resolved["all"][0].device
+    rollouts = rollouts.to(device)
+    weights = _checked_weights(weights, rollouts, micro_batch)
+    if names is not None:
+        names = tuple(str(name) for name in names)
+        if len(set(names)) != len(names):
+            raise ValueError(f"names must be distinct; got {list(names)}.")
+        if isinstance(weights, Tensor):
+            _check_name_count(names, weights.shape[0])
+    with untouched(student):
+        result = run(
+            student, rollouts, weights, resolved, fields=fields, score_power=score_power, micro_batch=micro_batch
+        )
+    count = result["all"].sq_norm.shape[0]
+    if names is None:
+        names = tuple(str(e) for e in range(count))
+    _check_name_count(names, count)
+    result = {group: _plain(moments) for group, moments in result.items()}
+    _check_finite(result, names)
+    return GradientMoments(names=names, groups=result, prompt_index=rollouts.prompt_index.detach().cpu().long())
+
+
+def _engine(name: str) -> Engine:
+    if name not in ENGINES:
+        raise ValueError(f"engine must be one of {', '.join(map(repr, ENGINES))}; got {name!r}.")
+    module, function = ENGINES[name].split(":")
+    return cast(Engine, getattr(importlib.import_module(module), function))
+
+
+def _checked_weights(weights: Weights, rollouts: Rollouts, micro_batch: int | None) -> Weights:
+    """Weights on the rollouts' device, zero where masked; callables as they are."""
+    if micro_batch is not None and (not isinstance(micro_batch, int) or micro_batch < 1):
+        raise ValueError(f"micro_batch must be a positive integer or None; got {micro_batch!r}.")
+    if not isinstance(weights, Tensor):
+        if not callable(weights):
+            raise TypeError(
+                f"weights must be an (E, N, T) tensor or a callable from logits to (E, N); got {type(weights).__name__}."
+            )
+        if micro_batch is not None:
+            raise ValueError(
+                f"micro_batch={micro_batch} with a callable in place of weights: the callable sees the logits of all N "
+                "trajectories at once; leave micro_batch None and pass fewer rollouts."
+            )
+        return weights
+    n, t = rollouts.tokens.shape
+    if weights.dim() != 3 or weights.shape[0] == 0 or tuple(weights.shape[1:]) != (n, t):
+        remedy = " (for one estimator, pass weights[None])" if tuple(weights.shape) == (n, t) else ""
+        raise ValueError(
+            f"weights must have shape (E, N, T) = (E, {n}, {t}), E at least 1, beside these rollouts; "
+            f"got {tuple(weights.shape)}{remedy}."
+        )
+    weights = weights.detach().to(rollouts.mask.device)
+    if not weights.is_floating_point():
+        weights = weights.to(torch.get_default_dtype())
+    bad = ~torch.isfinite(weights) & rollouts.mask
+    if bool(bad.any()):
+        e, i, step = (int(x) for x in bad.nonzero()[0])
+        raise ValueError(
+            f"weights[{e}, {i}, {step}] is {float(weights[e, i, step])}: estimator {e}, trajectory {i}, position {step} "
+            "must be finite; look at the teacher's logits there."
+        )
+    return torch.where(rollouts.mask, weights, torch.zeros_like(weights))
+
+
+def _check_name_count(names: tuple[str, ...], count: int) -> None:
+    if len(names) != count:
+        raise ValueError(f"names has {len(names)} entries {list(names)} for {count} estimators: give one name each.")
+
+
+def _plain(moments: GroupMoments) -> GroupMoments:
+    """The same moments as detached float64 CPU tensors."""
+    values = {f.name: getattr(moments, f.name) for f in dataclass_fields(moments)}
+    return GroupMoments(**{k: None if v is None else v.detach().to("cpu", torch.float64) for k, v in values.items()})
+
+
+def _check_finite(result: Mapping[str, GroupMoments], names: tuple[str, ...]) -> None:
+    for group in sorted(result, key=lambda name: name == "all"):  # the smallest place that can be named comes first
+        bad = ~torch.isfinite(result[group].sq_norm)
+        if bool(bad.any()):
+            e, i = (int(x) for x in bad.nonzero()[0])
+            raise FloatingPointError(
+                f"non-finite gradient: estimator {names[e]!r} (number {e}), trajectory {i}, group {group!r}. Look at this "
+                "trajectory's logits and weights; half precision overflows where float32 or bfloat16 does not."
+            )

@@ -1,0 +1,72 @@
+"""Measure a module without leaving a trace on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+__all__ = ["untouched", "unwrap"]
+
+
+def unwrap(student: nn.Module) -> nn.Module:
+    """The plain module inside a data-parallel wrapper.
+
+    Raises:
+        TypeError: the student is no module.
+        ValueError: a compiled or sharded module, with the remedy.
+    """
+    if not isinstance(student, nn.Module):
+        raise TypeError(f"student must be a torch.nn.Module; got {type(student).__name__}.")
+    if isinstance(student, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
+        student = student.module
+    for name, module in student.named_modules():
+        where = f"student.{name}" if name else "student"
+        if hasattr(module, "_orig_mod"):
+            raise ValueError(f"{where} is compiled by torch.compile: pass the plain module (its ._orig_mod) instead.")
+        if getattr(module, "_compiled_call_impl", None) is not None:
+            raise ValueError(f"{where} is compiled in place by .compile(): measure a copy that is not compiled.")
+        if "FullyShardedDataParallel" in type(module).__name__ or type(module).__name__.startswith("FSDP"):
+            raise ValueError(
+                f"{where} is sharded ({type(module).__name__}): gather the parameters into a plain module before measuring."
+            )
+    return student
+
+
+@contextmanager
+def untouched(student: nn.Module) -> Iterator[None]:
+    """Run a block with ``student`` in eval mode and gradients on; afterwards put back all that it may have changed.
+
+    Restored, also when the block raises: every submodule's training flag, every ``.grad`` (the same tensor with the
+    same values), every buffer, and torch's random state on the CPU and on CUDA devices.
+    """
+    modes = [(module, module.training) for module in student.modules()]
+    grads = [(parameter, parameter.grad) for parameter in student.parameters()]
+    buffers = [
+        (module, name, buffer, None if buffer is None else buffer.detach().clone())
+        for module in student.modules()
+        for name, buffer in module._buffers.items()
+    ]
+    cpu_state = torch.get_rng_state()
+    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
+    try:
+        student.eval()
+        for parameter, _ in grads:
+            parameter.grad = None
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for parameter, grad in grads:
+            parameter.grad = grad
+        with torch.no_grad():
+            for module, name, buffer, copy in buffers:
+                if buffer is not None and copy is not None and not torch.equal(buffer, copy):
+                    buffer.copy_(copy)
+                module._buffers[name] = buffer
+        torch.set_rng_state(cpu_state)
+        if cuda_states is not None:
+            torch.cuda.set_rng_state_all(cuda_states)

@@ -1,0 +1,125 @@
+"""The statistics frame that every figure and table reads: its columns, and the one way to take rows out of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["COLUMNS", "STATISTICS", "at_step", "check_frame", "find", "select", "students"]
+
+COLUMNS = (
+    "student", "parameters", "step", "group", "kernel", "k", "statistic", "value", "low", "high", "n",
+)  # fmt: skip
+"""One row an observation; ``k`` is inf for the immediate kernel and NaN for kernels that have no K."""
+
+STATISTICS = {
+    "trace": "tr Cov(g), eq. (8)",
+    "trace_ratio": "tr Cov(g), paired ratio to K = 1",
+    "trace_ratio_t0": "the ratio that T0, eqs. (15) and (16), predicts",
+    "signal": "|E g|^2, eq. (12), never clamped",
+    "snr": "|E g|^2 / (tr Cov / N)",
+    "relative_variance": "tr Cov / |E g|^2",
+    "bias_sq": "|E g - g*|^2, eq. (7), never clamped",
+    "efficiency": "eta, eq. (11')",
+    "mse": "eq. (10)",
+    "within": "E_x tr Cov(g | x), eq. (9)",
+    "between": "tr Cov_x E[g | x], eq. (9)",
+    "within_share": "within / tr Cov",
+    "best_probability": "probability that this kernel has the highest eta",
+}
+"""Known statistics and what they are, with theory.md's equation numbers."""
+
+
+def check_frame(frame: pd.DataFrame) -> None:
+    """Refuse what is not a statistics frame.
+
+    Args:
+        frame: candidate, one row an observation, with the columns :data:`COLUMNS`.
+
+    Raises:
+        ValueError: a column is missing (named), or there is no row.
+
+    >>> import pandas as pd
+    >>> check_frame(pd.DataFrame(columns=COLUMNS[:-1]))
+    Traceback (most recent call last):
+        ...
+    ValueError: the statistics frame lacks the column n.
+    """
+    missing = [name for name in COLUMNS if name not in getattr(frame, "columns", ())]
+    if missing:
+        noun = "column" if len(missing) == 1 else "columns"
+        raise ValueError(f"the statistics frame lacks the {noun} {', '.join(missing)}.")
+    if len(frame) == 0:
+        raise ValueError("the statistics frame is empty: it has no observation to show. Measure something first.")
+
+
+def students(frame: pd.DataFrame) -> list[str]:
+    """Names of the students, smallest first (by parameters, then by name)."""
+    sizes = frame.groupby("student")["parameters"].max()
+    return [str(name) for name in sorted(sizes.index, key=lambda name: (sizes[name], str(name)))]
+
+
+def at_step(rows: pd.DataFrame, step: int | str) -> pd.DataFrame:
+    """Rows of one training step: a step's number, "last" (each student's own last step), or "all"."""
+    if step == "all":
+        return rows
+    if step == "last":
+        return rows[rows["step"] == rows.groupby("student")["step"].transform("max")]
+    return rows[rows["step"] == step]
+
+
+def find(
+    frame: pd.DataFrame, statistic: str, *, group: str = "all", step: int | str = "last", only_k: bool = True
+) -> pd.DataFrame:
+    """Rows of one statistic, ordered by student size, step and K; empty where there are none.
+
+    Args:
+        frame: a statistics frame.
+        statistic: a name of :data:`STATISTICS`.
+        group: the parameter group.
+        step: a training step, "last" (each student's last measured step), or "all".
+        only_k: leave out kernels that have no K.
+
+    Raises:
+        ValueError: not a statistics frame, or two rows for one student, kernel and step.
+    """
+    check_frame(frame)
+    rows = at_step(frame[frame["group"] == group], step)
+    rows = rows[(rows["statistic"] == statistic) & rows["value"].notna()]
+    if only_k:
+        rows = rows[rows["k"].notna()]
+    key = ["student", "step", "k" if only_k else "kernel"]
+    twice = rows[rows.duplicated(key)]
+    if len(twice):
+        row = twice.iloc[0]
+        raise ValueError(
+            f"the statistics frame has more than one {statistic!r} for student {row['student']!r}, kernel "
+            f"{row['kernel']!r}, step {row['step']}: keep one kernel for each K, and average seeds before plotting."
+        )
+    return rows.sort_values(["parameters", "student", "step", "k"], kind="stable")
+
+
+def select(
+    frame: pd.DataFrame, statistic: str, *, group: str = "all", step: int | str = "last", only_k: bool = True
+) -> pd.DataFrame:
+    """As :func:`find`, but missing rows are an error.
+
+    Raises:
+        ValueError: no such row; the message names the statistic, group and step and what there is instead.
+    """
+    rows = find(frame, statistic, group=group, step=step, only_k=only_k)
+    if len(rows):
+        return rows
+    groups = sorted(map(str, frame["group"].unique()))
+    if group not in groups:
+        raise ValueError(f"the statistics frame has no group {group!r}; its groups: {', '.join(groups)}.")
+    there = frame[(frame["group"] == group) & frame["value"].notna()]
+    if statistic in set(there["statistic"]):
+        with_k = there[(there["statistic"] == statistic)]
+        steps = ", ".join(str(s) for s in sorted(with_k["step"].unique()))
+        what = "for a kernel with a K" if only_k else "at that step"
+        raise ValueError(f"the statistics frame has no {statistic!r} {what} at step {step!r}; measured steps: {steps}.")
+    have = ", ".join(sorted(map(str, there["statistic"].unique()))) or "none with a value"
+    raise ValueError(f"the statistics frame has no {statistic!r} in group {group!r}; its statistics: {have}.")

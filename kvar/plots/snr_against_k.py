@@ -1,0 +1,57 @@
+"""Figure: signal to noise of the batch gradient against K."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kvar.plots.draw import dodge, draw_line, log_if_positive
+from kvar.plots.frame import select
+from kvar.plots.style import COLUMN_WIDTH, context, legend_above, new_axes, student_series
+from kvar.plots.ticks import k_axis
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+__all__ = ["snr_against_k"]
+
+
+def snr_against_k(
+    frame: pd.DataFrame,
+    *,
+    group: str = "all",
+    step: int | str = "last",
+    width: float = COLUMN_WIDTH,
+    ax: Axes | None = None,
+) -> Axes:
+    """SNR = |E g|^2 / (tr Cov / N), theory.md section 4, against K: one line a student, with intervals.
+
+    The axis is logarithmic where every SNR is positive, else linear: the signal is unclamped and may be negative.
+
+    Args:
+        frame: a statistics frame with ``snr``.
+        group: parameter group.
+        step: training step, or "last".
+        width: inches of a fresh figure.
+        ax: axes to draw on instead of a fresh figure.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ValueError: the frame is empty or lacks a column or the statistic; the message names it.
+    """
+    measured = select(frame, "snr", group=group, step=step)
+    looks = {name: look for name, look in student_series(frame).items() if name in set(measured["student"])}
+    with context():
+        ax = new_axes(ax, width=width)
+        places = k_axis(ax, measured["k"])
+        for i, (name, look) in enumerate(looks.items()):
+            rows = measured[measured["student"] == name]
+            x = rows["k"].map(places).to_numpy(dtype=float) + dodge(i, len(looks), 0.12)
+            draw_line(ax, x, rows, look, gid=f"measured:{name}")
+        log_if_positive(ax, measured)
+        ns = sorted({int(n) for n in measured["n"]})
+        ax.set_ylabel(f"SNR of a batch of {ns[0]}" if len(ns) == 1 else "SNR of the batch")
+        legend_above(ax)
+    return ax

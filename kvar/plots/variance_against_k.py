@@ -1,0 +1,90 @@
+"""Figure: how the gradient's variance falls with K, beside what T0 predicts and what mere scale would give."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kvar.plots.draw import dodge, draw_line, fit_log
+from kvar.plots.frame import select
+from kvar.plots.style import COLUMN_WIDTH, context, legend_above, new_axes, student_series
+from kvar.plots.ticks import k_axis
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+__all__ = ["variance_against_k"]
+
+
+def variance_against_k(
+    frame: pd.DataFrame,
+    *,
+    group: str = "all",
+    step: int | str = "last",
+    prediction: bool = True,
+    width: float = COLUMN_WIDTH,
+    ax: Axes | None = None,
+) -> Axes:
+    """The ratio of tr Cov(g^K), theory.md eq. (8), to K = 1 against K: one line a student, with intervals.
+
+    Filled markers are measured; hollow ones on a dashed line, a little to the right, are T0's prediction, eqs. (15) and
+    (16), unmarked at K = 1 where the ratio is one by definition. The grey guide is 1 / K^2, "pure scale": what a return
+    that only shrank by 1 / K would give, with no gain in direction at all (theory.md section 4, "Scale").
+
+    Args:
+        frame: a statistics frame with ``trace_ratio`` and, for the prediction, ``trace_ratio_t0``.
+        group: parameter group.
+        step: training step, or "last".
+        prediction: draw T0 as well.
+        width: inches of a fresh figure.
+        ax: axes to draw on instead of a fresh figure.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ValueError: the frame is empty or lacks a column or a statistic; the message names it.
+    """
+    from matplotlib.lines import Line2D
+
+    measured = select(frame, "trace_ratio", group=group, step=step)
+    predicted = select(frame, "trace_ratio_t0", group=group, step=step) if prediction else measured.iloc[:0]
+    looks = {name: look for name, look in student_series(frame).items() if name in set(measured["student"])}
+    with context():
+        ax = new_axes(ax, width=width)
+        places = k_axis(ax, [*measured["k"], *predicted["k"]])
+        handles = []
+        for i, (name, look) in enumerate(looks.items()):
+            rows = measured[measured["student"] == name]
+            x = rows["k"].map(places).to_numpy(dtype=float) + dodge(i, len(looks), 0.11)
+            handles.append(draw_line(ax, x, rows, look, gid=f"measured:{name}", line="-"))
+            rows = predicted[predicted["student"] == name]
+            if len(rows):
+                x = rows["k"].map(places).to_numpy(dtype=float) + dodge(i, len(looks), 0.11) + 0.055
+                ax.plot(
+                    x, rows["value"], color=look.colour, marker=look.marker, linestyle=(0, (3, 2)), linewidth=0.8,
+                    markersize=3.6, markerfacecolor="white", markeredgewidth=0.8, gid=f"T0:{name}", zorder=2.5,
+                    markevery=[int(j) for j in np.flatnonzero(rows["k"] != 1.0)],
+                )  # fmt: skip
+        finite = np.array([k for k in places if np.isfinite(k)])
+        scale = finite**-2.0
+        if len(finite) > 1:
+            guide = ax.plot(
+                np.log2(finite), scale, color="0.45", linestyle=(0, (1, 1.5)), linewidth=1.0, gid="pure scale",
+                label="pure scale, 1/K²", zorder=1,
+            )  # fmt: skip
+        fit_log(ax, measured["value"], measured["high"], measured["low"], predicted["value"], scale[finite > 0])
+        ax.set_ylabel("tr Cov(g), ratio to K = 1")
+        if len(predicted):
+            handles.append(
+                Line2D(
+                    [], [], color="0.3", marker="o", markerfacecolor="white", linestyle=(0, (3, 2)), linewidth=0.8,
+                    markersize=3.6, markeredgewidth=0.8, label="T0 prediction",
+                )
+            )  # fmt: skip
+        if len(finite) > 1:
+            handles += guide
+        legend_above(ax, handles)
+    return ax

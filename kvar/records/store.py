@@ -1,0 +1,201 @@
+"""Write a run's records: append by append, each whole or not there."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pandas as pd
+import pyarrow.compute as pc
+
+from kvar._version import __version__
+from kvar.records.errors import RecordsError, RecordsWarning
+from kvar.records.load import CONFIG, CUT, pending_cut, read_config
+from kvar.records.lock import FolderLock, lock_folder
+from kvar.records.parts import Part, list_parts, read_part, readable_parts, replace_file, write_part
+from kvar.records.schema import SCHEMA_VERSION, TABLES, schema_of, to_arrow
+
+__all__ = ["Key", "RunWriter"]
+
+Key = str | int | tuple[str | int, ...]
+
+
+class RunWriter:
+    """The writing end of a run's folder: ``config.json`` and one folder of Parquet parts a table.
+
+    A new folder becomes a new run. A folder that holds a run of the same config is resumed: call ``drop_after`` with the
+    step of the checkpoint that training goes on from. Also a context manager.
+
+    Args:
+        path: the run's folder; made where missing. Files of others in it are left alone.
+        config: what the run is; JSON types, paths and tuples. Two configs are the same if their JSON is.
+        overwrite: throw away the records of a run that is there, whatever its config.
+
+    Raises:
+        RecordsError: the folder holds another run, records of a newer kvar, or damaged ones; another process writes
+            there; or the config is not JSON.
+
+    Example:
+        >>> import tempfile, kvar
+        >>> folder = tempfile.mkdtemp()
+        >>> with RunWriter(folder, {"seed": 1}) as run:
+        ...     run.append("metrics", pd.DataFrame({"step": [1], "split": ["test"], "name": ["bleu"], "value": [25.0]}))
+        >>> kvar.load(folder).metrics.value.item()
+        25.0
+    """
+
+    def __init__(self, path: str | Path, config: Mapping[str, Any], overwrite: bool = False) -> None:
+        self.path = Path(path)
+        self.config = _plain(config)
+        if self.path.exists() and not self.path.is_dir():
+            raise RecordsError(f"{self.path} is a file; name a folder for the run.")
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock: FolderLock | None = lock_folder(self.path)
+        if overwrite:
+            self._erase()
+        header = read_config(self.path)
+        if header is None:
+            self._start()
+        else:
+            _same(self.path, header["config"], self.config)
+        self._keys: dict[str, dict[str, Part]] = {table: self._adopt(table) for table in TABLES}
+        cut = pending_cut(self.path)
+        if cut is not None:
+            self._finish_cut(cut)
+
+    def append(self, table: str, frame: pd.DataFrame, key: Key | None = None) -> None:
+        """Append rows to a table; when this returns they are on disk, and if it does not, none of them are.
+
+        Args:
+            table: one of ``TABLES``.
+            frame: the table's columns (``kvar.records.schema``), in any order.
+            key: what these rows are, for instance (probe, step): rows appended earlier to this table under the same key
+                are replaced in place, so that repeating an append after a resume repeats nothing.
+
+        Raises:
+            RecordsError: the frame does not fit the table, or the writer was closed.
+        """
+        if self._lock is None:
+            raise RecordsError(f"{self.path}: this writer was closed; open another to append.")
+        rows = to_arrow(table, frame)
+        if not len(rows) and key is None:
+            return
+        name = None if key is None else json.dumps(key)
+        known = self._keys[table].get(name) if name is not None else None
+        folder = self.path / table
+        number = known.number if known else max((n for n, _ in list_parts(folder)), default=0) + 1
+        part = write_part(folder, number, table, rows, name)
+        if name is not None:
+            self._keys[table][name] = part
+
+    def drop_after(self, step: int) -> None:
+        """Discard the rows of every table whose step is greater than ``step``: those that a resumed run will repeat.
+
+        Atomic for readers, and if killed on the way, done by the next writer that opens the folder.
+
+        Args:
+            step: the last step to keep, that of the checkpoint.
+        """
+        replace_file(self.path / CUT, json.dumps({"after": int(step)}).encode())
+        self._finish_cut(int(step))
+
+    def close(self) -> None:
+        """Let another process write; appends after this are refused. Rows need no closing to be safe."""
+        self._lock = None
+
+    def __enter__(self) -> RunWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _start(self) -> None:
+        for table in TABLES:
+            if list_parts(self.path / table):
+                raise RecordsError(
+                    f"{self.path / table} holds records without a {CONFIG} beside it. Choose another folder, or overwrite."
+                )
+        header = {
+            "schema": SCHEMA_VERSION,
+            "kvar": __version__,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "config": self.config,
+        }
+        replace_file(self.path / CONFIG, (json.dumps(header, indent=2) + "\n").encode())
+
+    def _erase(self) -> None:
+        """Remove the records, config last: killed on the way, what is left is still refused as another run's."""
+        for table in TABLES:
+            folder = self.path / table
+            for file in [*folder.glob("part-*.parquet"), *folder.glob(".part-*")]:
+                file.unlink()
+        (self.path / CUT).unlink(missing_ok=True)
+        (self.path / CONFIG).unlink(missing_ok=True)
+
+    def _adopt(self, table: str) -> dict[str, Part]:
+        """The keyed parts already there; what a killed writer left unfinished, and a truncated last part, go."""
+        folder = self.path / table
+        for leftover in folder.glob(".part-*.tmp"):
+            leftover.unlink()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RecordsWarning)
+            parts = readable_parts(folder, table)
+        whole = {part.path for part in parts}
+        for _, path in list_parts(folder):
+            if path not in whole:
+                path.rename(path.with_name(f".{path.name}.truncated"))
+                warnings.warn(f"{path}: truncated; set aside, its rows are lost.", RecordsWarning, stacklevel=4)
+        return {part.key: part for part in parts if part.key is not None}
+
+    def _finish_cut(self, step: int) -> None:
+        for table in TABLES:
+            for part in readable_parts(self.path / table, table):
+                steps = read_part(part, ["step"])["step"]
+                if not len(steps) or pc.max(steps).as_py() <= step:
+                    continue
+                rows = read_part(part)
+                kept = rows.filter(pc.less_equal(rows["step"], step))
+                if len(kept):
+                    write_part(part.path.parent, part.number, table, kept.cast(schema_of(table)), part.key)
+                else:
+                    part.path.unlink()
+                    self._keys[table].pop(part.key or "", None)
+        (self.path / CUT).unlink(missing_ok=True)
+
+
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config as JSON gives it back: tuples are lists, paths text, keys text."""
+
+    def other(value: object) -> str:
+        if isinstance(value, Path):
+            return str(value)
+        raise TypeError(f"{type(value).__name__} {value!r}")
+
+    plain: dict[str, Any] = {}
+    for name, value in config.items():
+        try:
+            plain[str(name)] = json.loads(json.dumps(value, default=other))
+        except (TypeError, ValueError) as error:
+            raise RecordsError(
+                f"config field {name!r} cannot be stored as JSON: {error}. Pass plain values."
+            ) from error
+    return plain
+
+
+def _same(folder: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    missing = object()
+    differ = [name for name in [*there, *here] if there.get(name, missing) != here.get(name, missing)]
+    if differ:
+        name = differ[0]
+        pair = f"{name} is {there.get(name, '(not set)')!r} there, {here.get(name, '(not set)')!r} here"
+        raise RecordsError(
+            f"{folder} already holds another run ({pair}; {len(set(differ))} fields differ). "
+            "Choose another folder, or overwrite it on purpose."
+        )

@@ -1,0 +1,117 @@
+"""The settings of a run beside the trainer's own, and reading both from a YAML file with command-line overrides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kvar.distill import DistillationConfig
+
+__all__ = ["RunSettings", "config_names", "find_config", "read_settings"]
+
+
+def _option(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass
+class RunSettings:
+    """Task, models, evaluation and probe of one run.
+
+    Raises:
+        ValueError: a field out of range or contradicting another; the message names field, value and remedy.
+    """
+
+    task: str = _option("arithmetic", "arithmetic, translation or text")
+    data: str | None = _option(None, "folder with train/validation/test files, or a hub name")
+    source_field: str | None = _option(None, "the rows' field that holds the prompt")
+    target_field: str | None = _option(None, "the rows' field that holds the reference")
+    prefix: str | None = _option(None, "put in front of every prompt")
+    held_out: int | None = _option(None, "rows at the end of train that serve as validation where there is none")
+    vocabulary: int = _option(4000, "tokens of a tokenizer trained on the task's own text")
+    min_problem_steps: int = _option(2, "fewest steps of an arithmetic problem")
+    max_problem_steps: int = _option(4, "most steps of an arithmetic problem")
+    task_seed: int = _option(0, "seed of generated problems")
+    train_limit: int | None = _option(None, "use the first this many training examples")
+    teacher: str | None = _option(None, "folder or hub name; 'arithmetic' is the teacher that ships with kvar")
+    student: str | None = _option(None, "folder or hub name of the student to start from")
+    student_config: Any = _option(None, "mapping with model_type and sizes, for a student from random weights")
+    tokenizer: str | None = _option(None, "folder or hub name; default the student's, the teacher's, or trained anew")
+    eval_split: str = _option("validation", "split that the final decoding scores")
+    eval_limit: int = _option(500, "examples decoded at the end; 0 for none")
+    eval_beams: int = _option(1, "beams of the final decoding; 1 is greedy")
+    probe_every: int = _option(0, "training steps between gradient probes; 0 for none")
+    probe_kernels: str = _option("K=1,K=2,K=4,K=8,immediate", "kernels measured by the probe, comma-separated")
+    probe_baseline: str | None = _option(None, "baseline of the probed returns")
+    probe_prompts: int = _option(64, "prompts of the probe, the first of the validation split")
+    probe_rollouts: int = _option(4, "responses sampled per prompt in the probe")
+    probe_micro_batch: int | None = _option(None, "trajectories the probe's engine takes at a time")
+    probe_seed: int = _option(0, "seed of the probe's sampling")
+
+    def __post_init__(self) -> None:
+        if isinstance(self.student_config, str):
+            import yaml
+
+            self.student_config = yaml.safe_load(self.student_config)
+        if self.student is not None and self.student_config is not None:
+            raise ValueError("student and student_config are both set; keep the one that the student should start from.")
+        if self.student is None and self.student_config is None:
+            raise ValueError("no student: set student (a folder or hub name) or student_config (model_type and sizes).")
+        if self.probe_every and self.teacher is None:
+            raise ValueError(f"probe_every is {self.probe_every} but there is no teacher; set teacher, or probe_every 0.")
+        for name in ("probe_prompts", "probe_rollouts"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")
+
+
+def config_names() -> list[str]:
+    """Names of the configs that ship with kvar, usable wherever a config file is."""
+    folder = resources.files("kvar.assets") / "configs"
+    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
+
+
+def find_config(name: str) -> Path:
+    """The YAML file called ``name``: a path, or the name of a config inside the package.
+
+    Raises:
+        ValueError: neither exists.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    inside = Path(str(resources.files("kvar.assets") / "configs" / f"{name}.yaml"))
+    if inside.is_file():
+        return inside
+    raise ValueError(f"config {name!r} is neither a file nor one of: {', '.join(config_names())}.")
+
+
+def read_settings(config: str, overrides: list[str]) -> tuple[RunSettings, DistillationConfig]:
+    """Settings from a YAML file, overridden by command-line words such as ``["--learning_rate", "1e-4"]``.
+
+    Raises:
+        ValueError: an unreadable file or an unknown field (the nearest known name is suggested).
+    """
+    import yaml
+    from transformers import HfArgumentParser
+
+    from kvar.distill import DistillationConfig
+
+    path = find_config(config)
+    try:
+        values = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold fields and values (a YAML mapping); got {type(values).__name__}.")
+    known = [f.name for kind in (RunSettings, DistillationConfig) for f in fields(kind) if f.init]
+    for name in values:
+        if name not in known:
+            near = get_close_matches(str(name), known, n=1)
+            raise ValueError(f"{path}: unknown field {name!r}" + (f"; did you mean {near[0]!r}?" if near else "."))
+    parser = HfArgumentParser((RunSettings, DistillationConfig), prog="kvar", allow_abbrev=False)  # type: ignore[arg-type]
+    parser.set_defaults(**values)
+    settings, training = parser.parse_args_into_dataclasses(args=overrides, look_for_args_file=False)
+    return settings, training

@@ -1,0 +1,23 @@
+"""Translation, scored by sacreBLEU and chrF."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kvar.tasks.base import Example
+from kvar.tasks.text import TextTask
+
+__all__ = ["TranslationTask"]
+
+
+class TranslationTask(TextTask):
+    """Sentence pairs; the prompt is the source sentence behind ``prefix`` ("translate English to Dutch: " in the paper)."""
+
+    name = "translation"
+
+    def metrics(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
+        """Corpus BLEU with sacreBLEU's default (13a, cased) and chrF, 0 to 100 each."""
+        import sacrebleu
+
+        bleu = sacrebleu.corpus_bleu(list(predictions), [[example.target for example in examples]])
+        return {"bleu": float(bleu.score), **super().metrics(predictions, examples)}
