@@ -1,1 +1,14 @@
+"""Hooks that join any transformers training to kvar's gradients and records."""
 
+from kvar.hooks.estimators import Estimator, estimator_weights, parse_estimators
+from kvar.hooks.probe import GradientProbe, Measurement
+from kvar.hooks.recorder import Recorder
+
+__all__ = [
+    "Estimator",
+    "GradientProbe",
+    "Measurement",
+    "Recorder",
+    "estimator_weights",
+    "parse_estimators",
+]

@@ -81,5 +81,5 @@ def efficiency_against_k(
             label="best K",
         )  # fmt: skip
         legend_above(ax, [*handles, ring])
-        label_points(ax, points, paths)
+        label_points(ax, points, paths, gap=5.0)
     return ax

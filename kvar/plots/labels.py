@@ -28,7 +28,11 @@ def _along(points: np.ndarray, spacing: float = 2.0) -> np.ndarray:
 
 
 def label_points(
-    ax: Axes, points: Sequence[tuple[float, float, str, str]], paths: Sequence[np.ndarray] = (), size: float = 6.5
+    ax: Axes,
+    points: Sequence[tuple[float, float, str, str]],
+    paths: Sequence[np.ndarray] = (),
+    size: float = 6.5,
+    gap: float = 3.5,
 ) -> list[Annotation]:
     """Write a text beside each point.
 
@@ -37,6 +41,7 @@ def label_points(
         points: (x, y, text, colour) each, in data units.
         paths: (n, 2) polylines in data units that labels should keep off, intervals included.
         size: font size in points.
+        gap: least distance from the point, in points.
 
     Returns:
         The annotations, in order.
@@ -62,8 +67,8 @@ def label_points(
         half = np.array([len(text) * size * 0.31, size * 0.42])
         best: tuple[float, np.ndarray] | None = None
         for ring, (dx, dy) in itertools.product((1, 2, 3, 4), _DIRECTIONS):
-            gap = 3.5 + 3.5 * (ring - 1)
-            offset = np.array([dx * (gap + half[0]), dy * (gap + half[1])])
+            reach = gap + 3.5 * (ring - 1)
+            offset = np.array([dx * (reach + half[0]), dy * (reach + half[1])])
             low, high = spot + offset - half, spot + offset + half
             hits = ((obstacles > low - 0.8) & (obstacles < high + 0.8)).all(1).sum()
             clashes = sum(bool((low < b).all() and (a < high).all()) for a, b in taken)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import IO
 from weakref import WeakValueDictionary
 
 from kvar.records.errors import RecordsError
 
-try:
+if sys.platform != "win32":  # on Windows two writers are not told apart
     import fcntl
-except ImportError:  # Windows: no advisory locks; two writers are then not told apart
-    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["FolderLock", "lock_folder"]
 
@@ -21,7 +20,7 @@ class FolderLock:
 
     def __init__(self, folder: Path) -> None:
         self._stream: IO[bytes] = open(folder / ".lock", "ab")  # noqa: SIM115 (held as long as the lock)
-        if fcntl is None:
+        if sys.platform == "win32":
             return
         try:
             fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,7 +1,7 @@
 """Part files: a table is a folder of ``part-000001.parquet``, ``part-000002.parquet``, ..., each whole or not there.
 
-A part is written beside its place and moved into it, so a reader never meets half of one, whenever the writer dies. Other
-damage (a full disk, a torn copy) is told apart by the file itself: a Parquet file begins and ends with ``PAR1``.
+A part is written beside its place and moved into it, so a reader never meets half of one, whenever the writer dies.
+Other damage (a full disk, a torn copy) is told apart by the file itself: a Parquet file begins and ends with ``PAR1``.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def check_version(version: object, where: Path) -> None:
         )
 
 
-def replace_file(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes | memoryview) -> None:
     """Put ``content`` at ``path`` in one step that survives a crash: the old file or the new one, never a mixture."""
     temporary = path.with_name(f".{path.name}.tmp")
     with open(temporary, "wb") as stream:
@@ -74,7 +74,7 @@ def write_part(folder: Path, number: int, table: str, rows: pa.Table, key: str |
     )
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"part-{number:06d}.parquet"
-    replace_file(path, sink.getvalue().to_pybytes())
+    replace_file(path, memoryview(sink.getvalue()))
     return Part(path, number, key)
 
 
@@ -123,7 +123,7 @@ def readable_parts(folder: Path, table: str) -> list[Part]:
                 raise RecordsError(f"{path}: not a Parquet file ({error}); move it out of the run's folder.") from error
             if number != listed[-1][0]:
                 raise RecordsError(
-                    f"{path}: truncated, with later parts behind it; restore the file, or delete it to do without its rows."
+                    f"{path}: truncated, with later parts behind it. Restore it, or delete it and do without its rows."
                 ) from error
             warnings.warn(f"{path}: truncated; its rows are left out.", RecordsWarning, stacklevel=3)
     return parts
@@ -140,13 +140,10 @@ def _check(path: Path, table: str, schema: pa.Schema) -> str | None:
     version = metadata.get("kvar.schema", "")
     check_version(int(version) if version.isdigit() else None, path)
     if metadata.get("kvar.table") != table:
-        raise RecordsError(
-            f"{path}: holds the table {metadata.get('kvar.table')!r}, not {table!r}; move it out of there."
-        )
+        raise RecordsError(f"{path}: holds the table {metadata.get('kvar.table')!r}, not {table!r}; move it away.")
     if not schema.equals(schema_of(table)):
-        raise RecordsError(
-            f"{path}: its columns are not those of {table}; expected {', '.join(schema_of(table).names)}."
-        )
+        expected = ", ".join(schema_of(table).names)
+        raise RecordsError(f"{path}: its columns are not those of {table}, {expected}; move it away.")
     return metadata.get("kvar.key")
 
 

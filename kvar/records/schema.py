@@ -1,9 +1,9 @@
 """The tables of a run and their columns: one observation a row.
 
 ``trajectories``: one row per probe, step, trajectory and response token.
-    probe, step, trajectory, prompt; position (0, 1, ... in the response), token (its id); q and v, the teacher's q_t and
-    V_t (theory.md (1)), in logits; log_prob, natural log-probability under the behaviour policy; length, tokens of the
-    response; finished, whether it ends with end-of-sequence.
+    probe, step, trajectory, prompt; position (0, 1, ... in the response), token (its id); q and v, the teacher's q_t
+    and V_t (theory.md (1)), in logits; log_prob, natural log-probability under the behaviour policy; length, tokens of
+    the response; finished, whether it ends with end-of-sequence.
 ``gradients``: one row per probe, step, parameter group, pair of estimators and trajectory.
     With e = estimator and f = other: pair = <g_i^e, g_i^f>, cross = <g_i^e, gbar^f> (theory.md, section 5; squared
     gradient units; NaN where not measured). The diagonal e = f holds |g_i^e|^2 and the alignment.
@@ -138,7 +138,7 @@ def _column(table: str, field: pa.Field, values: pd.Series) -> pa.Array:
     if isinstance(values.dtype, pd.CategoricalDtype):
         values = values.astype(values.cat.categories.dtype)
     if len(values) and pa.types.is_string(kind) != pd.api.types.is_string_dtype(values):
-        raise RecordsError(f"{table}.{field.name}: expected {kind}, got {values.dtype} ({values.iloc[0]!r}).")
+        raise RecordsError(f"{table}.{field.name}: expected {kind}, got {values.dtype} ({str(values.iloc[0])!r}).")
     try:
         array = pa.Array.from_pandas(values, type=kind)
     except (pa.ArrowException, TypeError, ValueError) as error:

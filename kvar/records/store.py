@@ -28,8 +28,8 @@ Key = str | int | tuple[str | int, ...]
 class RunWriter:
     """The writing end of a run's folder: ``config.json`` and one folder of Parquet parts a table.
 
-    A new folder becomes a new run. A folder that holds a run of the same config is resumed: call ``drop_after`` with the
-    step of the checkpoint that training goes on from. Also a context manager.
+    A new folder becomes a new run. A folder that holds a run of the same config is resumed: call ``drop_after`` with
+    the step of the checkpoint that training goes on from. Also a context manager.
 
     Args:
         path: the run's folder; made where missing. Files of others in it are left alone.
@@ -80,12 +80,11 @@ class RunWriter:
         Raises:
             RecordsError: the frame does not fit the table, or the writer was closed.
         """
-        if self._lock is None:
-            raise RecordsError(f"{self.path}: this writer was closed; open another to append.")
+        self._check_open()
         rows = to_arrow(table, frame)
         if not len(rows) and key is None:
             return
-        name = None if key is None else json.dumps(key)
+        name = None if key is None else json.dumps(key, default=int)
         known = self._keys[table].get(name) if name is not None else None
         folder = self.path / table
         number = known.number if known else max((n for n, _ in list_parts(folder)), default=0) + 1
@@ -100,7 +99,11 @@ class RunWriter:
 
         Args:
             step: the last step to keep, that of the checkpoint.
+
+        Raises:
+            RecordsError: a part is damaged, or the writer was closed.
         """
+        self._check_open()
         replace_file(self.path / CUT, json.dumps({"after": int(step)}).encode())
         self._finish_cut(int(step))
 
@@ -116,11 +119,16 @@ class RunWriter:
     ) -> None:
         self.close()
 
+    def _check_open(self) -> None:
+        if self._lock is None:
+            raise RecordsError(f"{self.path}: this writer was closed; open another.")
+
     def _start(self) -> None:
         for table in TABLES:
             if list_parts(self.path / table):
+                where = self.path / table
                 raise RecordsError(
-                    f"{self.path / table} holds records without a {CONFIG} beside it. Choose another folder, or overwrite."
+                    f"{where} holds records with no {CONFIG} beside it. Choose another folder, or overwrite."
                 )
         header = {
             "schema": SCHEMA_VERSION,
@@ -183,9 +191,7 @@ def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
         try:
             plain[str(name)] = json.loads(json.dumps(value, default=other))
         except (TypeError, ValueError) as error:
-            raise RecordsError(
-                f"config field {name!r} cannot be stored as JSON: {error}. Pass plain values."
-            ) from error
+            raise RecordsError(f"config field {name!r} is not JSON: {error}. Pass plain values.") from error
     return plain
 
 

@@ -86,7 +86,9 @@ def leave_one_out(returns: Tensor, mask: Tensor, prompt_index: Tensor) -> Tensor
     """
     keep = _checked(returns, mask)
     if prompt_index.shape != keep.shape[:1]:
-        raise ValueError(f"prompt_index must have shape (N,) = {tuple(keep.shape[:1])}; got {tuple(prompt_index.shape)}.")
+        raise ValueError(
+            f"prompt_index must have shape (N,) = {tuple(keep.shape[:1])}; got {tuple(prompt_index.shape)}."
+        )
     prompts, row_prompt = prompt_index.to(returns.device).unique(return_inverse=True)
     n = keep.shape[0]
     if n and len(prompts) == n:
@@ -129,7 +131,9 @@ def minimum_variance(returns: Tensor, sq_score_norm: Tensor, mask: Tensor) -> Te
     """
     keep = _checked(returns, mask)
     if sq_score_norm.shape != keep.shape:
-        raise ValueError(f"sq_score_norm must have shape (N, T) = {tuple(keep.shape)}; got {tuple(sq_score_norm.shape)}.")
+        raise ValueError(
+            f"sq_score_norm must have shape (N, T) = {tuple(keep.shape)}; got {tuple(sq_score_norm.shape)}."
+        )
     power = sq_score_norm.masked_fill(~keep, 0.0).to(returns.dtype)
     weighted = (returns.masked_fill(~keep, 0.0) * power).sum(dim=(1, 2))
     total = power.sum()
@@ -139,5 +143,7 @@ def minimum_variance(returns: Tensor, sq_score_norm: Tensor, mask: Tensor) -> Te
 def _checked(returns: Tensor, mask: Tensor) -> Tensor:
     """The mask as bool, its shape and the returns' checked."""
     if returns.dim() != 3 or returns.shape[1:] != mask.shape:
-        raise ValueError(f"returns must have shape (E, N, T) with (N, T) = {tuple(mask.shape)}; got {tuple(returns.shape)}.")
+        raise ValueError(
+            f"returns must have shape (E, N, T) with (N, T) = {tuple(mask.shape)}; got {tuple(returns.shape)}."
+        )
     return check_mask(mask)

@@ -85,8 +85,10 @@ class KStep(Kernel):
     terminal: str = "anchored"
 
     def __post_init__(self) -> None:
-        if isinstance(self.k, bool) or not isinstance(self.k, numbers.Integral) or self.k < 1:
-            raise ValueError(f"KStep: k must be an integer of at least 1; got {self.k!r}. For K = infinity: Immediate().")
+        if not _is_integer(self.k) or self.k < 1:
+            raise ValueError(
+                f"KStep: k must be an integer of at least 1; got {self.k!r}. For K = infinity: Immediate()."
+            )
         if self.terminal not in TERMINALS:
             raise ValueError(f"KStep: terminal={self.terminal!r} is unknown; choose one of {', '.join(TERMINALS)}.")
         object.__setattr__(self, "k", int(self.k))
@@ -234,6 +236,10 @@ def parse_kernel(text: str | int | float | Kernel) -> Kernel:
         f"kernel {text!r} is unknown; use for instance 'K=4', '4-free', 'llmr', 'immediate', 'inf', "
         "'geometric(0.95)' or 'lags(1, 0.5)'."
     )
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def _is_number(value: object) -> bool:

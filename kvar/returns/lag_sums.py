@@ -62,7 +62,7 @@ def lag_sums(rewards: Tensor, mask: Tensor, kernels: Sequence[Kernel]) -> Tensor
     return torch.stack([_sums(kernel, work, remaining) for kernel in kernels]).to(rewards.dtype)
 
 
-def _check_kernels(kernels: Sequence[Kernel]) -> None:
+def _check_kernels(kernels: object) -> None:
     if isinstance(kernels, str) or not isinstance(kernels, Sequence):
         raise TypeError(f"kernels must be a list of kernels, for instance [KStep(1), KStep(4)]; got {kernels!r}.")
     for i, kernel in enumerate(kernels):

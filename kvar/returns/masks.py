@@ -30,7 +30,6 @@ def check_mask(mask: Tensor, name: str = "mask") -> Tensor:
     if bool(holes.any()):
         row = int(holes.nonzero()[0])
         raise ValueError(
-            f"{name} row {row} has a hole: a response is a run of ones followed by padding. "
-            "Pad responses on the right."
+            f"{name} row {row} has a hole: a response is a run of ones followed by padding. Pad responses on the right."
         )
     return ones

@@ -131,7 +131,10 @@ def _block_values(
             "Check the teacher's precision (T5 in float16 gives NaN: use bfloat16 or float32) and its masks."
         )
     chosen = block.gather(-1, tokens[..., None]).squeeze(-1)
-    best = block.amax(dim=-1) if value == "max" else (block.softmax(dim=-1) * block).sum(dim=-1)
+    if value == "max":
+        best = block.amax(dim=-1)
+    else:  # about the maximum, lest the rounding of the weights' sum be multiplied by large logits
+        best = high + (block.softmax(dim=-1) * (block - high[..., None])).sum(dim=-1)
     if centre == "none":
         return chosen, best
     shift = block.mean(dim=-1) if centre == "mean" else block.logsumexp(dim=-1)

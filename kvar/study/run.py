@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import shutil
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kvar.records import TABLES, RunWriter
 from kvar.study.settings import RunSettings
 
 if TYPE_CHECKING:
     from kvar.distill import DistillationConfig
+    from kvar.hooks import GradientProbe
     from kvar.tasks import Example, Task
 
-__all__ = ["Parts", "assemble", "train_run"]
+__all__ = ["Parts", "assemble", "run_config", "score_run", "train_run"]
 
 
 @dataclass
@@ -65,12 +68,16 @@ def assemble(settings: RunSettings, seed: int) -> Parts:
     return Parts(task, tokenizer, student, teacher)
 
 
-def train_run(settings: RunSettings, training: DistillationConfig) -> dict[str, float]:
-    """Train a student, save it under ``output_dir/model`` and score it; a killed run goes on where it stopped.
+def train_run(settings: RunSettings, training: DistillationConfig, *, overwrite: bool = False) -> dict[str, float]:
+    """Train a student with its probes, save it under ``output_dir/model`` and score it.
+
+    A folder that holds a run of the same settings is gone on with from its last checkpoint; records of later steps,
+    which will be measured again, are dropped first. A finished run only returns its metrics.
 
     Args:
         settings: task, models, evaluation and probe.
         training: trainer's settings; ``output_dir`` is the run's folder.
+        overwrite: start anew in a folder that holds a run, throwing that run away.
 
     Returns:
         The final metrics, also written to ``output_dir/evaluation.json``.
@@ -80,35 +87,115 @@ def train_run(settings: RunSettings, training: DistillationConfig) -> dict[str, 
     """
     from transformers.trainer_utils import get_last_checkpoint
 
-    from kvar.distill import DistillationTrainer, build_dataset, count_parameters
+    from kvar.distill import DistillationTrainer, count_parameters
+    from kvar.hooks import Recorder
 
     folder = Path(str(training.output_dir))
+    if overwrite and folder.is_dir():
+        _discard(folder)
     parts = assemble(settings, training.seed)
+    train, validation = _datasets(settings, training, parts)
+    parameters = count_parameters(parts.student)
+    config = {**run_config(settings, training), "parameters": parameters}
+    with RunWriter(folder, config) as writer:
+        done = folder / "evaluation.json"
+        if done.exists():
+            print(f"{folder}: finished before; nothing to do.", flush=True)
+            return dict(json.loads(done.read_text())["metrics"])
+        print(f"{folder}: student of {parameters:,} parameters, {len(train):,} training examples", flush=True)
+        last = get_last_checkpoint(str(folder))
+        writer.drop_after(_step_of(last))
+        trainer = DistillationTrainer(
+            model=parts.student,
+            args=training,
+            teacher=parts.teacher,
+            train_dataset=train,
+            eval_dataset=validation,
+            processing_class=parts.tokenizer,
+            callbacks=[Recorder(writer), *_probes(settings, training, parts, writer)],
+        )
+        trainer.train(resume_from_checkpoint=last)
+        parts.student.save_pretrained(folder / "model")
+        parts.tokenizer.save_pretrained(folder / "model")
+        return score_run(settings, training, parts, writer)
+
+
+def run_config(settings: RunSettings, training: DistillationConfig) -> dict[str, Any]:
+    """What makes a run this run: its own settings, and the trainer's where they differ from the defaults."""
+    from kvar.distill import DistillationConfig
+
+    given, plain = training.to_dict(), DistillationConfig(output_dir=str(training.output_dir)).to_dict()
+    own = ("objective", "kernel", "baseline")
+    differing = {k: v for k, v in given.items() if v != plain.get(k) or k in own}
+    for name in ("output_dir", "logging_dir", "run_name", "disable_tqdm"):
+        differing.pop(name, None)
+    return {**asdict(settings), **differing}
+
+
+def _datasets(settings: RunSettings, training: DistillationConfig, parts: Parts) -> tuple[Any, Any]:
+    from kvar.distill import build_dataset
+
     longest = {"max_target_tokens": training.max_new_tokens, "max_prompt_tokens": training.max_prompt_tokens}
     train = build_dataset(parts.task.examples("train", settings.train_limit), parts.tokenizer, **longest)
-    held_out = parts.task.examples("validation")
-    validation = build_dataset(held_out[: settings.eval_limit or 500], parts.tokenizer, **longest)
-    print(f"student: {count_parameters(parts.student):,} parameters; {len(train):,} training examples", flush=True)
-    trainer = DistillationTrainer(
-        model=parts.student,
-        args=training,
-        teacher=parts.teacher,
-        train_dataset=train,
-        eval_dataset=validation,
-        processing_class=parts.tokenizer,
-    )
-    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-    trainer.train(resume_from_checkpoint=last)
-    parts.student.save_pretrained(folder / "model")
-    parts.tokenizer.save_pretrained(folder / "model")
-    if not settings.eval_limit:
-        return {}
-    return score_run(settings, training, parts)
+    if training.eval_strategy == "no":
+        return train, None
+    return train, build_dataset(parts.task.examples("validation", settings.eval_limit or 500), parts.tokenizer, **longest)
 
 
-def score_run(settings: RunSettings, training: DistillationConfig, parts: Parts) -> dict[str, float]:
-    """Decode ``eval_split`` with the trained student and write metrics and texts to ``evaluation.json``."""
+def _probes(settings: RunSettings, training: DistillationConfig, parts: Parts, writer: RunWriter) -> list[GradientProbe]:
+    from kvar.hooks import GradientProbe, parse_estimators
+
+    if not settings.probe_every:
+        return []
+    examples = parts.task.examples("validation", settings.probe_prompts)
+    return [
+        GradientProbe(
+            [example.prompt for example in examples],
+            parse_estimators(settings.probe_kernels, settings.probe_baseline),
+            teacher=parts.teacher,
+            tokenizer=parts.tokenizer,
+            every=settings.probe_every,
+            rollouts_per_prompt=settings.probe_rollouts,
+            max_new_tokens=training.max_new_tokens,
+            seed=settings.probe_seed,
+            writer=writer,
+            micro_batch=settings.probe_micro_batch,
+            centre=training.centre,
+            value=training.value,
+            vocabulary=len(parts.tokenizer),
+        )
+    ]
+
+
+def _step_of(checkpoint: str | None) -> int:
+    """The training step a checkpoint was saved at; -1 without one, so that nothing recorded is kept."""
+    if checkpoint is None:
+        return -1
+    return int(json.loads((Path(checkpoint) / "trainer_state.json").read_text())["global_step"])
+
+
+def _discard(folder: Path) -> None:
+    """Remove what a run of ours left in ``folder``: records, checkpoints, model, evaluation; nothing else."""
+    for name in ("model", *TABLES):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for checkpoint in folder.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    for name in ("evaluation.json", "config.json"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def score_run(
+    settings: RunSettings, training: DistillationConfig, parts: Parts, writer: RunWriter
+) -> dict[str, float]:
+    """Decode ``eval_split`` with the trained student; metrics go to the records and, with texts, to evaluation.json."""
+    import pandas as pd
+
     from kvar.distill import evaluate
+
+    path = Path(str(training.output_dir)) / "evaluation.json"
+    if not settings.eval_limit:
+        path.write_text(json.dumps({"split": settings.eval_split, "examples": 0, "metrics": {}, "samples": []}))
+        return {}
 
     examples: list[Example] = parts.task.examples(settings.eval_split, settings.eval_limit)
     result = evaluate(
@@ -119,11 +206,15 @@ def score_run(settings: RunSettings, training: DistillationConfig, parts: Parts)
         max_new_tokens=training.max_new_tokens,
         num_beams=settings.eval_beams,
     )
-    rows = [
+    samples = [
         {"prompt": e.prompt, "target": e.target, "text": t} for e, t in zip(examples[:50], result.texts, strict=False)
     ]
-    content = {"split": settings.eval_split, "examples": len(examples), "metrics": result.metrics, "samples": rows}
-    path = Path(str(training.output_dir)) / "evaluation.json"
+    content = {"split": settings.eval_split, "examples": len(examples), "metrics": result.metrics, "samples": samples}
+    rows = [
+        {"step": training.max_steps, "split": f"final {settings.eval_split}", "name": name, "value": value}
+        for name, value in result.metrics.items()
+    ]
+    writer.append("metrics", pd.DataFrame(rows), key=("evaluation", settings.eval_split))
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False))
     print(f"{settings.eval_split} ({len(examples)} examples): {result.metrics}", flush=True)
     return result.metrics

@@ -3,6 +3,7 @@
 from kvar.analysis.exact.mdp import TokenMDP
 from kvar.analysis.exact.moments import ExactMoments
 from kvar.analysis.exact.policy import TablePolicy
+from kvar.analysis.exact.table import moments_of
 from kvar.analysis.exact.tree import PrefixTree
 
-__all__ = ["ExactMoments", "PrefixTree", "TablePolicy", "TokenMDP"]
+__all__ = ["ExactMoments", "PrefixTree", "TablePolicy", "TokenMDP", "moments_of"]

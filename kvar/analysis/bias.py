@@ -1,0 +1,65 @@
+"""|E g - g*|^2, the squared bias of an estimator; theory.md (7)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kvar.analysis.estimate import Array, Estimate, jackknife
+from kvar.analysis.replicates import Replicates, Unit, replicates, resolve_reference
+from kvar.gradients.moments import GradientMoments
+
+__all__ = ["bias", "bias_of", "need_pairs"]
+
+
+def need_pairs(moments: GradientMoments, group: str, what: str) -> None:
+    """Refuse moments that hold norms only.
+
+    Raises:
+        ValueError: fields="norms".
+    """
+    if moments[group].pair is None:
+        raise ValueError(f"{what} compares estimators on the same trajectories: measure with fields='all', not 'norms'.")
+
+
+def bias_of(data: Replicates, reference: int) -> Array:
+    """(1+U, E) mean over distinct i, j of <d_i, d_j>, d = g^e - g^reference."""
+    s = data.signal()
+    own = np.diagonal(s, axis1=1, axis2=2)
+    return np.asarray(own - s[:, :, reference] - s[:, reference, :] + own[:, reference : reference + 1])
+
+
+def bias(
+    moments: GradientMoments,
+    group: str = "all",
+    reference: str | int | None = None,
+    norm: bool = False,
+    unit: Unit = None,
+    confidence: float = 0.95,
+) -> Estimate:
+    """|E g^e - E g^reference|^2 by a U-statistic over distinct trajectories, so that noise does not count as bias.
+
+    With an unbiased reference (LLMR, or LLMR with a baseline that depends on the state alone) this is |bias|^2 of
+    (7). Unbiased, so it may be negative; never clamped. The reference's own entry is 0. Where a bias is lost in noise
+    the interval is too wide rather than too narrow, as :func:`kvar.analysis.signal.signal`'s.
+
+    Args:
+        moments: of E estimators, with all fields.
+        group: parameter group.
+        reference: name or number; by default the first estimator called K=1 or LLMR, else the first.
+        norm: give sign(x) sqrt|x| of value and bounds instead: |bias| in gradient units.
+        unit: what was drawn independently.
+        confidence: of the interval.
+
+    Returns:
+        (E,) squared-gradient units.
+
+    Raises:
+        ValueError: fields="norms", an unknown reference, or as :func:`kvar.analysis.signal.signal`.
+    """
+    need_pairs(moments, group, "bias")
+    data = replicates(moments, group, unit)
+    found = jackknife(bias_of(data, resolve_reference(moments.names, reference)), data.units, confidence)
+    if not norm:
+        return found
+    rooted = [np.sign(x) * np.sqrt(np.abs(x)) for x in (found.value, found.low, found.high)]
+    return Estimate(*rooted, n=found.n)

@@ -1,0 +1,64 @@
+"""How well a batch's gradient points along the true one; theory.md (11')."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kvar.analysis.bias import need_pairs
+from kvar.analysis.design import design_replicates, step_variance
+from kvar.analysis.estimate import Array, Estimate, jackknife
+from kvar.analysis.replicates import Replicates, Unit, resolve_reference
+from kvar.analysis.signal import signal_of
+from kvar.gradients.moments import GradientMoments
+
+__all__ = ["efficiency", "efficiency_of"]
+
+
+def efficiency_of(data: Replicates, reference: int, prompts: float, rollouts_per_prompt: float) -> Array:
+    """(1+U, E) <E g, g*>^2 / ((|E g|^2 + tr Cov(step)) |g*|^2), every factor a U-statistic."""
+    along = data.signal()[:, :, reference]
+    own = signal_of(data)
+    with np.errstate(all="ignore"):
+        power = own + step_variance(data, prompts, rollouts_per_prompt)
+        return np.asarray(along**2 / (power * own[:, reference : reference + 1]))
+
+
+def efficiency(
+    moments: GradientMoments,
+    batch: float | None = None,
+    group: str = "all",
+    reference: str | int | None = None,
+    rollouts_per_prompt: float = 1,
+    unit: Unit = None,
+    confidence: float = 0.95,
+) -> Estimate:
+    """eta = <E g, g*>^2 / ((|E g|^2 + tr Cov(g) / B) |g*|^2), (11'): 1 is the true direction without noise.
+
+    It is free of the scale of g, and 1 - eta is the squared error, in units of |g*|^2, left after the best rescaling.
+    <E g, g*>, |E g|^2 and |g*|^2 come from pairs of distinct trajectories, tr Cov from (12); the jackknife removes the
+    bias of order 1/N that their ratio has. Unstable where |g*|^2 is not resolved: check that the reference's
+    :func:`kvar.analysis.signal.signal` has an interval above 0 before reading it.
+
+    Args:
+        moments: of E estimators, with all fields.
+        batch: B, trajectories a step; the N measured by default.
+        group: parameter group.
+        reference: an unbiased estimator of g*, the less noisy the better; by default the first called K=1 or LLMR,
+            else the first.
+        rollouts_per_prompt: R; above 1 the batch is B/R prompts x R rollouts, and tr Cov / B becomes (between +
+            within / R) R / B, (10).
+        unit: what was drawn independently.
+        confidence: of the interval.
+
+    Returns:
+        (E,) pure numbers, at most 1 but for noise.
+
+    Raises:
+        ValueError: fields="norms", an impossible batch, or (for R > 1) no prompts with two rollouts.
+    """
+    need_pairs(moments, group, "efficiency")
+    data = design_replicates(moments, group, unit, rollouts_per_prompt)
+    size = float(data.n[0]) if batch is None else float(batch)
+    r = resolve_reference(moments.names, reference)
+    value = efficiency_of(data, r, size / rollouts_per_prompt, rollouts_per_prompt)
+    return jackknife(value, data.units, confidence, correct=True)

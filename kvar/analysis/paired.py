@@ -1,0 +1,77 @@
+"""Ratios and differences between estimators on the same trajectories."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from kvar.analysis.estimate import Array, Estimate, jackknife
+from kvar.analysis.replicates import resolve_reference
+from kvar.gradients.moments import GradientMoments
+
+__all__ = ["difference_to", "ratio_to"]
+
+
+def ratio_to(
+    moments: GradientMoments,
+    statistic: Callable[..., Estimate],
+    reference: str | int | None = None,
+    confidence: float = 0.95,
+    **options: Any,
+) -> Estimate:
+    """A statistic of every estimator over the reference's, paired: each unit is left out of both at once.
+
+    Args:
+        moments: of E estimators.
+        statistic: a function of this package, for instance ``trace_covariance``.
+        reference: name or number; by default the first estimator called K=1 or LLMR, else the first.
+        confidence: of the interval, formed for the logarithm where all replicates are positive.
+        options: passed to the statistic (group, unit, ...).
+
+    Returns:
+        (E,) pure numbers; exactly 1, without width, for the reference.
+
+    Raises:
+        ValueError: an unknown reference, or what the statistic refuses.
+    """
+    stacked, found = _stacked(moments, statistic, options)
+    r = resolve_reference(moments.names, reference)
+    with np.errstate(all="ignore"):
+        return jackknife(stacked / stacked[:, r : r + 1], found.n, confidence, log=True)
+
+
+def difference_to(
+    moments: GradientMoments,
+    statistic: Callable[..., Estimate],
+    reference: str | int | None = None,
+    confidence: float = 0.95,
+    **options: Any,
+) -> Estimate:
+    """A statistic of every estimator less the reference's, paired as in :func:`ratio_to`.
+
+    Args:
+        moments: of E estimators.
+        statistic: a function of this package.
+        reference: name or number; by default the first estimator called K=1 or LLMR, else the first.
+        confidence: of the interval.
+        options: passed to the statistic.
+
+    Returns:
+        (E,) in the statistic's units; exactly 0 for the reference.
+
+    Raises:
+        ValueError: an unknown reference, or what the statistic refuses.
+    """
+    stacked, found = _stacked(moments, statistic, options)
+    r = resolve_reference(moments.names, reference)
+    return jackknife(stacked - stacked[:, r : r + 1], found.n, confidence)
+
+
+def _stacked(
+    moments: GradientMoments, statistic: Callable[..., Estimate], options: dict[str, Any]
+) -> tuple[Array, Estimate]:
+    found = statistic(moments, **options)
+    rows = [found.value[None]] if found.replicates is None else [found.value[None], found.replicates]
+    return np.concatenate(rows), found

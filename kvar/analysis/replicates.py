@@ -1,0 +1,191 @@
+"""Sufficient statistics of gradient moments, with all units and with each unit left out; theory.md (12), (13)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from kvar.analysis.estimate import Array
+from kvar.gradients.moments import GradientMoments, GroupMoments
+
+__all__ = ["Replicates", "Unit", "replicates", "resolve_reference"]
+
+Unit: TypeAlias = Literal["trajectory", "prompt"] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Replicates:
+    """Sums over trajectories; the first axis is 1 (nothing left out) + U (each unit left out in turn).
+
+    Attributes:
+        names: the E estimators.
+        units: U, or N when there are no replicates.
+        n: (1+U,) trajectories counted.
+        square: (1+U, E, E), sum_i <g_i^e, g_i^f>.
+        total: (1+U, E, E), <sum_i g_i^e, sum_i g_i^f>.
+        same: (1+U, E, E), sum over prompts of <sum_{i in m} g_i^e, sum_{i in m} g_i^f>; None unless values are to be
+            unbiased for prompts drawn as clusters.
+        same_n: (1+U,), sum over prompts of n_m^2; None likewise.
+        inner: (1+U, E, E), covariance within prompts pooled by their counts, over prompts with two rollouts or more;
+            None where prompts are not the units.
+    """
+
+    names: tuple[str, ...]
+    units: int
+    n: Array
+    square: Array
+    total: Array
+    same: Array | None = None
+    same_n: Array | None = None
+    inner: Array | None = None
+
+    def signal(self) -> Array:
+        """(1+U, E, E) unbiased estimates of <E g^e, E g^f>: the mean over distinct trajectories, (12).
+
+        With ``same``, over trajectories of distinct prompts.
+        """
+        n = self.n[:, None, None]
+        with np.errstate(all="ignore"):
+            if self.same is not None and self.same_n is not None:
+                return np.asarray((self.total - self.same) / (n**2 - self.same_n[:, None, None]))
+            return np.asarray((self.total - self.square) / (n**2 - n))
+
+    def covariance(self) -> Array:
+        """(1+U, E, E) estimates of tr Cov(g^e, g^f), (12): mean of products minus product of means."""
+        return np.asarray(self.square / self.n[:, None, None] - self.signal())
+
+    def within(self) -> Array:
+        """(1+U, E, E) estimates of E_x tr Cov(g^e, g^f | x), (9).
+
+        Raises:
+            ValueError: prompts are not the units, or none has two rollouts.
+        """
+        if self.inner is None:
+            raise ValueError(
+                "the variance within prompts needs at least two prompts, two of them with two rollouts or more: sample "
+                "with rollouts_per_prompt=2 or more, and measure with fields='all'."
+            )
+        return self.inner
+
+
+def replicates(
+    moments: GradientMoments, group: str = "all", unit: Unit = None, by_prompt: bool = False
+) -> Replicates:
+    """Collect the sums of one parameter group and leave out units.
+
+    Args:
+        moments: the measurement.
+        group: parameter group.
+        unit: "trajectory": N trajectories drawn independently, values by (12), intervals by leaving one out.
+            "prompt": prompts drawn independently with their rollouts; values by pairs of distinct prompts, intervals by
+            leaving a prompt out. None: values by (12); intervals by prompt if every prompt has the same number of
+            rollouts, two or more, else by trajectory.
+        by_prompt: with unit None, leave prompts out whatever the design is (the variance within prompts needs it).
+
+    Returns:
+        The sums; without replicates where the measurement holds norms only.
+
+    Raises:
+        ValueError: fewer than two trajectories, an unknown unit, or prompts as units where there are fewer than two
+            (three for unit="prompt") or only norms were measured.
+    """
+    data = moments[group]
+    n = int(data.sq_norm.shape[1])
+    if n < 2:
+        raise ValueError(f"a variance needs at least two trajectories; these moments hold {n}. Sample more rollouts.")
+    if unit not in (None, "trajectory", "prompt"):
+        raise ValueError(f"unit must be 'trajectory', 'prompt' or None; got {unit!r}.")
+    counts = np.unique(moments.prompt_index.numpy(), return_counts=True)[1]
+    balanced = len(counts) > 1 and counts[0] > 1 and bool((counts == counts[0]).all())
+    prompts = unit == "prompt" or (unit is None and (balanced or by_prompt))
+    if prompts and unit == "prompt" and len(counts) < 3:
+        raise ValueError(
+            f"unit='prompt' needs at least three prompts to leave one out; there are {len(counts)}. Use more prompts, or "
+            "unit='trajectory'."
+        )
+    if prompts and len(counts) < 2:
+        raise ValueError("one prompt says nothing about prompts: use more of them, or a statistic by trajectory.")
+    if data.pair is None or data.cross is None or data.prompt_pair is None:
+        if unit == "prompt" or by_prompt:
+            raise ValueError("prompts as units need all moments: measure with fields='all' instead of 'norms'.")
+        return _norms_only(moments.names, data, n)
+    return _by_prompt(moments, data, counts, unit == "prompt") if prompts else _by_trajectory(moments.names, data, n)
+
+
+def resolve_reference(names: tuple[str, ...], reference: str | int | None) -> int:
+    """Number of the reference estimator: by name or number; None: the first called K=1 or LLMR, else the first.
+
+    Raises:
+        ValueError: no such estimator.
+    """
+    if reference is None:
+        return next((e for e, name in enumerate(names) if name.lower().split(" ")[0] in ("k=1", "llmr")), 0)
+    if isinstance(reference, str):
+        if reference in names:
+            return names.index(reference)
+    elif -len(names) <= reference < len(names):
+        return int(reference) % len(names)
+    raise ValueError(f"reference {reference!r} is none of the estimators {', '.join(names)} (or their numbers).")
+
+
+def _norms_only(names: tuple[str, ...], data: GroupMoments, n: int) -> Replicates:
+    square = np.full((1, len(names), len(names)), np.nan)
+    np.fill_diagonal(square[0], data.sq_norm.sum(dim=1).numpy())
+    return Replicates(names, n, np.array([float(n)]), square, n**2 * data.mean_pair.numpy()[None])
+
+
+def _by_trajectory(names: tuple[str, ...], data: GroupMoments, n: int) -> Replicates:
+    pair, cross, mean = _arrays(data)
+    flipped = cross + cross.transpose(0, 2, 1)
+    return Replicates(
+        names=names,
+        units=n,
+        n=np.r_[n, np.full(n, n - 1.0)],
+        square=_left_out(pair.sum(axis=0), pair),
+        total=_left_out(n**2 * mean, n * flipped - pair),
+    )
+
+
+def _by_prompt(moments: GradientMoments, data: GroupMoments, counts: np.ndarray, clustered: bool) -> Replicates:
+    pair, cross, mean = _arrays(data)
+    n, size = float(counts.sum()), counts.astype(float)
+    member = np.unique(moments.prompt_index.numpy(), return_inverse=True)[1].reshape(-1)
+    assert data.prompt_pair is not None  # checked by the caller
+    pair_m, cross_m = _summed(pair, member, len(counts)), _summed(cross, member, len(counts))
+    same_m = size[:, None, None] ** 2 * data.prompt_pair.numpy().transpose(2, 0, 1)
+    several = size > 1
+    with np.errstate(all="ignore"):
+        inner_m = (size / (size - 1))[:, None, None] * (pair_m - same_m / size[:, None, None])
+    inner_m = np.where(several[:, None, None], inner_m, 0.0)
+    inner_n = _left_out(size[several].sum(), np.where(several, size, 0.0))
+    with np.errstate(all="ignore"):
+        inner = _left_out(inner_m.sum(axis=0), inner_m) / inner_n[:, None, None]
+    return Replicates(
+        names=moments.names,
+        units=len(counts),
+        n=np.r_[n, n - size],
+        square=_left_out(pair_m.sum(axis=0), pair_m),
+        total=_left_out(n**2 * mean, n * (cross_m + cross_m.transpose(0, 2, 1)) - same_m),
+        same=_left_out(same_m.sum(axis=0), same_m) if clustered else None,
+        same_n=_left_out((size**2).sum(), size**2) if clustered else None,
+        inner=inner if several.sum() >= 2 else None,
+    )
+
+
+def _arrays(data: GroupMoments) -> tuple[Array, Array, Array]:
+    """pair (N, E, E), cross (N, E, E), mean_pair (E, E)."""
+    assert data.pair is not None and data.cross is not None  # checked by the caller
+    return data.pair.numpy().transpose(2, 0, 1), data.cross.numpy().transpose(2, 0, 1), data.mean_pair.numpy()
+
+
+def _summed(per_row: Array, member: np.ndarray, count: int) -> Array:
+    out = np.zeros((count, *per_row.shape[1:]))
+    np.add.at(out, member, per_row)
+    return out
+
+
+def _left_out(whole: Array | float, parts: Array) -> Array:
+    """The whole, then the whole less each part."""
+    return np.concatenate([np.asarray(whole)[None], np.asarray(whole) - parts])

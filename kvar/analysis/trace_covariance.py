@@ -1,0 +1,40 @@
+"""tr Cov(g), the variance of one trajectory's gradient estimate; theory.md (8), (12)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kvar.analysis.estimate import Array, Estimate, jackknife
+from kvar.analysis.replicates import Replicates, Unit, replicates
+from kvar.gradients.moments import GradientMoments
+
+__all__ = ["trace_covariance", "trace_of"]
+
+
+def trace_of(data: Replicates) -> Array:
+    """(1+U, E) N/(N-1) (m2 - |gbar|^2), or by distinct prompts."""
+    return np.asarray(np.diagonal(data.covariance(), axis1=1, axis2=2))
+
+
+def trace_covariance(
+    moments: GradientMoments, group: str = "all", unit: Unit = None, confidence: float = 0.95
+) -> Estimate:
+    """Unbiased estimate of tr Cov(g) = E|g|^2 - |E g|^2; (12). It counts variance between prompts too, (9).
+
+    The interval is formed for the logarithm. From N = 64 trajectories on it covers its nominal level within about two
+    points on the token MDPs of ``kvar.analysis.exact``; squared norms have heavy tails, and with fewer it falls short.
+
+    Args:
+        moments: of E estimators.
+        group: parameter group.
+        unit: what was drawn independently; see :func:`kvar.analysis.replicates.replicates`.
+        confidence: of the interval.
+
+    Returns:
+        (E,) squared-gradient units; bounds are NaN for moments with fields="norms".
+
+    Raises:
+        ValueError: fewer than two trajectories, or too few prompts for the unit.
+    """
+    data = replicates(moments, group, unit)
+    return jackknife(trace_of(data), data.units, confidence, log=True)

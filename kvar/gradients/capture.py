@@ -1,0 +1,260 @@
+"""One forward pass that notes, for every layer with a rule, its inputs and the point of the graph where it spoke.
+
+While a covered layer runs, its parameters do not ask for gradients. So no backward pass spends a product on them, and
+a parameter that is nevertheless reached by the graph was used in some way that no rule saw: that is how a bypassed
+layer, a functional use or a reparametrised weight is found out (:meth:`Capture.missed`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.overrides import TorchFunctionMode
+
+from kvar.gradients.rules import Call, Rule, find_rule
+
+__all__ = ["Capture", "Record", "capture", "covered_layers"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One recorded call, the rule for it, and where its output's gradient is found.
+
+    Attributes:
+        call: what the rule sees.
+        rule: the rule.
+        parameters: the rule's name of each parameter wanted here -> the parameter.
+        edge: the output's place in the graph, before anything is done to it (in place or not).
+        versions: argument tensors and their version counters, to notice a later change in place.
+    """
+
+    call: Call
+    rule: Rule
+    parameters: dict[str, nn.Parameter]
+    edge: GradientEdge
+    versions: tuple[tuple[Tensor, int], ...]
+
+    def stale(self) -> bool:
+        """Whether an argument has been changed in place since, so that the rule would see wrong values."""
+        return any(tensor._version != version for tensor, version in self.versions)
+
+
+@dataclass
+class Capture:
+    """What one forward pass left behind.
+
+    Attributes:
+        n: N, the number of trajectories.
+        expand: ids of the layers whose output has no trajectory axis and is repeated over it.
+        records: the calls, in order.
+        unusable: ids of parameters whose layer's output can't be split by trajectory.
+    """
+
+    n: int
+    expand: frozenset[int] = frozenset()
+    records: list[Record] = field(default_factory=list)
+    unusable: set[int] = field(default_factory=set)
+
+    def record(
+        self,
+        module: nn.Module,
+        rule: Rule,
+        parameters: dict[str, nn.Parameter],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        output: Any,
+    ) -> Any:
+        """Note a call and return the output to go on with: part of the graph, and with a trajectory axis."""
+        repeat = id(module) in self.expand
+        if (
+            not isinstance(output, Tensor)
+            or not output.is_floating_point()
+            or output.dim() < 2
+            or (output.shape[0] != 1 if repeat else output.shape[0] % self.n != 0)
+        ):
+            self.unusable.update(id(p) for p in parameters.values())
+            return output
+        if not output.requires_grad:
+            output = output.detach().requires_grad_()
+        if repeat and self.n > 1:
+            output = output.expand(self.n, *output.shape[1:]).clone()
+        elif output.is_leaf:
+            output = output.clone()
+        tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+        self.records.append(
+            Record(
+                Call(module, args, kwargs, self.n, tuple(output.shape)),
+                rule,
+                parameters,
+                get_gradient_edge(output),
+                tuple((tensor, tensor._version) for tensor in tensors if not tensor.is_inference()),
+            )
+        )
+        return output
+
+    def missed(self, output: Tensor, wanted: Mapping[int, nn.Parameter]) -> set[int]:
+        """Ids of wanted parameters that the records do not account for, wholly or in part."""
+        found = {key for key in _reached(output) if key in wanted} | (self.unusable & wanted.keys())
+        for record in self.records:
+            if record.stale():
+                found.update(id(p) for p in record.parameters.values())
+        return found
+
+
+def covered_layers(
+    student: nn.Module, wanted: Mapping[int, nn.Parameter]
+) -> list[tuple[nn.Module, Rule, dict[str, nn.Parameter]]]:
+    """Layers that have a rule and a wanted parameter of their own, with those parameters by the rule's names."""
+    layers = []
+    for module in student.modules():
+        rule = find_rule(module)
+        if rule is None:
+            continue
+        own = {name: _parameter(module, name) for name in rule.parameters}
+        mine = {name: p for name, p in own.items() if p is not None and id(p) in wanted}
+        if mine:
+            layers.append((module, rule, mine))
+    return layers
+
+
+@contextmanager
+def capture(
+    student: nn.Module, wanted: Mapping[int, nn.Parameter], n: int, expand: frozenset[int] = frozenset()
+) -> Iterator[Capture]:
+    """Record the covered layers' calls while the block runs a forward pass; then take every wrapper off again.
+
+    Args:
+        student: the model.
+        wanted: id -> parameter.
+        n: N, the trajectories of the forward pass.
+        expand: see :class:`Capture`.
+
+    Yields:
+        The capture, filled as the block runs.
+    """
+    result = Capture(n, expand)
+    with ExitStack() as stack:
+        for module, rule, parameters in covered_layers(student, wanted):
+            original = getattr(module, rule.method)
+            run = partial(_tapped if rule.tap else _wrapped, result, module, rule, parameters, original)
+            stack.enter_context(_replaced(module, rule.method, run))
+        yield result
+
+
+def _wrapped(
+    result: Capture,
+    module: nn.Module,
+    rule: Rule,
+    parameters: dict[str, nn.Parameter],
+    original: Callable[..., Any],
+    /,
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
+    """Run a layer without gradients for its parameters, and record the call."""
+    active = {name: p for name, p in parameters.items() if p.requires_grad}  # false inside an outer layer's own call
+    if not active or not torch.is_grad_enabled():
+        return original(*args, **kwargs)
+    with _frozen(active):
+        output = original(*args, **kwargs)
+    return result.record(module, rule, active, args, kwargs, output)
+
+
+class _Tap(TorchFunctionMode):
+    """Records ``torch.nn.functional.embedding`` where it looks up the given weight."""
+
+    def __init__(self, weight: Tensor, record: Callable[..., Any]) -> None:
+        super().__init__()
+        self.weight = weight
+        self.record = record
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is not F.embedding or len(args) < 2 or args[1] is not self.weight or not torch.is_grad_enabled():
+            return func(*args, **kwargs)
+        with _frozen({"weight": self.weight}):
+            output = func(*args, **kwargs)
+        if kwargs.get("max_norm") is not None or kwargs.get("scale_grad_by_freq"):
+            return func(*args, **kwargs)  # not linear in the table, or mixing trajectories: left to be missed
+        return self.record((args[0],), kwargs, output)
+
+
+def _tapped(
+    result: Capture,
+    module: nn.Module,
+    rule: Rule,
+    parameters: dict[str, nn.Parameter],
+    original: Callable[..., Any],
+    /,
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
+    """Run an embedding layer, recording the look-up inside it."""
+    weight = parameters["weight"]
+    if not weight.requires_grad:
+        return original(*args, **kwargs)
+
+    def record(inner: tuple[Any, ...], options: dict[str, Any], output: Tensor) -> Any:
+        return result.record(module, rule, parameters, inner, options, output)
+
+    with _Tap(weight, record):
+        return original(*args, **kwargs)
+
+
+@contextmanager
+def _frozen(parameters: Mapping[str, Tensor]) -> Iterator[None]:
+    try:
+        for parameter in parameters.values():
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in parameters.values():
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def _replaced(module: nn.Module, method: str, run: Callable[..., Any]) -> Iterator[None]:
+    """Put ``run`` in the place of a method of one instance."""
+    before = module.__dict__.get(method)
+    module.__dict__[method] = run
+    try:
+        yield
+    finally:
+        if before is None:
+            del module.__dict__[method]
+        else:
+            module.__dict__[method] = before
+
+
+def _parameter(module: nn.Module, name: str) -> nn.Parameter | None:
+    """The parameter registered under a dotted name, or None (also where a computed tensor stands there)."""
+    *path, last = name.split(".")
+    here: nn.Module | None = module
+    for step in path:
+        here = here._modules.get(step) if here is not None else None
+    return None if here is None else here._parameters.get(last)
+
+
+def _reached(output: Tensor) -> set[int]:
+    """Ids of the leaves that the graph of ``output`` leads to."""
+    seen: set[Any] = set()
+    found: set[int] = set()
+    stack = [output.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        variable = getattr(node, "variable", None)
+        if variable is not None:
+            found.add(id(variable))
+        stack.extend(parent for parent, _ in node.next_functions)
+    return found

@@ -1,0 +1,71 @@
+"""What a rule sees, a :class:`Call`, and what it returns, an :class:`Outer` or a :class:`PerRow` for each parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from torch import Tensor, nn
+
+__all__ = ["Call", "Outer", "PerRow", "Use"]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One recorded call of a layer on N trajectories.
+
+    Attributes:
+        module: the layer.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+        n: N, the number of trajectories.
+        shape: the output's shape; its first axis runs over trajectories (or over trajectories times positions).
+    """
+
+    module: nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    n: int
+    shape: tuple[int, ...]
+
+    @property
+    def input(self) -> Tensor:
+        """The first argument, positional or not."""
+        return self.args[0] if self.args else next(iter(self.kwargs.values()))
+
+    def rows(self, x: Tensor, keep: int = 1) -> Tensor:
+        """``x`` as (N, T, *last ``keep`` axes); an ``x`` without trajectory axis (length 1) is repeated N times."""
+        if x.shape[0] == 1 and self.n > 1:
+            x = x.expand(self.n, *x.shape[1:])
+        last = tuple(x.shape[x.dim() - keep :])
+        return x.reshape(self.n, -1, *last)
+
+
+@dataclass(frozen=True)
+class Outer:
+    """A matrix whose gradient for trajectory i is sum_t fixed_it (x) b_it, b the gradient of the layer's output.
+
+    Attributes:
+        fixed: (N, T, k) dense rows, or (N, T) int64 ids that stand for one-hot rows.
+        side: the axis of the matrix on which ``fixed`` lies; b lies on the other.
+        grad: from the output's gradient to b, (N, T, m); by default a reshape.
+    """
+
+    fixed: Tensor
+    side: int
+    grad: Callable[[Tensor], Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class PerRow:
+    """A small parameter, whose gradient is written out for every trajectory.
+
+    Attributes:
+        function: from the gradient of the layer's output (its shape) to (N, *parameter.shape).
+    """
+
+    function: Callable[[Tensor], Tensor]
+
+
+Use: TypeAlias = Outer | PerRow

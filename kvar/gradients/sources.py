@@ -1,0 +1,202 @@
+"""Where per-trajectory gradients come from: the graph of one forward pass, or one trajectory after another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from kvar.gradients.blocks import Block, Dense
+from kvar.gradients.capture import Capture, Record, capture
+from kvar.gradients.estimators import Estimators
+from kvar.gradients.factored import Factor, Factored
+from kvar.gradients.rules import Outer, PerRow, Use
+
+__all__ = ["Graph", "RowByRow", "Source", "Uncovered"]
+
+
+class Uncovered(Exception):
+    """Parameters that a forward pass used in ways no rule accounts for; ``ids`` are theirs."""
+
+    def __init__(self, ids: set[int]) -> None:
+        super().__init__(f"{len(ids)} parameters")
+        self.ids = ids
+
+
+class Source(Protocol):
+    """Gradients of some trajectories."""
+
+    scalars: Tensor
+    """(E, n), the estimators' scalars."""
+    scores: Tensor
+    """(T, n), the tokens' log-probabilities."""
+
+    def blocks(self, scalars: Tensor, *, keep: bool) -> Iterator[tuple[nn.Parameter, Block]]:
+        """Each parameter with its gradients of the given scalars; ``keep`` the graph for another call."""
+        ...
+
+
+class Graph:
+    """One forward pass over some rows, one backward pass per estimator, rules layer by layer.
+
+    Args:
+        student: in eval mode.
+        estimators: the scalars wanted.
+        rows: (n,) which trajectories.
+        wanted: id -> parameter.
+        expand: ids of layers without a trajectory axis.
+
+    Raises:
+        Uncovered: some wanted parameters can't be measured this way.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        estimators: Estimators,
+        rows: Tensor,
+        wanted: Mapping[int, nn.Parameter],
+        expand: frozenset[int] = frozenset(),
+    ) -> None:
+        with capture(student, wanted, len(rows), expand) as captured:
+            logits = estimators.logits(student, rows)
+        missed = captured.missed(logits, wanted)
+        if missed:
+            raise Uncovered(missed)
+        self.captured: Capture = captured
+        self.scalars = estimators.scalars(logits, rows)
+        self.scores = estimators.scores(logits, rows)
+        self.wanted = wanted
+
+    def blocks(self, scalars: Tensor, *, keep: bool) -> Iterator[tuple[nn.Parameter, Block]]:
+        """See :class:`Source`; parameters that the pass did not reach are left out, their gradients being zero."""
+        records = self.captured.records
+        edges = [record.edge for record in records]
+        if not edges or not scalars.requires_grad:
+            return
+        found: list[list[Tensor | None]] = [[] for _ in edges]
+        for e, scalar in enumerate(scalars):
+            last = e == len(scalars) - 1 and not keep
+            grads = torch.autograd.grad(scalar.sum(), edges, retain_graph=not last, allow_unused=True)
+            for column, grad in zip(found, grads, strict=True):
+                column.append(grad)
+        places: dict[int, list[tuple[int, str]]] = {key: [] for key in self.wanted}
+        for k, record in enumerate(records):
+            for name, parameter in record.parameters.items():
+                places[id(parameter)].append((k, name))
+        remaining = [len(record.parameters) for record in records]
+        for key, parameter in self.wanted.items():
+            uses = [
+                (self._use(records[k], name), _filled(found[k], records[k].call.shape))
+                for k, name in places[key]
+                if any(grad is not None for grad in found[k])
+            ]
+            for k, _ in places[key]:
+                remaining[k] -= 1
+                if remaining[k] == 0:
+                    found[k] = []
+            if uses:
+                yield parameter, _block(uses, parameter, records[places[key][0][0]])
+
+    def _use(self, record: Record, name: str) -> Use:
+        with torch.no_grad():
+            return record.rule.function(record.call)[name]
+
+
+def _filled(grads: list[Tensor | None], shape: tuple[int, ...]) -> list[Tensor]:
+    """The estimators' output gradients, zeros where an estimator does not reach the layer."""
+    like = next(grad for grad in grads if grad is not None)
+    return [like.new_zeros(shape) if grad is None else grad for grad in grads]
+
+
+@torch.no_grad()
+def _block(uses: list[tuple[Use, list[Tensor]]], parameter: nn.Parameter, record: Record) -> Block:
+    """Join the uses of one parameter: factors if all are outer products, else written out."""
+    factors: list[Factor] = []
+    written: list[Tensor] = []
+    for use, grads in uses:
+        if isinstance(use, Outer):
+            factors.append(_factor(use, grads, record, parameter))
+        else:
+            written.append(torch.stack([_per_row(use, grad, record, parameter) for grad in grads], dim=1))
+    shape = tuple(parameter.shape)
+    factored = Factored(factors, (shape[0], shape[1])) if factors else None
+    if factored is not None and not written:
+        return factored
+    dense = [Dense(g.flatten(2)) for g in written] + ([factored.written_out()] if factored is not None else [])
+    return Dense(sum((d.grad for d in dense[1:]), dense[0].grad))
+
+
+def _precise(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def _factor(use: Outer, grads: list[Tensor], record: Record, parameter: nn.Parameter) -> Factor:
+    reshape = use.grad or record.call.rows
+    stacked = torch.stack([_precise(reshape(grad)) for grad in grads], dim=1)
+    fixed = use.fixed if not use.fixed.is_floating_point() else _precise(use.fixed)
+    if fixed.is_floating_point() and fixed.dtype != stacked.dtype:
+        wide = torch.promote_types(fixed.dtype, stacked.dtype)
+        fixed, stacked = fixed.to(wide), stacked.to(wide)
+    n, _, t, m = stacked.shape
+    k = parameter.shape[use.side] if parameter.dim() == 2 else -1
+    expected = (n, t, k) if fixed.is_floating_point() else (n, t)
+    if parameter.dim() != 2 or tuple(fixed.shape) != expected or m != parameter.shape[1 - use.side]:
+        raise ValueError(
+            f"the rule {record.rule.function.__name__!r} for {type(record.call.module).__name__} gave fixed rows of shape "
+            f"{tuple(fixed.shape)} on side {use.side} and output gradients of shape {(n, t, m)} for a parameter of shape "
+            f"{tuple(parameter.shape)}: they must be (N, T, k) and (N, T, m) with k and m the two sides of the parameter."
+        )
+    return Factor(fixed, stacked, use.side)
+
+
+def _per_row(use: PerRow, grad: Tensor, record: Record, parameter: nn.Parameter) -> Tensor:
+    result = _precise(use.function(_precise(grad)))
+    expected = (record.call.n, *parameter.shape)
+    if tuple(result.shape) != expected:
+        raise ValueError(
+            f"the rule {record.rule.function.__name__!r} for {type(record.call.module).__name__} gave a gradient of shape "
+            f"{tuple(result.shape)}; it must be (N, *parameter.shape) = {expected}."
+        )
+    return result
+
+
+class RowByRow:
+    """One forward pass per trajectory, plain autograd for the wanted parameters: exact for any model, slow.
+
+    Args:
+        student: in eval mode.
+        estimators: the scalars wanted.
+        rows: (n,) which trajectories.
+        wanted: id -> parameter.
+    """
+
+    def __init__(
+        self, student: nn.Module, estimators: Estimators, rows: Tensor, wanted: Mapping[int, nn.Parameter]
+    ) -> None:
+        self.parameters = list(wanted.values())
+        scalars, scores = [], []
+        for row in rows.split(1):
+            logits = estimators.logits(student, row)
+            scalars.append(estimators.scalars(logits, row))
+            scores.append(estimators.scores(logits, row))
+        self.scalars = torch.cat(scalars, dim=1)
+        self.scores = torch.cat(scores, dim=1)
+
+    def blocks(self, scalars: Tensor, *, keep: bool) -> Iterator[tuple[nn.Parameter, Block]]:
+        """See :class:`Source`."""
+        grads: list[list[list[Tensor]]] = []
+        for column in scalars.T:
+            grads.append([self._gradient(scalar) for scalar in column])
+        for k, parameter in enumerate(self.parameters):
+            yield parameter, Dense(torch.stack([torch.stack([g[k] for g in row]) for row in grads]))
+
+    def _gradient(self, scalar: Tensor) -> list[Tensor]:
+        if not scalar.requires_grad:
+            return [_precise(p.detach().new_zeros(p.numel())) for p in self.parameters]
+        found = torch.autograd.grad(
+            scalar, self.parameters, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        return [_precise(g.detach().flatten()) for g in found]

@@ -1,0 +1,221 @@
+"""``GradientProbe``: policy-gradient moments of every kernel on fresh rollouts, along any transformers training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from kvar.gradients import GradientMoments, gradient_moments
+from kvar.hooks.estimators import Estimator, estimator_weights
+from kvar.gradients.frames import gradient_frame, prompt_frame, trajectory_frame
+from kvar.records import RunWriter
+from kvar.returns import Kernel, TokenValues
+from kvar.rollouts import Rollouts, encode_prompts, sample, score
+
+__all__ = ["GradientProbe", "Measurement"]
+
+Reward = Callable[[Rollouts], Tensor]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One probe: what was sampled, what the teacher said, and the moments of every estimator.
+
+    Attributes:
+        step: training step.
+        rollouts: N responses of the policy at that step.
+        values: (N, T) teacher values; with a reward in place of a teacher, q = reward and V = 0.
+        moments: inner products of the N trajectories' gradients.
+        seconds: wall time of sampling, scoring and gradients together.
+    """
+
+    step: int
+    rollouts: Rollouts
+    values: TokenValues
+    moments: GradientMoments
+    seconds: float
+
+
+class GradientProbe(TrainerCallback):
+    """Measures every estimator's gradient moments every ``every`` steps on fresh rollouts of a fixed prompt set.
+
+    Responses are drawn from the student itself at temperature 1, so that the estimates are on-policy and need no
+    importance weights. The training run is not disturbed: parameters, ``.grad``, buffers, modes and random state are
+    as before, and the probe's own sampling depends on (seed, step) alone.
+
+    Args:
+        prompts: texts, or (prompt_ids, prompt_mask).
+        estimators: kernels, or :class:`Estimator` with baselines, in any mix; names must differ.
+        teacher: scores the responses; None with ``reward``.
+        reward: rollouts -> (N, T) per-token rewards u_t, used as theory.md (4') does.
+        tokenizer: needed for texts; default the trainer's.
+        every: training steps between probes.
+        rollouts_per_prompt: responses to each prompt.
+        max_new_tokens: length limit of responses.
+        seed: seed of the sampling.
+        writer: where to append ``trajectories``, ``gradients``, ``prompt_gradients`` and timings; None keeps
+            measurements in ``.measurements`` only.
+        name: the probe's name in the records.
+        groups: parameter groups, see ``kvar.gradients.gradient_moments``.
+        engine: see there.
+        fields: see there.
+        micro_batch: see there; also the rows that one teacher pass takes.
+        centre: of the teacher's logits, see ``kvar.returns.token_values``.
+        value: hard or soft V, see there.
+        vocabulary: the tokenizer's size, where models are padded beyond it.
+
+    Raises:
+        ValueError: no prompts or estimators, neither or both of teacher and reward, numbers out of range.
+    """
+
+    def __init__(
+        self,
+        prompts: Any,
+        estimators: Sequence[Kernel | Estimator],
+        *,
+        teacher: nn.Module | None = None,
+        reward: Reward | None = None,
+        tokenizer: Any = None,
+        every: int = 50,
+        rollouts_per_prompt: int = 4,
+        max_new_tokens: int = 64,
+        seed: int = 0,
+        writer: RunWriter | None = None,
+        name: str = "probe",
+        groups: Mapping[str, Any] | None = None,
+        engine: str = "auto",
+        fields: Literal["all", "norms"] = "all",
+        micro_batch: int | None = None,
+        centre: Literal["mean", "logsumexp", "none"] = "mean",
+        value: Literal["max", "soft"] = "max",
+        vocabulary: int | None = None,
+    ) -> None:
+        if (teacher is None) == (reward is None):
+            raise ValueError("GradientProbe needs exactly one of teacher= and reward=.")
+        if every < 1:
+            raise ValueError(f"every must be at least 1 training step; got {every}.")
+        self.estimators = [e if isinstance(e, Estimator) else Estimator(e) for e in estimators]
+        names = [e.name for e in self.estimators]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"estimators must be one or more, with distinct names; got {names}.")
+        if reward is not None and any(e.baseline == "teacher-value" for e in self.estimators):
+            raise ValueError("baseline teacher-value needs teacher=; a reward has no V. Use another baseline.")
+        if len(prompts[0] if isinstance(prompts, tuple) else prompts) == 0:
+            raise ValueError("prompts is empty: give the probe at least one prompt.")
+        self.prompts, self.teacher, self.reward, self.tokenizer = prompts, teacher, reward, tokenizer
+        self.every, self.rollouts_per_prompt, self.max_new_tokens = every, rollouts_per_prompt, max_new_tokens
+        self.seed, self.writer, self.name, self.groups = seed, writer, name, groups
+        self.engine, self.fields, self.micro_batch = engine, fields, micro_batch
+        self.centre, self.value, self.vocabulary = centre, value, vocabulary
+        self.measurements: list[Measurement] = []
+        self._done: set[int] = set()
+
+    def measure(self, student: nn.Module, step: int = 0) -> Measurement:
+        """Sample, score and measure ``student`` now; nothing is recorded.
+
+        Args:
+            student: seq2seq or causal model.
+            step: names the measurement, and selects its random stream.
+        """
+        start = time.perf_counter()
+        if not (isinstance(self.prompts, tuple) and isinstance(self.prompts[0], Tensor)):
+            self.prompts = encode_prompts(self.prompts, self.tokenizer)
+        rollouts = sample(
+            student,
+            self.prompts,
+            self.tokenizer,
+            rollouts_per_prompt=self.rollouts_per_prompt,
+            max_new_tokens=self.max_new_tokens,
+            seed=(self.seed * 1_000_003 + step) % (2**63),
+            vocabulary=self.vocabulary,
+        )
+        values = self._values(rollouts)
+        moments = gradient_moments(
+            student,
+            rollouts,
+            estimator_weights(self.estimators, values, rollouts.mask, rollouts.prompt_index),
+            names=[e.name for e in self.estimators],
+            groups=self.groups,
+            engine=self.engine,
+            fields=self.fields,
+            micro_batch=self.micro_batch,
+        )
+        return Measurement(step, rollouts, values, moments, time.perf_counter() - start)
+
+    def record(self, measurement: Measurement) -> None:
+        """Append a measurement to the writer's tables; the same (name, step) again replaces, never repeats."""
+        if self.writer is None:
+            return
+        import pandas as pd
+
+        at = {"probe": self.name, "step": measurement.step}
+        key = (self.name, measurement.step)
+        moments = measurement.moments
+        self.writer.append("trajectories", trajectory_frame(measurement.rollouts, measurement.values, **at), key=key)  # type: ignore[arg-type]
+        self.writer.append("gradients", gradient_frame(moments, **at), key=key)  # type: ignore[arg-type]
+        prompts = prompt_frame(moments, **at)  # type: ignore[arg-type]
+        if len(prompts):
+            self.writer.append("prompt_gradients", prompts, key=key)
+        gap = measurement.values.gap.sum(dim=1)
+        numbers = {
+            "probe_seconds": measurement.seconds,
+            "total_gap": float(gap.mean()),
+            "response_length": float(measurement.rollouts.lengths.float().mean()),
+            "finished": float(measurement.rollouts.finished.float().mean()),
+        }
+        rows = [
+            {"step": measurement.step, "split": self.name, "name": name, "value": value}
+            for name, value in numbers.items()
+        ]
+        self.writer.append("metrics", pd.DataFrame(rows), key=key)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Take the trainer's tokenizer, and measure the untrained student (step 0 of a fresh run)."""
+        if self.tokenizer is None:
+            self.tokenizer = kwargs.get("processing_class")
+        if state.global_step == 0:
+            self._probe(kwargs["model"], 0, state)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Measure after every ``every``-th optimiser step."""
+        if state.global_step % self.every == 0:
+            self._probe(kwargs["model"], state.global_step, state)
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Measure the trained student, unless its last step was measured already."""
+        self._probe(kwargs["model"], state.global_step, state)
+
+    def _probe(self, student: nn.Module, step: int, state: TrainerState) -> None:
+        if step in self._done or not state.is_world_process_zero:
+            return
+        self._done.add(step)
+        measurement = self.measure(student, step)
+        if self.writer is None:
+            self.measurements.append(measurement)
+        self.record(measurement)
+
+    @torch.no_grad()
+    def _values(self, rollouts: Rollouts) -> TokenValues:
+        if self.teacher is not None:
+            return score(
+                self.teacher,
+                rollouts,
+                centre=self.centre,
+                value=self.value,
+                vocabulary=self.vocabulary,
+                micro_batch=self.micro_batch,
+            )
+        assert self.reward is not None
+        reward = self.reward(rollouts)
+        if reward.shape != rollouts.mask.shape:
+            raise ValueError(f"reward must give (N, T) = {tuple(rollouts.mask.shape)}; got {tuple(reward.shape)}.")
+        reward = reward.masked_fill(~rollouts.mask, 0.0)
+        return TokenValues(reward, torch.zeros_like(reward))

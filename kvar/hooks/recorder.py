@@ -1,0 +1,45 @@
+"""``Recorder``: whatever a transformers Trainer logs becomes rows of the run's table ``metrics``."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from kvar.records import RunWriter
+
+__all__ = ["Recorder"]
+
+
+class Recorder(TrainerCallback):
+    """Appends each log of a Trainer to ``metrics``; logs that a resumed run repeats replace the earlier ones.
+
+    Args:
+        writer: the run's writer.
+    """
+
+    def __init__(self, writer: RunWriter) -> None:
+        self.writer = writer
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Record the numbers of one log; "eval_" names go to the split "validation", all others to "train"."""
+        if not state.is_world_process_zero:
+            return
+        import pandas as pd
+
+        rows = []
+        for name, value in (logs or {}).items():
+            if isinstance(value, (int, float)) and math.isfinite(value):
+                split = "validation" if name.startswith("eval_") else "train"
+                rows.append({"step": state.global_step, "split": split, "name": name.removeprefix("eval_"), "value": float(value)})
+        if rows:
+            first = "validation" if rows[0]["split"] == "validation" else "train"
+            self.writer.append("metrics", pd.DataFrame(rows), key=("log", first, state.global_step))

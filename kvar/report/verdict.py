@@ -1,0 +1,265 @@
+"""What a study found, in plain words computed from its numbers and their intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from kvar.plots.frame import check_frame, select, students
+from kvar.plots.style import student_series
+from kvar.report.cells import Best, Cell, best_k, cells, kernel_name, number
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "best_sentence",
+    "beyond_scale",
+    "bias_sentence",
+    "fall_sentence",
+    "scale_sentence",
+    "size_sentence",
+    "verdict",
+    "verdict_paragraphs",
+]
+
+Row = Mapping[float | str, Cell]
+
+
+def _list(ks: list[float]) -> str:
+    names = [kernel_name(k) if i == 0 else kernel_name(k).removeprefix("K = ") for i, k in enumerate(ks)]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _split(ratio: Row) -> tuple[list[float], list[float], list[float]]:
+    """K whose variance is below that of K = 1, above it, and not resolved from it."""
+    ks = sorted(float(k) for k in ratio if k != 1.0)
+    falls = [k for k in ks if ratio[k].below(1.0)]
+    rises = [k for k in ks if ratio[k].above(1.0)]
+    return falls, rises, [k for k in ks if k not in falls and k not in rises]
+
+
+def _reference(ks: list[float]) -> float:
+    """The K that sentences speak of: the largest finite one, or infinity where there is no other."""
+    return max((k for k in ks if math.isfinite(k)), default=math.inf)
+
+
+def fall_sentence(ratio: Row) -> str:
+    """Does tr Cov, eq. (8), fall with K: only where the paired ratio's interval excludes one."""
+    falls, rises, open_ = _split(ratio)
+    if not falls + rises + open_:
+        return "No variance ratio was measured for a K beyond 1, so whether variance falls with K is not known."
+    if not falls + rises:
+        k = _reference(open_)
+        return (
+            f"No change of the variance with K is resolved: at {kernel_name(k)} it is {ratio[k]} of that at K = 1"
+            f"{', an interval that includes 1.' if ratio[k].known else ', with no interval.'}"
+        )
+    if falls and not rises and not open_:
+        k = _reference(falls)
+        if any(ratio[b].above(ratio[a]) for i, a in enumerate(falls) for b in falls[i + 1 :]):
+            low = min(falls, key=lambda q: ratio[q].value)
+            return (
+                "Variance is below that at K = 1 at every K measured, but does not fall in step with K: "
+                f"it is lowest at {kernel_name(low)}, {ratio[low]} of that at K = 1, and {ratio[k]} at {kernel_name(k)}."
+            )
+        return f"Variance falls with K, to {ratio[k]} of that at K = 1 at {kernel_name(k)}."
+    parts = []
+    for verb, ks in (("falls", falls), ("rises", rises)):
+        if ks:
+            k = _reference(ks)
+            where = "" if len(ks) == 1 else f" at {kernel_name(k)}"
+            parts.append(f"{verb} at {_list(ks)} (to {ratio[k]} of that at K = 1{where})")
+    tail = f"; at {_list(open_)} no change is resolved" if open_ else ""
+    return f"Variance {' and '.join(parts)}{tail}."
+
+
+def beyond_scale(k: float, signal: Row, relative: Row) -> bool:
+    """Whether a gain that no rescaling gives is resolved: relative variance wholly below that of K = 1.
+
+    Where a signal is not resolved from zero, its quotient tr Cov / |E g|^2 is not trusted.
+    """
+    if not all(q in row for q in (1.0, k) for row in (signal, relative)):
+        return False
+    resolved = signal[1.0].above(0.0) and signal[k].above(0.0)
+    return resolved and relative[1.0].known and relative[k].below(relative[1.0])
+
+
+def scale_sentence(k: float, ratio: Cell, signal: Row, relative: Row) -> str:
+    """How much of a fall is mere scale (theory.md section 4), by |E g|^2 and tr Cov / |E g|^2 at K and at 1.
+
+    In logarithms the ratio of variances is the ratio of signals times that of relative variances; the first is scale.
+    """
+    one, at = signal.get(1.0), signal.get(k)
+    if one is None or at is None:
+        return "How much of that is mere scale is not known: the signal |E g|^2 was not measured at both K."
+    if not (one.above(0.0) and at.above(0.0)):
+        weak = _list([q for q, cell in ((1.0, one), (k, at)) if not cell.above(0.0)])
+        return (
+            f"How much of that is mere scale cannot be told: the signal |E g|^2 is not resolved from zero at {weak}; "
+            "more trajectories would tell."
+        )
+    share = math.log(at.value / one.value) / math.log(ratio.value)
+    shrank = f"|E g|^2 is {number(at.value / one.value)} of that at K = 1"
+    if share <= 0:
+        how = f"None of that is mere scale: the mean gradient does not shrink ({shrank})"
+    elif share >= 1:
+        how = f"All of that is mere scale: the mean gradient shrinks at least as fast ({shrank})"
+    else:
+        how = f"About {100 * share:.0f} % of that, in logarithms, is mere scale ({shrank})"
+    r1, rk = relative.get(1.0), relative.get(k)
+    if r1 is None or rk is None:
+        return f"{how}; the relative variance was not measured."
+    if beyond_scale(k, signal, relative):
+        return f"{how}, yet the scale-free relative variance tr Cov / |E g|^2 falls too, from {r1} to {rk}."
+    if rk.above(r1) and r1.known:
+        return f"{how}, and the scale-free relative variance tr Cov / |E g|^2 rises, from {r1} to {rk}."
+    return (
+        f"{how}; no gain beyond scale is resolved, since the relative variance tr Cov / |E g|^2 is {rk} "
+        f"against {r1} at K = 1."
+    )
+
+
+def bias_sentence(k: float, bias: Row, signal: Row) -> str:
+    """At what bias, eq. (7): a bias is claimed only where the interval of its square excludes zero."""
+    at, one = bias.get(k), signal.get(1.0)
+    if at is None:
+        return f"The bias at {kernel_name(k)} was not measured."
+    if not at.above(0.0):
+        return f"The squared bias at {kernel_name(k)}, {at}, is not resolved from zero."
+    part = f", {100 * at.value / one.value:.0f} % of |g*|^2" if one is not None and one.above(0.0) else ""
+    return f"The price at {kernel_name(k)} is a squared bias of {at}{part}."
+
+
+def best_sentence(best: Best | None, efficiency: Row) -> str:
+    """Which K points best, eq. (11'), with what probability, and whether it beats K = 1."""
+    if best is None:
+        return "Which K points best is not known: the efficiency was not measured."
+    name, p = kernel_name(best.k), best.probability
+    if p is None:
+        head = f"{name} has the highest efficiency, {best.efficiency}; the probability that it is the best is not known"
+    elif p >= 0.95:
+        head = f"{name} points best, with probability {p:.2f} and efficiency {best.efficiency}"
+    elif p >= 0.5:
+        head = f"{name} most likely points best, with probability {p:.2f} and efficiency {best.efficiency}"
+    else:
+        head = f"No K stands out as pointing best: {name} has the highest efficiency, {best.efficiency}, "
+        head += f"but is the best with probability {p:.2f} only"
+    one = efficiency.get(1.0)
+    if best.k == 1.0 or one is None:
+        return f"{head}."
+    if best.efficiency.above(one) and one.known:
+        return f"{head}, above K = 1 with {one}."
+    return f"{head}; its interval is not clear of that of K = 1, {one}."
+
+
+def size_sentence(ratios: Mapping[str, Row], sizes: Mapping[str, int], labels: Mapping[str, str]) -> str:
+    """Does the effect depend on student size: only where intervals of different students do not overlap.
+
+    Args:
+        ratios: student -> K -> variance ratio.
+        sizes: student -> parameters.
+        labels: student -> how to call it.
+    """
+    ordered = sorted(ratios, key=lambda name: (sizes[name], name))
+    if len({sizes[name] for name in ordered}) < 2:
+        return "Whether the effect depends on student size is not known: variance ratios of one size only."
+    shared = [
+        float(k) for k in ratios[ordered[0]] if k != 1.0 and all(k in ratios[n] and ratios[n][k].known for n in ordered)
+    ]
+    if not shared:
+        return (
+            "Whether the effect depends on student size is not known: no K has a ratio and interval for every student."
+        )
+    k = _reference(shared)
+    at = {name: ratios[name][k] for name in ordered}
+    small, large = ordered[0], ordered[-1]
+    both = f"{at[small]} for {labels[small]}, {at[large]} for {labels[large]}"
+    where = f"the variance ratio at {kernel_name(k)}"
+    if at[large].below(at[small]):
+        return f"The effect depends on student size: {where} is lower for the largest student ({both})."
+    if at[large].above(at[small]):
+        return f"The effect depends on student size: {where} is higher for the largest student ({both})."
+    if max(cell.low for cell in at.values()) > min(cell.high for cell in at.values()):
+        every = ", ".join(f"{cell} for {labels[name]}" for name, cell in at.items())
+        return f"The effect differs between students, but not from the smallest to the largest: {where} is {every}."
+    return f"No dependence on student size is resolved: {where} is {both}, and the intervals overlap."
+
+
+def _counts(frame: pd.DataFrame, group: str, step: int | str) -> str:
+    """The sentence that says on how many trajectories all rests."""
+    statistics = set(frame[frame["group"] == group]["statistic"])
+    name = next((s for s in ("trace_ratio", "trace", "efficiency") if s in statistics), None)
+    rows = select(frame, name or "trace", group=group, step=step)
+    low, high = int(rows["n"].min()), int(rows["n"].max())
+    steps = sorted({int(s) for s in rows["step"]})
+    at = f"step {steps[0]}" if len(steps) == 1 else f"steps {steps[0]} to {steps[-1]}"
+    n = f"n = {low}" if low == high else f"n = {low} to {high}"
+    return f"Measured on {n} trajectories for each student and kernel, at {at}; brackets are 95 % intervals."
+
+
+def _summary(rows: Sequence[Mapping[str, Row]], best: Sequence[Best | None]) -> str:
+    """How many students show what, each counted only where an interval says so."""
+    counts = dict.fromkeys(("fall", "beyond", "bias", "best"), 0)
+    for row, choice in zip(rows, best, strict=True):
+        falls, rises, open_ = _split(row["trace_ratio"])
+        k = _reference(falls or rises or open_)
+        counts["fall"] += bool(falls) and not rises and not open_
+        counts["beyond"] += bool(falls) and beyond_scale(k, row["signal"], row["relative_variance"])
+        counts["bias"] += k in row["bias_sq"] and row["bias_sq"][k].above(0.0)
+        one = row["efficiency"].get(1.0)
+        counts["best"] += choice is not None and one is not None and one.known and choice.efficiency.above(one)
+    return (
+        f"In short, of {len(rows)} students: variance is below that at K = 1 at every K in {counts['fall']}, "
+        f"a gain beyond mere scale is resolved in {counts['beyond']}, a bias in {counts['bias']}, "
+        f"and a direction better than that of K = 1 in {counts['best']}."
+    )
+
+
+def verdict_paragraphs(frame: pd.DataFrame, *, group: str = "all", step: int | str = "last") -> list[list[str]]:
+    """The sentences of :func:`verdict`, one list a paragraph: the whole, each student, student size."""
+    check_frame(frame)
+    opening = [_counts(frame, group, step)]
+    table = {
+        name: cells(frame, name, group=group, step=step)
+        for name in ("trace_ratio", "signal", "relative_variance", "bias_sq", "efficiency")
+    }
+    best = best_k(frame, group=group, step=step)
+    labels = {name: look.label for name, look in student_series(frame).items()}
+    names = [name for name in students(frame) if any(name in rows for rows in table.values())]
+    rows = [{statistic: found.get(name, {}) for statistic, found in table.items()} for name in names]
+    if len(names) > 1:
+        opening.append(_summary(rows, [best.get(name) for name in names]))
+    paragraphs = [opening]
+    for name, row in zip(names, rows, strict=True):
+        falls, rises, open_ = _split(row["trace_ratio"])
+        said = [f"{labels[name]}: {fall_sentence(row['trace_ratio'])}"]
+        k = _reference(falls or rises or open_)
+        if falls:
+            said.append(scale_sentence(k, row["trace_ratio"][k], row["signal"], row["relative_variance"]))
+        if falls + rises + open_:
+            said.append(bias_sentence(k, row["bias_sq"], row["signal"]))
+        paragraphs.append([*said, best_sentence(best.get(name), row["efficiency"])])
+    sizes = {str(name): int(count) for name, count in frame.groupby("student")["parameters"].max().items()}
+    return [*paragraphs, [size_sentence(table["trace_ratio"], sizes, labels)]]
+
+
+def verdict(frame: pd.DataFrame, *, group: str = "all", step: int | str = "last") -> list[str]:
+    """Say what a statistics frame shows, claiming nothing that an interval does not support.
+
+    Args:
+        frame: a statistics frame (``kvar.plots.COLUMNS``) with any of trace_ratio, signal, relative_variance, bias_sq,
+            efficiency and best_probability; what is missing is named as not measured.
+        group: parameter group.
+        step: training step, or "last".
+
+    Returns:
+        Sentences in reading order: the number of trajectories; how many students show what; for each student, smallest
+        first, whether variance falls with K, how much of it is scale, the bias and the best K; last, whether student
+        size matters.
+
+    Raises:
+        ValueError: the frame is empty, lacks a column, or holds none of trace_ratio, trace and efficiency in the group.
+    """
+    return [said for paragraph in verdict_paragraphs(frame, group=group, step=step) for said in paragraph]
