@@ -1,4 +1,10 @@
-"""The command line: one thin function a command."""
+"""The command line: one thin function a command.
+
+    kvar train CONFIG [--field value ...]      train a student, with probes
+    kvar study CONFIG --output DIR             every stage for every student
+    kvar demo --output DIR                     the arithmetic study and its report, in minutes
+    kvar report RUN ... --output FILE          one HTML file and figures from finished runs
+"""
 
 from __future__ import annotations
 
@@ -9,24 +15,106 @@ from collections.abc import Sequence
 __all__ = ["main"]
 
 
-def train(config: str, overrides: list[str]) -> None:
-    """Train a student as a config file says."""
+def _train(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from kvar.study.run import train_run
     from kvar.study.settings import read_settings
 
-    train_run(*read_settings(config, overrides))
+    train_run(*read_settings(arguments.config, overrides), overwrite=arguments.overwrite)
+    return 0
+
+
+def _study(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    import yaml
+
+    from kvar.study.study import read_study, run_study
+
+    values = {}
+    for name, value in _pairs(overrides):
+        values[name] = yaml.safe_load(value)
+    failed = run_study(
+        read_study(arguments.config),
+        arguments.output,
+        overrides=values,
+        only=arguments.only,
+        overwrite=arguments.overwrite,
+    )
+    return 1 if failed else 0
+
+
+def _report(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    from kvar.report.runs import report_runs
+
+    _none_left(overrides)
+    print(report_runs(arguments.runs, arguments.output, reference=arguments.reference, batch=arguments.batch))
+    return 0
+
+
+def _demo(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    from kvar.study.demo import run_demo
+
+    _none_left(overrides)
+    return run_demo(arguments.output, overwrite=arguments.overwrite)
+
+
+def _pairs(words: list[str]) -> list[tuple[str, str]]:
+    """``--field value`` and ``--field=value`` words as pairs."""
+    pairs = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            raise ValueError(f"{word!r} stands alone; overrides are written --field value.")
+        name, equals, value = word[2:].partition("=")
+        if not equals:
+            if not rest:
+                raise ValueError(f"{word} has no value; overrides are written --field value.")
+            value = rest.pop(0)
+        pairs.append((name, value))
+    return pairs
+
+
+def _none_left(words: list[str]) -> None:
+    if words:
+        raise ValueError(f"unknown option {words[0]!r}; see kvar --help.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="kvar", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    train = commands.add_parser("train", help="train a student as CONFIG says", allow_abbrev=False)
+    train.add_argument("config", help="a YAML file, or the name of a config that ships with kvar")
+    train.add_argument("--overwrite", action="store_true", help="throw away a run that is in the output folder")
+    train.set_defaults(run=_train)
+
+    study = commands.add_parser("study", help="train every student through every stage", allow_abbrev=False)
+    study.add_argument("config", help="a YAML file, or the name of a study that ships with kvar")
+    study.add_argument("--output", required=True, help="the study's folder; a killed study goes on there")
+    study.add_argument("--only", nargs="*", default=[], help="students, or student/stage cells, to run")
+    study.add_argument("--overwrite", action="store_true", help="run the cells anew")
+    study.set_defaults(run=_study)
+
+    report = commands.add_parser("report", help="report on runs that hold probes", allow_abbrev=False)
+    report.add_argument("runs", nargs="+", help="run folders, or folders above them")
+    report.add_argument("--output", required=True, help="folder of report.html, figures and statistics.parquet")
+    report.add_argument("--reference", help="estimator that stands for the true gradient; default the unbiased ones")
+    report.add_argument("--batch", type=int, default=64, help="trajectories a training step, B of theory.md (11')")
+    report.set_defaults(run=_report)
+
+    demo = commands.add_parser("demo", help="the arithmetic study and its report", allow_abbrev=False)
+    demo.add_argument("--output", default="runs/demo", help="folder of runs, report.html and figures")
+    demo.add_argument("--overwrite", action="store_true", help="run everything anew")
+    demo.set_defaults(run=_demo)
+    return parser
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Entry point of ``kvar``."""
-    parser = argparse.ArgumentParser(prog="kvar", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("train", help="train a student as CONFIG says; --FIELD VALUE overrides it")
-    command.add_argument("config")
-    arguments, overrides = parser.parse_known_args(words)
+    """Entry point of ``kvar``; returns the exit status: 0 done, 1 a study with failed cells, 2 bad input."""
+    arguments, overrides = _parser().parse_known_args(words)
     try:
-        train(arguments.config, overrides)
+        return int(arguments.run(arguments, overrides))
     except ValueError as error:
         print(f"kvar: {error}", file=sys.stderr)
         return 2
-    return 0

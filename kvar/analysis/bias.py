@@ -18,7 +18,9 @@ def need_pairs(moments: GradientMoments, group: str, what: str) -> None:
         ValueError: fields="norms".
     """
     if moments[group].pair is None:
-        raise ValueError(f"{what} compares estimators on the same trajectories: measure with fields='all', not 'norms'.")
+        raise ValueError(
+            f"{what} compares estimators on the same trajectories: measure with fields='all', not 'norms'."
+        )
 
 
 def bias_of(data: Replicates, reference: int) -> Array:
@@ -58,8 +60,8 @@ def bias(
     """
     need_pairs(moments, group, "bias")
     data = replicates(moments, group, unit)
-    found = jackknife(bias_of(data, resolve_reference(moments.names, reference)), data.units, confidence)
+    found = jackknife(bias_of(data, resolve_reference(moments.names, reference)), data.units, confidence, "root")
     if not norm:
         return found
-    rooted = [np.sign(x) * np.sqrt(np.abs(x)) for x in (found.value, found.low, found.high)]
-    return Estimate(*rooted, n=found.n)
+    value, low, high = (np.sign(x) * np.sqrt(np.abs(x)) for x in (found.value, found.low, found.high))
+    return Estimate(value, low, high, found.n)

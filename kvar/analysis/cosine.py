@@ -53,4 +53,4 @@ def cosine(
         else:
             r = resolve_reference(moments.names, reference)
             value = data.signal()[:, :, r] / np.sqrt(power * power[:, r : r + 1])
-    return jackknife(value, data.units, confidence)
+    return jackknife(value, data.units, confidence, scale="cosine")

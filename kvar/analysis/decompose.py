@@ -58,13 +58,13 @@ def decompose(
     data = replicates(moments, group, unit, by_prompt=True)
     whole, within = trace_of(data), within_of(data)
     return Decomposition(
-        within=jackknife(within, data.units, confidence, log=True),
+        within=jackknife(within, data.units, confidence, scale="log"),
         between=jackknife(whole - within, data.units, confidence),
     )
 
 
 def within_share(moments: GradientMoments, group: str = "all", unit: Unit = None, confidence: float = 0.95) -> Estimate:
-    """within / (within + between), (9): the part of tr Cov(g) that is the policy's own sampling noise.
+    """Share within / (within + between), (9): the part of tr Cov(g) that is the policy's own sampling noise.
 
     Args:
         moments: of E estimators, with all fields.

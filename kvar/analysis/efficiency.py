@@ -11,16 +11,21 @@ from kvar.analysis.replicates import Replicates, Unit, resolve_reference
 from kvar.analysis.signal import signal_of
 from kvar.gradients.moments import GradientMoments
 
-__all__ = ["efficiency", "efficiency_of"]
+__all__ = ["direction_of", "efficiency", "efficiency_of"]
 
 
 def efficiency_of(data: Replicates, reference: int, prompts: float, rollouts_per_prompt: float) -> Array:
-    """(1+U, E) <E g, g*>^2 / ((|E g|^2 + tr Cov(step)) |g*|^2), every factor a U-statistic."""
-    along = data.signal()[:, :, reference]
+    """(1+U, E) <E g, g*>^2 / ((|E g|^2 + tr Cov(step)) |g*|^2), every factor a U-statistic; NaN unless |g*|^2 > 0."""
+    return direction_of(data, reference, prompts, rollouts_per_prompt) ** 2
+
+
+def direction_of(data: Replicates, reference: int, prompts: float, rollouts_per_prompt: float) -> Array:
+    """(1+U, E) the signed root of :func:`efficiency_of`: a cosine in mean square."""
     own = signal_of(data)
+    true = own[:, reference : reference + 1]
     with np.errstate(all="ignore"):
         power = own + step_variance(data, prompts, rollouts_per_prompt)
-        return np.asarray(along**2 / (power * own[:, reference : reference + 1]))
+        return np.asarray(data.signal()[:, :, reference] / np.sqrt(np.where(true > 0, power * true, np.nan)))
 
 
 def efficiency(
@@ -32,12 +37,14 @@ def efficiency(
     unit: Unit = None,
     confidence: float = 0.95,
 ) -> Estimate:
-    """eta = <E g, g*>^2 / ((|E g|^2 + tr Cov(g) / B) |g*|^2), (11'): 1 is the true direction without noise.
+    """Efficiency eta = <E g, g*>^2 / ((|E g|^2 + tr Cov(g) / B) |g*|^2), (11').
 
-    It is free of the scale of g, and 1 - eta is the squared error, in units of |g*|^2, left after the best rescaling.
+    It is 1 for the true direction without noise, free of the scale of g, and 1 - eta is the squared error, in units of
+    |g*|^2, left after the best rescaling.
     <E g, g*>, |E g|^2 and |g*|^2 come from pairs of distinct trajectories, tr Cov from (12); the jackknife removes the
-    bias of order 1/N that their ratio has. Unstable where |g*|^2 is not resolved: check that the reference's
-    :func:`kvar.analysis.signal.signal` has an interval above 0 before reading it.
+    bias of order 1/N that their ratio has. The interval is formed for arctanh of the signed root of eta, and squared.
+    Where |g*|^2 is not resolved (an estimate, with or without one unit, that is not positive) the direction is unknown:
+    the interval is then [0, 1], and the value NaN if the full estimate is not positive.
 
     Args:
         moments: of E estimators, with all fields.
@@ -51,7 +58,7 @@ def efficiency(
         confidence: of the interval.
 
     Returns:
-        (E,) pure numbers, at most 1 but for noise.
+        (E,) pure numbers, between 0 and 1 but for noise.
 
     Raises:
         ValueError: fields="norms", an impossible batch, or (for R > 1) no prompts with two rollouts.
@@ -60,5 +67,16 @@ def efficiency(
     data = design_replicates(moments, group, unit, rollouts_per_prompt)
     size = float(data.n[0]) if batch is None else float(batch)
     r = resolve_reference(moments.names, reference)
-    value = efficiency_of(data, r, size / rollouts_per_prompt, rollouts_per_prompt)
-    return jackknife(value, data.units, confidence, correct=True)
+    direction = direction_of(data, r, size / rollouts_per_prompt, rollouts_per_prompt)
+    root = jackknife(direction, data.units, confidence, scale="cosine")
+    plain = jackknife(direction**2, data.units, confidence, correct=True)
+    known = np.isfinite(direction).all(axis=0)
+    across = np.sign(root.low) != np.sign(root.high)
+    ends = np.sort(np.stack([root.low**2, root.high**2]), axis=0)
+    return Estimate(
+        value=np.where(known, plain.value, direction[0] ** 2),
+        low=np.where(known, np.where(across, 0.0, ends[0]), 0.0),
+        high=np.where(known, ends[1], 1.0),
+        n=plain.n,
+        replicates=plain.replicates,
+    )

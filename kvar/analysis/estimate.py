@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Array", "Estimate", "jackknife"]
+__all__ = ["Array", "Estimate", "Scale", "jackknife"]
 
-Array = NDArray[np.float64]
+Array: TypeAlias = NDArray[np.float64]
+Scale: TypeAlias = Literal["plain", "log", "root", "cosine"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,18 +40,19 @@ class Estimate:
 
 
 def jackknife(
-    statistic: Array, n: int, confidence: float = 0.95, log: bool = False, correct: bool = False
+    statistic: Array, n: int, confidence: float = 0.95, scale: Scale = "plain", correct: bool = False
 ) -> Estimate:
     """Delete-one jackknife with a t interval of n - 1 degrees of freedom; theory.md (13).
 
-    The standard error is sqrt((n-1)/n sum_u (theta_-u - mean)^2).
+    The standard error is sqrt((n-1)/n sum_u (theta_-u - mean)^2), of the statistic on the scale named.
 
     Args:
         statistic: (1 + n, E): with all units, then with each left out; (1, E) gives values without an interval.
         n: number of units.
         confidence: of the interval.
-        log: form the interval for the logarithm where every replicate is positive. It suits ratios and variances, whose
-            errors are skewed to the right.
+        scale: on which the interval is symmetric. Sums of squares have errors skewed to the right: "log" suits ratios
+            and variances (plain where a replicate is not positive), "root", sign(x) sqrt|x|, what may be negative.
+            "cosine" is arctanh, for numbers in [-1, 1].
         correct: report n theta - (n-1) mean_u theta_-u, free of bias of order 1/n, instead of theta.
 
     Returns:
@@ -70,19 +73,33 @@ def jackknife(
     value, replicates = statistic[0], statistic[1:]
     if not len(replicates):
         return Estimate(value, np.full_like(value, np.nan), np.full_like(value, np.nan), n)
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     with np.errstate(all="ignore"):
         if correct:
             value = n * value - (n - 1) * replicates.mean(axis=0)
-        quantile = float(t.ppf(0.5 + confidence / 2, n - 1)) if n > 1 else np.nan
-        half = quantile * _spread(replicates, n)
-        low, high = value - half, value + half
-        if log:
+        quantile = float(stdtrit(n - 1, 0.5 + confidence / 2)) if n > 1 else np.nan
+        low, high = _interval(value, replicates, quantile, n, "plain" if scale == "log" else scale)
+        if scale == "log":
             positive = (value > 0) & (replicates > 0).all(axis=0)
-            factor = np.exp(quantile * _spread(np.log(np.where(positive, replicates, 1.0)), n))
-            low, high = np.where(positive, value / factor, low), np.where(positive, value * factor, high)
+            kept = np.where(positive, value, 1.0), np.where(positive, replicates, 1.0)
+            better = _interval(*kept, quantile, n, "log")
+            low, high = np.where(positive, better[0], low), np.where(positive, better[1], high)
     return Estimate(value, low, high, n, replicates)
+
+
+_SCALES: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
+    "plain": (lambda x: x, lambda x: x),
+    "log": (np.log, np.exp),
+    "root": (lambda x: np.sign(x) * np.sqrt(np.abs(x)), lambda x: np.sign(x) * x**2),
+    "cosine": (lambda x: np.arctanh(np.clip(x, -0.999, 0.999)), np.tanh),
+}
+
+
+def _interval(value: Array, replicates: Array, quantile: float, n: int, scale: str) -> tuple[Array, Array]:
+    forth, back = _SCALES[scale]
+    half = quantile * _spread(forth(replicates), n)
+    return back(forth(value) - half), back(forth(value) + half)
 
 
 def _spread(replicates: Array, n: int) -> Array:

@@ -41,4 +41,4 @@ def mse(
     data = design_replicates(moments, group, unit, rollouts_per_prompt)
     m = float(data.n[0]) / rollouts_per_prompt if prompts is None else prompts
     error = bias_of(data, resolve_reference(moments.names, reference)) + step_variance(data, m, rollouts_per_prompt)
-    return jackknife(error, data.units, confidence)
+    return jackknife(error, data.units, confidence, scale="root")

@@ -34,7 +34,7 @@ def noise_scale(moments: GradientMoments, group: str = "all", unit: Unit = None,
     data = replicates(moments, group, unit)
     with np.errstate(all="ignore"):
         ratio = trace_of(data) / signal_of(data)
-    return jackknife(ratio, data.units, confidence, log=True)
+    return jackknife(ratio, data.units, confidence, scale="log")
 
 
 relative_variance = noise_scale

@@ -39,7 +39,7 @@ def ratio_to(
     stacked, found = _stacked(moments, statistic, options)
     r = resolve_reference(moments.names, reference)
     with np.errstate(all="ignore"):
-        return jackknife(stacked / stacked[:, r : r + 1], found.n, confidence, log=True)
+        return jackknife(stacked / stacked[:, r : r + 1], found.n, confidence, scale="log")
 
 
 def difference_to(
@@ -66,7 +66,7 @@ def difference_to(
     """
     stacked, found = _stacked(moments, statistic, options)
     r = resolve_reference(moments.names, reference)
-    return jackknife(stacked - stacked[:, r : r + 1], found.n, confidence)
+    return jackknife(stacked - stacked[:, r : r + 1], found.n, confidence, scale="root")
 
 
 def _stacked(

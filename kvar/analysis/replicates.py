@@ -70,9 +70,7 @@ class Replicates:
         return self.inner
 
 
-def replicates(
-    moments: GradientMoments, group: str = "all", unit: Unit = None, by_prompt: bool = False
-) -> Replicates:
+def replicates(moments: GradientMoments, group: str = "all", unit: Unit = None, by_prompt: bool = False) -> Replicates:
     """Collect the sums of one parameter group and leave out units.
 
     Args:
@@ -102,8 +100,8 @@ def replicates(
     prompts = unit == "prompt" or (unit is None and (balanced or by_prompt))
     if prompts and unit == "prompt" and len(counts) < 3:
         raise ValueError(
-            f"unit='prompt' needs at least three prompts to leave one out; there are {len(counts)}. Use more prompts, or "
-            "unit='trajectory'."
+            f"unit='prompt' needs at least three prompts to leave one out; there are {len(counts)}. Use more prompts, "
+            "or unit='trajectory'."
         )
     if prompts and len(counts) < 2:
         raise ValueError("one prompt says nothing about prompts: use more of them, or a statistic by trajectory.")
@@ -175,15 +173,15 @@ def _by_prompt(moments: GradientMoments, data: GroupMoments, counts: np.ndarray,
 
 
 def _arrays(data: GroupMoments) -> tuple[Array, Array, Array]:
-    """pair (N, E, E), cross (N, E, E), mean_pair (E, E)."""
-    assert data.pair is not None and data.cross is not None  # checked by the caller
+    """The fields pair (N, E, E), cross (N, E, E), mean_pair (E, E)."""
+    assert data.pair is not None  # checked by the caller
+    assert data.cross is not None
     return data.pair.numpy().transpose(2, 0, 1), data.cross.numpy().transpose(2, 0, 1), data.mean_pair.numpy()
 
 
 def _summed(per_row: Array, member: np.ndarray, count: int) -> Array:
-    out = np.zeros((count, *per_row.shape[1:]))
-    np.add.at(out, member, per_row)
-    return out
+    starts = np.searchsorted(np.sort(member), np.arange(count))
+    return np.asarray(np.add.reduceat(per_row[np.argsort(member, kind="stable")], starts, axis=0))
 
 
 def _left_out(whole: Array | float, parts: Array) -> Array:

@@ -36,4 +36,4 @@ def signal(moments: GradientMoments, group: str = "all", unit: Unit = None, conf
         ValueError: fewer than two trajectories, or too few prompts for the unit.
     """
     data = replicates(moments, group, unit)
-    return jackknife(signal_of(data), data.units, confidence)
+    return jackknife(signal_of(data), data.units, confidence, scale="root")

@@ -43,4 +43,4 @@ def snr(
         raise ValueError(f"batch must be a positive number of trajectories; got {batch!r}.")
     with np.errstate(all="ignore"):
         ratio = size * signal_of(data) / trace_of(data)
-    return jackknife(ratio, data.units, confidence)
+    return jackknife(ratio, data.units, confidence, scale="root")

@@ -37,4 +37,4 @@ def trace_covariance(
         ValueError: fewer than two trajectories, or too few prompts for the unit.
     """
     data = replicates(moments, group, unit)
-    return jackknife(trace_of(data), data.units, confidence, log=True)
+    return jackknife(trace_of(data), data.units, confidence, scale="log")

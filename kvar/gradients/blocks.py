@@ -28,7 +28,13 @@ class Groups:
         start = self.sizes.cumsum(0) - self.sizes
         slots = torch.arange(int(self.sizes.max()), device=labels.device)
         self.valid = slots < self.sizes[:, None]
+        self.full = bool(self.valid.all())
         self.index = order[(start[:, None] + slots).clamp(max=len(labels) - 1)]
+
+    def gather(self, x: Tensor) -> Tensor:
+        """(N, ...) -> (M, R, ...), zeros where a prompt has fewer trajectories than R."""
+        rows = x[self.index]
+        return rows if self.full else rows.masked_fill_(~self.valid.view(*self.valid.shape, *[1] * (x.dim() - 1)), 0.0)
 
 
 class Block(Protocol):
@@ -48,6 +54,10 @@ class Block(Protocol):
 
     def cross(self, mean: Tensor) -> Tensor:
         """(E, E, N): <g_i^e, mean^f>, with ``mean`` laid out as ``total``."""
+        ...
+
+    def pair_and_total(self) -> tuple[Tensor, Tensor]:
+        """``pair`` and ``total`` together, where that is cheaper."""
         ...
 
     def regroup(self, groups: Groups) -> Block:
@@ -83,11 +93,13 @@ class Dense:
         """(E, E, N)."""
         return (self.grad @ mean.T).permute(1, 2, 0).double()
 
+    def pair_and_total(self) -> tuple[Tensor, Tensor]:
+        """(E, E, N) and (E, numel)."""
+        return self.pair(), self.total()
+
     def regroup(self, groups: Groups) -> Dense:
         """Sums over the trajectories of each prompt."""
-        m, r = groups.index.shape
-        rows = self.grad[groups.index.flatten()].reshape(m, r, *self.grad.shape[1:])
-        return Dense(torch.where(groups.valid[:, :, None, None], rows, 0).sum(dim=1))
+        return Dense(groups.gather(self.grad).sum(dim=1))
 
 
 def slices(n: int, each: int, cap: int) -> Iterator[slice]:

@@ -1,9 +1,9 @@
-"""Estimators as scalars: from a student's logits to one scalar per estimator and trajectory."""
+"""Estimators: from a student's logits to the gradient of every estimator's scalar with respect to them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -11,16 +11,9 @@ from torch import Tensor, nn
 from kvar.rollouts.forward import token_logits
 from kvar.rollouts.types import Rollouts
 
-__all__ = ["Estimators", "token_log_probs"]
+__all__ = ["Cotangents", "Estimators", "Weights"]
 
 Weights: TypeAlias = Tensor | Callable[[Tensor], Tensor]
-
-
-def token_log_probs(logits: Tensor, rollouts: Rollouts) -> Tensor:
-    """(N, T) log pi(y_t | s_t), at least in float32, zero where masked."""
-    precise = logits if logits.dtype == torch.float64 else logits.float()
-    picked = precise.gather(-1, rollouts.tokens[..., None])[..., 0] - precise.logsumexp(dim=-1)
-    return picked.masked_fill(~rollouts.mask, 0.0)
 
 
 class Estimators:
@@ -40,16 +33,26 @@ class Estimators:
         """(n, T, V) from one forward pass over some rows."""
         return token_logits(student, self.rollouts[rows])
 
-    def scalars(self, logits: Tensor, rows: Tensor) -> Tensor:
-        """(E, n) scalars of some rows whose logits are given.
+    def cotangents(self, logits: Tensor, rows: Tensor) -> Cotangents:
+        """The gradients of the estimators' scalars, summed over some rows, with respect to the logits of these rows.
 
         Raises:
             ValueError: a callable whose result is not (E, N), or has no gradient.
         """
         if isinstance(self.weights, Tensor):
-            log_probs = token_log_probs(logits, self.rollouts[rows])
-            weights = self.weights[:, rows].to(log_probs).masked_fill(~self.rollouts.mask[rows], 0.0)
-            return (weights * log_probs).sum(dim=-1)
+            return TokenCotangents(logits, self.rollouts[rows], self.weights[:, rows])
+        leaf = logits.detach().requires_grad_()
+        return ScalarCotangents(self._scalars(leaf, rows), leaf)
+
+    def score_cotangents(self, logits: Tensor, rows: Tensor, positions: range) -> Cotangents:
+        """As ``cotangents``, with the log-probability of the token at each position as an estimator of its own."""
+        own = self.rollouts[rows]
+        weights = torch.eye(own.tokens.shape[1], device=logits.device)[list(positions), None].expand(-1, len(rows), -1)
+        return TokenCotangents(logits, own, weights)
+
+    def _scalars(self, logits: Tensor, rows: Tensor) -> Tensor:
+        """(E, n) scalars of a callable; where some rows are missing, zeros take the place of their logits."""
+        assert callable(self.weights)
         n = len(self.rollouts)
         whole = len(rows) == n and bool((rows == torch.arange(n, device=rows.device)).all())
         every = logits if whole else logits.new_zeros(n, *logits.shape[1:]).index_copy(0, rows, logits)
@@ -63,6 +66,61 @@ class Estimators:
             )
         return result[:, rows]
 
-    def scores(self, logits: Tensor, rows: Tensor) -> Tensor:
-        """(T, n): the log-probability of each token as an estimator of its own, for score norms."""
-        return token_log_probs(logits, self.rollouts[rows]).T
+
+class Cotangents(Protocol):
+    """E gradients with respect to the logits."""
+
+    def __len__(self) -> int:
+        """E."""
+        ...
+
+    def __getitem__(self, e: int) -> Tensor:
+        """(n, T, V), that of estimator e."""
+        ...
+
+
+class TokenCotangents:
+    """w_t (onehot(y_t) - pi_t): the gradient of sum_t w_t log pi(y_t | s_t), one softmax for all estimators.
+
+    Args:
+        logits: (n, T, V).
+        rollouts: the n trajectories.
+        weights: (E, n, T).
+    """
+
+    def __init__(self, logits: Tensor, rollouts: Rollouts, weights: Tensor) -> None:
+        raw = logits.detach()
+        precise = raw if raw.dtype == torch.float64 else raw.float()
+        self.residual = precise.softmax(dim=-1).neg_()
+        tokens = rollouts.tokens[..., None]
+        self.residual.scatter_add_(-1, tokens, self.residual.new_ones(tokens.shape))
+        self.weights = weights.to(self.residual).masked_fill(~rollouts.mask, 0.0)
+        self.dtype = raw.dtype
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def __getitem__(self, e: int) -> Tensor:
+        return (self.residual * self.weights[e, ..., None]).to(self.dtype)
+
+
+class ScalarCotangents:
+    """Gradients of given scalars.
+
+    Args:
+        scalars: (E, n).
+        logits: the leaf they were computed from.
+    """
+
+    def __init__(self, scalars: Tensor, logits: Tensor) -> None:
+        self.scalars = scalars
+        self.logits = logits
+
+    def __len__(self) -> int:
+        return len(self.scalars)
+
+    def __getitem__(self, e: int) -> Tensor:
+        (grad,) = torch.autograd.grad(
+            self.scalars[e].sum(), self.logits, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        return grad

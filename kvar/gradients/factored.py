@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -33,18 +34,23 @@ class Factor:
 
     Attributes:
         fixed: (N, T, k) dense, or (N, T) int64 ids.
-        grad: (N, E, T, m).
+        grads: E tensors (N, T, m).
         side: the matrix axis of ``fixed``.
     """
 
     fixed: Tensor
-    grad: Tensor
+    grads: tuple[Tensor, ...]
     side: int
 
     @property
     def ids(self) -> bool:
         """Whether ``fixed`` stands for one-hot rows."""
         return not self.fixed.is_floating_point()
+
+    @cached_property
+    def grad(self) -> Tensor:
+        """(N, E, T, m), in one piece."""
+        return torch.stack(self.grads, dim=1)
 
     def project(self, x: Tensor) -> Tensor:
         """(N, E, T', k) -> (N, E, T', T): inner products of x's rows with the fixed rows."""
@@ -59,27 +65,25 @@ class Factor:
         if self.ids:
             return matrices[:, self.fixed].transpose(0, 1)
         n, t, k = self.fixed.shape
-        e, _, m = matrices.shape
         rows = self.fixed.reshape(n * t, k)
-        return torch.stack([(rows @ matrix).reshape(n, t, m) for matrix in matrices], dim=1)
+        return torch.stack([(rows @ matrix).view(n, t, -1) for matrix in matrices], dim=1)
 
     def total(self, size: int) -> Tensor:
         """(E, d, p): the sum over trajectories; ``size`` is the matrix's length on ``side``."""
-        n, e, t, m = self.grad.shape
-        by_estimator = self.grad.transpose(0, 1).reshape(e, n * t, m)
+        flat = [b.reshape(-1, b.shape[-1]) for b in self.grads]
         if self.ids:
-            summed = self.grad.new_zeros(e, size, m).index_add_(1, self.fixed.reshape(-1), by_estimator)
+            where = self.fixed.reshape(-1)
+            summed = torch.stack([b.new_zeros(size, b.shape[1]).index_add_(0, where, b) for b in flat])
             return summed if self.side == 0 else summed.mT
-        rows = self.fixed.reshape(n * t, -1)
-        if self.side == 0:
-            return torch.stack([rows.T @ b for b in by_estimator])
-        return torch.stack([b.T @ rows for b in by_estimator])
+        rows = self.fixed.reshape(-1, self.fixed.shape[-1])
+        return torch.stack([rows.T @ b if self.side == 0 else b.T @ rows for b in flat])
 
     def written_out(self, size: int) -> Tensor:
         """(N, E, d, p)."""
         n, e, t, m = self.grad.shape
         if self.ids:
-            where = (torch.arange(n * e, device=self.grad.device).view(n, e, 1) * size + self.fixed[:, None]).reshape(-1)
+            place = torch.arange(n * e, device=self.grad.device).view(n, e, 1) * size
+            where = (place + self.fixed[:, None]).reshape(-1)
             out = self.grad.new_zeros(n * e * size, m).index_add_(0, where, self.grad.reshape(-1, m))
             out = out.view(n, e, size, m)
             return out if self.side == 0 else out.mT
@@ -88,29 +92,42 @@ class Factor:
         return torch.matmul(self.fixed.mT[:, None], self.grad)
 
     def __getitem__(self, rows: slice) -> Factor:
-        return Factor(self.fixed[rows], self.grad[rows], self.side)
+        return Factor(self.fixed[rows], tuple(b[rows] for b in self.grads), self.side)
+
+    def estimator(self, e: int) -> Factor:
+        """The factor of one estimator alone."""
+        return Factor(self.fixed, self.grads[e : e + 1], self.side)
 
 
 def _gram(u: Factor, v: Factor) -> Tensor:
     """(N, T_u, T_v): K = F_u F_v^T for factors on one side."""
     if u.ids and v.ids:
-        return (u.fixed[:, :, None] == v.fixed[:, None, :]).to(u.grad.dtype)
+        return (u.fixed[:, :, None] == v.fixed[:, None, :]).to(u.grads[0].dtype)
     if not v.ids:
         return u.project(v.fixed[:, None])[:, 0].mT
     return v.project(u.fixed[:, None])[:, 0]
 
 
-def _product(u: Factor, v: Factor, *, diagonal: bool) -> Tensor:
-    """<U^e, V^f>: (E, E, N), or its diagonal (E, N)."""
+def _pair(u: Factor, v: Factor) -> Tensor:
+    """(E, E, N): <U^e, V^f>."""
     if u.side == v.side:
-        gram = _gram(u, v)
-        if diagonal and u is v and u.grad.shape[2] <= u.grad.shape[3]:
-            terms = [(gram * (b @ b.mT)).flatten(1).sum(dim=1, dtype=torch.float64) for b in u.grad.unbind(1)]
-            return torch.stack(terms)
-        x, y = u.grad, torch.matmul(gram[:, None], v.grad)
-    else:
-        x, y = v.project(u.grad), u.project(v.grad).mT
-    return (x * y).flatten(2).sum(dim=2, dtype=torch.float64).T if diagonal else inner(x, y)
+        return inner(u.grad, torch.matmul(_gram(u, v)[:, None], v.grad))
+    return inner(v.project(u.grad), u.project(v.grad).mT)
+
+
+def _diagonal(u: Factor, v: Factor) -> Tensor:
+    """(E, N): <U^e, V^e>."""
+    out = []
+    gram = _gram(u, v) if u.side == v.side else None
+    for b, c in zip(u.grads, v.grads, strict=True):
+        if gram is None:
+            x, y = v.project(b[:, None])[:, 0], u.project(c[:, None])[:, 0].mT
+        elif b.shape[1] <= b.shape[2]:
+            x, y = gram, torch.bmm(b, c.mT)
+        else:
+            x, y = b, torch.bmm(gram, c)
+        out.append((x * y).flatten(1).sum(dim=1, dtype=torch.float64))
+    return torch.stack(out)
 
 
 class Factored:
@@ -131,38 +148,56 @@ class Factored:
     @property
     def count(self) -> int:
         """N."""
-        return self.factors[0].grad.shape[0]
+        return self.factors[0].grads[0].shape[0]
 
     @property
     def estimators(self) -> int:
         """E."""
-        return self.factors[0].grad.shape[1]
+        return len(self.factors[0].grads)
 
     def written_out(self, rows: slice = slice(None)) -> Dense:
         """The gradients of some trajectories, (n, E, d p)."""
-        parts = [factor[rows].written_out(self.shape[factor.side]) for factor in self.factors]
-        return Dense(sum(parts[1:], parts[0]).flatten(2))
+        return _written_out([factor[rows] for factor in self.factors], self.shape)
 
     def norms(self) -> Tensor:
         """(E, N)."""
-        if self.prefers_writing_out(norms=True):
-            return torch.cat([self.written_out(rows).norms() for rows in self._slices()], dim=1)
-        total = torch.zeros((), dtype=torch.float64)
-        for k, u in enumerate(self.factors):
-            for v in self.factors[k:]:
-                total = (1 if u is v else 2) * _product(u, v, diagonal=True) + total.to(u.grad.device)
-        return total
+        if self._prefers_writing_out(norms=True):
+            each = self.shape[0] * self.shape[1]
+            parts = []
+            for rows in slices(self.count, each, _CAP):
+                some = [factor[rows] for factor in self.factors]
+                one_by_one = [[factor.estimator(e) for factor in some] for e in range(self.estimators)]
+                parts.append(torch.cat([_written_out(one, self.shape).norms() for one in one_by_one]))
+            return torch.cat(parts, dim=1)
+        terms = [
+            (1 if u is v else 2) * _diagonal(u, v) for k, u in enumerate(self.factors) for v in self.factors[k:]
+        ]
+        return sum(terms[1:], terms[0])
 
     def pair(self) -> Tensor:
         """(E, E, N)."""
-        if self.prefers_writing_out(norms=False):
-            return torch.cat([self.written_out(rows).pair() for rows in self._slices()], dim=2)
-        total = torch.zeros((), dtype=torch.float64)
+        if self._prefers_writing_out(norms=False):
+            each = self.estimators * self.shape[0] * self.shape[1]
+            return torch.cat([self.written_out(rows).pair() for rows in slices(self.count, each, _CAP)], dim=2)
+        terms = []
         for k, u in enumerate(self.factors):
             for v in self.factors[k:]:
-                part = _product(u, v, diagonal=False)
-                total = (part if u is v else part + part.transpose(0, 1)) + total.to(part.device)
-        return total
+                part = _pair(u, v)
+                terms.append(part if u is v else part + part.transpose(0, 1))
+        return sum(terms[1:], terms[0])
+
+    def pair_and_total(self) -> tuple[Tensor, Tensor]:
+        """``pair`` and ``total``, sharing the products where gradients are written out."""
+        e, size = self.estimators, self.shape[0] * self.shape[1]
+        extra = self.count * size * e * (e + _TRAFFIC)  # the products themselves are those that the total needs
+        if extra > self.count * self._gram_cost(norms=False):
+            return self.pair(), self.total()
+        pairs, total = [], torch.zeros((), dtype=self.factors[0].grads[0].dtype, device=self.factors[0].fixed.device)
+        for rows in slices(self.count, e * size, _CAP):
+            some = self.written_out(rows)
+            pairs.append(some.pair())
+            total = total + some.total()
+        return torch.cat(pairs, dim=2), total
 
     def total(self) -> Tensor:
         """(E, d p)."""
@@ -177,36 +212,42 @@ class Factored:
 
     def regroup(self, groups: Groups) -> Factored:
         """A prompt's sum over its R trajectories: their rows one after another, R T of them."""
-        m, r = groups.index.shape
         out = []
         for factor in self.factors:
-            fixed = factor.fixed[groups.index].flatten(1, 2)
-            grad = torch.where(groups.valid[:, :, None, None, None], factor.grad[groups.index], 0)
-            out.append(replace(factor, fixed=fixed, grad=grad.transpose(1, 2).flatten(2, 3)))
+            grads = tuple(groups.gather(b).flatten(1, 2) for b in factor.grads)
+            out.append(replace(factor, fixed=factor.fixed[groups.index].flatten(1, 2), grads=grads))
         return Factored(out, self.shape)
 
-    def prefers_writing_out(self, *, norms: bool) -> bool:
-        """Whether writing the gradients out is estimated to cost less than Grams, per trajectory."""
+    def _prefers_writing_out(self, *, norms: bool) -> bool:
+        """Whether writing the gradients out is estimated to cost less than Grams."""
         e, size = self.estimators, self.shape[0] * self.shape[1]
-        pairs = e if norms else e * e
-        gram = written = 0
+        cost = size * e * ((1 if norms else e) + _TRAFFIC)
         for u in self.factors:
-            t, m = u.grad.shape[2:]
-            k = 1 if u.ids else u.fixed.shape[2]
-            written += e * t * m * (1 if u.ids else k)
-            for v in self.factors:
-                s = v.grad.shape[2]
-                gram += t * s * (k + e * m + _TRAFFIC * (1 if norms else e)) + (0 if norms else pairs * t * m)
-        written += size * (pairs + _TRAFFIC * e)
-        return written < gram
+            t, m = u.grads[0].shape[1:]
+            cost += e * t * m * (1 if u.ids else u.fixed.shape[2])
+        return cost < self._gram_cost(norms=norms)
 
-    def _slices(self) -> list[slice]:
-        return list(slices(self.count, self.estimators * self.shape[0] * self.shape[1], _CAP))
+    def _gram_cost(self, *, norms: bool) -> int:
+        """Multiplications, per trajectory, of the inner products by Grams."""
+        e, cost = self.estimators, 0
+        for u in self.factors:
+            t, m = u.grads[0].shape[1:]
+            k = 1 if u.ids else u.fixed.shape[2]
+            for v in self.factors:
+                s = v.grads[0].shape[1]
+                cost += t * s * (k + e * m + _TRAFFIC * (1 if norms else e)) + (0 if norms else e * e * t * m)
+        return cost
+
+
+def _written_out(factors: list[Factor], shape: tuple[int, int]) -> Dense:
+    parts = [factor.written_out(shape[factor.side]) for factor in factors]
+    return Dense(sum(parts[1:], parts[0]).flatten(2))
 
 
 def _joined(factors: list[Factor]) -> Factor:
     if len(factors) == 1:
         return factors[0]
+    grads = zip(*(f.grads for f in factors), strict=True)
     return Factor(
-        torch.cat([f.fixed for f in factors], dim=1), torch.cat([f.grad for f in factors], dim=2), factors[0].side
+        torch.cat([f.fixed for f in factors], dim=1), tuple(torch.cat(b, dim=1) for b in grads), factors[0].side
     )

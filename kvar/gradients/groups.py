@@ -50,8 +50,8 @@ def resolve_groups(student: nn.Module, groups: Mapping[str, GroupSpec] | None = 
             )
         if name == "all" and len(found) != len(trainable):
             raise ValueError(
-                f"groups['all'] names {len(found)} of {len(trainable)} trainable parameters, but 'all' always means every "
-                "one: use another name for this group."
+                f"groups['all'] names {len(found)} of {len(trainable)} trainable parameters, but 'all' always means "
+                "every one: use another name for this group."
             )
         resolved[name] = found
     return resolved

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +65,7 @@ def loop_moments(
             held[i] = found
         return found
 
-    new = {"dtype": torch.float64, "device": parameters[0].device}
+    new: dict[str, Any] = {"dtype": torch.float64, "device": parameters[0].device}
     prompts = rollouts.prompt_index.unique()
     total = [torch.zeros(e, p.numel(), **new) for p in parameters]
     sq_norm = _Sums(groups, (e, n), new)
@@ -75,23 +75,23 @@ def loop_moments(
         prompt_sum = [torch.zeros_like(block) for block in total]
         for i in rows:
             g = gradient(i)
-            sq_norm.put(lambda k, g=g: (g[k] ** 2).sum(dim=1), (slice(None), i))
+            sq_norm.put([(block**2).sum(dim=1) for block in g], (slice(None), i))
             for block, term in zip(prompt_sum, g, strict=True):
                 block += term
         mean = [block / len(rows) for block in prompt_sum]
-        prompt_pair.put(lambda k, mean=mean: mean[k] @ mean[k].T, (slice(None), slice(None), m))
+        prompt_pair.put([block @ block.T for block in mean], (slice(None), slice(None), m))
         for block, term in zip(total, prompt_sum, strict=True):
             block += term
     gbar = [block / n for block in total]
     mean_pair = _Sums(groups, (e, e), new)
-    mean_pair.put(lambda k: gbar[k] @ gbar[k].T, ())
+    mean_pair.put([block @ block.T for block in gbar], ())
     result = {name: GroupMoments(sq_norm=sq_norm.of[name], mean_pair=mean_pair.of[name]) for name in groups}
     if fields == "all":
         cross, pair = _Sums(groups, (e, e, n), new), _Sums(groups, (e, e, n), new)
         for i in range(n):
             g = gradient(i)
-            cross.put(lambda k, g=g: g[k] @ gbar[k].T, (slice(None), slice(None), i))
-            pair.put(lambda k, g=g: g[k] @ g[k].T, (slice(None), slice(None), i))
+            cross.put([block @ mean.T for block, mean in zip(g, gbar, strict=True)], (slice(None), slice(None), i))
+            pair.put([block @ block.T for block in g], (slice(None), slice(None), i))
         for name in groups:
             result[name] = replace(
                 result[name],
@@ -104,7 +104,7 @@ def loop_moments(
         power = _Sums(groups, (n,), new)
         for i in range(n):
             for score in _scores(student, rollouts, i, parameters):
-                power.put(lambda k, score=score: (score[k] ** 2).sum(), (i,))
+                power.put([(block**2).sum() for block in score], (i,))
         result = {name: replace(moments, score_power=power.of[name]) for name, moments in result.items()}
     return result
 
@@ -112,15 +112,13 @@ def loop_moments(
 class _Sums:
     """One array per group, into which every parameter of the group adds its part."""
 
-    def __init__(self, groups: dict[str, list[nn.Parameter]], shape: tuple[int, ...], new: dict) -> None:
+    def __init__(self, groups: dict[str, list[nn.Parameter]], shape: tuple[int, ...], new: dict[str, Any]) -> None:
         self.of = {name: torch.zeros(shape, **new) for name in groups}
         position = {id(p): k for k, p in enumerate(groups["all"])}
         self._members = {name: [position[id(p)] for p in members] for name, members in groups.items()}
-        self._count = len(position)
 
-    def put(self, part: Callable[[int], Tensor], where: tuple) -> None:
-        """Add ``part(k)``, parameter k's contribution, at index ``where`` of every group that holds parameter k."""
-        parts = [part(k) for k in range(self._count)]
+    def put(self, parts: list[Tensor], where: tuple) -> None:
+        """Add ``parts[k]``, parameter k's contribution, at index ``where`` of every group that holds parameter k."""
         for name, members in self._members.items():
             for k in members:
                 self.of[name][where] += parts[k]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields as dataclass_fields
+from dataclasses import replace
 from typing import Literal, Protocol, TypeAlias, cast
 
 import torch
@@ -21,7 +22,7 @@ Weights: TypeAlias = Tensor | Callable[[Tensor], Tensor]
 """(E, N, T) token weights, or a callable from logits (N, T, V) to (E, N) scalars, one per estimator and trajectory."""
 
 ENGINES: dict[str, str] = {
-    "auto": "kvar.gradients.loop:loop_moments",
+    "auto": "kvar.gradients.one_pass:one_pass_moments",
     "one-pass": "kvar.gradients.one_pass:one_pass_moments",
     "loop": "kvar.gradients.loop:loop_moments",
 }
@@ -130,7 +131,7 @@ def _checked_weights(weights: Weights, rollouts: Rollouts, micro_batch: int | No
     if not isinstance(weights, Tensor):
         if not callable(weights):
             raise TypeError(
-                f"weights must be an (E, N, T) tensor or a callable from logits to (E, N); got {type(weights).__name__}."
+                f"weights must be an (E, N, T) tensor or a callable, logits -> (E, N); got {type(weights).__name__}."
             )
         if micro_batch is not None:
             raise ValueError(
@@ -152,8 +153,8 @@ def _checked_weights(weights: Weights, rollouts: Rollouts, micro_batch: int | No
     if bool(bad.any()):
         e, i, step = (int(x) for x in bad.nonzero()[0])
         raise ValueError(
-            f"weights[{e}, {i}, {step}] is {float(weights[e, i, step])}: estimator {e}, trajectory {i}, position {step} "
-            "must be finite; look at the teacher's logits there."
+            f"weights[{e}, {i}, {step}] is {float(weights[e, i, step])}: estimator {e}, trajectory {i}, "
+            f"position {step} must be finite; look at the teacher's logits there."
         )
     return torch.where(rollouts.mask, weights, torch.zeros_like(weights))
 
@@ -165,8 +166,8 @@ def _check_name_count(names: tuple[str, ...], count: int) -> None:
 
 def _plain(moments: GroupMoments) -> GroupMoments:
     """The same moments as detached float64 CPU tensors."""
-    values = {f.name: getattr(moments, f.name) for f in dataclass_fields(moments)}
-    return GroupMoments(**{k: None if v is None else v.detach().to("cpu", torch.float64) for k, v in values.items()})
+    measured = {f.name: getattr(moments, f.name) for f in dataclass_fields(moments)}
+    return replace(moments, **{k: v.detach().to("cpu", torch.float64) for k, v in measured.items() if v is not None})
 
 
 def _check_finite(result: Mapping[str, GroupMoments], names: tuple[str, ...]) -> None:
@@ -175,6 +176,6 @@ def _check_finite(result: Mapping[str, GroupMoments], names: tuple[str, ...]) ->
         if bool(bad.any()):
             e, i = (int(x) for x in bad.nonzero()[0])
             raise FloatingPointError(
-                f"non-finite gradient: estimator {names[e]!r} (number {e}), trajectory {i}, group {group!r}. Look at this "
-                "trajectory's logits and weights; half precision overflows where float32 or bfloat16 does not."
+                f"non-finite gradient: estimator {names[e]!r} (number {e}), trajectory {i}, group {group!r}. Look at "
+                "this trajectory's logits and weights; half precision overflows where float32 or bfloat16 does not."
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from kvar.gradients.blocks import Block, Dense
 from kvar.gradients.capture import Capture, Record, capture
-from kvar.gradients.estimators import Estimators
+from kvar.gradients.estimators import Cotangents, Estimators
 from kvar.gradients.factored import Factor, Factored
 from kvar.gradients.rules import Outer, PerRow, Use
 
@@ -28,13 +29,14 @@ class Uncovered(Exception):
 class Source(Protocol):
     """Gradients of some trajectories."""
 
-    scalars: Tensor
-    """(E, n), the estimators' scalars."""
-    scores: Tensor
-    """(T, n), the tokens' log-probabilities."""
+    estimators: int
+    """E."""
 
-    def blocks(self, scalars: Tensor, *, keep: bool) -> Iterator[tuple[nn.Parameter, Block]]:
-        """Each parameter with its gradients of the given scalars; ``keep`` the graph for another call."""
+    def blocks(self, scores: range | None = None) -> Iterator[tuple[nn.Parameter, Block]]:
+        """Each parameter with its gradients under the estimators, or of the token scores at some positions.
+
+        The estimators' gradients can be asked for once, after any scores.
+        """
         ...
 
 
@@ -66,22 +68,26 @@ class Graph:
         if missed:
             raise Uncovered(missed)
         self.captured: Capture = captured
-        self.scalars = estimators.scalars(logits, rows)
-        self.scores = estimators.scores(logits, rows)
+        self.logits = logits
+        self.cotangents = estimators.cotangents(logits, rows)
+        self.estimators = len(self.cotangents)
+        self.score_cotangents = partial(estimators.score_cotangents, logits, rows)
         self.wanted = wanted
 
-    def blocks(self, scalars: Tensor, *, keep: bool) -> Iterator[tuple[nn.Parameter, Block]]:
+    def blocks(self, scores: range | None = None) -> Iterator[tuple[nn.Parameter, Block]]:
         """See :class:`Source`; parameters that the pass did not reach are left out, their gradients being zero."""
         records = self.captured.records
         edges = [record.edge for record in records]
-        if not edges or not scalars.requires_grad:
+        if not edges or not self.logits.requires_grad:
             return
+        cotangents = self.cotangents if scores is None else self.score_cotangents(scores)
         found: list[list[Tensor | None]] = [[] for _ in edges]
-        for e, scalar in enumerate(scalars):
-            last = e == len(scalars) - 1 and not keep
-            grads = torch.autograd.grad(scalar.sum(), edges, retain_graph=not last, allow_unused=True)
+        for e in range(len(cotangents)):
+            last = scores is None and e == len(cotangents) - 1
+            grads = torch.autograd.grad(self.logits, edges, cotangents[e], retain_graph=not last, allow_unused=True)
             for column, grad in zip(found, grads, strict=True):
                 column.append(grad)
+        del cotangents
         places: dict[int, list[tuple[int, str]]] = {key: [] for key in self.wanted}
         for k, record in enumerate(records):
             for name, parameter in record.parameters.items():
@@ -135,12 +141,12 @@ def _precise(x: Tensor) -> Tensor:
 
 def _factor(use: Outer, grads: list[Tensor], record: Record, parameter: nn.Parameter) -> Factor:
     reshape = use.grad or record.call.rows
-    stacked = torch.stack([_precise(reshape(grad)) for grad in grads], dim=1)
+    rows = [_precise(reshape(grad)) for grad in grads]
     fixed = use.fixed if not use.fixed.is_floating_point() else _precise(use.fixed)
-    if fixed.is_floating_point() and fixed.dtype != stacked.dtype:
-        wide = torch.promote_types(fixed.dtype, stacked.dtype)
-        fixed, stacked = fixed.to(wide), stacked.to(wide)
-    n, _, t, m = stacked.shape
+    if fixed.is_floating_point() and fixed.dtype != rows[0].dtype:
+        wide = torch.promote_types(fixed.dtype, rows[0].dtype)
+        fixed, rows = fixed.to(wide), [row.to(wide) for row in rows]
+    n, t, m = rows[0].shape
     k = parameter.shape[use.side] if parameter.dim() == 2 else -1
     expected = (n, t, k) if fixed.is_floating_point() else (n, t)
     if parameter.dim() != 2 or tuple(fixed.shape) != expected or m != parameter.shape[1 - use.side]:
@@ -149,7 +155,7 @@ def _factor(use: Outer, grads: list[Tensor], record: Record, parameter: nn.Param
             f"{tuple(fixed.shape)} on side {use.side} and output gradients of shape {(n, t, m)} for a parameter of shape "
             f"{tuple(parameter.shape)}: they must be (N, T, k) and (N, T, m) with k and m the two sides of the parameter."
         )
-    return Factor(fixed, stacked, use.side)
+    return Factor(fixed, tuple(rows), use.side)
 
 
 def _per_row(use: PerRow, grad: Tensor, record: Record, parameter: nn.Parameter) -> Tensor:
@@ -177,26 +183,29 @@ class RowByRow:
         self, student: nn.Module, estimators: Estimators, rows: Tensor, wanted: Mapping[int, nn.Parameter]
     ) -> None:
         self.parameters = list(wanted.values())
-        scalars, scores = [], []
-        for row in rows.split(1):
-            logits = estimators.logits(student, row)
-            scalars.append(estimators.scalars(logits, row))
-            scores.append(estimators.scores(logits, row))
-        self.scalars = torch.cat(scalars, dim=1)
-        self.scores = torch.cat(scores, dim=1)
+        self.logits = [estimators.logits(student, row) for row in rows.split(1)]
+        self.cotangents = [
+            estimators.cotangents(logits, row) for logits, row in zip(self.logits, rows.split(1), strict=True)
+        ]
+        self.estimators = len(self.cotangents[0])
+        self.score_cotangents = [
+            partial(estimators.score_cotangents, logits, row)
+            for logits, row in zip(self.logits, rows.split(1), strict=True)
+        ]
 
-    def blocks(self, scalars: Tensor, *, keep: bool) -> Iterator[tuple[nn.Parameter, Block]]:
+    def blocks(self, scores: range | None = None) -> Iterator[tuple[nn.Parameter, Block]]:
         """See :class:`Source`."""
         grads: list[list[list[Tensor]]] = []
-        for column in scalars.T:
-            grads.append([self._gradient(scalar) for scalar in column])
+        for i, logits in enumerate(self.logits):
+            cotangents = self.cotangents[i] if scores is None else self.score_cotangents[i](scores)
+            grads.append([self._gradient(logits, cotangents[e]) for e in range(len(cotangents))])
         for k, parameter in enumerate(self.parameters):
             yield parameter, Dense(torch.stack([torch.stack([g[k] for g in row]) for row in grads]))
 
-    def _gradient(self, scalar: Tensor) -> list[Tensor]:
-        if not scalar.requires_grad:
+    def _gradient(self, logits: Tensor, cotangent: Tensor) -> list[Tensor]:
+        if not logits.requires_grad:
             return [_precise(p.detach().new_zeros(p.numel())) for p in self.parameters]
         found = torch.autograd.grad(
-            scalar, self.parameters, retain_graph=True, allow_unused=True, materialize_grads=True
+            logits, self.parameters, cotangent, retain_graph=True, allow_unused=True, materialize_grads=True
         )
         return [_precise(g.detach().flatten()) for g in found]

@@ -30,7 +30,7 @@ def unwrap(student: nn.Module) -> nn.Module:
             raise ValueError(f"{where} is compiled in place by .compile(): measure a copy that is not compiled.")
         if "FullyShardedDataParallel" in type(module).__name__ or type(module).__name__.startswith("FSDP"):
             raise ValueError(
-                f"{where} is sharded ({type(module).__name__}): gather the parameters into a plain module before measuring."
+                f"{where} is sharded ({type(module).__name__}): gather it into a plain module before measuring."
             )
     return student
 

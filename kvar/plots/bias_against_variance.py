@@ -36,18 +36,20 @@ def bias_against_variance(
     *,
     group: str = "all",
     step: int | str = "last",
+    others: bool = False,
     width: float = COLUMN_WIDTH,
     ax: Axes | None = None,
 ) -> Axes:
     """|E g^K - g*|, theory.md eq. (7), against tr Cov(g^K), eq. (8): one path a student, points labelled by K.
 
     The bias is the signed root of its unbiased square: below zero means that the square was estimated negative, that
-    is, not told from zero. Intervals are drawn both ways. Kernels without a K stand alone, hollow, with their name.
+    is, not told from zero. Intervals are drawn both ways. Kernels without a K, if wanted, stand alone, hollow.
 
     Args:
         frame: a statistics frame with ``bias_sq`` and ``trace``.
         group: parameter group.
         step: training step, or "last".
+        others: show kernels without a K too, each with its name.
         width: inches of a fresh figure.
         ax: axes to draw on instead of a fresh figure.
 
@@ -58,8 +60,8 @@ def bias_against_variance(
         ValueError: the frame is empty or lacks a column or a statistic, or no kernel has both; the message names it.
     """
     key = ["student", "kernel"]
-    trace = select(frame, "trace", group=group, step=step, only_k=False)
-    bias = select(frame, "bias_sq", group=group, step=step, only_k=False)
+    trace = select(frame, "trace", group=group, step=step, only_k=not others)
+    bias = select(frame, "bias_sq", group=group, step=step, only_k=not others)
     both = trace.merge(bias[[*key, *_ENDS]], on=key, suffixes=("", "_bias"))
     if not len(both):
         raise ValueError("the statistics frame has no kernel with both 'trace' and 'bias_sq' at one step of a student.")

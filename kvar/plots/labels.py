@@ -64,16 +64,16 @@ def label_points(
     drawn = []
     halo = [withStroke(linewidth=1.5, foreground="white", alpha=0.85)]
     for (x, y, text, colour), spot in zip(points, spots, strict=True):
-        half = np.array([len(text) * size * 0.31, size * 0.42])
+        half = np.array([len(text) * size * 0.35 + 0.5, size * 0.5])
         best: tuple[float, np.ndarray] | None = None
-        for ring, (dx, dy) in itertools.product((1, 2, 3, 4), _DIRECTIONS):
+        for ring, (dx, dy) in itertools.product((1, 2, 3), _DIRECTIONS):
             reach = gap + 3.5 * (ring - 1)
             offset = np.array([dx * (reach + half[0]), dy * (reach + half[1])])
             low, high = spot + offset - half, spot + offset + half
             hits = ((obstacles > low - 0.8) & (obstacles < high + 0.8)).all(1).sum()
             clashes = sum(bool((low < b).all() and (a < high).all()) for a, b in taken)
             outside = bool((low < inside[0]).any() or (high > inside[1]).any())
-            cost = float(hits) + 40 * clashes + 40 * outside + 0.8 * ring
+            cost = float(hits) + 40 * clashes + 40 * outside + 2.5 * ring
             if best is None or cost < best[0]:
                 best = (cost, offset)
         assert best is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -92,6 +93,17 @@ def series(labels: Sequence[str]) -> list[Series]:
     ]
 
 
+def names_count(name: str, count: int) -> bool:
+    """Whether a student's name says its parameter count already, to a tenth.
+
+    >>> names_count("t5-0.3M", 300_000), names_count("22k", 22_400), names_count("t5-2M", 300_000)
+    (True, True, False)
+    """
+    units = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9}
+    said = re.findall(r"(\d+(?:\.\d+)?)([kmb]?)(?![a-z])", name.lower())
+    return any(abs(float(digits) * units[unit] - count) <= 0.1 * count for digits, unit in said)
+
+
 def student_series(frame: pd.DataFrame) -> dict[str, Series]:
     """One style a student, smallest first; the whole frame decides, so that figures of one frame agree.
 
@@ -99,9 +111,9 @@ def student_series(frame: pd.DataFrame) -> dict[str, Series]:
     """
     names = students(frame)
     sizes = frame.groupby("student")["parameters"].max()
-    counts = [compact_count(float(sizes[name])) for name in names]
-    pairs = zip(names, counts, strict=True)
-    labels = [name if count.lower() in name.lower() else f"{name} ({count})" for name, count in pairs]
+    labels = [
+        name if names_count(name, int(sizes[name])) else f"{name} ({compact_count(sizes[name])})" for name in names
+    ]
     return dict(zip(names, series(labels), strict=True))
 
 

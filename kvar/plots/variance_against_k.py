@@ -75,7 +75,8 @@ def variance_against_k(
                 np.log2(finite), scale, color="0.45", linestyle=(0, (1, 1.5)), linewidth=1.0, gid="pure scale",
                 label="pure scale, 1/K²", zorder=1,
             )  # fmt: skip
-        fit_log(ax, measured["value"], measured["high"], measured["low"], predicted["value"], scale[finite > 0])
+        low = measured["low"][measured["low"] > measured["value"].min() / 30]
+        fit_log(ax, measured["value"], measured["high"], low, predicted["value"], scale)
         ax.set_ylabel("tr Cov(g), ratio to K = 1")
         if len(predicted):
             handles.append(

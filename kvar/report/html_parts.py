@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,13 @@ __all__ = ["figure_html", "flatten", "mapping_html", "samples_html", "statistics
 
 def verdict_html(paragraphs: Sequence[Sequence[str]]) -> str:
     """The verdict: paragraphs of sentences."""
-    return "\n".join(f"<p>{escape(' '.join(paragraph))}</p>" for paragraph in paragraphs)
+    texts = [escape(" ".join(paragraph)) for paragraph in paragraphs]
+    return "\n".join(f"<p>{re.sub(r'(K) (=) |(?<=[0-9]) (?=%)', _glue, text)}</p>" for text in texts)
+
+
+def _glue(match: re.Match[str]) -> str:
+    """The same text with spaces at which no line may break."""
+    return match.group().replace(" ", "\u00a0")
 
 
 def figure_html(title: str, uri: str) -> str:

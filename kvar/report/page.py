@@ -25,6 +25,7 @@ th, td { text-align: left; vertical-align: top; padding: .3rem .6rem; border-bot
 .number small { display: block; color: #555; }
 thead th { border-bottom: 2px solid #666; white-space: nowrap; }
 tbody th { font-weight: 600; white-space: nowrap; }
+.sortable thead th:nth-child(n+3) { text-align: right; }
 .sortable tbody th { position: sticky; left: 0; background: #fff; }
 .text { white-space: pre-wrap; overflow-wrap: anywhere; min-width: 9rem; }
 thead button { font: inherit; font-weight: 600; background: none; border: 0; padding: 0; cursor: pointer;

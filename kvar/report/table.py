@@ -34,7 +34,7 @@ def compact(cell: Cell | None) -> str:
     power = math.floor(math.log10(top)) if top > 0 else 0
     shared = power if not -2 <= power <= 2 else 0
     digits = max(0, min(3, 1 - (power - shared)))
-    texts = [f"{v / 10**shared:.{digits}f}" for v in numbers]
+    texts = [f"{round(v / 10**shared, digits) + 0.0:.{digits}f}" for v in numbers]
     ending = f"e{shared}" if shared else ""
     return f"{texts[0]} [{texts[1]}, {texts[2]}]{ending}" if len(texts) == 3 else texts[0] + ending
 

@@ -62,9 +62,9 @@ def fall_sentence(ratio: Row) -> str:
             low = min(falls, key=lambda q: ratio[q].value)
             return (
                 "Variance is below that at K = 1 at every K measured, but does not fall in step with K: "
-                f"it is lowest at {kernel_name(low)}, {ratio[low]} of that at K = 1, and {ratio[k]} at {kernel_name(k)}."
+                f"it is {ratio[low]} of that at {kernel_name(low)}, the lowest, and {ratio[k]} at {kernel_name(k)}."
             )
-        return f"Variance falls with K, to {ratio[k]} of that at K = 1 at {kernel_name(k)}."
+        return f"Variance falls with K: at {kernel_name(k)} it is {ratio[k]} of that at K = 1."
     parts = []
     for verb, ks in (("falls", falls), ("rises", rises)):
         if ks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from importlib import resources
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kvar.distill import DistillationConfig
 
-__all__ = ["RunSettings", "config_names", "find_config", "read_settings"]
+__all__ = ["RunSettings", "config_names", "find_config", "load_yaml", "read_settings", "settings_from"]
 
 
 def _option(default: Any, text: str) -> Any:
@@ -88,30 +89,56 @@ def find_config(name: str) -> Path:
     raise ValueError(f"config {name!r} is neither a file nor one of: {', '.join(config_names())}.")
 
 
-def read_settings(config: str, overrides: list[str]) -> tuple[RunSettings, DistillationConfig]:
-    """Settings from a YAML file, overridden by command-line words such as ``["--learning_rate", "1e-4"]``.
+def load_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
 
     Raises:
-        ValueError: an unreadable file or an unknown field (the nearest known name is suggested).
+        ValueError: not YAML, or not a mapping.
     """
     import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} cannot be read as YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold fields and values (a YAML mapping); got {type(values).__name__}.")
+    return values
+
+
+def settings_from(
+    values: dict[str, Any], origin: str, overrides: Sequence[str] = ()
+) -> tuple[RunSettings, DistillationConfig]:
+    """Settings from a mapping of fields, overridden by command-line words such as ``["--learning_rate", "1e-4"]``.
+
+    Args:
+        values: field -> value, of :class:`RunSettings` and ``DistillationConfig`` together.
+        origin: where they come from, for error messages.
+        overrides: words of a command line.
+
+    Raises:
+        ValueError: an unknown field (the nearest known name is suggested) or a value out of range.
+    """
     from transformers import HfArgumentParser
 
     from kvar.distill import DistillationConfig
 
-    path = find_config(config)
-    try:
-        values = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} must hold fields and values (a YAML mapping); got {type(values).__name__}.")
     known = [f.name for kind in (RunSettings, DistillationConfig) for f in fields(kind) if f.init]
-    for name in values:
+    for name in [*values, *(word[2:].split("=")[0] for word in overrides if word.startswith("--"))]:
         if name not in known:
             near = get_close_matches(str(name), known, n=1)
-            raise ValueError(f"{path}: unknown field {name!r}" + (f"; did you mean {near[0]!r}?" if near else "."))
+            raise ValueError(f"{origin}: unknown field {name!r}" + (f"; did you mean {near[0]!r}?" if near else "."))
     parser = HfArgumentParser((RunSettings, DistillationConfig), prog="kvar", allow_abbrev=False)  # type: ignore[arg-type]
     parser.set_defaults(**values)
-    settings, training = parser.parse_args_into_dataclasses(args=overrides, look_for_args_file=False)
+    settings, training = parser.parse_args_into_dataclasses(args=list(overrides), look_for_args_file=False)
     return settings, training
+
+
+def read_settings(config: str, overrides: Sequence[str] = ()) -> tuple[RunSettings, DistillationConfig]:
+    """Settings from a YAML file (a path, or the name of a config that ships with kvar), with overrides.
+
+    Raises:
+        ValueError: see :func:`find_config`, :func:`load_yaml` and :func:`settings_from`.
+    """
+    path = find_config(config)
+    return settings_from(load_yaml(path), str(path), overrides)

@@ -4,8 +4,8 @@ Every problem is a chain: a first amount, then ``min_steps`` to ``max_steps`` ch
 subtraction, a multiplication or an equal share with whole results between 1 and ``MAX_NUMBER``. The response works the
 chain out, one calculator mark a step, as GSM8K writes them (Cobbe et al., 2021, arXiv 2110.14168):
 
-    prompt   Mia has 12 pens. Mia finds 7 more. Then half of them are lost... How many pens are there?
-    target   <<12+7=19>>19. ... #### 19
+    prompt   Mia has 12 pens. Mia finds 7 more. Mia loses 4. How many pens does Mia have?
+    target   <<12+7=19>>19.<<19-4=15>>15. #### 15
 
 The difficulty is the number of steps; the tokenizer has one token a digit, so numbers must be computed, not recalled.
 """

@@ -98,7 +98,7 @@ class TokenMDP:
     @property
     def policy(self) -> Tensor:
         """(S, V), the student's probabilities, row by row of its table."""
-        return self.student.table.detach().softmax(dim=1)
+        return self.student.table.weight.detach().softmax(dim=1)
 
     @cached_property
     def _all(self) -> tuple[Rollouts, TokenValues]:
@@ -122,9 +122,7 @@ class TokenMDP:
         rollouts, _ = self._all
         return row_gradients(self._returns(kernel, baseline), self._rows(rollouts), rollouts.tokens, self.policy)
 
-    def exact(
-        self, kernel: Kernel, baseline: str | Callable[[Tensor, Tensor], Tensor] | None = None
-    ) -> ExactMoments:
+    def exact(self, kernel: Kernel, baseline: str | Callable[[Tensor, Tensor], Tensor] | None = None) -> ExactMoments:
         """Moments of g under a kernel, summed over all responses.
 
         Args:
@@ -177,9 +175,7 @@ class TokenMDP:
         chosen = self.policy.log()[self._rows(rollouts), rollouts.tokens]
         return chosen.masked_fill(~rollouts.mask, 0.0)
 
-    def _rollouts(
-        self, prompt: Tensor, tokens: Tensor, mask: Tensor, finished: Tensor
-    ) -> tuple[Rollouts, TokenValues]:
+    def _rollouts(self, prompt: Tensor, tokens: Tensor, mask: Tensor, finished: Tensor) -> tuple[Rollouts, TokenValues]:
         logits = self.teacher[prompt[:, None] * int(self.tree.offsets[-1]) + self.tree.prefix_ids(tokens)]
         q = logits.gather(2, tokens[..., None])[..., 0] - logits.mean(dim=2)
         v = logits.amax(dim=2) - logits.mean(dim=2)

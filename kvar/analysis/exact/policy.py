@@ -34,7 +34,7 @@ class TablePolicy(nn.Module):
         self.tree, self.prompts, self.state = tree, prompts, state
         rows = prompts * int(tree.offsets[-1]) if state == "prefix" else tree.vocabulary
         logits = torch.randn(rows, tree.vocabulary, dtype=torch.float64, generator=generator)
-        self.table = nn.Parameter(scale * logits)
+        self.table = nn.Embedding.from_pretrained(scale * logits, freeze=False)
         self.config = SimpleNamespace(
             is_encoder_decoder=False,
             vocab_size=tree.vocabulary,
@@ -57,6 +57,6 @@ class TablePolicy(nn.Module):
         # the logits behind the last input score a token that is not there yet: any token stands for it
         tokens = torch.nn.functional.pad(input_ids[:, 1:], (0, 1))
         within = tokens[:, : self.tree.horizon]
-        logits = self.table[self.rows(prompt, within)]
+        logits = self.table(self.rows(prompt, within))
         beyond = tokens.shape[1] - within.shape[1]
         return SimpleNamespace(logits=torch.nn.functional.pad(logits, (0, 0, 0, beyond)))

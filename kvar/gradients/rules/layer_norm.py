@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -18,8 +20,11 @@ def layer_norm(call: Call) -> dict[str, Use]:
     assert isinstance(layer, nn.LayerNorm)
     axes = len(layer.normalized_shape)
 
+    @cache
+    def normal() -> Tensor:
+        return F.layer_norm(call.input, layer.normalized_shape, None, None, layer.eps)
+
     def weight(grad: Tensor) -> Tensor:
-        normal = F.layer_norm(call.input, layer.normalized_shape, None, None, layer.eps)
-        return call.rows(grad * normal, axes).sum(dim=1)
+        return call.rows(grad * normal(), axes).sum(dim=1)
 
     return {"weight": PerRow(weight), "bias": PerRow(lambda grad: call.rows(grad, axes).sum(dim=1))}

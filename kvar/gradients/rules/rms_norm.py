@@ -20,12 +20,13 @@ def rms_norm(call: Call) -> dict[str, Use]:
     """
     weight = call.module.get_parameter("weight")
 
+    @torch.no_grad()
     def with_weight(value: Tensor) -> Tensor:
         return torch.func.functional_call(call.module, {"weight": value}, call.args, call.kwargs)
 
+    normal = with_weight(torch.ones_like(weight)) - with_weight(torch.zeros_like(weight))
+
     def per_row(grad: Tensor) -> Tensor:
-        with torch.no_grad():
-            normal = with_weight(torch.ones_like(weight)) - with_weight(torch.zeros_like(weight))
         return call.rows(grad * normal, weight.dim()).sum(dim=1)
 
     return {"weight": PerRow(per_row)}

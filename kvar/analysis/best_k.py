@@ -1,0 +1,88 @@
+"""Which kernel serves a given step best; theory.md (10), (11), (11')."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kvar.analysis.best import probability_of_best
+from kvar.analysis.bias import bias_of, need_pairs
+from kvar.analysis.design import design_replicates, step_variance
+from kvar.analysis.efficiency import direction_of, efficiency
+from kvar.analysis.mse import mse
+from kvar.analysis.replicates import Unit, resolve_reference
+from kvar.gradients.moments import GradientMoments
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["best_k"]
+
+
+def best_k(
+    moments: GradientMoments,
+    prompts: float,
+    rollouts_per_prompt: float = 1,
+    group: str = "all",
+    reference: str | int | None = None,
+    unit: Unit = None,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Mean squared error (10) and efficiency (11') of every estimator for steps of M prompts x R rollouts, (11).
+
+    The error is what plain SGD at a fixed learning rate feels; the efficiency, free of scale, what is left when the
+    learning rate is tuned or normalised (Adam). The smallest error and the largest efficiency are the two answers to
+    "which K"; how sure they are is the share of bootstrap draws, by the interval's unit, in which each wins.
+
+    Args:
+        moments: of E estimators, with all fields.
+        prompts: M.
+        rollouts_per_prompt: R; above 1 it needs prompts measured with two rollouts or more.
+        group: parameter group.
+        reference: the unbiased estimator; by default the first called K=1 or LLMR, else the first.
+        unit: what was drawn independently.
+        confidence: of the intervals.
+        seed: of the bootstrap.
+
+    Returns:
+        A table with one row per estimator: kernel, mse, mse_low, mse_high, mse_best (probability), efficiency,
+        efficiency_low, efficiency_high, efficiency_best (probability). ``table.attrs`` holds the names of the two
+        winners under "best_mse" and "best_efficiency" (the latter None where the reference is not resolved).
+
+    Raises:
+        ValueError: as :func:`kvar.analysis.mse.mse`.
+    """
+    import pandas as pd
+
+    need_pairs(moments, group, "best_k")
+    data = design_replicates(moments, group, unit, rollouts_per_prompt)
+    r = resolve_reference(moments.names, reference)
+    errors = bias_of(data, r) + step_variance(data, prompts, rollouts_per_prompt)
+    directions = direction_of(data, r, prompts, rollouts_per_prompt) ** 2
+    shared = {"group": group, "reference": r, "unit": unit, "confidence": confidence}
+    error = mse(moments, prompts, rollouts_per_prompt, **shared)  # type: ignore[arg-type]
+    along = efficiency(
+        moments,
+        batch=prompts * rollouts_per_prompt,
+        rollouts_per_prompt=rollouts_per_prompt,
+        **shared,  # type: ignore[arg-type]
+    )
+    table = pd.DataFrame(
+        {
+            "kernel": moments.names,
+            "mse": error.value,
+            "mse_low": error.low,
+            "mse_high": error.high,
+            "mse_best": probability_of_best(errors, smallest=True, seed=seed),
+            "efficiency": along.value,
+            "efficiency_low": along.low,
+            "efficiency_high": along.high,
+            "efficiency_best": probability_of_best(directions, smallest=False, seed=seed),
+        }
+    )
+    table.attrs["best_mse"] = moments.names[int(np.argmin(error.value))]
+    resolved = bool(np.isfinite(along.value).all())
+    table.attrs["best_efficiency"] = moments.names[int(np.argmax(along.value))] if resolved else None
+    return table

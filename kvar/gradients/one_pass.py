@@ -1,0 +1,242 @@
+"""The ``one-pass`` engine: one forward, one backward per estimator, every inner product layer by layer; theory.md (14)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from kvar.gradients.blocks import Block, Groups
+from kvar.gradients.chunks import Chunk, chunked
+from kvar.gradients.coverage import coverage, warn_uncovered, without_autocast
+from kvar.gradients.estimators import Estimators, Weights
+from kvar.gradients.moments import GroupMoments
+from kvar.gradients.sources import Graph, RowByRow, Source, Uncovered
+from kvar.rollouts.types import Rollouts
+
+__all__ = ["one_pass_moments"]
+
+_HELD = 2**25
+"""Gradient entries held at a time where trajectories are measured one by one."""
+_SCORES = 8
+"""Backward passes whose output gradients are held at a time while score norms are summed."""
+
+
+def one_pass_moments(
+    student: nn.Module,
+    rollouts: Rollouts,
+    weights: Weights,
+    groups: dict[str, list[nn.Parameter]],
+    *,
+    fields: Literal["all", "norms"] = "all",
+    score_power: bool = False,
+    micro_batch: int | None = None,
+) -> dict[str, GroupMoments]:
+    """Moments of per-trajectory gradients without ever holding the gradients of the whole model.
+
+    One forward pass over the trajectories notes the inputs of every layer; one backward pass per estimator on the
+    retained graph gives the gradients of the layers' outputs; then, parameter by parameter, inner products are taken
+    by Grams or from written-out gradients, whichever is cheaper for its size and T. Shared parameters include every
+    cross term. What no rule covers is measured one trajectory at a time, exactly, with a warning that names it.
+
+    With ``micro_batch`` the trajectories go through in chunks. Everything but ``alignment`` and ``cross`` is then
+    complete after one pass; these two need the mean over all trajectories, so fields="all" takes a second pass over
+    the chunks (twice the cost). One (E, P) array of sums is held meanwhile, whatever N is.
+
+    Args:
+        student: in eval mode; the caller restores its state.
+        rollouts: N trajectories on the student's device.
+        weights: (E, N, T), zero where masked; or a callable, logits (N, T, V) -> (E, N), whose scalar [e, i] depends on
+            row i alone (where fewer rows pass through the model at a time, the others are zeros).
+        groups: group name -> trainable parameters; they may overlap.
+        fields: "norms" for ``sq_norm`` and ``mean_pair`` only.
+        score_power: also sum_t |grad log pi(y_t | s_t)|^2, one backward pass per position.
+        micro_batch: most trajectories in one forward pass; None for all.
+
+    Returns:
+        Group name -> moments, float64 on the CPU.
+
+    Raises:
+        ValueError: a rule that returns wrong shapes; a callable whose result is not (E, N).
+    """
+    wanted = {id(p): p for members in groups.values() for p in members if p.requires_grad}
+    estimators = Estimators(rollouts, weights)
+    plan = coverage(student, rollouts, wanted)
+    while True:
+        sums = _Sums(groups, len(rollouts), len(rollouts.prompt_index.unique()))
+        covered, rest = plan.covered(wanted), plan.rest(wanted)
+        warn_uncovered(student, plan.uncovered & wanted.keys())
+        expand = plan.expand
+        run = _Run(rollouts, fields, score_power, sums)
+
+        def graph(rows: Tensor, covered: dict[int, nn.Parameter] = covered) -> Source:
+            return Graph(student, estimators, rows, covered, expand)
+
+        def row_by_row(rows: Tensor, rest: dict[int, nn.Parameter] = rest) -> Source:
+            return RowByRow(student, estimators, rows, rest)
+
+        try:
+            run.measure(graph, chunked(rollouts.prompt_index, micro_batch))
+            if rest:
+                entries = (sums.estimators + (rollouts.tokens.shape[1] if score_power else 0)) * sum(
+                    p.numel() for p in rest.values()
+                )
+                size = max(1, min(micro_batch or len(rollouts), _HELD // max(entries, 1)))
+                run.measure(row_by_row, chunked(rollouts.prompt_index, size))
+        except Uncovered as found:  # this batch uses a parameter as the trial batch did not
+            plan.uncovered |= found.ids
+            continue
+        return sums.moments(fields, score_power)
+
+
+class _Run:
+    """Passes over the trajectories that add to the sums."""
+
+    def __init__(self, rollouts: Rollouts, fields: str, score_power: bool, sums: _Sums) -> None:
+        self.rollouts = rollouts
+        self.everything = fields == "all"
+        self.score_power = score_power
+        self.sums = sums
+        self.prompt_sizes = rollouts.prompt_index.unique(return_counts=True)[1]
+
+    def measure(self, source: Callable[[Tensor], Source], chunks: list[Chunk]) -> None:
+        """Measure what ``source`` gives for each chunk."""
+        n = len(self.rollouts)
+        totals: dict[nn.Parameter, Tensor] = {}
+        parts: dict[nn.Parameter, Tensor] = {}
+        for chunk in chunks:
+            current = source(chunk.rows)
+            self.sums.begin(current.estimators)
+            with without_autocast(self.rollouts):
+                if self.score_power:
+                    self._scores(current, chunk)
+                for parameter, block in current.blocks():
+                    with torch.no_grad():
+                        total = self._block(parameter, block, chunk)
+                        if self.everything and chunk.part:
+                            _add(parts, parameter, total)
+                        if len(chunks) == 1:
+                            self._mean(parameter, total / n)
+                            if self.everything:
+                                self.sums.add("cross", parameter, block.cross(total / n), chunk.rows)
+                        else:
+                            _add(totals, parameter, total)
+                if chunk.part and chunk.last:
+                    for parameter, total in parts.items():
+                        mean = (total / self.prompt_sizes[chunk.prompts]).double()
+                        self.sums.add("prompt_pair", parameter, (mean @ mean.T)[..., None], chunk.prompts)
+                    parts.clear()
+            del current
+        for parameter, total in totals.items():
+            self._mean(parameter, total / n)
+        if totals and self.everything:
+            for chunk in chunks:
+                current = source(chunk.rows)
+                with without_autocast(self.rollouts):
+                    for parameter, block in current.blocks():
+                        with torch.no_grad():
+                            self.sums.add("cross", parameter, block.cross(totals[parameter] / n), chunk.rows)
+
+    def _block(self, parameter: nn.Parameter, block: Block, chunk: Chunk) -> Tensor:
+        """Add what needs no mean; return the block's total."""
+        if not self.everything:
+            self.sums.add("sq_norm", parameter, block.norms(), chunk.rows)
+            return block.total()
+        sizes = self.prompt_sizes[chunk.prompts].double()
+        n, m = len(chunk.rows), len(chunk.prompts)
+        if 1 < m < n:
+            pair = block.pair()
+            prompt_pair, total = block.regroup(Groups(chunk.labels)).pair_and_total()
+        else:
+            pair, total = block.pair_and_total()
+            prompt_pair = torch.empty_like(pair)
+            if m == n:
+                prompt_pair[..., chunk.labels] = pair
+            else:
+                prompt_pair = (total.double() @ total.double().T)[..., None]
+        self.sums.add("pair", parameter, pair, chunk.rows)
+        if not chunk.part:
+            self.sums.add("prompt_pair", parameter, prompt_pair / sizes**2, chunk.prompts)
+        return total
+
+    def _mean(self, parameter: nn.Parameter, mean: Tensor) -> None:
+        mean = mean.double()
+        self.sums.add("mean_pair", parameter, mean @ mean.T)
+
+    def _scores(self, current: Source, chunk: Chunk) -> None:
+        """Add the squared norms of every token's score, a few positions at a time."""
+        t = self.rollouts.tokens.shape[1]
+        for start in range(0, t, _SCORES):
+            for parameter, block in current.blocks(scores=range(start, min(start + _SCORES, t))):
+                with torch.no_grad():
+                    self.sums.add("score_power", parameter, block.norms().sum(dim=0), chunk.rows)
+
+
+def _add(to: dict[nn.Parameter, Tensor], parameter: nn.Parameter, total: Tensor) -> None:
+    if parameter in to:
+        to[parameter] += total
+    else:
+        to[parameter] = total.clone()
+
+
+class _Sums:
+    """The fields of every group, to which each parameter adds its part."""
+
+    def __init__(self, groups: dict[str, list[nn.Parameter]], n: int, prompts: int) -> None:
+        self.groups = list(groups)
+        self.members: dict[int, list[str]] = {}
+        for name, members in groups.items():
+            for key in {id(p) for p in members}:
+                self.members.setdefault(key, []).append(name)
+        self.n, self.prompts = n, prompts
+        self.estimators = 0
+        self.arrays: dict[str, dict[str, Tensor]] = {}
+
+    def begin(self, estimators: int) -> None:
+        """Make room for E estimators, once."""
+        if self.arrays:
+            return
+        e = self.estimators = estimators
+        shapes = {
+            "sq_norm": (e, self.n),
+            "mean_pair": (e, e),
+            "cross": (e, e, self.n),
+            "pair": (e, e, self.n),
+            "prompt_pair": (e, e, self.prompts),
+            "score_power": (self.n,),
+        }
+        self.arrays = {
+            group: {field: torch.zeros(shape, dtype=torch.float64) for field, shape in shapes.items()}
+            for group in self.groups
+        }
+
+    def add(self, field: str, parameter: nn.Parameter, value: Tensor, where: Tensor | None = None) -> None:
+        """Add a parameter's part of a field, at the given places of its last axis."""
+        value = value.detach().double().cpu()
+        for group in self.members[id(parameter)]:
+            array = self.arrays[group][field]
+            if where is None:
+                array += value
+            else:
+                array[..., where.cpu()] += value
+
+    def moments(self, fields: str, score_power: bool) -> dict[str, GroupMoments]:
+        """The finished fields."""
+        out = {}
+        for group, a in self.arrays.items():
+            power = a["score_power"] if score_power else None
+            if fields == "norms":
+                out[group] = GroupMoments(sq_norm=a["sq_norm"], mean_pair=a["mean_pair"], score_power=power)
+                continue
+            out[group] = GroupMoments(
+                sq_norm=a["pair"].diagonal(dim1=0, dim2=1).T.clone(),
+                mean_pair=a["mean_pair"],
+                alignment=a["cross"].diagonal(dim1=0, dim2=1).T.clone(),
+                cross=a["cross"],
+                pair=a["pair"],
+                prompt_pair=a["prompt_pair"],
+                score_power=power,
+            )
+        return out

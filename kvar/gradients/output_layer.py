@@ -1,0 +1,133 @@
+"""Moments of the language-model head alone, with no backward pass: theory.md (14) at the output layer.
+
+With h the head's inputs and y the sampled tokens, the gradient of sum_t w_t log pi(y_t | s_t) with respect to the logits
+of position t is w_t (onehot(y_t) - pi_t). So with A = H H^T (inputs) and S the same product of the rows
+onehot(y_t) - pi_t, every estimator and every pair of estimators is a weighted sum over one array:
+
+    <g_i^e, g_j^f> = sum_{t,s} w_it^e w_js^f (A o S)_{it,js}
+
+where S = 1[y_t = y_s] - pi_t(y_s) - pi_s(y_t) + pi_t . pi_s.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kvar.gradients.blocks import Groups
+from kvar.gradients.moments import GroupMoments
+
+__all__ = ["output_layer_moments"]
+
+
+@torch.no_grad()
+def output_layer_moments(
+    hidden: Tensor,
+    logits: Tensor,
+    tokens: Tensor,
+    mask: Tensor,
+    weights: Tensor,
+    prompt_index: Tensor,
+    *,
+    bias: bool = False,
+    scale: float = 1.0,
+) -> GroupMoments:
+    """All fields for the head's weight, from what a training step's forward pass has computed anyway.
+
+    Covers the head's own use of its weight: of a weight tied to the input embedding it is the head's part only.
+
+    Args:
+        hidden: (N, T, p), the head's inputs (after any scaling, as in tied T5), where they produced ``logits``.
+        logits: (N, T, V), logits[:, t] scored tokens[:, t].
+        tokens: (N, T) int64.
+        mask: (N, T) bool.
+        weights: (E, N, T) token weights.
+        prompt_index: (N,) int64.
+        bias: count the head's bias into the group too.
+        scale: a factor between the head's output and the logits.
+
+    Returns:
+        The moments, float64 on the CPU; ``score_power`` included.
+
+    Raises:
+        ValueError: shapes that do not fit together.
+
+    Example:
+        >>> g = torch.Generator().manual_seed(0)
+        >>> hidden, head = torch.randn(2, 3, 4, generator=g), torch.randn(5, 4, generator=g)
+        >>> tokens, mask = torch.tensor([[1, 2, 3], [4, 0, 0]]), torch.tensor([[1, 1, 1], [1, 0, 0]]).bool()
+        >>> weights = torch.ones(1, 2, 3)
+        >>> out = output_layer_moments(hidden, hidden @ head.T, tokens, mask, weights, torch.tensor([0, 1]))
+        >>> tuple(out.pair.shape), bool(torch.allclose(out.sq_norm, out.alignment.new_tensor(out.pair[0])))
+        ((1, 1, 2), True)
+    """
+    _check(hidden, logits, tokens, mask, weights, prompt_index)
+    n, t = tokens.shape
+    wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    precise = logits.to(wide)
+    residual = (precise - precise.logsumexp(dim=-1, keepdim=True)).exp_().neg_()
+    residual.scatter_add_(-1, tokens[..., None], residual.new_ones(n, t, 1))
+    residual.mul_(scale)
+    rows = hidden.to(wide)
+    w = weights.to(wide).masked_fill(~mask, 0.0)
+    kernel = _kernel(rows, residual, bias)
+    left = w.transpose(0, 1)  # (N, E, T)
+    pair = torch.bmm(torch.bmm(left, kernel), left.mT).permute(1, 2, 0).double()
+
+    flat = residual.reshape(n * t, -1)
+    weighted_rows = (w.reshape(len(w), n * t, 1) * rows.reshape(1, n * t, -1)) / n
+    mean = torch.stack([flat.T @ one for one in weighted_rows])  # (E, V, p)
+    through = torch.stack([rows.reshape(n * t, -1) @ one.T for one in mean], dim=0)  # (E, N T, V)
+    aligned = torch.stack([(flat * one).sum(dim=-1) for one in through])  # (E, N T): <score_it, gbar^f>
+    flat_mean = mean.flatten(1).double()
+    mean_pair = flat_mean @ flat_mean.T
+    if bias:
+        bias_mean = w.reshape(len(w), -1) @ flat / n
+        aligned += bias_mean @ flat.T
+        mean_pair += bias_mean.double() @ bias_mean.double().T
+    cross = torch.einsum("ent,fnt->efn", w, aligned.view(-1, n, t)).double()
+
+    _, labels = prompt_index.unique(return_inverse=True)
+    sizes = torch.bincount(labels)
+    if len(sizes) == n:
+        prompt_pair = torch.empty_like(pair)
+        prompt_pair[..., labels] = pair
+    else:
+        groups = Groups(labels)
+        together = _kernel(rows[groups.index].flatten(1, 2), residual[groups.index].flatten(1, 2), bias)
+        by_prompt = torch.where(groups.valid[:, :, None], w[:, groups.index], 0).flatten(2).transpose(0, 1)
+        prompt_pair = torch.bmm(torch.bmm(by_prompt, together), by_prompt.mT).permute(1, 2, 0).double()
+        prompt_pair = prompt_pair / sizes.double() ** 2
+    power = kernel.diagonal(dim1=1, dim2=2).masked_fill(~mask, 0.0).sum(dim=1, dtype=torch.float64)
+    fields = {
+        "sq_norm": pair.diagonal(dim1=0, dim2=1).T.clone(),
+        "mean_pair": mean_pair,
+        "alignment": cross.diagonal(dim1=0, dim2=1).T.clone(),
+        "cross": cross,
+        "pair": pair,
+        "prompt_pair": prompt_pair,
+        "score_power": power,
+    }
+    return GroupMoments(**{name: value.cpu() for name, value in fields.items()})
+
+
+def _kernel(rows: Tensor, residual: Tensor, bias: bool) -> Tensor:
+    """(G, T, T): A o S, inner products of the tokens' scores."""
+    gram = torch.bmm(rows, rows.mT)
+    return (gram + 1 if bias else gram) * torch.bmm(residual, residual.mT)
+
+
+def _check(
+    hidden: Tensor, logits: Tensor, tokens: Tensor, mask: Tensor, weights: Tensor, prompt_index: Tensor
+) -> None:
+    n, t = tokens.shape
+    for name, value, head, axes in (
+        ("hidden", hidden, (n, t), 3),
+        ("logits", logits, (n, t), 3),
+        ("mask", mask, (n, t), 2),
+        ("prompt_index", prompt_index, (n,), 1),
+    ):
+        if value.dim() != axes or tuple(value.shape[: len(head)]) != head:
+            raise ValueError(f"{name} must begin with shape {head}, of {axes} axes, beside these tokens; got {tuple(value.shape)}.")
+    if weights.dim() != 3 or tuple(weights.shape[1:]) != (n, t):
+        raise ValueError(f"weights must have shape (E, N, T) = (E, {n}, {t}); got {tuple(weights.shape)}.")

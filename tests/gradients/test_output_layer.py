@@ -1,0 +1,54 @@
+"""The output-layer pass against the loop engine on the head's parameters."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from kvar.gradients.output_layer import output_layer_moments
+from kvar.rollouts import token_logits
+from tests.gradients.one_pass_cases import assert_close, build, loop_moments, rollouts, weights
+
+
+def _inputs(model: nn.Module, data: object) -> tuple[torch.Tensor, torch.Tensor]:
+    """(hidden, logits), aligned for an encoder-decoder model."""
+    seen: list[torch.Tensor] = []
+    hook = model.lm_head.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    try:
+        with torch.no_grad():
+            logits = token_logits(model, data)
+    finally:
+        hook.remove()
+    return seen[0], logits
+
+
+@pytest.mark.parametrize("n", [1, 5, 9])
+@pytest.mark.parametrize("bias", [False, True])
+def test_equals_loop_on_the_head(n: int, bias: bool) -> None:
+    model, data = build("t5-v1.1"), rollouts(n=n)
+    if bias:
+        model.lm_head.bias = nn.Parameter(torch.randn(model.config.vocab_size, dtype=torch.float64))
+    w = weights(data, e=6)
+    hidden, logits = _inputs(model, data)
+    ours = output_layer_moments(hidden, logits, data.tokens, data.mask, w, data.prompt_index, bias=bias)
+    truth = loop_moments(model, data, w, {"all": list(model.lm_head.parameters())}, score_power=True)
+    assert_close({"all": ours}, truth, 1e-9)
+
+
+def test_float32() -> None:
+    model, data = build("t5-v1.1", torch.float32), rollouts()
+    w = weights(data, dtype=torch.float32)
+    hidden, logits = _inputs(model, data)
+    ours = output_layer_moments(hidden, logits, data.tokens, data.mask, w, data.prompt_index)
+    assert_close({"all": ours}, loop_moments(model, data, w, {"all": [model.lm_head.weight]}, score_power=True), 1e-4)
+
+
+def test_wrong_shapes_name_the_field() -> None:
+    data = rollouts()
+    n, t = data.tokens.shape
+    hidden, logits, w = torch.zeros(n, t, 4), torch.zeros(n, t, 23), torch.zeros(2, n, t)
+    with pytest.raises(ValueError, match="hidden must begin"):
+        output_layer_moments(hidden[:, 1:], logits, data.tokens, data.mask, w, data.prompt_index)
+    with pytest.raises(ValueError, match="weights must have shape"):
+        output_layer_moments(hidden, logits, data.tokens, data.mask, w[0], data.prompt_index)

@@ -1,0 +1,64 @@
+"""The table for the terminal."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from statistics_frames import row
+
+from kvar.report import render_table
+from kvar.report.cells import Cell
+from kvar.report.table import TABLE_WIDTH, compact
+
+
+def test_lines_students_and_best_k(frame):
+    lines = render_table(frame).splitlines()
+    assert max(map(len, lines)) <= TABLE_WIDTH
+    assert lines[0].split() == ["kernel", "variance", "/", "K=1", "SNR", "bias^2", "efficiency", "P(best)"]
+    assert [line for line in lines if line.startswith(("small", "medium", "large"))] == [
+        "small (22k), n = 256, best K = 4 (probability 0.40)",
+        "medium (90k), n = 256, best K = 8 (probability 0.97)",
+        "large (500k), n = 256, best K = 8 (probability 0.70)",
+    ]
+    assert [line.split()[0] for line in lines[3:8]] == ["K=1", "K=2", "K=4*", "K=8", "immediate"]
+    assert "0.065 [0.041, 0.089]" in lines[5]
+    assert lines[5].endswith("0.40")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_width_holds_for_any_numbers_and_long_names(seed):
+    draw = np.random.default_rng(seed)
+    rows = []
+    for kernel in ("K=1", "a kernel with a very long name indeed (0.95)"):
+        for statistic in ("trace_ratio", "snr", "bias_sq", "efficiency"):
+            value, half = draw.normal() * 10.0 ** draw.integers(-14, 14), 10.0 ** draw.integers(-14, 14)
+            rows.append(row("s" * 150, kernel, statistic, value, value - half, value + half))
+    assert max(map(len, render_table(pd.DataFrame(rows)).splitlines())) <= TABLE_WIDTH
+
+
+def test_missing_statistics_show_as_dashes_and_none_at_all_is_an_error(frame):
+    text = render_table(frame[frame["statistic"] == "snr"])
+    assert text.splitlines()[3].split() == ["K=1", "-", "1.1", "[0.7,", "1.5]", "-", "-", "-"]
+    with pytest.raises(ValueError, match="none of trace_ratio, snr, bias_sq, efficiency in group 'all'; it has: mse"):
+        render_table(frame[frame["statistic"] == "mse"])
+    with pytest.raises(ValueError, match="is empty"):
+        render_table(frame.iloc[:0])
+
+
+@pytest.mark.parametrize(
+    ("cell", "text"),
+    [
+        (Cell(0.0, 0.0, 0.0), "0.0 [0.0, 0.0]"),
+        (Cell(-0.0, -0.0, 0.0), "0.0 [0.0, 0.0]"),
+        (Cell(-1.3e-4, -2.5e-4, -1e-5), "-1.3 [-2.5, -0.1]e-4"),
+        (Cell(123456.0, 100000.0, 150000.0), "1.2 [1.0, 1.5]e5"),
+        (Cell(12.0, 9.0, 15.0), "12 [9, 15]"),
+        (Cell(0.5), "0.50"),
+        (Cell(math.inf, 1.0, math.inf), "inf"),
+    ],
+)
+def test_compact(cell, text):
+    assert compact(cell) == text
