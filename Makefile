@@ -14,12 +14,15 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do if "$$p" -c '$(SUITABLE)' >/dev/nul
 # An environment that was made elsewhere and moved here holds wrong paths: the stamp remembers the folder.
 ifneq ($(wildcard $(STAMP)),)
 ifneq ($(shell cat $(STAMP)),$(CURDIR))
-$(shell rm -rf $(VENV))
+$(STAMP): moved
 endif
 endif
 
-.PHONY: help setup demo test slow lint format wheel clean
+.PHONY: moved help setup demo test slow lint format wheel clean
 .DEFAULT_GOAL := help
+
+moved:
+	rm -rf $(VENV)
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/'

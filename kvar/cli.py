@@ -50,10 +50,17 @@ def _report(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _demo(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    from pathlib import Path
+
+    from kvar.report.runs import report_runs
     from kvar.study.demo import run_demo
 
     _none_left(overrides)
-    return run_demo(arguments.output, overwrite=arguments.overwrite)
+    if run_demo(arguments.output, overwrite=arguments.overwrite):
+        return 1
+    print(report_runs([arguments.output], arguments.output, batch=arguments.batch))
+    print(f"report: {Path(arguments.output) / 'report.html'}")
+    return 0
 
 
 def _pairs(words: list[str]) -> list[tuple[str, str]]:
@@ -105,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser("demo", help="the arithmetic study and its report", allow_abbrev=False)
     demo.add_argument("--output", default="runs/demo", help="folder of runs, report.html and figures")
+    demo.add_argument("--batch", type=int, default=64, help="trajectories a training step, B of theory.md (11')")
     demo.add_argument("--overwrite", action="store_true", help="run everything anew")
     demo.set_defaults(run=_demo)
     return parser

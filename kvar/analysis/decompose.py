@@ -35,7 +35,7 @@ def decompose(
     "within" is the unbiased variance among rollouts of one prompt, pooled by their numbers over the prompts that have
     two or more. "between" is the whole, (12), less "within", so that the parts add up exactly; it may be negative.
     With M prompts x R rollouts (12) as written makes "between" too small by a factor (M-1)R/(MR-1);
-    ``unit="prompt"`` removes that. Intervals leave out one prompt at a time.
+    ``unit="prompt"`` removes that. Intervals leave out one prompt at a time, so they need many prompts.
 
     Args:
         moments: of E estimators, with all fields.

@@ -62,7 +62,8 @@ def summarise(
         kernels: the E kernels, with ``values`` if the estimators' names are not kernels' names.
         group: parameter group.
         batch: B, trajectories a step, of ``snr``, and of ``efficiency`` and ``mse`` unless ``prompts`` is given.
-        reference: the unbiased estimator; by default the first called K=1 or LLMR, else the first.
+        reference: the unbiased estimator that stands for g* in bias, error and efficiency; by default the first called
+            K=1 or LLMR, else the first. Ratios are always to that default.
         unit: what was drawn independently.
         confidence: of the intervals.
 
@@ -79,14 +80,14 @@ def summarise(
 
     m = batch / rollouts_per_prompt if prompts is None else prompts
     shared = {"group": group, "unit": unit, "confidence": confidence}
-    r = resolve_reference(moments.names, reference)
+    r, plain = resolve_reference(moments.names, reference), resolve_reference(moments.names, None)
     paired = moments[group].pair is not None
     grouped = (
         paired and unit != "trajectory" and int((moments.prompt_index.unique(return_counts=True)[1] > 1).sum()) > 1
     )
     found: dict[str, Estimate] = {
         "trace": trace_covariance(moments, **shared),  # type: ignore[arg-type]
-        "trace_ratio": ratio_to(moments, trace_covariance, r, confidence, group=group, unit=unit),
+        "trace_ratio": ratio_to(moments, trace_covariance, plain, confidence, group=group, unit=unit),
         "signal": signal(moments, **shared),  # type: ignore[arg-type]
         "snr": snr(moments, batch=batch, **shared),  # type: ignore[arg-type]
         "noise_scale": noise_scale(moments, **shared),  # type: ignore[arg-type]
@@ -116,7 +117,7 @@ def summarise(
         table = predict(values, mask, kernels, moments=moments, group=group)
         trace = table["trace"].to_numpy()
         found["trace_t0"] = _bare(trace if moments[group].score_power is not None else absent.value, len(mask))
-        found["trace_ratio_t0"] = _bare(trace / trace[r], len(mask))
+        found["trace_ratio_t0"] = _bare(trace / trace[plain], len(mask))
     ks = [_steps(name) for name in moments.names] if kernels is None else [_steps(kernel) for kernel in kernels]
     rows = [
         (name, ks[e], statistic, est.value[e], est.low[e], est.high[e], est.n)

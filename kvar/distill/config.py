@@ -37,12 +37,13 @@ class DistillationConfig(TrainingArguments):
     max_prompt_tokens: int | None = _option(None, "prompts longer than this are refused")  # type: ignore[assignment]
     temperature: float = _option(1.0, "sampling temperature")  # type: ignore[assignment]
     top_k: int = _option(0, "sample among the k most probable tokens; 0 for all")  # type: ignore[assignment]
+    scale_learning_rate: bool = _option(False, "multiply each tensor's learning rate by its initial RMS, as Adafactor does")  # type: ignore[assignment]
     remove_unused_columns: bool = _option(False, "kept false: the collator needs every column")  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         """Check kvar's fields before transformers checks its own."""
         from kvar.distill.objectives import OBJECTIVES
-        from kvar.returns import parse_kernel
+        from kvar.returns import BASELINES, parse_kernel
 
         if self.objective not in OBJECTIVES:
             raise ValueError(f"objective {self.objective!r} is unknown; choose one of: {', '.join(OBJECTIVES)}.")
@@ -57,6 +58,8 @@ class DistillationConfig(TrainingArguments):
             )
         if self.baseline in ("none", ""):
             self.baseline = None
+        if self.baseline is not None and self.baseline not in BASELINES:
+            raise ValueError(f"baseline {self.baseline!r} is unknown; choose none or one of: {', '.join(BASELINES)}.")
         if self.baseline == "leave-one-out" and self.rollouts_per_prompt < 2:
             raise ValueError(
                 f"baseline leave-one-out needs rollouts_per_prompt >= 2; got {self.rollouts_per_prompt}. Raise it or "

@@ -102,6 +102,24 @@ class DistillationTrainer(Trainer):
             self._logs.clear()
         super().log(logs, start_time)
 
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """transformers' optimizer; with ``scale_learning_rate`` one group a tensor, learning rates scaled by RMS.
+
+        A tensor's rate is learning_rate * max(RMS(initial weights), 1e-3), the parameter scaling of Adafactor (Shazeer
+        and Stern 2018, arXiv 1804.04235) taken once: T5's embeddings start at RMS 1, its projections at 1/sqrt(width),
+        and one rate for both leaves the embeddings behind.
+        """
+        optimizer = super().create_optimizer(model)
+        if self.args.scale_learning_rate and len(optimizer.param_groups) <= 2:
+            groups = [dict(group) for group in optimizer.param_groups]
+            optimizer.param_groups.clear()
+            for group in groups:
+                for parameter in group.pop("params"):
+                    rms = float(parameter.detach().float().square().mean().sqrt())
+                    scaled = {**group, "params": [parameter], "lr": group["lr"] * max(rms, 1e-3)}
+                    optimizer.add_param_group(scaled)
+        return optimizer
+
     def _sampling_seed(self) -> int:
         """A seed of its own for every micro-batch and process, the same after a resume."""
         step = self.state.global_step

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from kvar.gradients.blocks import Block, Dense
 from kvar.gradients.capture import Capture, Record, capture
 from kvar.gradients.estimators import Cotangents, Estimators
-from kvar.gradients.factored import Factor, Factored
+from kvar.gradients.factored import Factored
+from kvar.gradients.factors import Factor, Scaled
+from kvar.gradients.head import ScaledRows, scaled_rows
 from kvar.gradients.rules import Outer, PerRow, Use
 
 __all__ = ["Graph", "RowByRow", "Source", "Uncovered"]
@@ -81,13 +83,18 @@ class Graph:
         if not edges or not self.logits.requires_grad:
             return
         cotangents = self.cotangents if scores is None else self.score_cotangents(scores)
-        found: list[list[Tensor | None]] = [[] for _ in edges]
-        for e in range(len(cotangents)):
+        head = scaled_rows(self.logits, records[-1], cotangents)
+        if head is not None:
+            edges = edges[:-1]
+        found: list[list[Tensor | None] | ScaledRows] = [[] for _ in edges]
+        for e in range(len(cotangents) if edges else 0):
             last = scores is None and e == len(cotangents) - 1
             grads = torch.autograd.grad(self.logits, edges, cotangents[e], retain_graph=not last, allow_unused=True)
             for column, grad in zip(found, grads, strict=True):
-                column.append(grad)
+                column.append(grad)  # type: ignore[union-attr]
         del cotangents
+        if head is not None:
+            found.append(head)
         places: dict[int, list[tuple[int, str]]] = {key: [] for key in self.wanted}
         for k, record in enumerate(records):
             for name, parameter in record.parameters.items():
@@ -97,7 +104,7 @@ class Graph:
             uses = [
                 (self._use(records[k], name), _filled(found[k], records[k].call.shape))
                 for k, name in places[key]
-                if any(grad is not None for grad in found[k])
+                if isinstance(found[k], ScaledRows) or any(grad is not None for grad in found[k])
             ]
             for k, _ in places[key]:
                 remaining[k] -= 1
@@ -111,14 +118,20 @@ class Graph:
             return record.rule.function(record.call)[name]
 
 
-def _filled(grads: list[Tensor | None], shape: tuple[int, ...]) -> list[Tensor]:
+Grads = Sequence[Tensor] | ScaledRows
+"""The output gradients of E estimators."""
+
+
+def _filled(grads: list[Tensor | None] | ScaledRows, shape: tuple[int, ...]) -> Grads:
     """The estimators' output gradients, zeros where an estimator does not reach the layer."""
+    if isinstance(grads, ScaledRows):
+        return grads
     like = next(grad for grad in grads if grad is not None)
     return [like.new_zeros(shape) if grad is None else grad for grad in grads]
 
 
 @torch.no_grad()
-def _block(uses: list[tuple[Use, list[Tensor]]], parameter: nn.Parameter, record: Record) -> Block:
+def _block(uses: list[tuple[Use, Grads]], parameter: nn.Parameter, record: Record) -> Block:
     """Join the uses of one parameter: factors if all are outer products, else written out."""
     factors: list[Factor] = []
     written: list[Tensor] = []
@@ -126,7 +139,8 @@ def _block(uses: list[tuple[Use, list[Tensor]]], parameter: nn.Parameter, record
         if isinstance(use, Outer):
             factors.append(_factor(use, grads, record, parameter))
         else:
-            written.append(torch.stack([_per_row(use, grad, record, parameter) for grad in grads], dim=1))
+            every = grads.each() if isinstance(grads, ScaledRows) else grads
+            written.append(torch.stack([_per_row(use, grad, record, parameter) for grad in every], dim=1))
     shape = tuple(parameter.shape)
     factored = Factored(factors, (shape[0], shape[1])) if factors else None
     if factored is not None and not written:
@@ -139,8 +153,11 @@ def _precise(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def _factor(use: Outer, grads: list[Tensor], record: Record, parameter: nn.Parameter) -> Factor:
+def _factor(use: Outer, grads: Grads, record: Record, parameter: nn.Parameter) -> Factor:
     reshape = use.grad or record.call.rows
+    scales = grads.scales if isinstance(grads, ScaledRows) and use.grad is None and use.fixed.dim() == 3 else None
+    if isinstance(grads, ScaledRows):
+        grads = [grads.rows] if scales is not None else list(grads.each())
     rows = [_precise(reshape(grad)) for grad in grads]
     fixed = use.fixed if not use.fixed.is_floating_point() else _precise(use.fixed)
     if fixed.is_floating_point() and fixed.dtype != rows[0].dtype:
@@ -155,7 +172,9 @@ def _factor(use: Outer, grads: list[Tensor], record: Record, parameter: nn.Param
             f"{tuple(fixed.shape)} on side {use.side} and output gradients of shape {(n, t, m)} for a parameter of shape "
             f"{tuple(parameter.shape)}: they must be (N, T, k) and (N, T, m) with k and m the two sides of the parameter."
         )
-    return Factor(fixed, tuple(rows), use.side)
+    if scales is not None:
+        return Scaled(fixed, rows[0], scales.to(rows[0]).reshape(len(scales), n, t), use.side)
+    return Factor(fixed, rows, use.side)
 
 
 def _per_row(use: PerRow, grad: Tensor, record: Record, parameter: nn.Parameter) -> Tensor:

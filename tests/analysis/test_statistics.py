@@ -230,7 +230,7 @@ def test_estimates_can_be_indexed() -> None:
 
 def test_probability_of_best_follows_the_noise() -> None:
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(400, 2)) + [0.0, 0.07]  # means with standard error 0.05
+    x = rng.normal(size=(400, 2)) + np.array([0.0, 0.07])  # means with standard error 0.05
     stacked = np.concatenate([x.mean(0)[None], (x.sum(0) - x) / 399])
     found = probability_of_best(stacked, smallest=True)
     difference = (x[:, 1] - x[:, 0]).mean() / (x[:, 1] - x[:, 0]).std(ddof=1) * 20

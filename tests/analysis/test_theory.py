@@ -10,6 +10,7 @@ from torch import Tensor
 from kvar.analysis import trace_covariance
 from kvar.analysis.exact import moments_of
 from kvar.analysis.theory import predict
+from kvar.gradients import GradientMoments
 from kvar.returns import Geometric, Immediate, KStep, TokenValues, lag_sums, returns
 
 KERNELS = [KStep(1), KStep(2), KStep(4), KStep(3, "free"), Geometric(0.7), Immediate()]
@@ -34,7 +35,7 @@ def made(correlated: bool, seed: int = 0) -> tuple[TokenValues, Tensor]:
     return TokenValues(q=q.masked_fill(~mask, 0), v=(q + gap).masked_fill(~mask, 0)), mask
 
 
-def measured(values: TokenValues, mask: Tensor, baseline: str | None = None):  # noqa: ANN201
+def measured(values: TokenValues, mask: Tensor, baseline: str | None = None) -> tuple[GradientMoments, Tensor]:
     """Moments of sum_t G_t s_t with scores that are independent of everything."""
     g = torch.Generator().manual_seed(9)
     scores = torch.randn(N, T, P, generator=g, dtype=torch.float64) * mask[..., None]

@@ -45,7 +45,7 @@ def tiny_t5() -> nn.Module:
             num_heads=2,
             decoder_start_token_id=0,
             pad_token_id=0,
-        )  # fmt: skip
+        )
     ).double()
 
 

@@ -1,0 +1,106 @@
+"""The statistics frame of recorded runs: every probe of every run, summarised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from kvar.analysis.summary import summarise
+from kvar.gradients.frames import moments_from_frames, values_from_frame
+from kvar.records import Run
+from kvar.returns import parse_kernel
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["probes_of", "statistics_of"]
+
+
+def probes_of(run: Run) -> list[tuple[str, int]]:
+    """(probe, step) of every measurement in a run, in the order of steps.
+
+    Raises:
+        ValueError: the run holds no probe.
+    """
+    pairs = run.gradients[["probe", "step"]].drop_duplicates()
+    if not len(pairs):
+        raise ValueError(f"{run.path} holds no gradient probe; train it with probe_every above 0, or leave it out.")
+    return sorted(((str(p), int(s)) for p, s in pairs.itertuples(index=False)), key=lambda pair: (pair[1], pair[0]))
+
+
+def statistics_of(
+    run: Run,
+    student: str,
+    *,
+    steps: Sequence[int] | None = None,
+    reference: str | None = None,
+    batch: float = 64,
+    rollouts_per_prompt: int = 1,
+    confidence: float = 0.95,
+) -> pd.DataFrame:
+    """One row per (step, group, kernel, statistic) of a run's probes.
+
+    With several rollouts a prompt the sampling unit is the prompt; values are then debiased for it (see
+    ``kvar.analysis.trace_covariance``). Estimators with a baseline take part, named as the probe named them.
+
+    Args:
+        run: from ``kvar.load``; its config names the parameter count.
+        student: the name to show for it.
+        steps: which steps; None for all.
+        reference: name of the estimator that stands for g*; by default the one of least variance among those that are
+            unbiased without doubt: K=1, and K=1 less a leave-one-out baseline where it was measured.
+        batch: B of (11'), trajectories a training step.
+        rollouts_per_prompt: R of that step.
+        confidence: of the intervals.
+
+    Returns:
+        Columns student, parameters, step, group, kernel, k, statistic, value, low, high, n.
+
+    Raises:
+        ValueError: no probes, or a reference that was not measured.
+    """
+    import pandas as pd
+
+    frames = []
+    for probe, step in probes_of(run):
+        if steps is not None and step not in steps:
+            continue
+        gradients, prompts, trajectories = (
+            table[(table["probe"].astype(str) == probe) & (table["step"] == step)]
+            for table in (run.gradients, run.prompt_gradients, run.trajectories)
+        )
+        moments = moments_from_frames(gradients, prompts)
+        values, mask = values_from_frame(trajectories)
+        several = len(moments.prompts) < len(moments.prompt_index)
+        kernels = [parse_kernel(name.partition(" - ")[0]) for name in moments.names]
+        for group in moments:
+            frame = summarise(
+                moments,
+                prompts=batch / rollouts_per_prompt,
+                rollouts_per_prompt=rollouts_per_prompt,
+                values=values,
+                mask=mask,
+                kernels=kernels,
+                group=group,
+                batch=batch,
+                reference=reference or _reference(moments.names),
+                unit="prompt" if several else "trajectory",
+                confidence=confidence,
+            )
+            frame.insert(0, "group", group)
+            frame.insert(0, "step", step)
+            frames.append(frame)
+    if not frames:
+        raise ValueError(f"{run.path} holds no probe at steps {list(steps or [])}.")
+    out = pd.concat(frames, ignore_index=True)
+    out.loc[out["kernel"].str.contains(" - ", regex=False), "k"] = float("nan")
+    out.insert(0, "parameters", int(run.config["parameters"]))
+    out.insert(0, "student", student)
+    return out
+
+
+def _reference(names: Sequence[str]) -> str:
+    for name in ("K=1 - leave-one-out", "K=1"):
+        if name in names:
+            return name
+    return names[0]

@@ -1,0 +1,168 @@
+"""Runs and studies: resuming, refusing, and the folder they leave."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import kvar
+from kvar.cli import main
+from kvar.study.settings import config_names, read_settings, settings_from
+from kvar.study.study import cells_of, read_study
+
+STUDY = """
+common:
+  task: arithmetic
+  min_problem_steps: 1
+  max_problem_steps: 1
+  teacher: {teacher}
+  train_limit: 64
+  max_new_tokens: 16
+  eval_limit: 4
+  report_to: none
+  use_cpu: true
+  disable_tqdm: true
+  per_device_train_batch_size: 8
+  save_steps: 2
+  logging_steps: 2
+  probe_prompts: 4
+  probe_rollouts: 2
+  probe_kernels: K=1, K=2, immediate, K=1 - leave-one-out
+students:
+  small: {{model_type: t5, d_model: 8, d_kv: 4, num_heads: 2, d_ff: 8, num_layers: 1, num_decoder_layers: 1}}
+  large: {{model_type: t5, d_model: 16, d_kv: 4, num_heads: 2, d_ff: 8, num_layers: 1, num_decoder_layers: 1}}
+stages:
+  - {{name: start, objective: kl, max_steps: 2}}
+  - {{name: ketchup, from: start, objective: ketchup, kernel: K=2, max_steps: 4, probe_every: 2}}
+"""
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from kvar.distill import build_model
+    from kvar.tasks import ArithmeticTask
+
+    folder = tmp_path_factory.mktemp("teacher")
+    tokenizer = ArithmeticTask(1, 1).build_tokenizer()
+    config = {"model_type": "t5", "d_model": 16, "d_kv": 8, "num_heads": 2, "d_ff": 16, "num_layers": 1}
+    build_model(config, tokenizer, seed=3).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory, teacher: Path) -> Path:
+    folder = tmp_path_factory.mktemp("study")
+    (folder / "study.yaml").write_text(STUDY.format(teacher=teacher))
+    assert main(["study", str(folder / "study.yaml"), "--output", str(folder / "out")]) == 0
+    return folder
+
+
+def test_a_study_leaves_whole_runs(study: Path) -> None:
+    for student in ("small", "large"):
+        run = kvar.load(study / "out" / student / "ketchup")
+        assert sorted(run.gradients["step"].unique()) == [0, 2, 4]
+        assert {"loss", "total_gap", "response_length", "exact_answer"} <= set(run.metrics["name"].astype(str))
+        assert run.config["kernel"] == "K=2" and run.config["parameters"] > 100
+        assert (run.path / "model" / "model.safetensors").exists()
+
+
+def test_a_finished_study_is_not_run_again(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {p: p.stat().st_mtime_ns for p in (study / "out").rglob("*.parquet")}
+    assert main(["study", str(study / "study.yaml"), "--output", str(study / "out")]) == 0
+    assert capsys.readouterr().out.count("finished before") == 4
+    assert {p: p.stat().st_mtime_ns for p in (study / "out").rglob("*.parquet")} == before
+
+
+def test_another_runs_folder_is_refused(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["study", str(study / "study.yaml"), "--output", str(study / "out"), "--learning_rate", "0.5"]
+    assert main([*words, "--only", "small/start"]) == 1
+    assert "already holds another run" in capsys.readouterr().out
+
+
+def test_report_of_a_study(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(study / "out"), "--output", str(study / "report")]) == 0
+    assert "K=2" in capsys.readouterr().out
+    page = (study / "report" / "report.html").read_text()
+    assert "data:image" in page and "http://" not in page.replace("http://www.w3.org", "")
+    for name in ("variance_against_k", "bias_against_variance"):
+        for kind in ("png", "svg"):
+            assert (study / "report" / "figures" / f"{name}.{kind}").stat().st_size > 1000
+
+
+def test_a_killed_run_goes_on_and_repeats_no_record(study: Path, tmp_path: Path, teacher: Path) -> None:
+    """The run stops after step 3, that is after the checkpoint of step 2 and before the end."""
+    from transformers import TrainerCallback
+
+    from kvar.distill import DistillationTrainer
+    from kvar.study.run import train_run
+
+    values = {**cells_of(read_study(str(study / "study.yaml")), ["small/ketchup"])[0].values}
+    values.update(student=str(study / "out/small/start/model"), output_dir=str(tmp_path / "run"))
+
+    class Killed(Exception):
+        pass
+
+    class Stop(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs) -> None:  # type: ignore[no-untyped-def]
+            if state.global_step == 3:
+                raise Killed
+
+    init = DistillationTrainer.__init__
+
+    def with_stop(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
+        init(self, *args, **{**kwargs, "callbacks": [*kwargs["callbacks"], Stop()]})
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(DistillationTrainer, "__init__", with_stop)
+        train_run(*settings_from(values, "test"))
+    train_run(*settings_from(values, "test"))
+    resumed, whole = kvar.load(tmp_path / "run"), kvar.load(study / "out/small/ketchup")
+    assert resumed.gradients.drop(columns=[]).equals(whole.gradients)
+    assert resumed.trajectories.equals(whole.trajectories)
+    one, two = (p / "model" / "model.safetensors" for p in (resumed.path, whole.path))
+    assert one.read_bytes() == two.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "nowhere"], "config 'nowhere' is neither a file nor one of: "),
+        (["train", "arithmetic-teacher", "--learning_rte", "1"], "did you mean 'learning_rate'?"),
+        (["train", "arithmetic-teacher", "--student", "x"], "student and student_config are both set"),
+        (["report", "nowhere", "--output", "x"], "nowhere is not a folder"),
+        (["study", "demo", "--output", "x", "--only", "huge"], "only 'huge' names no cell"),
+    ],
+)
+def test_bad_input_is_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
+
+
+def test_studies_are_checked(tmp_path: Path) -> None:
+    for text, message in (
+        ("students: {a: {}}", "stages is missing or empty"),
+        ("grid: 1", "unknown key 'grid'"),
+        ("students: {a: {}}\nstages: [{name: x}, {name: x}]", "a name of its own; got 'x'"),
+        ("students: {a: {}}\nstages: [{name: x, from: y}]", "starts from 'y', which is no earlier stage"),
+        ("[1]", "must hold fields and values"),
+    ):
+        path = tmp_path / "study.yaml"
+        path.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            read_study(str(path))
+
+
+def test_shipped_configs_are_whole() -> None:
+    assert {"demo", "arithmetic-teacher", "multi30k-teacher"} <= set(config_names())
+    settings, training = read_settings("arithmetic-teacher", ["--max_steps", "7"])
+    assert settings.student_config["model_type"] == "t5" and training.max_steps == 7
+    assert training.learning_rate == 2e-3
+
+
+def test_evaluation_file_holds_samples(study: Path) -> None:
+    content = json.loads((study / "out/small/ketchup/evaluation.json").read_text())
+    assert content["examples"] == 4 and len(content["samples"]) == 4 and "exact_answer" in content["metrics"]
