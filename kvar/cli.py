@@ -1,9 +1,9 @@
 """The command line: one thin function a command.
 
-    kvar train CONFIG [--field value ...]      train a student, with probes
-    kvar study CONFIG --output DIR             every stage for every student
-    kvar demo --output DIR                     the arithmetic study and its report, in minutes
-    kvar report RUN ... --output FILE          one HTML file and figures from finished runs
+kvar train CONFIG [--field value ...]      train a student, with probes
+kvar study CONFIG --output DIR             every stage for every student
+kvar demo --output DIR                     the arithmetic study and its report, in minutes
+kvar report RUN ... --output FILE          one HTML file and figures from finished runs
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-
+"""Configs that users start from, and the teachers that ship with kvar."""

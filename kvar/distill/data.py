@@ -19,7 +19,11 @@ __all__ = ["Collator", "build_dataset", "reference_rollouts"]
 
 
 def build_dataset(
-    examples: Sequence[Example], tokenizer: Any, *, max_target_tokens: int | None = None, max_prompt_tokens: int | None = None
+    examples: Sequence[Example],
+    tokenizer: Any,
+    *,
+    max_target_tokens: int | None = None,
+    max_prompt_tokens: int | None = None,
 ) -> Dataset:
     """Tokenise examples into a data set with columns prompt, target (ids), index and length.
 

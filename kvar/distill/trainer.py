@@ -11,7 +11,7 @@ from transformers import Trainer
 
 from kvar.distill.config import DistillationConfig
 from kvar.distill.data import Collator, reference_rollouts
-from kvar.distill.objectives import OBJECTIVES, Batch
+from kvar.distill.objectives import OBJECTIVES, Batch, Objective
 from kvar.rollouts import sample
 
 __all__ = ["DistillationTrainer"]
@@ -33,6 +33,7 @@ class DistillationTrainer(Trainer):
     """
 
     args: DistillationConfig
+    objective: Objective
 
     def __init__(
         self, model: nn.Module, args: DistillationConfig, *, teacher: nn.Module | None = None, **kwargs: Any
@@ -40,14 +41,16 @@ class DistillationTrainer(Trainer):
         self.objective = OBJECTIVES[args.objective]
         if self.objective.teacher and teacher is None:
             raise ValueError(f"objective {args.objective!r} needs a teacher: pass teacher=, or use objective sft.")
-        tokenizer = kwargs.get("processing_class")
+        tokenizer: Any = kwargs.get("processing_class")
         for token in ("pad_token_id", "eos_token_id"):
             if getattr(tokenizer, token, None) is None:
-                raise ValueError(f"processing_class must be a tokenizer with a {token}; got {type(tokenizer).__name__}.")
+                raise ValueError(
+                    f"processing_class must be a tokenizer with a {token}; got {type(tokenizer).__name__}."
+                )
         kwargs.setdefault("data_collator", Collator(tokenizer.pad_token_id))
         super().__init__(model=model, args=args, **kwargs)
         self.model_accepts_loss_kwargs = False  # our losses are means over their own micro-batch
-        self.tokenizer = tokenizer
+        self.tokenizer: Any = tokenizer
         self.teacher = teacher
         if teacher is not None:
             teacher.requires_grad_(False).eval()
@@ -84,12 +87,18 @@ class DistillationTrainer(Trainer):
         if not bool(torch.isfinite(loss.value)):
             rows = inputs["index"].tolist()
             raise ValueError(
-                f"loss is {loss.value.item()} at step {self.state.global_step} on examples {rows}; the last checkpoint is "
-                "untouched. Lower learning_rate, or set max_grad_norm or return_clip."
+                f"loss is {loss.value.item()} at step {self.state.global_step} on examples {rows}; the last checkpoint "
+                "is untouched. Lower learning_rate, or set max_grad_norm or return_clip."
             )
         return (loss.value, {"loss": loss.value}) if return_outputs else loss.value
 
-    def prediction_step(self, model: nn.Module, inputs: Any, prediction_loss_only: bool, **kwargs: Any) -> Any:
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor | Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """The objective's loss on a validation batch; generated-text metrics come from ``kvar.distill.evaluate``."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad():
@@ -103,7 +112,7 @@ class DistillationTrainer(Trainer):
         super().log(logs, start_time)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """transformers' optimizer; with ``scale_learning_rate`` one group a tensor, learning rates scaled by RMS.
+        """Transformers' optimizer; with ``scale_learning_rate`` one group a tensor, learning rates scaled by RMS.
 
         A tensor's rate is learning_rate * max(RMS(initial weights), 1e-3), the parameter scaling of Adafactor (Shazeer
         and Stern 2018, arXiv 1804.04235) taken once: T5's embeddings start at RMS 1, its projections at 1/sqrt(width),

@@ -88,6 +88,8 @@ class Capture:
             output = output.expand(self.n, *output.shape[1:]).clone()
         elif output.is_leaf:
             output = output.clone()
+        args = tuple(_detached(value) for value in args)
+        kwargs = {name: _detached(value) for name, value in kwargs.items()}
         tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
         self.records.append(
             Record(
@@ -207,6 +209,11 @@ def _tapped(
 
     with _Tap(weight, record):
         return original(*args, **kwargs)
+
+
+def _detached(value: Any) -> Any:
+    """A tensor without its graph (its version counter is shared); anything else as it is."""
+    return value.detach() if isinstance(value, Tensor) else value
 
 
 @contextmanager

@@ -16,15 +16,16 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from kvar.gradients.blocks import Dense
 from kvar.gradients.capture import capture
 from kvar.gradients.estimators import Estimators
 from kvar.gradients.factored import Factored
 from kvar.gradients.rules import registry_version
-from kvar.gradients.sources import Graph, RowByRow, Uncovered
+from kvar.gradients.sources import Graph, RowByRow, UncoveredError
 from kvar.rollouts.forward import token_logits
 from kvar.rollouts.types import Rollouts
 
-__all__ = ["Coverage", "coverage", "without_autocast"]
+__all__ = ["Coverage", "coverage", "warn_uncovered", "without_autocast"]
 
 
 @dataclass
@@ -85,9 +86,9 @@ def warn_uncovered(student: nn.Module, uncovered: set[int]) -> None:
     if names:
         shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
         warnings.warn(
-            f"no rule covers {shown}: these are measured exactly but slowly, one trajectory at a time. A rule for their "
-            "layer (kvar.gradients.rules.rule) makes them fast; a rule that exists but disagrees with autograd here, or "
-            "a layer that is bypassed, counts as none.",
+            f"no rule covers {shown}: these are measured exactly but slowly, one trajectory at a time. A rule for "
+            "their layer (kvar.gradients.rules.rule) makes them fast; a rule that disagrees with autograd here, or a "
+            "layer that is bypassed, counts as none.",
             stacklevel=4,
         )
 
@@ -109,10 +110,14 @@ def _find(student: nn.Module, rollouts: Rollouts, wanted: Mapping[int, nn.Parame
         try:
             graph = Graph(student, estimators, rows, result.covered(wanted), expand)
             break
-        except Uncovered as found:
+        except UncoveredError as found:
             result.uncovered |= found.ids
-    with without_autocast(rollouts):
-        result.uncovered |= _wrong(graph, student, estimators, rows, result.covered(wanted))
+    covered = result.covered(wanted)
+    if covered:
+        truth = RowByRow(student, estimators, rows, covered)
+        tolerance = _tolerance(graph.logits, covered)
+        with without_autocast(rollouts):
+            result.uncovered |= _wrong(graph, truth, tolerance, covered)
     return result
 
 
@@ -146,27 +151,27 @@ def _without_rows(
     return frozenset(alone), unusable
 
 
-def _wrong(
-    graph: Graph, student: nn.Module, estimators: Estimators, rows: Tensor, wanted: Mapping[int, nn.Parameter]
-) -> set[int]:
+def _wrong(graph: Graph, truth: RowByRow, tolerance: float, wanted: Mapping[int, nn.Parameter]) -> set[int]:
     """Parameters whose rule disagrees with autograd on single trajectories."""
-    truth = RowByRow(student, estimators, rows, wanted)
     exact = {id(p): block for p, block in truth.blocks()}
-    scale = torch.stack([block.norms().squeeze(0) for block in exact.values()]).sum(0).sqrt() if exact else rows * 0.0
-    tolerance = _tolerance(graph.logits, rows, wanted)
+    scale = torch.stack([block.norms()[0] for block in exact.values()]).sum(dim=0).sqrt()
     wrong: set[int] = set()
     unseen = set(wanted)
     for parameter, block in graph.blocks():
         unseen.discard(id(parameter))
-        ours = block.written_out() if isinstance(block, Factored) else block
-        difference = (ours.grad.double() - exact[id(parameter)].grad.double()).flatten(1).norm(dim=1)  # type: ignore[attr-defined]
-        size = exact[id(parameter)].norms().squeeze(0).sqrt()
+        dense = block.written_out() if isinstance(block, Factored) else block
+        assert isinstance(dense, Dense)
+        ours = dense.grad.double()
+        theirs = exact[id(parameter)].grad.double()
+        difference, size = (ours - theirs).flatten(1).norm(dim=1), theirs.flatten(1).norm(dim=1)
         if not bool((difference <= tolerance * (size + 1e-3 * scale)).all()):
             wrong.add(id(parameter))
-    return wrong | {key for key in unseen if bool((exact[key].norms() > 0).any())}
+    return wrong | {key for key in unseen if bool((exact[key].grad != 0).any())}
 
 
-def _tolerance(logits: Tensor, rows: Tensor, wanted: Mapping[int, nn.Parameter]) -> float:
-    if torch.is_autocast_enabled(rows.device.type) or any(p.dtype in (torch.float16, torch.bfloat16) for p in wanted.values()):
+def _tolerance(logits: Tensor, wanted: Mapping[int, nn.Parameter]) -> float:
+    """The relative difference that rounding may make; a wrong rule makes a far larger one."""
+    half = (torch.float16, torch.bfloat16)
+    if torch.is_autocast_enabled(logits.device.type) or any(p.dtype in half for p in wanted.values()):
         return 0.3
     return 1e-4 if logits.dtype == torch.float64 else 1e-2

@@ -21,7 +21,7 @@ __all__ = ["Factored"]
 
 _CAP = 2**23
 """Entries of written-out gradients held at a time."""
-_TRAFFIC = 16
+_TRAFFIC = 28
 """Multiplications that an entry written to memory and read back is worth, in choosing between Gram and writing out."""
 
 

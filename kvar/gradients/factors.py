@@ -114,16 +114,19 @@ class Factor:
 
     def written_out(self, size: int) -> Tensor:
         """(N, E, d, p)."""
-        n, e, t, m = self.sizes
+        n, e, _, m = self.sizes
         if self.ids:
             place = torch.arange(n * e, device=self.fixed.device).view(n, e, 1) * size
             where = (place + self.fixed[:, None]).reshape(-1)
             out = self.grad.new_zeros(n * e * size, m).index_add_(0, where, self.grad.reshape(-1, m))
             out = out.view(n, e, size, m)
             return out if self.side == 0 else out.mT
-        if self.side == 1:
-            return torch.bmm(self.grad.mT.reshape(n, e * m, t), self.fixed).view(n, e, m, -1)
-        return torch.matmul(self.fixed.mT[:, None], self.grad)
+        shape = (m, self.fixed.shape[2]) if self.side == 1 else (self.fixed.shape[2], m)
+        out = self.fixed.new_empty(e, n, *shape)
+        for b, into in zip(self.grads, out, strict=True):
+            a, c = (b, self.fixed) if self.side == 1 else (self.fixed, b)
+            torch.bmm(a.mT, c, out=into)
+        return out.transpose(0, 1)
 
     def gram_cost(self) -> int:
         """Multiplications, per trajectory, of ``pair`` (of ``norms``, but for the last step)."""

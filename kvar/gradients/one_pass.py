@@ -1,8 +1,9 @@
-"""The ``one-pass`` engine: one forward, one backward per estimator, every inner product layer by layer; theory.md (14)."""
+"""The ``one-pass`` engine: one forward, one backward per estimator, inner products layer by layer; theory.md (14)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -13,7 +14,7 @@ from kvar.gradients.chunks import Chunk, chunked
 from kvar.gradients.coverage import coverage, warn_uncovered, without_autocast
 from kvar.gradients.estimators import Estimators, Weights
 from kvar.gradients.moments import GroupMoments
-from kvar.gradients.sources import Graph, RowByRow, Source, Uncovered
+from kvar.gradients.sources import Graph, RowByRow, Source, UncoveredError
 from kvar.rollouts.types import Rollouts
 
 __all__ = ["one_pass_moments"]
@@ -68,15 +69,9 @@ def one_pass_moments(
         sums = _Sums(groups, len(rollouts), len(rollouts.prompt_index.unique()))
         covered, rest = plan.covered(wanted), plan.rest(wanted)
         warn_uncovered(student, plan.uncovered & wanted.keys())
-        expand = plan.expand
         run = _Run(rollouts, fields, score_power, sums)
-
-        def graph(rows: Tensor, covered: dict[int, nn.Parameter] = covered) -> Source:
-            return Graph(student, estimators, rows, covered, expand)
-
-        def row_by_row(rows: Tensor, rest: dict[int, nn.Parameter] = rest) -> Source:
-            return RowByRow(student, estimators, rows, rest)
-
+        graph = partial(Graph, student, estimators, wanted=covered, expand=plan.expand)
+        row_by_row = partial(RowByRow, student, estimators, wanted=rest)
         try:
             run.measure(graph, chunked(rollouts.prompt_index, micro_batch))
             if rest:
@@ -85,7 +80,7 @@ def one_pass_moments(
                 )
                 size = max(1, min(micro_batch or len(rollouts), _HELD // max(entries, 1)))
                 run.measure(row_by_row, chunked(rollouts.prompt_index, size))
-        except Uncovered as found:  # this batch uses a parameter as the trial batch did not
+        except UncoveredError as found:  # this batch uses a parameter as the trial batch did not
             plan.uncovered |= found.ids
             continue
         return sums.moments(fields, score_power)
@@ -138,6 +133,7 @@ class _Run:
                     for parameter, block in current.blocks():
                         with torch.no_grad():
                             self.sums.add("cross", parameter, block.cross(totals[parameter] / n), chunk.rows)
+                del current
 
     def _block(self, parameter: nn.Parameter, block: Block, chunk: Chunk) -> Tensor:
         """Add what needs no mean; return the block's total."""

@@ -1,7 +1,7 @@
 """Moments of the language-model head alone, with no backward pass: theory.md (14) at the output layer.
 
-With h the head's inputs and y the sampled tokens, the gradient of sum_t w_t log pi(y_t | s_t) with respect to the logits
-of position t is w_t (onehot(y_t) - pi_t). So with A = H H^T (inputs) and S the same product of the rows
+With H the head's inputs and y the sampled tokens, the gradient of sum_t w_t log pi(y_t | s_t) with respect to the
+logits of position t is w_t (onehot(y_t) - pi_t). So with A = H H^T (inputs) and S the same product of the rows
 onehot(y_t) - pi_t, every estimator and every pair of estimators is a weighted sum over one array:
 
     <g_i^e, g_j^f> = sum_{t,s} w_it^e w_js^f (A o S)_{it,js}
@@ -117,9 +117,7 @@ def _kernel(rows: Tensor, residual: Tensor, bias: bool) -> Tensor:
     return (gram + 1 if bias else gram) * torch.bmm(residual, residual.mT)
 
 
-def _check(
-    hidden: Tensor, logits: Tensor, tokens: Tensor, mask: Tensor, weights: Tensor, prompt_index: Tensor
-) -> None:
+def _check(hidden: Tensor, logits: Tensor, tokens: Tensor, mask: Tensor, weights: Tensor, prompt_index: Tensor) -> None:
     n, t = tokens.shape
     for name, value, head, axes in (
         ("hidden", hidden, (n, t), 3),
@@ -128,6 +126,8 @@ def _check(
         ("prompt_index", prompt_index, (n,), 1),
     ):
         if value.dim() != axes or tuple(value.shape[: len(head)]) != head:
-            raise ValueError(f"{name} must begin with shape {head}, of {axes} axes, beside these tokens; got {tuple(value.shape)}.")
+            raise ValueError(
+                f"{name} must begin with shape {head}, of {axes} axes, beside these tokens; got {tuple(value.shape)}."
+            )
     if weights.dim() != 3 or tuple(weights.shape[1:]) != (n, t):
         raise ValueError(f"weights must have shape (E, N, T) = (E, {n}, {t}); got {tuple(weights.shape)}.")

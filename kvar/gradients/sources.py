@@ -11,16 +11,16 @@ from torch import Tensor, nn
 
 from kvar.gradients.blocks import Block, Dense
 from kvar.gradients.capture import Capture, Record, capture
-from kvar.gradients.estimators import Cotangents, Estimators
+from kvar.gradients.estimators import Estimators
 from kvar.gradients.factored import Factored
 from kvar.gradients.factors import Factor, Scaled
 from kvar.gradients.head import ScaledRows, scaled_rows
 from kvar.gradients.rules import Outer, PerRow, Use
 
-__all__ = ["Graph", "RowByRow", "Source", "Uncovered"]
+__all__ = ["Graph", "RowByRow", "Source", "UncoveredError"]
 
 
-class Uncovered(Exception):
+class UncoveredError(Exception):
     """Parameters that a forward pass used in ways no rule accounts for; ``ids`` are theirs."""
 
     def __init__(self, ids: set[int]) -> None:
@@ -53,7 +53,7 @@ class Graph:
         expand: ids of layers without a trajectory axis.
 
     Raises:
-        Uncovered: some wanted parameters can't be measured this way.
+        UncoveredError: some wanted parameters can't be measured this way.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Graph:
             logits = estimators.logits(student, rows)
         missed = captured.missed(logits, wanted)
         if missed:
-            raise Uncovered(missed)
+            raise UncoveredError(missed)
         self.captured: Capture = captured
         self.logits = logits
         self.cotangents = estimators.cotangents(logits, rows)
@@ -104,7 +104,7 @@ class Graph:
             uses = [
                 (self._use(records[k], name), _filled(found[k], records[k].call.shape))
                 for k, name in places[key]
-                if isinstance(found[k], ScaledRows) or any(grad is not None for grad in found[k])
+                if _reached(found[k])
             ]
             for k, _ in places[key]:
                 remaining[k] -= 1
@@ -116,6 +116,10 @@ class Graph:
     def _use(self, record: Record, name: str) -> Use:
         with torch.no_grad():
             return record.rule.function(record.call)[name]
+
+
+def _reached(grads: list[Tensor | None] | ScaledRows) -> bool:
+    return isinstance(grads, ScaledRows) or any(grad is not None for grad in grads)
 
 
 Grads = Sequence[Tensor] | ScaledRows
@@ -168,9 +172,9 @@ def _factor(use: Outer, grads: Grads, record: Record, parameter: nn.Parameter) -
     expected = (n, t, k) if fixed.is_floating_point() else (n, t)
     if parameter.dim() != 2 or tuple(fixed.shape) != expected or m != parameter.shape[1 - use.side]:
         raise ValueError(
-            f"the rule {record.rule.function.__name__!r} for {type(record.call.module).__name__} gave fixed rows of shape "
-            f"{tuple(fixed.shape)} on side {use.side} and output gradients of shape {(n, t, m)} for a parameter of shape "
-            f"{tuple(parameter.shape)}: they must be (N, T, k) and (N, T, m) with k and m the two sides of the parameter."
+            f"{_name(record)} gave fixed rows of shape {tuple(fixed.shape)} on side {use.side} and output gradients "
+            f"of shape {(n, t, m)} for a parameter of shape {tuple(parameter.shape)}: they must be (N, T, k) and "
+            "(N, T, m) with k and m the two sides of the parameter."
         )
     if scales is not None:
         return Scaled(fixed, rows[0], scales.to(rows[0]).reshape(len(scales), n, t), use.side)
@@ -182,14 +186,20 @@ def _per_row(use: PerRow, grad: Tensor, record: Record, parameter: nn.Parameter)
     expected = (record.call.n, *parameter.shape)
     if tuple(result.shape) != expected:
         raise ValueError(
-            f"the rule {record.rule.function.__name__!r} for {type(record.call.module).__name__} gave a gradient of shape "
-            f"{tuple(result.shape)}; it must be (N, *parameter.shape) = {expected}."
+            f"{_name(record)} gave a gradient of shape {tuple(result.shape)}; "
+            f"it must be (N, *parameter.shape) = {expected}."
         )
     return result
 
 
+def _name(record: Record) -> str:
+    return f"the rule {record.rule.function.__name__!r} for {type(record.call.module).__name__}"
+
+
 class RowByRow:
     """One forward pass per trajectory, plain autograd for the wanted parameters: exact for any model, slow.
+
+    Its blocks are all :class:`Dense`.
 
     Args:
         student: in eval mode.
@@ -212,7 +222,7 @@ class RowByRow:
             for logits, row in zip(self.logits, rows.split(1), strict=True)
         ]
 
-    def blocks(self, scores: range | None = None) -> Iterator[tuple[nn.Parameter, Block]]:
+    def blocks(self, scores: range | None = None) -> Iterator[tuple[nn.Parameter, Dense]]:
         """See :class:`Source`."""
         grads: list[list[list[Tensor]]] = []
         for i, logits in enumerate(self.logits):

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from kvar.gradients import GradientMoments, gradient_moments
-from kvar.hooks.estimators import Estimator, estimator_weights
 from kvar.gradients.frames import gradient_frame, prompt_frame, trajectory_frame
+from kvar.hooks.estimators import Estimator, estimator_weights
 from kvar.records import RunWriter
 from kvar.returns import Kernel, TokenValues
 from kvar.rollouts import Rollouts, encode_prompts, sample, score
@@ -189,7 +189,9 @@ class GradientProbe(TrainerCallback):
         if state.global_step % self.every == 0:
             self._probe(kwargs["model"], state.global_step, state)
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Measure the trained student, unless its last step was measured already."""
         self._probe(kwargs["model"], state.global_step, state)
 

@@ -39,7 +39,14 @@ class Recorder(TrainerCallback):
         for name, value in (logs or {}).items():
             if isinstance(value, (int, float)) and math.isfinite(value):
                 split = "validation" if name.startswith("eval_") else "train"
-                rows.append({"step": state.global_step, "split": split, "name": name.removeprefix("eval_"), "value": float(value)})
+                rows.append(
+                    {
+                        "step": state.global_step,
+                        "split": split,
+                        "name": name.removeprefix("eval_"),
+                        "value": float(value),
+                    }
+                )
         if rows:
             first = "validation" if rows[0]["split"] == "validation" else "train"
             self.writer.append("metrics", pd.DataFrame(rows), key=("log", first, state.global_step))

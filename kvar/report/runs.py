@@ -57,7 +57,9 @@ def study_statistics(runs: Sequence[Run], **options: Any) -> pd.DataFrame:
         parent if parents.count(parent) == 1 else f"{parent}/{run.path.name}"
         for parent, run in zip(parents, runs, strict=True)
     ]
-    return pd.concat([statistics_of(run, name, **options) for run, name in zip(runs, names, strict=True)], ignore_index=True)
+    return pd.concat(
+        [statistics_of(run, name, **options) for run, name in zip(runs, names, strict=True)], ignore_index=True
+    )
 
 
 def draw_figures(frame: pd.DataFrame, folder: Path) -> dict[str, Path]:
@@ -81,7 +83,7 @@ def draw_figures(frame: pd.DataFrame, folder: Path) -> dict[str, Path]:
     for title, (name, draw) in wanted.items():
         axes = draw(frame)
         drawn[title] = plots.save(axes, folder / name)[0]
-        plt.close(axes.figure)
+        plt.close(axes.get_figure(root=True))
     return drawn
 
 
@@ -139,5 +141,7 @@ def _provenance(runs: Sequence[Run]) -> dict[str, Any]:
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "python": platform.python_version(),
-        "runs": {f"{run.path.parent.name}/{run.path.name}": f"begun {run.created}, probes {probes_of(run)}" for run in runs},
+        "runs": {
+            f"{run.path.parent.name}/{run.path.name}": f"begun {run.created}, probes {probes_of(run)}" for run in runs
+        },
     }

@@ -72,7 +72,9 @@ def _causal_logits(model: nn.Module, rollouts: Rollouts) -> Tensor:
     lengths = rollouts.prompt_mask.sum(dim=1)
     if len(rollouts) and int(lengths.min()) == 0:
         row = int((lengths == 0).nonzero()[0])
-        raise ValueError(f"Rollouts.prompt_ids row {row} is empty: a causal model needs one prompt token (for example BOS).")
+        raise ValueError(
+            f"Rollouts.prompt_ids row {row} is empty: a causal model needs one prompt token (for example BOS)."
+        )
     ids = torch.cat([rollouts.prompt_ids, rollouts.tokens], dim=1)
     mask = torch.cat([rollouts.prompt_mask, torch.ones_like(rollouts.mask)], dim=1)  # padding tokens trail anyway
     ids, _ = pack_left(ids, mask)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,8 @@ def score(
     teacher: nn.Module,
     rollouts: Rollouts,
     *,
-    centre: str = "mean",
-    value: str = "max",
+    centre: Literal["mean", "logsumexp", "none"] = "mean",
+    value: Literal["max", "soft"] = "max",
     vocabulary: int | None = None,
     micro_batch: int | None = None,
 ) -> TokenValues:
@@ -59,7 +59,7 @@ def score(
 
 
 def log_probs(student: nn.Module, rollouts: Rollouts, *, vocabulary: int | None = None) -> Tensor:
-    """log pi(y_t | s_t) of every response token under ``student``, with gradient.
+    """Log pi(y_t | s_t) of every response token under ``student``, with gradient.
 
     Args:
         student: seq2seq or causal model; its training mode is used as it stands.

@@ -1,1 +1,1 @@
-
+"""Runs and studies: settings, one run, a grid of runs, the demo."""

@@ -139,10 +139,14 @@ def _datasets(settings: RunSettings, training: DistillationConfig, parts: Parts)
     train = build_dataset(parts.task.examples("train", settings.train_limit), parts.tokenizer, **longest)
     if training.eval_strategy == "no":
         return train, None
-    return train, build_dataset(parts.task.examples("validation", settings.eval_limit or 500), parts.tokenizer, **longest)
+    return train, build_dataset(
+        parts.task.examples("validation", settings.eval_limit or 500), parts.tokenizer, **longest
+    )
 
 
-def _probes(settings: RunSettings, training: DistillationConfig, parts: Parts, writer: RunWriter) -> list[GradientProbe]:
+def _probes(
+    settings: RunSettings, training: DistillationConfig, parts: Parts, writer: RunWriter
+) -> list[GradientProbe]:
     from kvar.hooks import GradientProbe, parse_estimators
 
     if not settings.probe_every:
@@ -184,9 +188,7 @@ def _discard(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def score_run(
-    settings: RunSettings, training: DistillationConfig, parts: Parts, writer: RunWriter
-) -> dict[str, float]:
+def score_run(settings: RunSettings, training: DistillationConfig, parts: Parts, writer: RunWriter) -> dict[str, float]:
     """Decode ``eval_split`` with the trained student; metrics go to the records and, with texts, to evaluation.json."""
     import pandas as pd
 

@@ -40,7 +40,9 @@ class RunSettings:
     train_limit: int | None = _option(None, "use the first this many training examples")
     teacher: str | None = _option(None, "folder or hub name; 'arithmetic' is the teacher that ships with kvar")
     student: str | None = _option(None, "folder or hub name of the student to start from")
-    student_config: Any = _option(None, "mapping with model_type and sizes, for a student from random weights")
+    student_config: Any = field(
+        default=None, metadata={"help": "mapping with model_type and sizes, for a student from random weights"}
+    )
     tokenizer: str | None = _option(None, "folder or hub name; default the student's, the teacher's, or trained anew")
     eval_split: str = _option("validation", "split that the final decoding scores")
     eval_limit: int = _option(500, "examples decoded at the end; 0 for none")
@@ -59,11 +61,15 @@ class RunSettings:
 
             self.student_config = yaml.safe_load(self.student_config)
         if self.student is not None and self.student_config is not None:
-            raise ValueError("student and student_config are both set; keep the one that the student should start from.")
+            raise ValueError(
+                "student and student_config are both set; keep the one that the student should start from."
+            )
         if self.student is None and self.student_config is None:
             raise ValueError("no student: set student (a folder or hub name) or student_config (model_type and sizes).")
         if self.probe_every and self.teacher is None:
-            raise ValueError(f"probe_every is {self.probe_every} but there is no teacher; set teacher, or probe_every 0.")
+            raise ValueError(
+                f"probe_every is {self.probe_every} but there is no teacher; set teacher, or probe_every 0."
+            )
         for name in ("probe_prompts", "probe_rollouts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")

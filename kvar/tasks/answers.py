@@ -10,9 +10,9 @@ _ANSWER = re.compile(r"####\s*(-?[\d,]*\.?\d+)")
 
 
 def extract_answer(text: str) -> float | None:
-    """The first number behind ``####``, thousands separators removed; None where there is none.
+    r"""The first number behind ``####``, thousands separators removed; None where there is none.
 
-    >>> extract_answer("48/2 = <<48/2=24>>24 clips\\n#### 1,072")
+    >>> extract_answer("48/2 = <<48/2=24>>24 clips\n#### 1,072")
     1072.0
     >>> extract_answer("I do not know") is None
     True

@@ -45,7 +45,9 @@ def read_pairs(data: str, split: str, source: str, target: str) -> list[tuple[st
         path = find_split(folder, split)
         return None if path is None else _pairs(str(path), _rows(path), source, target)
     if folder.suffix or data.startswith((".", "/", "~")):
-        raise ValueError(f"data {data!r} is not a folder. Give a folder with train/validation/test files or a hub name.")
+        raise ValueError(
+            f"data {data!r} is not a folder. Give a folder with train/validation/test files or a hub name."
+        )
     from datasets import get_dataset_split_names, load_dataset
 
     if split not in get_dataset_split_names(data):

@@ -11,7 +11,7 @@ __all__ = ["TranslationTask"]
 
 
 class TranslationTask(TextTask):
-    """Sentence pairs; the prompt is the source sentence behind ``prefix`` ("translate English to Dutch: " in the paper)."""
+    """Sentence pairs; the prompt is the source behind ``prefix`` (the paper's: "translate English to Dutch: ")."""
 
     name = "translation"
 

@@ -234,7 +234,7 @@ UNCOVERED = {
     "overridden forward": (Overriding, "layer.gain"),
     "bypassed": (Bypassed, "layer.inner.weight"),
     "no batch axis": (lambda: Positions(axis=False), "layer.table.weight"),
-    "reparametrised": (lambda: parametrizations.weight_norm(nn.Linear(6, 6)), "layer.parametrizations.weight.original0"),
+    "reparametrised": (lambda: parametrizations.weight_norm(nn.Linear(6, 6)), "layer.parametrizations.weight"),
 }
 
 

@@ -106,9 +106,7 @@ def test_vocabulary_keeps_padding_tokens_out() -> None:
     model = tiny_gpt2(vocab_size=32)
     rollouts = sample(model, ragged_prompts(), rollouts_per_prompt=30, max_new_tokens=8, vocabulary=5, seed=1)
     assert int(rollouts.tokens.max()) < 5
-    torch.testing.assert_close(
-        log_probs(model, rollouts, vocabulary=5).detach(), rollouts.log_probs, atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(log_probs(model, rollouts, vocabulary=5).detach(), rollouts.log_probs, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -102,22 +102,23 @@ def test_a_killed_run_goes_on_and_repeats_no_record(study: Path, tmp_path: Path,
     values = {**cells_of(read_study(str(study / "study.yaml")), ["small/ketchup"])[0].values}
     values.update(student=str(study / "out/small/start/model"), output_dir=str(tmp_path / "run"))
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     class Stop(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs) -> None:  # type: ignore[no-untyped-def]
             if state.global_step == 3:
-                raise Killed
+                raise KilledError
 
     init = DistillationTrainer.__init__
 
     def with_stop(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
         init(self, *args, **{**kwargs, "callbacks": [*kwargs["callbacks"], Stop()]})
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DistillationTrainer, "__init__", with_stop)
-        train_run(*settings_from(values, "test"))
+        with pytest.raises(KilledError):
+            train_run(*settings_from(values, "test"))
     train_run(*settings_from(values, "test"))
     resumed, whole = kvar.load(tmp_path / "run"), kvar.load(study / "out/small/ketchup")
     assert resumed.gradients.drop(columns=[]).equals(whole.gradients)

@@ -48,7 +48,7 @@ def test_responses_have_20_to_60_tokens() -> None:
     task = ArithmeticTask()
     tokenizer = task.build_tokenizer()
     lengths = [len(tokenizer(e.target)["input_ids"]) + 1 for e in task.examples("train", 2000)]
-    assert 20 <= min(lengths) and max(lengths) <= 60
+    assert min(lengths) >= 20 and max(lengths) <= 60
 
 
 def test_metric_wants_the_exact_number() -> None:

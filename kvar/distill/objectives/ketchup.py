@@ -2,8 +2,8 @@
 
     loss = - sum_{i,t} clip( rho_it A_it ) log pi(y_it | s_it) / number of tokens
 
-with A the return G^(K) of theory.md (3), less a baseline; rho = pi / behaviour, detached and clipped after multiplying as
-in the released recipe (Fan et al. 2026, arXiv 2504.19024). K = 1 is LLMR (arXiv 2409.12500).
+with A the return G^(K) of theory.md (3), less a baseline; rho = pi / behaviour, detached and clipped after
+multiplying as in the released recipe (Fan et al. 2026, arXiv 2504.19024). K = 1 is LLMR (arXiv 2409.12500).
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ def _reinforce(
     rollouts = batch.samples
     assert teacher is not None and rollouts is not None
     values = score(teacher, rollouts, centre=config.centre, value=config.value, vocabulary=batch.vocabulary)
-    advantages = returns(
-        values, rollouts.mask, [kernel], baseline=config.baseline, prompt_index=rollouts.prompt_index
-    )[0]
+    advantages = returns(values, rollouts.mask, [kernel], baseline=config.baseline, prompt_index=rollouts.prompt_index)[
+        0
+    ]
     log_pi = log_probs(student, rollouts, vocabulary=batch.vocabulary)
     weights = advantage_weights(advantages, log_pi, rollouts, config)
     with torch.no_grad():

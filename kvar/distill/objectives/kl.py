@@ -1,6 +1,6 @@
 """Word-level forward KL on the data's responses (Hinton et al. 2015; Kim and Rush 2016, arXiv 1606.07947).
 
-    loss = sum_{i,t} KL( p_T(. | s_it) || pi(. | s_it) ) / number of tokens
+loss = sum_{i,t} KL( p_T(. | s_it) || pi(. | s_it) ) / number of tokens
 """
 
 from __future__ import annotations

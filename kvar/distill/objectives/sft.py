@@ -1,6 +1,6 @@
 """Supervised fine-tuning: the negative log-likelihood of the data's responses.
 
-    loss = - sum_{i,t} log pi(y_it | x_i, y_i,<t) / number of tokens
+loss = - sum_{i,t} log pi(y_it | x_i, y_i,<t) / number of tokens
 """
 
 from __future__ import annotations
