@@ -62,8 +62,17 @@ def study_statistics(runs: Sequence[Run], **options: Any) -> pd.DataFrame:
     )
 
 
-def draw_figures(frame: pd.DataFrame, folder: Path) -> dict[str, Path]:
-    """Draw the standard figures of a statistics frame into ``folder`` as PNG and SVG; title -> PNG."""
+def draw_figures(frame: pd.DataFrame, folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
+    """Draw the standard figures of a statistics frame into ``folder`` as PNG and SVG.
+
+    Args:
+        frame: statistics.
+        folder: made where missing.
+
+    Returns:
+        title -> PNG of what was drawn, and title -> reason of what the frame does not hold (for instance an efficiency
+        where |g*|^2 was not resolved for any student).
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -79,12 +88,17 @@ def draw_figures(frame: pd.DataFrame, folder: Path) -> dict[str, Path]:
         "Within and between prompts": ("within_between_shares", plots.within_between_shares),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = {}
+    drawn: dict[str, Path] = {}
+    missing: dict[str, str] = {}
     for title, (name, draw) in wanted.items():
-        axes = draw(frame)
+        try:
+            axes = draw(frame)
+        except ValueError as error:
+            missing[title] = str(error)
+            continue
         drawn[title] = plots.save(axes, folder / name)[0]
         plt.close(axes.get_figure(root=True))
-    return drawn
+    return drawn, missing
 
 
 def report_runs(
@@ -109,7 +123,7 @@ def report_runs(
     output.mkdir(parents=True, exist_ok=True)
     frame = study_statistics(runs, reference=reference, batch=batch)
     frame.to_parquet(output / "statistics.parquet", index=False)
-    figures = draw_figures(frame, output / "figures")
+    figures, missing = draw_figures(frame, output / "figures")
     table = render_table(frame)
     (output / "table.txt").write_text(table + "\n", encoding="utf-8")
     config = {f"{run.path.parent.name}/{run.path.name}": dict(run.config) for run in runs}
@@ -119,7 +133,7 @@ def report_runs(
         figures=figures,
         config=config,
         samples=[sample for run in runs for sample in _samples(run)],
-        provenance=_provenance(runs),
+        provenance={**_provenance(runs), **({"not drawn": missing} if missing else {})},
     )
     return table
 
