@@ -27,7 +27,9 @@ class DistillationConfig(TrainingArguments):
     objective: str = _option("ketchup", "what is minimised: sft, kl, llmr or ketchup")  # type: ignore[assignment]
     kernel: str = _option("K=4", "return kernel of ketchup: K=4, K=4 free, immediate, geometric(0.95)")  # type: ignore[assignment]
     baseline: str | None = _option(None, "none, teacher-value, batch-mean, position-mean or leave-one-out")  # type: ignore[assignment]
-    centre: Literal["mean", "logsumexp", "none"] = _option("mean", "c(s) of the teacher's logits: mean, logsumexp or none")  # type: ignore[assignment]
+    centre: Literal["mean", "logsumexp", "none"] = _option(
+        "mean", "c(s) of the teacher's logits: mean, logsumexp or none"
+    )  # type: ignore[assignment]
     value: Literal["max", "soft"] = _option("max", "V(s): max (hard) or soft")  # type: ignore[assignment]
     importance_weight: bool = _option(True, "multiply by rho = pi / behaviour, detached")  # type: ignore[assignment]
     importance_clip: float | None = _option(None, "largest rho; none leaves it unclipped")  # type: ignore[assignment]
@@ -38,9 +40,7 @@ class DistillationConfig(TrainingArguments):
     max_prompt_tokens: int | None = _option(None, "prompts longer than this are refused")  # type: ignore[assignment]
     temperature: float = _option(1.0, "sampling temperature")  # type: ignore[assignment]
     top_k: int = _option(0, "sample among the k most probable tokens; 0 for all")  # type: ignore[assignment]
-    scale_learning_rate: bool = _option(
-        False, "multiply each tensor's learning rate by its initial RMS, as Adafactor does"
-    )  # type: ignore[assignment]
+    scale_learning_rate: bool = _option(False, "scale each tensor's learning rate by its initial RMS")  # type: ignore[assignment]
     remove_unused_columns: bool = _option(False, "kept false: the collator needs every column")  # type: ignore[assignment]
 
     def __post_init__(self) -> None:

@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from kvar.gradients.rules import Call, Rule, find_rule
 
-__all__ = ["Capture", "Record", "capture", "covered_layers"]
+__all__ = ["Capture", "Link", "Record", "capture", "covered_layers"]
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,10 @@ class Record:
         parameters: the rule's name of each parameter wanted here -> the parameter.
         edge: the output's place in the graph, before anything is done to it (in place or not).
         versions: argument tensors and their version counters, to notice a later change in place.
+        time: when, on the clock of the capture.
     """
 
+    time: int
     call: Call
     rule: Rule
     parameters: dict[str, nn.Parameter]
@@ -47,6 +49,21 @@ class Record:
         return any(tensor._version != version for tensor, version in self.versions)
 
 
+@dataclass(frozen=True)
+class Link:
+    """A place where the graph is cut: what stood there, and the leaf that goes on in its stead.
+
+    Attributes:
+        time: when, on the clock of the capture.
+        original: the end of the earlier piece.
+        leaf: a beginning of the later one.
+    """
+
+    time: int
+    original: Tensor
+    leaf: Tensor
+
+
 @dataclass
 class Capture:
     """What one forward pass left behind.
@@ -56,12 +73,18 @@ class Capture:
         expand: ids of the layers whose output has no trajectory axis and is repeated over it.
         records: the calls, in order.
         unusable: ids of parameters whose layer's output can't be split by trajectory.
+        links: where the graph was cut, in order.
+        leaves: id of what stood there (kept alive by its link) -> the leaf in its stead.
+        clock: counts calls and cuts.
     """
 
     n: int
     expand: frozenset[int] = frozenset()
     records: list[Record] = field(default_factory=list)
     unusable: set[int] = field(default_factory=set)
+    links: list[Link] = field(default_factory=list)
+    leaves: dict[int, Tensor] = field(default_factory=dict)
+    clock: int = 0
 
     def record(
         self,
@@ -91,8 +114,10 @@ class Capture:
         args = tuple(_detached(value) for value in args)
         kwargs = {name: _detached(value) for name, value in kwargs.items()}
         tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+        self.clock += 1
         self.records.append(
             Record(
+                self.clock,
                 Call(module, args, kwargs, self.n, tuple(output.shape)),
                 rule,
                 parameters,
@@ -102,9 +127,33 @@ class Capture:
         )
         return output
 
+    def cut(self, value: Any) -> Any:
+        """Cut the graph at every tensor in nested tuples, lists and dicts; what is left uncut does no harm.
+
+        A tensor cut before goes on as the same leaf, so that its gradient is pulled back once.
+        """
+        self.clock += 1
+
+        def one(x: Any) -> Any:
+            if isinstance(x, Tensor):
+                if not x.requires_grad or x.is_leaf:
+                    return x
+                if id(x) not in self.leaves:
+                    self.leaves[id(x)] = x.detach().requires_grad_()
+                    self.links.append(Link(self.clock, x, self.leaves[id(x)]))
+                return self.leaves[id(x)]
+            if type(x) in (tuple, list):
+                return type(x)(one(item) for item in x)
+            if type(x) is dict:
+                return {key: one(item) for key, item in x.items()}
+            return x
+
+        return one(value)
+
     def missed(self, output: Tensor, wanted: Mapping[int, nn.Parameter]) -> set[int]:
         """Ids of wanted parameters that the records do not account for, wholly or in part."""
-        found = {key for key in _reached(output) if key in wanted} | (self.unusable & wanted.keys())
+        ends = [output, *(link.original for link in self.links)]
+        found = {key for key in _reached(ends) if key in wanted} | (self.unusable & wanted.keys())
         for record in self.records:
             if record.stale():
                 found.update(id(p) for p in record.parameters.values())
@@ -129,7 +178,12 @@ def covered_layers(
 
 @contextmanager
 def capture(
-    student: nn.Module, wanted: Mapping[int, nn.Parameter], n: int, expand: frozenset[int] = frozenset()
+    student: nn.Module,
+    wanted: Mapping[int, nn.Parameter],
+    n: int,
+    expand: frozenset[int] = frozenset(),
+    *,
+    cut: bool = False,
 ) -> Iterator[Capture]:
     """Record the covered layers' calls while the block runs a forward pass; then take every wrapper off again.
 
@@ -138,6 +192,8 @@ def capture(
         wanted: id -> parameter.
         n: N, the trajectories of the forward pass.
         expand: see :class:`Capture`.
+        cut: give every repeated block a piece of graph of its own, so that output gradients of all estimators need be
+            held for one block at a time only.
 
     Yields:
         The capture, filled as the block runs.
@@ -148,6 +204,8 @@ def capture(
             original = getattr(module, rule.method)
             run = partial(_tapped if rule.tap else _wrapped, result, module, rule, parameters, original)
             stack.enter_context(_replaced(module, rule.method, run))
+        for block in _blocks(student) if cut else ():
+            stack.enter_context(_replaced(block, "forward", partial(_cut, result, block.forward)))
         yield result
 
 
@@ -250,11 +308,31 @@ def _parameter(module: nn.Module, name: str) -> nn.Parameter | None:
     return None if here is None else here._parameters.get(last)
 
 
-def _reached(output: Tensor) -> set[int]:
-    """Ids of the leaves that the graph of ``output`` leads to."""
+def _blocks(student: nn.Module) -> Iterator[nn.Module]:
+    """The outermost members of module lists: a network's repeated blocks."""
+    stack = [student]
+    while stack:
+        module = stack.pop()
+        for child in module.children():
+            if isinstance(module, nn.ModuleList):
+                yield child
+            else:
+                stack.append(child)
+
+
+def _cut(result: Capture, original: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    """Run a block on a piece of graph of its own."""
+    if not torch.is_grad_enabled():
+        return original(*args, **kwargs)
+    args, kwargs = result.cut((args, kwargs))
+    return result.cut(original(*args, **kwargs))
+
+
+def _reached(ends: list[Tensor]) -> set[int]:
+    """Ids of the leaves that the graphs of some tensors lead to."""
     seen: set[Any] = set()
     found: set[int] = set()
-    stack = [output.grad_fn]
+    stack = [end.grad_fn for end in ends]
     while stack:
         node = stack.pop()
         if node is None or node in seen:

@@ -35,10 +35,12 @@ class Coverage:
     Attributes:
         expand: ids of layers whose output has no trajectory axis.
         uncovered: ids of parameters to be measured without rules.
+        cut: whether the graph can be cut between repeated blocks.
     """
 
     expand: frozenset[int]
     uncovered: set[int]
+    cut: bool = True
 
     def covered(self, wanted: Mapping[int, nn.Parameter]) -> dict[int, nn.Parameter]:
         """The wanted parameters that rules are trusted with."""
@@ -108,8 +110,12 @@ def _find(student: nn.Module, rollouts: Rollouts, wanted: Mapping[int, nn.Parame
     rows = torch.arange(2, device=device)
     while True:
         try:
-            graph = Graph(student, estimators, rows, result.covered(wanted), expand)
+            graph = Graph(student, estimators, rows, result.covered(wanted), expand, result.cut)
             break
+        except RuntimeError:  # a block that changes its input in place can't be given a leaf
+            if not result.cut:
+                raise
+            result.cut = False
         except UncoveredError as found:
             result.uncovered |= found.ids
     covered = result.covered(wanted)

@@ -74,7 +74,7 @@ def gradient_moments(
         names: the E estimators' names, distinct; "0", "1", ... by default.
         groups: group name -> parameters, parameter names or a module path; see
             :func:`kvar.gradients.groups.resolve_groups`. "all", every trainable parameter, is always measured.
-        engine: "auto", "one-pass", or "loop" (one trajectory at a time, slow, the truth).
+        engine: "one-pass" (also "auto"), or "loop" (one trajectory at a time, slow, the truth).
         fields: "norms" leaves ``alignment``, ``cross``, ``pair`` and ``prompt_pair`` None, at less cost.
         micro_batch: trajectories held at once, for engines that process many; not with a callable, which sees all N.
         score_power: also measure sum_t |grad log pi(y_t | s_t)|^2 of every trajectory.

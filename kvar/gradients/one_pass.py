@@ -70,7 +70,7 @@ def one_pass_moments(
         covered, rest = plan.covered(wanted), plan.rest(wanted)
         warn_uncovered(student, plan.uncovered & wanted.keys())
         run = _Run(rollouts, fields, score_power, sums)
-        graph = partial(Graph, student, estimators, wanted=covered, expand=plan.expand)
+        graph = partial(Graph, student, estimators, wanted=covered, expand=plan.expand, cut=plan.cut)
         row_by_row = partial(RowByRow, student, estimators, wanted=rest)
         try:
             run.measure(graph, chunked(rollouts.prompt_index, micro_batch))

@@ -19,6 +19,9 @@ from kvar.gradients.moments import GroupMoments
 
 __all__ = ["output_layer_moments"]
 
+_ROWS = 256
+"""Tokens in one block of a Gram."""
+
 
 @torch.no_grad()
 def output_layer_moments(
@@ -58,7 +61,7 @@ def output_layer_moments(
         >>> tokens, mask = torch.tensor([[1, 2, 3], [4, 0, 0]]), torch.tensor([[1, 1, 1], [1, 0, 0]]).bool()
         >>> weights = torch.ones(1, 2, 3)
         >>> out = output_layer_moments(hidden, hidden @ head.T, tokens, mask, weights, torch.tensor([0, 1]))
-        >>> tuple(out.pair.shape), bool(torch.allclose(out.sq_norm, out.alignment.new_tensor(out.pair[0])))
+        >>> tuple(out.pair.shape), bool(torch.allclose(out.sq_norm, out.pair[0]))
         ((1, 1, 2), True)
     """
     _check(hidden, logits, tokens, mask, weights, prompt_index)
@@ -74,18 +77,12 @@ def output_layer_moments(
     left = w.transpose(0, 1)  # (N, E, T)
     pair = torch.bmm(torch.bmm(left, kernel), left.mT).permute(1, 2, 0).double()
 
-    flat = residual.reshape(n * t, -1)
-    weighted_rows = (w.reshape(len(w), n * t, 1) * rows.reshape(1, n * t, -1)) / n
-    mean = torch.stack([flat.T @ one for one in weighted_rows])  # (E, V, p)
-    through = torch.stack([rows.reshape(n * t, -1) @ one.T for one in mean], dim=0)  # (E, N T, V)
-    aligned = torch.stack([(flat * one).sum(dim=-1) for one in through])  # (E, N T): <score_it, gbar^f>
-    flat_mean = mean.flatten(1).double()
-    mean_pair = flat_mean @ flat_mean.T
-    if bias:
-        bias_mean = w.reshape(len(w), -1) @ flat / n
-        aligned += bias_mean @ flat.T
-        mean_pair += bias_mean.double() @ bias_mean.double().T
+    keep = mask.reshape(-1)
+    flat = w.flatten(1)[:, keep]
+    few = _aligned(rows.flatten(0, 1)[keep], residual.flatten(0, 1)[keep], flat / n, bias)
+    aligned = w.new_zeros(len(w), n * t).masked_scatter_(keep.expand(len(w), -1), few)
     cross = torch.einsum("ent,fnt->efn", w, aligned.view(-1, n, t)).double()
+    mean_pair = cross.mean(dim=2)
 
     _, labels = prompt_index.unique(return_inverse=True)
     sizes = torch.bincount(labels)
@@ -109,6 +106,30 @@ def output_layer_moments(
         "score_power": power,
     }
     return GroupMoments(**{name: value.cpu() for name, value in fields.items()})
+
+
+def _aligned(rows: Tensor, residual: Tensor, scaled: Tensor, bias: bool) -> Tensor:
+    """(E, R): <score_r, sum_s scaled^e_s score_s> for R tokens, by Grams or through the (V, p) sums."""
+    count, p, v, e = *rows.shape, residual.shape[1], len(scaled)
+    out = scaled.new_zeros(e, count)
+    if count * (v + p) > 4 * e * v * p:
+        for f, one in enumerate(scaled):
+            matrix = residual.T @ (rows * one[:, None])
+            out[f] = ((rows @ matrix.T) * residual).sum(dim=1)
+            if bias:
+                out[f] += residual @ (one @ residual)
+        return out
+    starts = range(0, count, _ROWS)
+    for i in starts:
+        a = slice(i, i + _ROWS)
+        for j in starts[i // _ROWS :]:
+            b = slice(j, j + _ROWS)
+            gram = rows[a] @ rows[b].T
+            kernel = (gram + 1 if bias else gram) * (residual[a] @ residual[b].T)
+            out[:, a] += scaled[:, b] @ kernel.T
+            if i != j:
+                out[:, b] += scaled[:, a] @ kernel
+    return out
 
 
 def _kernel(rows: Tensor, residual: Tensor, bias: bool) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from kvar.gradients.estimators import Estimators
 from kvar.gradients.factored import Factored
 from kvar.gradients.factors import Factor, Scaled
 from kvar.gradients.head import ScaledRows, scaled_rows
+from kvar.gradients.pull import Grads, pulled_back
 from kvar.gradients.rules import Outer, PerRow, Use
 
 __all__ = ["Graph", "RowByRow", "Source", "UncoveredError"]
@@ -51,6 +52,7 @@ class Graph:
         rows: (n,) which trajectories.
         wanted: id -> parameter.
         expand: ids of layers without a trajectory axis.
+        cut: see :func:`kvar.gradients.capture.capture`.
 
     Raises:
         UncoveredError: some wanted parameters can't be measured this way.
@@ -63,8 +65,9 @@ class Graph:
         rows: Tensor,
         wanted: Mapping[int, nn.Parameter],
         expand: frozenset[int] = frozenset(),
+        cut: bool = False,
     ) -> None:
-        with capture(student, wanted, len(rows), expand) as captured:
+        with capture(student, wanted, len(rows), expand, cut=cut) as captured:
             logits = estimators.logits(student, rows)
         missed = captured.missed(logits, wanted)
         if missed:
@@ -78,60 +81,43 @@ class Graph:
 
     def blocks(self, scores: range | None = None) -> Iterator[tuple[nn.Parameter, Block]]:
         """See :class:`Source`; parameters that the pass did not reach are left out, their gradients being zero."""
-        records = self.captured.records
-        edges = [record.edge for record in records]
-        if not edges or not self.logits.requires_grad:
+        records = dict(enumerate(self.captured.records))
+        if not records or not self.logits.requires_grad:
             return
         cotangents = self.cotangents if scores is None else self.score_cotangents(scores)
-        head = scaled_rows(self.logits, records[-1], cotangents)
-        if head is not None:
-            edges = edges[:-1]
-        found: list[list[Tensor | None] | ScaledRows] = [[] for _ in edges]
-        for e in range(len(cotangents) if edges else 0):
-            last = scores is None and e == len(cotangents) - 1
-            grads = torch.autograd.grad(self.logits, edges, cotangents[e], retain_graph=not last, allow_unused=True)
-            for column, grad in zip(found, grads, strict=True):
-                column.append(grad)  # type: ignore[union-attr]
-        del cotangents
-        if head is not None:
-            found.append(head)
-        places: dict[int, list[tuple[int, str]]] = {key: [] for key in self.wanted}
-        for k, record in enumerate(records):
+        head = scaled_rows(self.logits, records[len(records) - 1], cotangents)
+        uses: dict[int, list[tuple[int, str]]] = {key: [] for key in self.wanted}
+        for k, record in records.items():
             for name, parameter in record.parameters.items():
-                places[id(parameter)].append((k, name))
-        remaining = [len(record.parameters) for record in records]
-        for key, parameter in self.wanted.items():
-            uses = [
-                (self._use(records[k], name), _filled(found[k], records[k].call.shape))
-                for k, name in places[key]
-                if _reached(found[k])
-            ]
-            for k, _ in places[key]:
-                remaining[k] -= 1
-                if remaining[k] == 0:
-                    found[k] = []
-            if uses:
-                yield parameter, _block(uses, parameter, records[places[key][0][0]])
+                uses[id(parameter)].append((k, name))
+        open_uses = {key: len(places) for key, places in uses.items()}
+        users = {k: len(record.parameters) for k, record in records.items()}
+        held: dict[int, Grads] = {}
+        done = pulled_back(self.captured, self.logits, cotangents, head, keep=scores is not None)
+        del cotangents, head, record
+        for k, grads in done:
+            if grads is not None:
+                held[k] = grads
+            for parameter in list(records[k].parameters.values()):
+                key = id(parameter)
+                open_uses[key] -= 1
+                if open_uses[key]:
+                    continue
+                made = [(self._use(records[use], name), held[use]) for use, name in uses[key] if use in held]
+                block = _block(made, parameter, records[k]) if made else None
+                del made
+                for use, _ in uses[key]:
+                    users[use] -= 1
+                    if not users[use]:
+                        held.pop(use, None)
+                        del records[use]
+                if block is not None:
+                    yield parameter, block
+                    del block
 
     def _use(self, record: Record, name: str) -> Use:
         with torch.no_grad():
             return record.rule.function(record.call)[name]
-
-
-def _reached(grads: list[Tensor | None] | ScaledRows) -> bool:
-    return isinstance(grads, ScaledRows) or any(grad is not None for grad in grads)
-
-
-Grads = Sequence[Tensor] | ScaledRows
-"""The output gradients of E estimators."""
-
-
-def _filled(grads: list[Tensor | None] | ScaledRows, shape: tuple[int, ...]) -> Grads:
-    """The estimators' output gradients, zeros where an estimator does not reach the layer."""
-    if isinstance(grads, ScaledRows):
-        return grads
-    like = next(grad for grad in grads if grad is not None)
-    return [like.new_zeros(shape) if grad is None else grad for grad in grads]
 
 
 @torch.no_grad()

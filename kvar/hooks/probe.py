@@ -50,7 +50,7 @@ class GradientProbe(TrainerCallback):
     as before, and the probe's own sampling depends on (seed, step) alone.
 
     Args:
-        prompts: texts, or (prompt_ids, prompt_mask).
+        prompts: in any form that ``kvar.rollouts.encode_prompts`` takes.
         estimators: kernels, or :class:`Estimator` with baselines, in any mix; names must differ.
         teacher: scores the responses; None with ``reward``.
         reward: rollouts -> (N, T) per-token rewards u_t, used as theory.md (4') does.
@@ -106,7 +106,7 @@ class GradientProbe(TrainerCallback):
             raise ValueError(f"estimators must be one or more, with distinct names; got {names}.")
         if reward is not None and any(e.baseline == "teacher-value" for e in self.estimators):
             raise ValueError("baseline teacher-value needs teacher=; a reward has no V. Use another baseline.")
-        if len(prompts[0] if isinstance(prompts, tuple) else prompts) == 0:
+        if len(prompts) == 0:
             raise ValueError("prompts is empty: give the probe at least one prompt.")
         self.prompts, self.teacher, self.reward, self.tokenizer = prompts, teacher, reward, tokenizer
         self.every, self.rollouts_per_prompt, self.max_new_tokens = every, rollouts_per_prompt, max_new_tokens
@@ -124,8 +124,7 @@ class GradientProbe(TrainerCallback):
             step: names the measurement, and selects its random stream.
         """
         start = time.perf_counter()
-        if not (isinstance(self.prompts, tuple) and isinstance(self.prompts[0], Tensor)):
-            self.prompts = encode_prompts(self.prompts, self.tokenizer)
+        self.prompts = encode_prompts(self.prompts, self.tokenizer)
         rollouts = sample(
             student,
             self.prompts,

@@ -49,4 +49,6 @@ class Recorder(TrainerCallback):
                 )
         if rows:
             first = "validation" if rows[0]["split"] == "validation" else "train"
-            self.writer.append("metrics", pd.DataFrame(rows), key=("log", first, state.global_step, str(rows[0]["name"])))
+            self.writer.append(
+                "metrics", pd.DataFrame(rows), key=("log", first, state.global_step, str(rows[0]["name"]))
+            )

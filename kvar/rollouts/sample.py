@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,35 +14,50 @@ from kvar.rollouts.types import Rollouts
 
 __all__ = ["encode_prompts", "sample"]
 
-Prompts = Sequence[str] | tuple[Tensor, Tensor]
+Prompts = Sequence[str] | Sequence[Sequence[int]] | Mapping[str, Tensor] | tuple[Tensor, Tensor] | Tensor
 
 
 def encode_prompts(prompts: Prompts, tokenizer: Any = None) -> tuple[Tensor, Tensor]:
-    """Prompts as right-padded ids and mask.
+    """Prompts as ids and mask.
 
     Args:
-        prompts: texts, or (prompt_ids (M, S), prompt_mask (M, S)) ready made.
+        prompts: M texts; or M lists of token ids; or (prompt_ids (M, S), prompt_mask (M, S)); or what a tokenizer
+            returns (``input_ids`` and ``attention_mask``); or ids (M, S) without any padding.
         tokenizer: needed for texts; called as transformers tokenizers are, special tokens included.
 
     Returns:
-        (M, S) int64 ids and (M, S) bool mask.
+        (M, S) int64 ids and (M, S) bool mask; texts and lists are padded on the right.
 
     Raises:
         ValueError: no prompts, texts without a tokenizer, or a tokenizer without a pad token.
     """
-    if isinstance(prompts, tuple) and len(prompts) == 2 and isinstance(prompts[0], Tensor):
-        ids, mask = prompts[0], prompts[1].bool()
+    if len(prompts) == 0:
+        raise ValueError("prompts is empty: give at least one prompt.")
+    if isinstance(prompts, Mapping):
+        prompts = (prompts["input_ids"], prompts["attention_mask"])
+    if isinstance(prompts, Tensor):
+        prompts = (prompts, torch.ones_like(prompts, dtype=torch.bool))
+    if isinstance(prompts, tuple) and len(prompts) == 2 and isinstance(prompts[0], Tensor) and prompts[0].dim() == 2:
+        ids, mask = prompts[0], prompts[1].bool()  # type: ignore[union-attr]
         if len(ids) == 0:
             raise ValueError("prompts is empty: give at least one prompt.")
         return ids, mask
-    if len(prompts) == 0:
-        raise ValueError("prompts is empty: give at least one prompt.")
+    if not isinstance(prompts[0], str):
+        return _pad_right([torch.as_tensor(ids, dtype=torch.long) for ids in prompts])
     if tokenizer is None:
         raise ValueError("prompts are texts, so a tokenizer is needed: pass tokenizer=, or (prompt_ids, prompt_mask).")
     if tokenizer.pad_token_id is None:
         raise ValueError("tokenizer.pad_token is None: set it (tokenizer.pad_token = tokenizer.eos_token will do).")
     encoded = tokenizer(list(prompts), padding=True, return_tensors="pt", padding_side="right")
     return encoded["input_ids"], encoded["attention_mask"].bool()
+
+
+def _pad_right(rows: list[Tensor]) -> tuple[Tensor, Tensor]:
+    lengths = torch.tensor([len(row) for row in rows])
+    mask = torch.arange(max(int(lengths.max()), 1)) < lengths[:, None]
+    ids = torch.zeros(mask.shape, dtype=torch.long)
+    ids[mask] = torch.cat(rows)
+    return ids, mask
 
 
 @torch.no_grad()
@@ -67,7 +82,7 @@ def sample(
 
     Args:
         student: seq2seq or causal transformers model.
-        prompts: M texts (with ``tokenizer``), or (prompt_ids (M, S), prompt_mask (M, S)).
+        prompts: M prompts in any form that :func:`encode_prompts` takes.
         tokenizer: the student's tokenizer.
         rollouts_per_prompt: R; the result has N = M R rows, a prompt's rows next to each other.
         max_new_tokens: length limit T; responses without end-of-sequence by then are cut (``finished`` false).

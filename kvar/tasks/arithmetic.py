@@ -4,10 +4,11 @@ Every problem is a chain: a first amount, then ``min_steps`` to ``max_steps`` ch
 subtraction, a multiplication or an equal share with whole results between 1 and ``MAX_NUMBER``. The response works the
 chain out, one calculator mark a step, as GSM8K writes them (Cobbe et al., 2021, arXiv 2110.14168):
 
-    prompt   Mia has 12 pens. Mia finds 7 more. Mia loses 4. How many pens does Mia have?
-    target   <<12+7=19>>19.<<19-4=15>>15. #### 15
+    prompt   Mia has 12 pens. On Monday Mia finds 7 more. On Tuesday Mia loses 4. How many pens does Mia have?
+    target   Monday<<12+7=19>>19 Tuesday<<19-4=15>>15 #### 15
 
-The difficulty is the number of steps; the tokenizer has one token a digit, so numbers must be computed, not recalled.
+Each step has its day of the week, in the prompt and in the response, so that a small model can find its place. The
+difficulty is the number of steps; the tokenizer has one token a digit, so numbers must be computed, not recalled.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ MAX_NUMBER = 99
 SIZES = {"train": 100_000, "validation": 1_000, "test": 1_000}
 
 NAMES = ("Mia", "Tom", "Ada", "Ben", "Eva", "Leo", "Zoe", "Sam", "Ida", "Max", "Lea", "Jan")
+DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 THINGS = ("pens", "cups", "hats", "eggs", "nuts", "toys", "figs", "keys", "maps", "pins", "bags", "rings")
 ADD = (" finds {n} more.", " buys {n} more.", " gets {n} from a friend.")
 SUBTRACT = (" loses {n}.", " sells {n}.", " gives away {n}.")
@@ -43,7 +45,7 @@ class ArithmeticTask:
 
     Args:
         min_steps: least number of steps, at least 1.
-        max_steps: largest number of steps, at most 8.
+        max_steps: largest number of steps, at most 7.
         seed: seed of all splits.
 
     Raises:
@@ -59,9 +61,9 @@ class ArithmeticTask:
     name = "arithmetic"
 
     def __init__(self, min_steps: int = 2, max_steps: int = 4, seed: int = 0) -> None:
-        if not 1 <= min_steps <= max_steps <= 8:
+        if not 1 <= min_steps <= max_steps <= 7:
             raise ValueError(
-                f"difficulty must satisfy 1 <= min_steps <= max_steps <= 8; got min_steps={min_steps}, "
+                f"difficulty must satisfy 1 <= min_steps <= max_steps <= 7; got min_steps={min_steps}, "
                 f"max_steps={max_steps}."
             )
         self.min_steps, self.max_steps, self.seed = min_steps, max_steps, seed
@@ -90,21 +92,21 @@ class ArithmeticTask:
         """A word-level tokenizer over the templates' words, single digits and signs; decoding restores the text."""
         from kvar.tasks.tokenizers import word_tokenizer
 
-        parts = [*ADD, *SUBTRACT, *MULTIPLY, *DIVIDE, QUESTION, "{name} has {n} {things}.", "<<+-*/=>>.#### "]
+        parts = [*ADD, *SUBTRACT, *MULTIPLY, *DIVIDE, QUESTION, "{name} has {n} {things}. On"]
         text = " ".join(parts).replace("{name}", "").replace("{things}", "").replace("{n}", "")
-        vocabulary = [text, *NAMES, *(f" {name}" for name in NAMES), *(f" {thing}" for thing in THINGS), "0123456789"]
-        return word_tokenizer([*vocabulary, "<<1+1=2>>2.", "-", "*", "/", " #### "])
+        words = [*NAMES, *DAYS, *(f" {word}" for word in (*NAMES, *DAYS, *THINGS))]
+        return word_tokenizer([text, *words, "0123456789<<+-*/=>>", " #### "])
 
     def _problem(self, stream: random.Random) -> Example:
         name, things = stream.choice(NAMES), stream.choice(THINGS)
         total = stream.randint(2, MAX_NUMBER)
         prompt, target = f"{name} has {total} {things}.", ""
-        for _ in range(stream.randint(self.min_steps, self.max_steps)):
+        for day in DAYS[: stream.randint(self.min_steps, self.max_steps)]:
             text, sign, number, result = _step(stream, total)
-            prompt += f" {name}{text.format(n=number)}"
-            target += f"<<{total}{sign}{number}={result}>>{result}."
+            prompt += f" On {day} {name}{text.format(n=number)}"
+            target += f" {day}<<{total}{sign}{number}={result}>>{result}"
             total = result
-        return Example(prompt + QUESTION.format(things=things, name=name), f"{target} #### {total}")
+        return Example(prompt + QUESTION.format(things=things, name=name), f"{target[1:]} #### {total}")
 
 
 def _step(stream: random.Random, total: int) -> tuple[str, str, int, int]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from kvar.gradients.output_layer import output_layer_moments
+from kvar.gradients.output_layer import _aligned, output_layer_moments
 from kvar.rollouts import token_logits
 from tests.gradients.one_pass_cases import assert_close, build, loop_moments, rollouts, weights
 
@@ -25,11 +25,13 @@ def _inputs(model: nn.Module, data: object) -> tuple[torch.Tensor, torch.Tensor]
 
 @pytest.mark.parametrize("n", [1, 5, 9])
 @pytest.mark.parametrize("bias", [False, True])
-def test_equals_loop_on_the_head(n: int, bias: bool) -> None:
+@pytest.mark.parametrize("e", [1, 6])
+def test_equals_loop_on_the_head(n: int, bias: bool, e: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kvar.gradients.output_layer._ROWS", 5)  # several blocks
     model, data = build("t5-v1.1"), rollouts(n=n)
     if bias:
         model.lm_head.bias = nn.Parameter(torch.randn(model.config.vocab_size, dtype=torch.float64))
-    w = weights(data, e=6)
+    w = weights(data, e=e)
     hidden, logits = _inputs(model, data)
     ours = output_layer_moments(hidden, logits, data.tokens, data.mask, w, data.prompt_index, bias=bias)
     truth = loop_moments(model, data, w, {"all": list(model.lm_head.parameters())}, score_power=True)
@@ -52,3 +54,13 @@ def test_wrong_shapes_name_the_field() -> None:
         output_layer_moments(hidden[:, 1:], logits, data.tokens, data.mask, w, data.prompt_index)
     with pytest.raises(ValueError, match="weights must have shape"):
         output_layer_moments(hidden, logits, data.tokens, data.mask, w[0], data.prompt_index)
+
+
+@pytest.mark.parametrize(("count", "p", "v", "e"), [(40, 3, 4, 1), (7, 9, 11, 3)])
+@pytest.mark.parametrize("bias", [False, True])
+def test_both_ways_to_the_alignments(count: int, p: int, v: int, e: int, bias: bool) -> None:
+    """Through the (V, p) sums where there are many tokens, by Grams where there are few."""
+    g = torch.Generator().manual_seed(0)
+    rows, residual, scaled = (torch.randn(*s, generator=g).double() for s in ((count, p), (count, v), (e, count)))
+    kernel = (rows @ rows.T + bias) * (residual @ residual.T)
+    torch.testing.assert_close(_aligned(rows, residual, scaled, bias), scaled @ kernel)

@@ -73,6 +73,16 @@ def test_temperature_and_top_k_are_the_behaviour_policy(make: object) -> None:
     assert len(first.unique()) == 3  # sampled, not greedy
 
 
+def test_prompts_in_any_form_are_the_same_prompts() -> None:
+    model, (ids, mask) = tiny_t5(), ragged_prompts()
+    lists = [row[keep].tolist() for row, keep in zip(ids, mask, strict=True)]
+    forms = [(ids, mask), {"input_ids": ids, "attention_mask": mask.long()}, lists, [torch.tensor(x) for x in lists]]
+    tokens = [sample(model, form, max_new_tokens=5, seed=2).tokens for form in forms]
+    assert all(torch.equal(tokens[0], other) for other in tokens)
+    whole = sample(model, ids[2:], max_new_tokens=5, seed=2)
+    assert bool(whole.prompt_mask.all())
+
+
 def test_frequencies_match_probabilities() -> None:
     model = tiny_t5(vocab_size=7)
     prompts = ragged_prompts(1, vocab_size=7)

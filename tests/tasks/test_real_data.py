@@ -1,0 +1,39 @@
+"""The development data, where it is at hand: KVAR_DATA, or a folder beside the checkout."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from kvar.tasks import TextTask, TranslationTask
+
+DATA = Path(os.environ.get("KVAR_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
+
+pytestmark = pytest.mark.skipif(
+    not DATA.is_dir(), reason="the development data is not here; set KVAR_DATA to its folder"
+)
+
+
+def test_multi30k_splits() -> None:
+    task = TranslationTask(str(DATA / "multi30k"), "en", "de")
+    assert {split: len(task.examples(split)) for split in ("train", "validation", "test")} == {
+        "train": 29_000,
+        "validation": 1_014,
+        "test": 1_000,
+    }
+    example = task.examples("train", 1)[0]
+    assert example.prompt.startswith("Two young, White males") and example.target.startswith("Zwei junge")
+
+
+def test_gsm8k_holds_out_the_end_of_train() -> None:
+    task = TextTask(str(DATA / "gsm8k"), "question", "answer", held_out=500)
+    train, validation = task.examples("train"), task.examples("validation")
+    assert (len(train), len(validation), len(task.examples("test"))) == (6_973, 500, 1_319)
+    assert not {e.prompt for e in train} & {e.prompt for e in validation}
+
+
+def test_debian_synopsis_reads() -> None:
+    task = TextTask(str(DATA / "debian-synopsis"), "description", "synopsis")
+    assert len(task.examples("test")) == 971
