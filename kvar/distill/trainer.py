@@ -12,6 +12,7 @@ from transformers import Trainer
 from kvar.distill.config import DistillationConfig
 from kvar.distill.data import Collator, reference_rollouts
 from kvar.distill.objectives import OBJECTIVES, Batch, Objective
+from kvar.distill.sampler import LengthBatches
 from kvar.rollouts import sample
 
 __all__ = ["DistillationTrainer"]
@@ -110,6 +111,18 @@ class DistillationTrainer(Trainer):
             logs = {**logs, **{name: sum(values) / len(values) for name, values in self._logs.items()}}
             self._logs.clear()
         super().log(logs, start_time)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int] | None:
+        """Transformers' choice, but batches of like length come in random order (``LengthBatches``)."""
+        dataset: Any = self.train_dataset if train_dataset is None else train_dataset
+        if self.args.train_sampling_strategy != "group_by_length" or "length" not in getattr(
+            dataset, "column_names", ()
+        ):
+            return super()._get_train_sampler(train_dataset)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return LengthBatches(
+            dataset["length"], self.args.train_batch_size * self.args.gradient_accumulation_steps, seed
+        )
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Transformers' optimizer; with ``scale_learning_rate`` one group a tensor, learning rates scaled by RMS.

@@ -38,7 +38,7 @@ def encode_prompts(prompts: Prompts, tokenizer: Any = None) -> tuple[Tensor, Ten
     if isinstance(prompts, Tensor):
         prompts = (prompts, torch.ones_like(prompts, dtype=torch.bool))
     if isinstance(prompts, tuple) and len(prompts) == 2 and isinstance(prompts[0], Tensor) and prompts[0].dim() == 2:
-        ids, mask = prompts[0], prompts[1].bool()  # type: ignore[union-attr]
+        ids, mask = prompts[0], prompts[1].bool()
         if len(ids) == 0:
             raise ValueError("prompts is empty: give at least one prompt.")
         return ids, mask
