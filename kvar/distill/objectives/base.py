@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Literal, Protocol
 
 from torch import Tensor, nn
 
 from kvar.rollouts import Rollouts
 
-if TYPE_CHECKING:
-    from kvar.distill.config import DistillationConfig
-
-__all__ = ["OBJECTIVES", "Batch", "Loss", "Objective", "objective", "token_mean"]
+__all__ = ["OBJECTIVES", "Batch", "Loss", "Objective", "Settings", "objective", "token_mean"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,21 @@ class Loss:
     logs: dict[str, float] = field(default_factory=dict)
 
 
-Compute = Callable[[nn.Module, "nn.Module | None", Batch, "DistillationConfig"], Loss]
+class Settings(Protocol):
+    """What objectives read of the run's settings; ``DistillationConfig`` documents each."""
+
+    kernel: str
+    baseline: str | None
+    centre: Literal["mean", "logsumexp", "none"]
+    value: Literal["max", "soft"]
+    importance_weight: bool
+    importance_clip: float | None
+    return_scale: float
+    return_clip: float | None
+    label_smoothing_factor: float
+
+
+Compute = Callable[[nn.Module, "nn.Module | None", Batch, Settings], Loss]
 
 
 @dataclass(frozen=True)
@@ -48,7 +59,7 @@ class Objective:
 
     Attributes:
         name: as ``DistillationConfig.objective`` spells it.
-        compute: (student, teacher, batch, config) -> Loss.
+        compute: (student, teacher, batch, settings) -> Loss.
         samples: whether it needs responses sampled from the student.
         teacher: whether it needs a teacher.
     """

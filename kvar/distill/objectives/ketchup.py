@@ -13,51 +13,48 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from kvar.distill.objectives.base import Batch, Loss, objective, token_mean
+from kvar.distill.objectives.base import Batch, Loss, Settings, objective, token_mean
 from kvar.returns import LLMR, parse_kernel, returns
 from kvar.rollouts import Rollouts, log_probs, score
 
 if TYPE_CHECKING:
-    from kvar.distill.config import DistillationConfig
     from kvar.returns import Kernel
 
 __all__ = ["advantage_weights", "ketchup", "llmr"]
 
 
-def advantage_weights(advantages: Tensor, log_pi: Tensor, rollouts: Rollouts, config: DistillationConfig) -> Tensor:
+def advantage_weights(advantages: Tensor, log_pi: Tensor, rollouts: Rollouts, settings: Settings) -> Tensor:
     """The detached factor of log pi: clip(rho * scale * A).
 
     Args:
         advantages: (N, T) returns less baseline.
         log_pi: (N, T) log-probabilities under the policy being trained.
         rollouts: gives the behaviour's log-probabilities.
-        config: ``importance_weight``, ``importance_clip``, ``return_scale``, ``return_clip``.
+        settings: ``importance_weight``, ``importance_clip``, ``return_scale``, ``return_clip``.
 
     Returns:
         (N, T), zero where masked, without gradient.
     """
-    weights = advantages * config.return_scale
-    if config.importance_weight:
+    weights = advantages * settings.return_scale
+    if settings.importance_weight:
         rho = (log_pi.detach() - rollouts.log_probs).exp()
-        if config.importance_clip is not None:
-            rho = rho.clamp(max=config.importance_clip)
+        if settings.importance_clip is not None:
+            rho = rho.clamp(max=settings.importance_clip)
         weights = weights * rho
-    if config.return_clip is not None:
-        weights = weights.clamp(-config.return_clip, config.return_clip)
+    if settings.return_clip is not None:
+        weights = weights.clamp(-settings.return_clip, settings.return_clip)
     return weights.detach().masked_fill(~rollouts.mask, 0.0)
 
 
-def _reinforce(
-    student: nn.Module, teacher: nn.Module | None, batch: Batch, config: DistillationConfig, kernel: Kernel
-) -> Loss:
+def _reinforce(student: nn.Module, teacher: nn.Module | None, batch: Batch, settings: Settings, kernel: Kernel) -> Loss:
     rollouts = batch.samples
     assert teacher is not None and rollouts is not None
-    values = score(teacher, rollouts, centre=config.centre, value=config.value, vocabulary=batch.vocabulary)
-    advantages = returns(values, rollouts.mask, [kernel], baseline=config.baseline, prompt_index=rollouts.prompt_index)[
-        0
-    ]
+    values = score(teacher, rollouts, centre=settings.centre, value=settings.value, vocabulary=batch.vocabulary)
+    advantages = returns(
+        values, rollouts.mask, [kernel], baseline=settings.baseline, prompt_index=rollouts.prompt_index
+    )[0]
     log_pi = log_probs(student, rollouts, vocabulary=batch.vocabulary)
-    weights = advantage_weights(advantages, log_pi, rollouts, config)
+    weights = advantage_weights(advantages, log_pi, rollouts, settings)
     with torch.no_grad():
         lengths = rollouts.lengths.float()
         logs = {
@@ -71,12 +68,12 @@ def _reinforce(
 
 
 @objective("ketchup", samples=True, teacher=True)
-def ketchup(student: nn.Module, teacher: nn.Module | None, batch: Batch, config: DistillationConfig) -> Loss:
-    """REINFORCE with the kernel ``config.kernel`` on ``batch.samples``; see the module's formula."""
-    return _reinforce(student, teacher, batch, config, parse_kernel(config.kernel))
+def ketchup(student: nn.Module, teacher: nn.Module | None, batch: Batch, settings: Settings) -> Loss:
+    """REINFORCE with the kernel ``settings.kernel`` on ``batch.samples``; see the module's formula."""
+    return _reinforce(student, teacher, batch, settings, parse_kernel(settings.kernel))
 
 
 @objective("llmr", samples=True, teacher=True)
-def llmr(student: nn.Module, teacher: nn.Module | None, batch: Batch, config: DistillationConfig) -> Loss:
-    """The K = 1 case of :func:`ketchup`, whatever ``config.kernel`` says."""
-    return _reinforce(student, teacher, batch, config, LLMR())
+def llmr(student: nn.Module, teacher: nn.Module | None, batch: Batch, settings: Settings) -> Loss:
+    """The K = 1 case of :func:`ketchup`, whatever ``settings.kernel`` says."""
+    return _reinforce(student, teacher, batch, settings, LLMR())

@@ -5,22 +5,17 @@ loss = sum_{i,t} KL( p_T(. | s_it) || pi(. | s_it) ) / number of tokens
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import nn
 
-from kvar.distill.objectives.base import Batch, Loss, objective, token_mean
+from kvar.distill.objectives.base import Batch, Loss, Settings, objective, token_mean
 from kvar.rollouts import token_logits
-
-if TYPE_CHECKING:
-    from kvar.distill.config import DistillationConfig
 
 __all__ = ["kl"]
 
 
 @objective("kl", samples=False, teacher=True)
-def kl(student: nn.Module, teacher: nn.Module | None, batch: Batch, config: DistillationConfig) -> Loss:
+def kl(student: nn.Module, teacher: nn.Module | None, batch: Batch, settings: Settings) -> Loss:
     """Token-mean KL from the teacher's distribution to the student's, on ``batch.references``."""
     assert teacher is not None
     with torch.no_grad():

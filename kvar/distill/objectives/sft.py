@@ -5,26 +5,21 @@ loss = - sum_{i,t} log pi(y_it | x_i, y_i,<t) / number of tokens
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import nn
 
-from kvar.distill.objectives.base import Batch, Loss, objective, token_mean
+from kvar.distill.objectives.base import Batch, Loss, Settings, objective, token_mean
 from kvar.rollouts import log_probs
-
-if TYPE_CHECKING:
-    from kvar.distill.config import DistillationConfig
 
 __all__ = ["sft"]
 
 
 @objective("sft", samples=False, teacher=False)
-def sft(student: nn.Module, teacher: nn.Module | None, batch: Batch, config: DistillationConfig) -> Loss:
+def sft(student: nn.Module, teacher: nn.Module | None, batch: Batch, settings: Settings) -> Loss:
     """Token-mean negative log-likelihood of ``batch.references``; label smoothing as in the training arguments.
 
     With ``label_smoothing_factor`` eps the target is (1 - eps) onehot + eps uniform (Szegedy et al. 2016).
     """
-    smoothing = config.label_smoothing_factor
+    smoothing = settings.label_smoothing_factor
     if not smoothing:
         picked = log_probs(student, batch.references, vocabulary=batch.vocabulary)
         return Loss(token_mean(-picked, batch.references.mask))
