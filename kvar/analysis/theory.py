@@ -60,7 +60,7 @@ def predict(
     gaps have one mean and variance at all positions and are independent of each other and of q; then Var G_t = Var q_t
     + sigma^2 sum_{j>=1} w_j^2 and E G_t = E q_t - mu sum_{j>=1} w_j. T1, (17): as T0, with the measured autocovariance
     of gaps by lag and their covariance with q_t. Response lengths are taken as they are. |E g|^2 is the measured
-    signal (12) where ``moments`` are given, and otherwise left out, being small beside the rest.
+    signal (12) where ``moments`` and score norms are given, and otherwise left out, being small beside the rest.
 
     Args:
         values: (N, T) teacher values.
@@ -110,7 +110,8 @@ def predict(
     law = _law(q.cpu().numpy(), values.gap.double().cpu().numpy(), mask.cpu().numpy(), level)
     second = _second_moments(law, mask, [*kernels, LLMR()])
     trace = np.einsum("t,et->e", power, second)
-    trace[:-1] -= _measured_signal(moments, group, len(kernels))
+    if moments is not None and sq_score is not None:  # the signal is in gradient units: only where the trace is, too
+        trace[:-1] -= signal(moments, group).value
     names = [getattr(kernel, "name", repr(kernel)) for kernel in kernels]
     table = pd.DataFrame({"kernel": names, "level": level, "trace": trace[:-1], "ratio": trace[:-1] / trace[-1]})
     if moments is None:
@@ -121,10 +122,6 @@ def predict(
     table["measured_trace"], table["low"], table["high"] = whole.value, whole.low, whole.high
     table["measured_ratio"], table["ratio_low"], table["ratio_high"] = ratio.value, ratio.low, ratio.high
     return table
-
-
-def _measured_signal(moments: GradientMoments | None, group: str, count: int) -> Array:
-    return np.zeros(count) if moments is None else signal(moments, group).value
 
 
 def _power(sq_score: Tensor | float | None, mask: Tensor) -> Array:
