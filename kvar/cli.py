@@ -45,7 +45,9 @@ def _report(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from kvar.report.runs import report_runs
 
     _none_left(overrides)
-    print(report_runs(arguments.runs, arguments.output, reference=arguments.reference, batch=arguments.batch))
+    step = arguments.step if arguments.step == "last" else int(arguments.step)
+    options = {"reference": arguments.reference, "batch": arguments.batch, "step": step}
+    print(report_runs(arguments.runs, arguments.output, **options))
     return 0
 
 
@@ -108,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--output", required=True, help="folder of report.html, figures and statistics.parquet")
     report.add_argument("--reference", help="estimator that stands for the true gradient; default the unbiased ones")
     report.add_argument("--batch", type=int, default=64, help="trajectories a training step, B of theory.md (11')")
+    report.add_argument("--step", default="last", help="training step to show, or last")
     report.set_defaults(run=_report)
 
     demo = commands.add_parser("demo", help="the arithmetic study and its report", allow_abbrev=False)

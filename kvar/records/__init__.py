@@ -3,6 +3,16 @@
 from kvar.records.errors import RecordsError, RecordsWarning
 from kvar.records.load import Run, load
 from kvar.records.schema import SCHEMA_VERSION, TABLES, empty_frame
-from kvar.records.store import RunWriter
+from kvar.records.store import RunWriter, check_folder
 
-__all__ = ["SCHEMA_VERSION", "TABLES", "RecordsError", "RecordsWarning", "Run", "RunWriter", "empty_frame", "load"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "TABLES",
+    "RecordsError",
+    "RecordsWarning",
+    "Run",
+    "RunWriter",
+    "check_folder",
+    "empty_frame",
+    "load",
+]

@@ -20,7 +20,7 @@ from kvar.records.lock import FolderLock, lock_folder
 from kvar.records.parts import Part, list_parts, read_part, readable_parts, replace_file, write_part
 from kvar.records.schema import SCHEMA_VERSION, TABLES, schema_of, to_arrow
 
-__all__ = ["Key", "RunWriter"]
+__all__ = ["Key", "RunWriter", "check_folder"]
 
 Key = str | int | tuple[str | int, ...]
 
@@ -176,6 +176,25 @@ class RunWriter:
                     part.path.unlink()
                     self._keys[table].pop(part.key or "", None)
         (self.path / CUT).unlink(missing_ok=True)
+
+
+def check_folder(path: str | Path, config: Mapping[str, Any]) -> None:
+    """Refuse a folder that holds another run, before any work is done for this one; nothing is written.
+
+    Args:
+        path: the folder a run would be written to; it need not exist.
+        config: fields of the run, all or some of them.
+
+    Raises:
+        RecordsError: one of these fields has another value in the run that is there, or the folder is a file.
+    """
+    folder = Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise RecordsError(f"{folder} is a file; name a folder for the run.")
+    header = read_config(folder) if folder.is_dir() else None
+    if header is not None:
+        here = _plain(config)
+        _same(folder, {name: value for name, value in header["config"].items() if name in here}, here)
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:

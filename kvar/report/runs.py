@@ -62,12 +62,13 @@ def study_statistics(runs: Sequence[Run], **options: Any) -> pd.DataFrame:
     )
 
 
-def draw_figures(frame: pd.DataFrame, folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
+def draw_figures(frame: pd.DataFrame, folder: Path, step: int | str = "last") -> tuple[dict[str, Path], dict[str, str]]:
     """Draw the standard figures of a statistics frame into ``folder`` as PNG and SVG.
 
     Args:
         frame: statistics.
         folder: made where missing.
+        step: training step, or "last"; the figure over training shows all.
 
     Returns:
         title -> PNG of what was drawn, and title -> reason of what the frame does not hold (for instance an efficiency
@@ -80,19 +81,23 @@ def draw_figures(frame: pd.DataFrame, folder: Path) -> tuple[dict[str, Path], di
 
     from kvar import plots
 
-    wanted = {
-        "Variance against K, with the T0 prediction": ("variance_against_k", plots.variance_against_k),
-        "Bias against variance": ("bias_against_variance", plots.bias_against_variance),
-        "Efficiency against K": ("efficiency_against_k", plots.efficiency_against_k),
-        "Signal-to-noise ratio against K": ("snr_against_k", plots.snr_against_k),
-        "Within and between prompts": ("within_between_shares", plots.within_between_shares),
+    at = {"step": step}
+    wanted: dict[str, tuple[str, Any, dict[str, Any]]] = {
+        "Variance against K, with the T0 prediction": ("variance_against_k", plots.variance_against_k, at),
+        "Bias against variance": ("bias_against_variance", plots.bias_against_variance, at),
+        "Efficiency against K": ("efficiency_against_k", plots.efficiency_against_k, at),
+        "Signal-to-noise ratio against K": ("snr_against_k", plots.snr_against_k, at),
+        "Within and between prompts": ("within_between_shares", plots.within_between_shares, at),
+        "Variance against size": ("variance_against_size", plots.variance_against_size, at),
     }
+    if frame["step"].nunique() > 1:
+        wanted["Variance over training"] = ("variance_over_training", plots.variance_over_training, {})
     folder.mkdir(parents=True, exist_ok=True)
     drawn: dict[str, Path] = {}
     missing: dict[str, str] = {}
-    for title, (name, draw) in wanted.items():
+    for title, (name, draw, options) in wanted.items():
         try:
-            axes = draw(frame)
+            axes = draw(frame, **options)
         except ValueError as error:
             missing[title] = str(error)
             continue
@@ -102,7 +107,12 @@ def draw_figures(frame: pd.DataFrame, folder: Path) -> tuple[dict[str, Path], di
 
 
 def report_runs(
-    paths: Sequence[str | Path], output: str | Path, *, reference: str | None = None, batch: int = 64
+    paths: Sequence[str | Path],
+    output: str | Path,
+    *,
+    reference: str | None = None,
+    batch: int = 64,
+    step: int | str = "last",
 ) -> str:
     """Write ``report.html``, ``statistics.parquet``, ``table.txt`` and ``figures/`` for the probes of some runs.
 
@@ -111,6 +121,7 @@ def report_runs(
         output: where to write.
         reference: estimator that stands for the true gradient, see ``kvar.analysis.runs.statistics_of``.
         batch: B of theory.md (11').
+        step: the training step that table, verdict and figures show, or "last"; statistics.parquet holds all.
 
     Returns:
         The table, for the terminal.
@@ -123,13 +134,14 @@ def report_runs(
     output.mkdir(parents=True, exist_ok=True)
     frame = study_statistics(runs, reference=reference, batch=batch)
     frame.to_parquet(output / "statistics.parquet", index=False)
-    figures, missing = draw_figures(frame, output / "figures")
-    table = render_table(frame)
+    figures, missing = draw_figures(frame, output / "figures", step)
+    table = render_table(frame, step=step)
     (output / "table.txt").write_text(table + "\n", encoding="utf-8")
     config = {f"{run.path.parent.name}/{run.path.name}": dict(run.config) for run in runs}
     write_report(
         output / "report.html",
         frame,
+        step=step,
         figures=figures,
         config=config,
         samples=[sample for run in runs for sample in _samples(run)],

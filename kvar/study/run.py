@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kvar.records import TABLES, RunWriter
+from kvar.records import TABLES, RunWriter, check_folder
 from kvar.study.settings import RunSettings
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kvar.hooks import GradientProbe
     from kvar.tasks import Example, Task
 
-__all__ = ["Parts", "assemble", "run_config", "score_run", "train_run"]
+__all__ = ["Parts", "assemble", "check_output", "run_config", "score_run", "train_run"]
 
 
 @dataclass
@@ -91,6 +91,7 @@ def train_run(settings: RunSettings, training: DistillationConfig, *, overwrite:
     from kvar.hooks import Recorder
 
     folder = Path(str(training.output_dir))
+    check_output(settings, training, overwrite=overwrite)
     if overwrite and folder.is_dir():
         _discard(folder)
     parts = assemble(settings, training.seed)
@@ -118,6 +119,16 @@ def train_run(settings: RunSettings, training: DistillationConfig, *, overwrite:
         parts.student.save_pretrained(folder / "model")
         parts.tokenizer.save_pretrained(folder / "model")
         return score_run(settings, training, parts, writer)
+
+
+def check_output(settings: RunSettings, training: DistillationConfig, *, overwrite: bool = False) -> None:
+    """Refuse an output folder that holds another run, unless it is to be overwritten.
+
+    Raises:
+        ValueError: the folder's run differs; the message names a field and both its values.
+    """
+    if not overwrite:
+        check_folder(str(training.output_dir), run_config(settings, training))
 
 
 def run_config(settings: RunSettings, training: DistillationConfig) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kvar.study.run import train_run
+from kvar.study.run import check_output, train_run
 from kvar.study.settings import find_config, load_yaml, settings_from
 
 __all__ = ["Cell", "cells_of", "read_study", "run_study"]
@@ -123,10 +123,12 @@ def run_study(
         Failed cells: name -> what went wrong.
 
     Raises:
-        ValueError: bad settings in any cell, before the first one runs.
+        ValueError: bad settings in any cell, or a folder that holds another run, before the first one runs.
     """
     cells = cells_of(study, only)
     planned = [_settings(cell, Path(output), overrides or {}) for cell in cells]
+    for settings, training in planned:
+        check_output(settings, training, overwrite=overwrite)
     failed: dict[str, str] = {}
     for number, (cell, (settings, training)) in enumerate(zip(cells, planned, strict=True), start=1):
         say(f"[{number}/{len(cells)}] {cell.name}")

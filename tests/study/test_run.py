@@ -78,8 +78,9 @@ def test_a_finished_study_is_not_run_again(study: Path, capsys: pytest.CaptureFi
 
 def test_another_runs_folder_is_refused(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["study", str(study / "study.yaml"), "--output", str(study / "out"), "--learning_rate", "0.5"]
-    assert main([*words, "--only", "small/start"]) == 1
-    assert "already holds another run" in capsys.readouterr().out
+    assert main([*words, "--only", "small/start"]) == 2
+    error = capsys.readouterr().err
+    assert "already holds another run" in error and "learning_rate is" in error
 
 
 def test_report_of_a_study(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
