@@ -42,7 +42,8 @@ def efficiency(
     It is 1 for the true direction without noise, free of the scale of g, and 1 - eta is the squared error, in units of
     |g*|^2, left after the best rescaling.
     <E g, g*>, |E g|^2 and |g*|^2 come from pairs of distinct trajectories, tr Cov from (12); the jackknife removes the
-    bias of order 1/N that their ratio has. The interval is formed for arctanh of the signed root of eta, and squared.
+    bias of order 1/N that their ratio has, unless N is so small that the correction leaves the interval: then the value
+    is not corrected. The interval is formed for arctanh of the signed root of eta, and squared.
     Where |g*|^2 is not resolved (an estimate, with or without one unit, that is not positive) the direction is unknown:
     the interval is then [0, 1], and the value NaN if the full estimate is not positive.
 
@@ -73,8 +74,10 @@ def efficiency(
     known = np.isfinite(direction).all(axis=0)
     across = np.sign(root.low) != np.sign(root.high)
     ends = np.sort(np.stack([root.low**2, root.high**2]), axis=0)
+    with np.errstate(invalid="ignore"):
+        mended = known & (plain.value >= ends[0]) & (plain.value <= ends[1])
     return Estimate(
-        value=np.where(known, plain.value, direction[0] ** 2),
+        value=np.where(mended, plain.value, direction[0] ** 2),
         low=np.where(known, np.where(across, 0.0, ends[0]), 0.0),
         high=np.where(known, ends[1], 1.0),
         n=plain.n,

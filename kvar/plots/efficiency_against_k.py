@@ -27,7 +27,7 @@ def efficiency_against_k(
     width: float = COLUMN_WIDTH,
     ax: Axes | None = None,
 ) -> Axes:
-    """Efficiency eta, theory.md eq. (11'), against K: one line a student, intervals, the best K ringed.
+    """Efficiency eta, theory.md eq. (11'), against K: one line a student, intervals, the most likely best K ringed.
 
     The text at a ring is the probability that this K is the best, where ``best_probability`` was measured.
 
@@ -61,7 +61,8 @@ def efficiency_against_k(
             x = rows["k"].map(places).to_numpy(dtype=float) + dodge(i, len(looks), 0.12)
             y = rows["value"].to_numpy(dtype=float)
             handles.append(draw_line(ax, x, rows, look, gid=f"measured:{name}"))
-            best = int(y.argmax())
+            likely = [chances.get((name, kernel), 0.0) for kernel in rows["kernel"]]
+            best = max(zip(likely, y, range(len(y)), strict=True))[2]
             ax.plot(
                 x[best], y[best], marker="o", markersize=9.5, markerfacecolor="none", markeredgecolor=look.colour,
                 markeredgewidth=1.0, linestyle="none", gid=f"best:{name}", zorder=4,

@@ -79,7 +79,10 @@ def kernel_name(k: float) -> str:
 
 @dataclass(frozen=True)
 class Best:
-    """The K of highest efficiency, eq. (11'), and the probability that it is the best (None where not measured)."""
+    """The K that is most likely to point best, eq. (11'), its efficiency and that probability.
+
+    Without probabilities, the K of highest efficiency; ``probability`` is then None.
+    """
 
     k: float
     efficiency: Cell
@@ -91,7 +94,7 @@ def best_k(frame: pd.DataFrame, *, group: str = "all", step: int | str = "last")
     chances = cells(frame, "best_probability", group=group, step=step)
     best = {}
     for student, row in cells(frame, "efficiency", group=group, step=step).items():
-        k = max(row, key=lambda k: row[k].value)
-        chance = chances.get(student, {}).get(k)
-        best[student] = Best(float(k), row[k], None if chance is None else chance.value)
+        known = {k: chance.value for k, chance in chances.get(student, {}).items()}
+        k = max(row, key=lambda k: (known.get(k, 0.0), row[k].value))
+        best[student] = Best(float(k), row[k], known.get(k))
     return best

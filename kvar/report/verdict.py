@@ -144,8 +144,8 @@ def best_sentence(best: Best | None, efficiency: Row) -> str:
     elif p >= 0.5:
         head = f"{name} most likely points best, with probability {p:.2f} and efficiency {best.efficiency}"
     else:
-        head = f"No K stands out as pointing best: {name} has the highest efficiency, {best.efficiency}, "
-        head += f"but is the best with probability {p:.2f} only"
+        head = f"No K stands out as pointing best: {name} comes closest, with probability {p:.2f} "
+        head += f"and efficiency {best.efficiency}"
     one = efficiency.get(1.0)
     if best.k == 1.0 or one is None:
         return f"{head}."

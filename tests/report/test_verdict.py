@@ -117,7 +117,11 @@ ETA = Cell(0.2, 0.15, 0.25)
         (Best(4.0, ETA, 0.6), Cell(0.1, 0.05, 0.16), "K = 4 most likely points best, with probability 0.60"),
         (Best(4.0, ETA, 0.6), Cell(0.1, 0.05, 0.16), "its interval is not clear of that of K = 1"),
         (Best(4.0, ETA, 0.6), Cell(0.1), "its interval is not clear of that of K = 1"),
-        (Best(math.inf, ETA, 0.3), None, "No K stands out as pointing best: K = ∞ has the highest efficiency"),
+        (
+            Best(math.inf, ETA, 0.3),
+            None,
+            "No K stands out as pointing best: K = ∞ comes closest, with probability 0.30",
+        ),
         (Best(1.0, ETA, 0.99), ETA, "K = 1 points best, with probability 0.99 and efficiency 0.2 (0.15 to 0.25)."),
     ],
 )

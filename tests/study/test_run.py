@@ -162,7 +162,7 @@ def test_shipped_configs_are_whole() -> None:
     assert {"demo", "arithmetic-teacher", "multi30k-teacher"} <= set(config_names())
     settings, training = read_settings("arithmetic-teacher", ["--max_steps", "7"])
     assert settings.student_config["model_type"] == "t5" and training.max_steps == 7
-    assert training.learning_rate == 2e-3
+    assert training.learning_rate == 1e-2 and training.scale_learning_rate
 
 
 def test_evaluation_file_holds_samples(study: Path) -> None:
