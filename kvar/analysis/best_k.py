@@ -48,7 +48,8 @@ def best_k(
 
     Returns:
         A table with one row per estimator: kernel, mse, mse_low, mse_high, mse_best (probability), efficiency,
-        efficiency_low, efficiency_high, efficiency_best (probability). ``table.attrs`` holds the names of the two
+        efficiency_low, efficiency_high, efficiency_best (probability; NaN throughout where some estimator's direction
+        is so little resolved that its interval is all of [0, 1]). ``table.attrs`` holds the names of the two
         winners under "best_mse" and "best_efficiency" (the latter None where the reference is not resolved).
 
     Raises:
@@ -69,6 +70,8 @@ def best_k(
         rollouts_per_prompt=rollouts_per_prompt,
         **shared,  # type: ignore[arg-type]
     )
+    open_ended = bool(((along.low <= 0) & (along.high >= 1)).any())  # a direction of which nothing is known
+    pointing = probability_of_best(directions, smallest=False, seed=seed)
     table = pd.DataFrame(
         {
             "kernel": moments.names,
@@ -79,7 +82,7 @@ def best_k(
             "efficiency": along.value,
             "efficiency_low": along.low,
             "efficiency_high": along.high,
-            "efficiency_best": probability_of_best(directions, smallest=False, seed=seed),
+            "efficiency_best": np.full_like(pointing, np.nan) if open_ended else pointing,
         }
     )
     table.attrs["best_mse"] = moments.names[int(np.argmin(error.value))]

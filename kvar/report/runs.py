@@ -91,7 +91,8 @@ def draw_figures(frame: pd.DataFrame, folder: Path, step: int | str = "last") ->
         "Variance against size": ("variance_against_size", plots.variance_against_size, at),
     }
     if frame["step"].nunique() > 1:
-        wanted["Variance over training"] = ("variance_over_training", plots.variance_over_training, {})
+        ends = frame.dropna(subset="k").sort_values("k", kind="stable")["kernel"].unique()[[0, -1]].tolist()
+        wanted["Variance over training"] = ("variance_over_training", plots.variance_over_training, {"kernels": ends})
     folder.mkdir(parents=True, exist_ok=True)
     drawn: dict[str, Path] = {}
     missing: dict[str, str] = {}
