@@ -188,7 +188,7 @@ def size_sentence(ratios: Mapping[str, Row], sizes: Mapping[str, int], labels: M
 
 
 def _counts(frame: pd.DataFrame, group: str, step: int | str) -> str:
-    """The sentence that says on how many trajectories all rests."""
+    """The sentence that says on how many independent units all rests."""
     statistics = set(frame[frame["group"] == group]["statistic"])
     name = next((s for s in ("trace_ratio", "trace", "efficiency") if s in statistics), None)
     rows = select(frame, name or "trace", group=group, step=step)
@@ -196,7 +196,8 @@ def _counts(frame: pd.DataFrame, group: str, step: int | str) -> str:
     steps = sorted({int(s) for s in rows["step"]})
     at = f"step {steps[0]}" if len(steps) == 1 else f"steps {steps[0]} to {steps[-1]}"
     n = f"n = {low}" if low == high else f"n = {low} to {high}"
-    return f"Measured on {n} trajectories for each student and kernel, at {at}; brackets are 95 % intervals."
+    units = "independent draws (prompts, where a prompt has several responses)"
+    return f"Measured on {n} {units} for each student and kernel, at {at}; brackets are 95 % intervals."
 
 
 def _summary(rows: Sequence[Mapping[str, Row]], best: Sequence[Best | None]) -> str:

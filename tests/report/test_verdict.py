@@ -158,7 +158,8 @@ def test_the_whole_verdict_names_n_and_every_student():
     said = verdict(frame)
     assert (
         said[0]
-        == "Measured on n = 256 trajectories for each student and kernel, at step 200; brackets are 95 % intervals."
+        == "Measured on n = 256 independent draws (prompts, where a prompt has several responses) for each student and "
+        "kernel, at step 200; brackets are 95 % intervals."
     )
     assert said[1].startswith(
         "In short, of 3 students: variance is below that at K = 1 at every K in 3, a gain beyond mere "
