@@ -50,9 +50,16 @@ def read_pairs(data: str, split: str, source: str, target: str) -> list[tuple[st
         )
     from datasets import get_dataset_split_names, load_dataset
 
-    if split not in get_dataset_split_names(data):
-        return None
-    rows = enumerate((dict(row) for row in load_dataset(data, split=split)), start=1)
+    try:
+        if split not in get_dataset_split_names(data):
+            return None
+        loaded = load_dataset(data, split=split)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"data {data!r} is neither a folder nor a hub data set that can be reached: {type(error).__name__}: "
+            f"{error}. Give a folder with train/validation/test files."
+        ) from error
+    rows = enumerate((dict(row) for row in loaded), start=1)
     return _pairs(f"{data} ({split})", rows, source, target)
 
 

@@ -83,6 +83,17 @@ def test_missing_folder_and_two_files(tmp_path: Path) -> None:
         TextTask(str(tmp_path), "en", "de").examples("train")
 
 
+def test_a_hub_name_that_cannot_be_reached_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    def unreachable(*args: object, **kwargs: object) -> None:
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(datasets, "get_dataset_split_names", unreachable)
+    with pytest.raises(ValueError, match="'someone/pairs' is neither a folder nor a hub data set .* no network"):
+        TextTask("someone/pairs", "en", "de").examples("train")
+
+
 def test_byte_pair_tokenizer_decodes_exactly(tmp_path: Path) -> None:
     write(tmp_path, "train.jsonl", [*ROWS, {"en": "Größe 12€", "de": "naïve café"}])
     task = TextTask(str(tmp_path), "en", "de", vocabulary=300)
