@@ -118,7 +118,7 @@ def train_run(settings: RunSettings, training: DistillationConfig, *, overwrite:
         trainer.train(resume_from_checkpoint=last)
         parts.student.save_pretrained(folder / "model")
         parts.tokenizer.save_pretrained(folder / "model")
-        return score_run(settings, training, parts, writer)
+        return score_run(settings, training, parts, writer, step=trainer.state.global_step)
 
 
 def check_output(settings: RunSettings, training: DistillationConfig, *, overwrite: bool = False) -> None:
@@ -199,7 +199,9 @@ def _discard(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def score_run(settings: RunSettings, training: DistillationConfig, parts: Parts, writer: RunWriter) -> dict[str, float]:
+def score_run(
+    settings: RunSettings, training: DistillationConfig, parts: Parts, writer: RunWriter, *, step: int
+) -> dict[str, float]:
     """Decode ``eval_split`` with the trained student; metrics go to the records and, with texts, to evaluation.json."""
     import pandas as pd
 
@@ -224,7 +226,7 @@ def score_run(settings: RunSettings, training: DistillationConfig, parts: Parts,
     ]
     content = {"split": settings.eval_split, "examples": len(examples), "metrics": result.metrics, "samples": samples}
     rows = [
-        {"step": training.max_steps, "split": f"final {settings.eval_split}", "name": name, "value": value}
+        {"step": step, "split": f"final {settings.eval_split}", "name": name, "value": value}
         for name, value in result.metrics.items()
     ]
     writer.append("metrics", pd.DataFrame(rows), key=("evaluation", settings.eval_split))

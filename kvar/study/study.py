@@ -2,7 +2,7 @@
 
 A study file is a YAML mapping:
 
-    common:   fields of every cell (see ``kvar train --help``)
+    common:   fields of every cell, those of RunSettings and DistillationConfig
     students: student's name -> its ``student_config``
     stages:   a list of mappings; ``name``, optionally ``from`` (the earlier stage whose student it starts from, instead
               of random weights), and any fields

@@ -34,7 +34,7 @@ students:
   small: {{model_type: t5, d_model: 8, d_kv: 4, num_heads: 2, d_ff: 8, num_layers: 1, num_decoder_layers: 1}}
   large: {{model_type: t5, d_model: 16, d_kv: 4, num_heads: 2, d_ff: 8, num_layers: 1, num_decoder_layers: 1}}
 stages:
-  - {{name: start, objective: kl, max_steps: 2}}
+  - {{name: start, objective: kl, num_train_epochs: 0.25}}
   - {{name: ketchup, from: start, objective: ketchup, kernel: K=2, max_steps: 4, probe_every: 2}}
 """
 
@@ -65,8 +65,15 @@ def test_a_study_leaves_whole_runs(study: Path) -> None:
         run = kvar.load(study / "out" / student / "ketchup")
         assert sorted(run.gradients["step"].unique()) == [0, 2, 4]
         assert {"loss", "total_gap", "response_length", "exact_answer"} <= set(run.metrics["name"].astype(str))
+        final = run.metrics[run.metrics["name"] == "exact_answer"]
+        assert final["step"].tolist() == [4]  # the step training ended at
         assert run.config["kernel"] == "K=2" and run.config["parameters"] > 100
         assert (run.path / "model" / "model.safetensors").exists()
+
+
+def test_the_final_score_is_recorded_at_the_last_step_of_an_epoch_run(study: Path) -> None:
+    metrics = kvar.load(study / "out" / "small" / "start").metrics
+    assert metrics[metrics["name"] == "exact_answer"]["step"].tolist() == [2]  # a quarter of 64 examples in eights
 
 
 def test_a_finished_study_is_not_run_again(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
