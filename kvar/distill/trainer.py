@@ -85,6 +85,10 @@ class DistillationTrainer(Trainer):
         if model.training:
             for name, value in loss.logs.items():
                 self._logs[name].append(value)
+            if samples is not None and loss.values is not None:
+                for callback in self.callback_handler.callbacks:
+                    if hasattr(callback, "on_rollouts"):  # kvar.hooks.OutputLayerProbe, or anyone's
+                        callback.on_rollouts(samples, loss.values)
         if not bool(torch.isfinite(loss.value)):
             rows = inputs["index"].tolist()
             raise ValueError(

@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 
 from torch import Tensor, nn
 
+from kvar.returns import TokenValues
 from kvar.rollouts import Rollouts
 
 __all__ = ["OBJECTIVES", "Batch", "Loss", "Objective", "Settings", "objective", "token_mean"]
@@ -30,10 +31,17 @@ class Batch:
 
 @dataclass(frozen=True)
 class Loss:
-    """A scalar to minimise, and numbers worth logging beside it."""
+    """A scalar to minimise, and what is worth knowing beside it.
+
+    Attributes:
+        value: the scalar.
+        logs: numbers to log.
+        values: the teacher's values of the samples, for callbacks that have an ``on_rollouts``.
+    """
 
     value: Tensor
     logs: dict[str, float] = field(default_factory=dict)
+    values: TokenValues | None = None
 
 
 class Settings(Protocol):

@@ -64,7 +64,7 @@ def _reinforce(student: nn.Module, teacher: nn.Module | None, batch: Batch, sett
             "finished": float(rollouts.finished.float().mean()),
             "log_prob_per_token": float(token_mean(log_pi, rollouts.mask)),
         }
-    return Loss(token_mean(-weights * log_pi, rollouts.mask), logs)
+    return Loss(token_mean(-weights * log_pi, rollouts.mask), logs, values)
 
 
 @objective("ketchup", samples=True, teacher=True)
