@@ -70,7 +70,7 @@ def sample(
     max_new_tokens: int,
     temperature: float = 1.0,
     top_k: int = 0,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     eos_token_id: int | None = None,
     vocabulary: int | None = None,
 ) -> Rollouts:
@@ -88,7 +88,8 @@ def sample(
         max_new_tokens: length limit T; responses without end-of-sequence by then are cut (``finished`` false).
         temperature: logits are divided by it; 0 takes the most probable token (log-probability 0).
         top_k: sample among the k most probable tokens only; 0 for all.
-        seed: seed of this call's own random stream.
+        seed: seed of this call's own random stream; or N = M R seeds, one a response, which then depends on its own
+            seed alone, whatever else is in the batch.
         eos_token_id: end-of-sequence; default the tokenizer's, else the model config's.
         vocabulary: draw among the first this many tokens only: the tokenizer's size, where the embedding matrix was
             padded to a rounder number and the teacher's to another. None for all.
@@ -106,13 +107,13 @@ def sample(
     prompt_index = torch.arange(len(prompt_ids), device=device).repeat_interleave(rollouts_per_prompt)
     prompt_ids, prompt_mask = prompt_ids[prompt_index], prompt_mask[prompt_index]
     pad = _pad_token(student, tokenizer)
-    generator = torch.Generator(device=device).manual_seed(seed)
+    source = _random_source(seed, len(prompt_ids), max_new_tokens, device)
     modes = [(module, module.training) for module in student.modules()]
     student.eval()
     try:
         step = _seq2seq_steps if is_encoder_decoder(student) else _causal_steps
         tokens, log_probs = _loop(
-            step(student, prompt_ids, prompt_mask), max_new_tokens, eos, pad, temperature, top_k, vocabulary, generator
+            step(student, prompt_ids, prompt_mask), max_new_tokens, eos, pad, temperature, top_k, vocabulary, source
         )
     finally:
         for module, training in modes:
@@ -140,13 +141,14 @@ def _loop(
     temperature: float,
     top_k: int,
     vocabulary: int | None,
-    generator: torch.Generator,
+    source: torch.Generator | Tensor,
 ) -> tuple[Tensor, Tensor]:
     logits = next(steps)
     done = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
     tokens, log_probs = [], []
     for position in range(max_new_tokens):
-        token, log_prob = _draw(logits[:, :vocabulary].float(), temperature, top_k, generator)
+        chance = source if isinstance(source, torch.Generator) else source[:, position]
+        token, log_prob = _draw(logits[:, :vocabulary].float(), temperature, top_k, chance)
         token = torch.where(done, pad, token)
         tokens.append(token)
         log_probs.append(log_prob)
@@ -157,8 +159,22 @@ def _loop(
     return torch.stack(tokens, dim=1), torch.stack(log_probs, dim=1)
 
 
-def _draw(logits: Tensor, temperature: float, top_k: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """One token a row and its log-probability under the policy that drew it."""
+def _random_source(
+    seed: int | Sequence[int], rows: int, max_new_tokens: int, device: torch.device
+) -> torch.Generator | Tensor:
+    """One generator for all rows; or, for a seed a row, uniform numbers (rows, max_new_tokens), a stream for each."""
+    if isinstance(seed, int):
+        return torch.Generator(device=device).manual_seed(seed)
+    if len(seed) != rows:
+        raise ValueError(f"seed must be one integer or one for each of the {rows} responses; got {len(seed)} seeds.")
+    streams = [
+        torch.rand(max_new_tokens, generator=torch.Generator().manual_seed(one), dtype=torch.float64) for one in seed
+    ]
+    return torch.stack(streams).to(device)
+
+
+def _draw(logits: Tensor, temperature: float, top_k: int, source: torch.Generator | Tensor) -> tuple[Tensor, Tensor]:
+    """One token a row and its log-probability under the policy that drew it; by inversion where given uniforms (N,)."""
     if temperature == 0:
         token = logits.argmax(dim=-1)
         return token, torch.zeros_like(logits[:, 0])
@@ -167,7 +183,11 @@ def _draw(logits: Tensor, temperature: float, top_k: int, generator: torch.Gener
         best, where = logits.topk(top_k, dim=-1)
         logits = torch.full_like(logits, -torch.inf).scatter(-1, where, best)
     log_p = logits.log_softmax(dim=-1)
-    token = torch.multinomial(log_p.exp(), 1, generator=generator)
+    if isinstance(source, torch.Generator):
+        token = torch.multinomial(log_p.exp(), 1, generator=source)
+    else:
+        below = log_p.exp().cumsum(dim=-1, dtype=torch.float64)
+        token = torch.searchsorted(below, source[:, None] * below[:, -1:], right=True)
     return token[:, 0], log_p.gather(-1, token)[:, 0]
 
 

@@ -148,3 +148,34 @@ def test_empty_prompt_of_a_causal_model_is_refused() -> None:
     mask[1] = False
     with pytest.raises(ValueError, match="empty"):
         sample(tiny_gpt2(), (ids, mask), max_new_tokens=3)
+
+
+@pytest.mark.parametrize("make", [tiny_t5, tiny_gpt2])
+def test_a_seed_for_each_response_makes_it_independent_of_its_batch(make: object) -> None:
+    model = make()  # type: ignore[operator]
+    ids, mask = ragged_prompts(rows=4)
+    together = sample(model, (ids, mask), rollouts_per_prompt=2, max_new_tokens=6, seed=list(range(10, 18)))
+    for i in range(4):
+        alone = sample(
+            model, (ids[[i]], mask[[i]]), rollouts_per_prompt=2, max_new_tokens=6, seed=[10 + 2 * i, 11 + 2 * i]
+        )
+        for row in range(2):
+            n = int(alone.lengths[row])
+            assert torch.equal(alone.tokens[row, :n], together[[2 * i + row]].tokens[0, :n])
+            assert int(together.lengths[2 * i + row]) == n
+    with pytest.raises(ValueError, match="one for each of the 4 responses; got 2 seeds"):
+        sample(model, (ids, mask), max_new_tokens=2, seed=[1, 2])
+
+
+@pytest.mark.parametrize("top_k", [0, 3])
+def test_seeded_rows_follow_the_policy(top_k: int) -> None:
+    model = tiny_gpt2()
+    ids = torch.tensor([[3, 4, 5]]).expand(4000, -1)
+    rollouts = sample(model, ids, max_new_tokens=1, temperature=0.7, top_k=top_k, seed=list(range(4000)))
+    expected = sample(model, ids, max_new_tokens=1, temperature=0.7, top_k=top_k, seed=0)
+    table = torch.zeros(17).scatter(0, rollouts.tokens[:, 0], rollouts.log_probs[:, 0].exp())
+    assert float(table.sum()) == pytest.approx(1.0, abs=2e-3)  # every token that can be drawn was drawn
+    observed = torch.bincount(rollouts.tokens[:, 0], minlength=17) / 4000
+    assert float((observed - table).abs().max()) < 4 * (0.25 / 4000) ** 0.5
+    other = torch.bincount(expected.tokens[:, 0], minlength=17) / 4000
+    assert float((observed - other).abs().max()) < 6 * (0.25 / 4000) ** 0.5
