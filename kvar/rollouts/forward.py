@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -34,9 +35,27 @@ def token_logits(model: nn.Module, rollouts: Rollouts) -> Tensor:
     Raises:
         ValueError: an empty prompt given to a causal model, or an encoder-decoder model without a decoder start token.
     """
-    if is_encoder_decoder(model):
-        return _seq2seq_logits(model, rollouts)
-    return _causal_logits(model, rollouts)
+    inputs, align = forward_inputs(model, rollouts)
+    return align(model(**inputs).logits)
+
+
+def forward_inputs(model: nn.Module, rollouts: Rollouts) -> tuple[dict[str, Any], Callable[[Tensor], Tensor]]:
+    """Arguments of the model's forward pass over rollouts, and where the response's positions lie in its output.
+
+    Returns:
+        keyword arguments, and a function from (N, L, ...) model outputs, one for each position that the head sees, to
+        the (N, T, ...) of them that scored the response tokens.
+
+    Raises:
+        ValueError: as :func:`token_logits`.
+    """
+    return _seq2seq_inputs(model, rollouts) if is_encoder_decoder(model) else _causal_inputs(model, rollouts)
+
+
+def takes(model: Any, argument: str) -> bool:
+    """Whether the model's forward pass names ``argument``; looks inside a peft wrapper, which passes it on."""
+    inner = model.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model
+    return argument in inspect.signature(inner.forward).parameters
 
 
 def pack_left(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,17 +77,19 @@ def decoder_start(model: Any) -> int:
     )
 
 
-def _seq2seq_logits(model: nn.Module, rollouts: Rollouts) -> Tensor:
+def _seq2seq_inputs(model: nn.Module, rollouts: Rollouts) -> tuple[dict[str, Any], Callable[[Tensor], Tensor]]:
     prompt_ids, prompt_mask = pack_left(rollouts.prompt_ids, rollouts.prompt_mask)
     start = torch.full_like(rollouts.tokens[:, :1], decoder_start(model))
-    decoder_input = torch.cat([start, rollouts.tokens[:, :-1]], dim=1)
-    out = model(
-        input_ids=prompt_ids, attention_mask=prompt_mask.long(), decoder_input_ids=decoder_input, use_cache=False
-    )
-    return out.logits
+    inputs = {
+        "input_ids": prompt_ids,
+        "attention_mask": prompt_mask.long(),
+        "decoder_input_ids": torch.cat([start, rollouts.tokens[:, :-1]], dim=1),
+        "use_cache": False,
+    }
+    return inputs, lambda output: output
 
 
-def _causal_logits(model: nn.Module, rollouts: Rollouts) -> Tensor:
+def _causal_inputs(model: nn.Module, rollouts: Rollouts) -> tuple[dict[str, Any], Callable[[Tensor], Tensor]]:
     lengths = rollouts.prompt_mask.sum(dim=1)
     if len(rollouts) and int(lengths.min()) == 0:
         row = int((lengths == 0).nonzero()[0])
@@ -82,11 +103,14 @@ def _causal_logits(model: nn.Module, rollouts: Rollouts) -> Tensor:
     positions = torch.arange(ids.shape[1], device=ids.device)
     attention = positions < seen.sum(dim=1, keepdim=True)
     first = int(lengths.min()) - 1 if len(rollouts) else 0  # logits before this position are never needed
-    kwargs: dict[str, Any] = {}
-    if "logits_to_keep" in inspect.signature(model.forward).parameters:
-        kwargs["logits_to_keep"] = ids.shape[1] - first
-    out = model(input_ids=ids, attention_mask=attention.long(), use_cache=False, **kwargs)
-    logits = out.logits if kwargs else out.logits[:, first:]
-    steps = torch.arange(rollouts.tokens.shape[1], device=ids.device)
-    where = (lengths - 1 - first)[:, None] + steps
-    return logits.gather(1, where[..., None].expand(-1, -1, logits.shape[-1]))
+    inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": attention.long(), "use_cache": False}
+    keeps = takes(model, "logits_to_keep")
+    if keeps:
+        inputs["logits_to_keep"] = ids.shape[1] - first
+    where = (lengths - 1 - first)[:, None] + torch.arange(rollouts.tokens.shape[1], device=ids.device)
+
+    def align(output: Tensor) -> Tensor:
+        output = output if keeps else output[:, first:]
+        return output.gather(1, where[..., None].expand(-1, -1, output.shape[-1]))
+
+    return inputs, align

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any, Literal
 
 import torch
@@ -9,9 +10,12 @@ from torch import Tensor, nn
 
 from kvar.returns import TokenValues, token_values
 from kvar.rollouts.forward import token_logits
+from kvar.rollouts.head import separable, token_logit_chunks
 from kvar.rollouts.types import Rollouts
 
 __all__ = ["check_same_tokenizer", "log_probs", "score"]
+
+MAX_LOGITS = 2**25
 
 
 @torch.no_grad()
@@ -23,8 +27,13 @@ def score(
     value: Literal["max", "soft"] = "max",
     vocabulary: int | None = None,
     micro_batch: int | None = None,
+    max_logits: int = MAX_LOGITS,
 ) -> TokenValues:
     """Teacher values (q_t, V_t) of every response token from one forward pass without gradient; theory.md (1).
+
+    Where a pass would make more than ``max_logits`` logits, hidden states are computed once and the output head is
+    applied to some tokens at a time (padding is left out). A model whose head cannot be told from its body takes fewer
+    rows at a time instead, one at least. Values are the same up to rounding.
 
     Args:
         teacher: seq2seq or causal model with the student's tokenizer.
@@ -33,22 +42,35 @@ def score(
         value: see ``kvar.returns.token_values``.
         vocabulary: real vocabulary size (the tokenizer's); logits past it are padding of the embedding matrix and are
             cut off before means and maxima, so that models padded to different sizes agree.
-        micro_batch: rows a forward pass takes at a time; None for all. The full (N, T, V) logits are never kept.
+        micro_batch: rows a forward pass takes at a time; None for all.
+        max_logits: most logits that exist at a time; the default's 2**25 take 128 MiB in float32.
 
     Returns:
         TokenValues of shape (N, T), zero where masked, on the rollouts' device.
 
     Raises:
-        ValueError: a response token outside the teacher's vocabulary, non-finite logits.
+        ValueError: a response token outside the teacher's vocabulary, non-finite logits, a ``micro_batch`` or
+            ``max_logits`` below 1.
     """
-    size = micro_batch or max(len(rollouts), 1)
+    for name, given in (("micro_batch", micro_batch), ("max_logits", max_logits)):
+        if given is not None and given < 1:
+            raise ValueError(f"{name} must be at least 1; got {given}.")
     was_training = [(module, module.training) for module in teacher.modules()]
     teacher.eval()
     device = next(teacher.parameters()).device
+    steps = rollouts.tokens.shape[1] * _logits_per_position(teacher)
+    size = micro_batch or max(len(rollouts), 1)
     parts = []
     try:
+        chunked = len(rollouts) and min(size, len(rollouts)) * steps > max_logits
+        whole = chunked and separable(teacher, rollouts[:1].to(device))
+        if chunked and not whole:
+            size = min(size, max(1, max_logits // steps))
         for start in range(0, max(len(rollouts), 1), size):
             rows = rollouts[start : start + size].to(device)
+            if whole:
+                parts.append(_chunked_values(teacher, rows, vocabulary, max_logits, centre, value))
+                continue
             logits = token_logits(teacher, rows)[..., :vocabulary]
             parts.append(token_values(logits, rows.tokens, rows.mask, centre=centre, value=value))
     finally:
@@ -56,6 +78,41 @@ def score(
             module.training = training
     where = rollouts.tokens.device
     return TokenValues(torch.cat([p.q for p in parts]).to(where), torch.cat([p.v for p in parts]).to(where))
+
+
+def _chunked_values(
+    teacher: nn.Module,
+    rollouts: Rollouts,
+    vocabulary: int | None,
+    max_logits: int,
+    centre: Literal["mean", "logsumexp", "none"],
+    value: Literal["max", "soft"],
+) -> TokenValues:
+    q, v = [], []
+    with closing(token_logit_chunks(teacher, rollouts, max_logits)) as chunks:
+        for (rows, positions), logits in chunks:
+            tokens = rollouts.tokens[rows, positions][:, None]
+            try:
+                part = token_values(logits[:, None, :vocabulary], tokens, torch.ones_like(tokens), centre, value)
+            except ValueError as error:
+                first, last = ((int(rows[i]), int(positions[i])) for i in (0, -1))
+                raise ValueError(
+                    f"between response {first[0]}, position {first[1]} and response {last[0]}, position {last[1]} "
+                    f"(rows counted from the first of these): {error}"
+                ) from error
+            q.append(part.q[:, 0])
+            v.append(part.v[:, 0])
+    out = [torch.zeros(rollouts.mask.shape, dtype=x[0].dtype, device=x[0].device) for x in (q, v)]
+    for filled, chunk in zip(out, (q, v), strict=True):
+        filled[rollouts.mask] = torch.cat(chunk)
+    return TokenValues(*out)
+
+
+def _logits_per_position(model: Any) -> int:
+    """The width of the output head, as its weight or the config says; 1 where neither does."""
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    weight = getattr(head, "weight", None)
+    return len(weight) if weight is not None else int(getattr(getattr(model, "config", None), "vocab_size", None) or 1)
 
 
 def log_probs(student: nn.Module, rollouts: Rollouts, *, vocabulary: int | None = None) -> Tensor:

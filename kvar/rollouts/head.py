@@ -1,0 +1,162 @@
+"""A language model taken apart at its output head, so that logits are made a few tokens at a time.
+
+The hidden states before the head are V / D times smaller than the logits: T5-base with 32,128 tokens needs 42 times
+less room for them. No architecture is named here. One forward pass notes what goes into the output embedding, which
+then sees a single position; for every chunk the model's own forward is run again with its other parts replaced by
+what they returned before, and the chunk in the head's place. Whatever a model does around its head (T5's scaling,
+BART's bias, Gemma's soft cap, Cohere's scale) is therefore done by the model itself. What cannot be taken apart so
+is noticed by a trial against the plain forward pass, and :func:`separable` is then false.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from kvar.rollouts.forward import forward_inputs, token_logits
+from kvar.rollouts.types import Rollouts
+
+__all__ = ["separable", "token_logit_chunks"]
+
+_SEPARABLE: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+def token_logit_chunks(
+    model: nn.Module, rollouts: Rollouts, max_logits: int
+) -> Generator[tuple[tuple[Tensor, Tensor], Tensor], None, None]:
+    """Logits of the unmasked response tokens, some tokens at a time; each chunk is to be used before the next is made.
+
+    Args:
+        model: a model that is :func:`separable`, in eval mode, under ``torch.no_grad``.
+        rollouts: N responses of T tokens at most, on the model's device.
+        max_logits: most logits of one chunk (at least one token's).
+
+    Yields:
+        (rows, positions), the C tokens' indices into (N, T), and their (C, V) logits: what ``token_logits`` gives at
+        these places, up to rounding.
+    """
+    head = _head(model)
+    assert head is not None
+    inputs, align = forward_inputs(model, rollouts)
+    seen: list[Tensor] = []
+    with _replaced(head, _first_position_only(head, seen)), ExitStack() as stack:
+        parts = {part: _Recorder(part) for part in _siblings(model, head)}
+        for part, recorder in parts.items():
+            stack.enter_context(_replaced(part, recorder))
+        width = model(**inputs).logits.shape[-1]
+    hidden = align(seen[0])
+    rows, positions = rollouts.mask.nonzero(as_tuple=True)
+    step = max(1, max_logits // width)
+    with ExitStack() as stack:
+        for part, recorder in parts.items():
+            stack.enter_context(_replaced(part, recorder.replay))
+        for start in range(0, len(rows), step):
+            where = rows[start : start + step], positions[start : start + step]
+            with _replaced(head, _of(head, hidden[where][None])):
+                logits = model(**inputs).logits
+            yield where, logits[0]
+
+
+@torch.no_grad()
+def separable(model: nn.Module, rollouts: Rollouts) -> bool:
+    """Whether :func:`token_logit_chunks` gives the model's own logits, tried on a few tokens; once a model.
+
+    Args:
+        model: in eval mode.
+        rollouts: at least one response; its first rows and tokens serve as the trial.
+    """
+    if model not in _SEPARABLE:
+        _SEPARABLE[model] = _head(model) is not None and _trial(model, rollouts)
+    return _SEPARABLE[model]
+
+
+def _trial(model: nn.Module, rollouts: Rollouts) -> bool:
+    rows = rollouts[:2]
+    tokens = rows.tokens[:, :3]
+    short = replace(
+        rows, tokens=tokens, mask=torch.ones_like(tokens, dtype=torch.bool), log_probs=rows.log_probs[:, :3]
+    )
+    expected = token_logits(model, short)
+    try:
+        chunks = list(token_logit_chunks(model, short, expected.shape[-1]))
+    except Exception:  # a forward of another shape: that is the answer, and row chunks serve it
+        return False
+    tolerance = 1e-4 if expected.dtype in (torch.float32, torch.float64) else 2e-2
+    scale = float(expected.abs().max())
+    return all(
+        bool(torch.allclose(logits, expected[where], rtol=0, atol=tolerance * (1 + scale))) for where, logits in chunks
+    )
+
+
+def _head(model: Any) -> nn.Module | None:
+    """The output embedding, where the model has one that is a module of its own."""
+    getter = getattr(model, "get_output_embeddings", None)
+    head = getter() if getter is not None else None
+    return head if isinstance(head, nn.Module) and head is not model else None
+
+
+def _siblings(model: nn.Module, head: nn.Module) -> list[nn.Module]:
+    """The other direct parts of the module that holds the head: together, they are the rest of the model."""
+    owner = next(module for module in model.modules() if any(child is head for child in module.children()))
+    return [child for child in owner.children() if child is not head]
+
+
+@contextmanager
+def _replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """``module.forward`` is ``forward`` meanwhile."""
+    own = vars(module).get("forward")
+    module.forward = forward  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        if own is None:
+            del module.forward
+        else:
+            module.forward = own
+
+
+def _first_position_only(head: nn.Module, seen: list[Tensor]) -> Callable[..., Any]:
+    original = head.forward
+
+    def forward(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if seen or hidden.dim() != 3:
+            raise RuntimeError("the head is called more than once, or not on (N, L, D).")
+        seen.append(hidden)
+        return original(hidden[:1, :1], *args, **kwargs)
+
+    return forward
+
+
+def _of(head: nn.Module, chunk: Tensor) -> Callable[..., Any]:
+    original = head.forward
+    return lambda hidden, *args, **kwargs: original(chunk, *args, **kwargs)
+
+
+class _Recorder:
+    """A module's forward that keeps what it returned, to return it again without computing.
+
+    A part that is called more than once (T5's embedding, by encoder and decoder) keeps nothing; it may then not be
+    called in the replay, and is not, where the parts that call it are themselves replayed.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.original = module.forward
+        self.calls = 0
+        self.output: Any = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        output = self.original(*args, **kwargs)
+        self.calls += 1
+        self.output = output if self.calls == 1 else None
+        return output
+
+    def replay(self, *args: Any, **kwargs: Any) -> Any:
+        if self.calls != 1:
+            raise RuntimeError(f"a part of the model was called {self.calls} times, so its output is not known.")
+        return self.output
