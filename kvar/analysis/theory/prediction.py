@@ -3,44 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from kvar.analysis.estimate import Array
 from kvar.analysis.paired import ratio_to
 from kvar.analysis.replicates import resolve_reference
 from kvar.analysis.signal import signal
+from kvar.analysis.theory.law import gap_law, score_power_by_position, second_moments
 from kvar.analysis.trace_covariance import trace_covariance
 from kvar.gradients.moments import GradientMoments
-from kvar.returns import LLMR, Kernel, TokenValues, check_mask, lag_sums
+from kvar.returns import LLMR, Kernel, TokenValues, check_mask
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["predict"]
+__all__ = ["advantage_parts", "predict", "predicted_second_moment"]
 
 
-@dataclass(frozen=True)
-class _Law:
-    """Pooled moments of gaps and per-position moments of q.
+def predicted_second_moment(
+    q: Tensor,
+    gap: Tensor,
+    mask: Tensor,
+    power: Tensor,
+    kernels: Sequence[Kernel],
+    level: Literal["T0", "T1"],
+    weight: Tensor,
+) -> Tensor:
+    """(E,) sum_t E|s_t|^2 (Var G_t + (E G_t)^2), (16) without its last term; differentiable in ``weight``.
 
-    Attributes:
-        mean: mu, of the gaps.
-        gap_cov: (T,), autocovariance of gaps by lag; at level T0 only lag 0 is not zero.
-        q_gap: (T,), covariance of q_t with gap_{t+lag}; zero at level T0 (lag 0 is never used).
-        q_mean: (T,), E q_t over the responses that reach t.
-        q_var: (T,), Var q_t likewise.
+    Args:
+        q: (N, T) float64, less its baseline.
+        gap: (N, T) float64.
+        mask: (N, T) bool.
+        power: (N, T), |s_t|^2, zero where masked.
+        kernels: E kernels.
+        level: "T0" or "T1".
+        weight: (N,), how often each trajectory counts.
     """
+    by_position = (weight[:, None] * power).sum(dim=0) / weight.sum()
+    second = second_moments(gap_law(q, gap, mask, level, weight), mask, kernels, weight)
+    return second @ by_position
 
-    mean: float
-    gap_cov: Array
-    q_gap: Array
-    q_mean: Array
-    q_var: Array
+
+def advantage_parts(
+    values: TokenValues, mask: Tensor, baseline: Literal["teacher-value"] | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Values as the predictions take them: q less its baseline, gap, mask; float64 on the CPU.
+
+    Raises:
+        ValueError: another baseline, or no tokens.
+    """
+    if baseline not in (None, "teacher-value"):
+        raise ValueError(f"baseline must be None or 'teacher-value' for a prediction; got {baseline!r}.")
+    mask = check_mask(mask).cpu()
+    if not bool(mask.any()):
+        raise ValueError("mask has no token: a prediction needs responses.")
+    q = values.q if baseline is None else values.q - values.v
+    return q.detach().double().cpu(), values.gap.detach().double().cpu(), mask
 
 
 def predict(
@@ -94,22 +115,16 @@ def predict(
 
     if level not in ("T0", "T1"):
         raise ValueError(f"level must be 'T0' or 'T1'; got {level!r}.")
-    if baseline not in (None, "teacher-value"):
-        raise ValueError(f"baseline must be None or 'teacher-value' for a prediction; got {baseline!r}.")
-    mask = check_mask(mask)
-    if not bool(mask.any()):
-        raise ValueError("mask has no token: a prediction needs responses.")
+    q, gap, mask = advantage_parts(values, mask, baseline)
     if moments is not None and len(moments.names) != len(kernels):
         raise ValueError(
             f"moments hold {len(moments.names)} estimators for {len(kernels)} kernels: measure these very kernels."
         )
     if sq_score is None and moments is not None:
         sq_score = moments[group].score_power
-    power = _power(sq_score, mask)
-    q = (values.q if baseline is None else values.q - values.v).double()
-    law = _law(q.cpu().numpy(), values.gap.double().cpu().numpy(), mask.cpu().numpy(), level)
-    second = _second_moments(law, mask, [*kernels, LLMR()])
-    trace = np.einsum("t,et->e", power, second)
+    power = score_power_by_position(sq_score, mask)
+    ones = torch.ones(len(mask), dtype=torch.float64)
+    trace = predicted_second_moment(q, gap, mask, power, [*kernels, LLMR()], level, ones).numpy()
     if moments is not None and sq_score is not None:  # the signal is in gradient units: only where the trace is, too
         trace[:-1] -= signal(moments, group).value
     names = [getattr(kernel, "name", repr(kernel)) for kernel in kernels]
@@ -122,54 +137,3 @@ def predict(
     table["measured_trace"], table["low"], table["high"] = whole.value, whole.low, whole.high
     table["measured_ratio"], table["ratio_low"], table["ratio_high"] = ratio.value, ratio.low, ratio.high
     return table
-
-
-def _power(sq_score: Tensor | float | None, mask: Tensor) -> Array:
-    """(T,) mean over trajectories of |s_t|^2, counted as zero where a response has ended."""
-    n, t = mask.shape
-    if sq_score is None:
-        sq_score = 1.0
-    score = torch.as_tensor(sq_score, dtype=torch.float64).detach().cpu()
-    own = mask.cpu()
-    if score.dim() == 1 and score.shape == (n,):
-        score = (score / own.sum(dim=1).clamp(min=1))[:, None].expand(n, t)
-    if score.dim() not in (0, 2) or (score.dim() == 2 and tuple(score.shape) != (n, t)):
-        raise ValueError(f"sq_score must be a number, ({n},) or {(n, t)}; got shape {tuple(score.shape)}.")
-    return np.asarray(torch.where(own, score, torch.zeros((), dtype=torch.float64)).mean(dim=0).numpy())
-
-
-def _law(q: Array, gap: Array, mask: np.ndarray, level: str) -> _Law:
-    t = mask.shape[1]
-    alive = np.maximum(mask.sum(axis=0), 1)
-    q, gap = np.where(mask, q, 0.0), np.where(mask, gap, 0.0)
-    q_mean = q.sum(axis=0) / alive
-    centred_q = np.where(mask, q - q_mean, 0.0)
-    mean = float(gap.sum() / mask.sum())
-    centred = np.where(mask, gap - mean, 0.0)
-    gap_cov, q_gap = np.zeros(t), np.zeros(t)
-    for lag in range(t if level == "T1" else 1):
-        pairs = max(int(mask[:, lag:].sum()), 1)
-        gap_cov[lag] = (centred[:, : t - lag] * centred[:, lag:]).sum() / pairs
-        if lag:
-            q_gap[lag] = (centred_q[:, : t - lag] * centred[:, lag:]).sum() / pairs
-    return _Law(mean, gap_cov, q_gap, q_mean, (centred_q**2).sum(axis=0) / alive)
-
-
-def _second_moments(law: _Law, mask: Tensor, kernels: Sequence[Kernel]) -> Array:
-    """(E, T) Var G_t + (E G_t)^2, averaged over the lengths of the responses that reach t."""
-    t = mask.shape[1]
-    lengths, counts = np.unique(mask.sum(dim=1).cpu().numpy(), return_counts=True)
-    total, seen = np.zeros((len(kernels), t)), np.zeros(t)
-    lag = np.abs(np.subtract.outer(np.arange(t), np.arange(t)))
-    for length, count in zip(lengths.tolist(), counts.tolist(), strict=True):
-        if length == 0:
-            continue
-        eye = torch.eye(length, dtype=torch.float64)
-        w = lag_sums(eye, torch.ones(length, length), kernels).numpy().transpose(0, 2, 1)  # w[e, t, i]: gap i in G_t
-        w = np.triu(w, 1)  # the own gap is part of q_t
-        cov, q_gap = law.gap_cov[lag[:length, :length]], law.q_gap[lag[:length, :length]]
-        variance = law.q_var[:length] - 2 * (w * q_gap).sum(axis=2) + ((w @ cov) * w).sum(axis=2)
-        mean = law.q_mean[:length] - law.mean * w.sum(axis=2)
-        total[:, :length] += count * (variance + mean**2)
-        seen[:length] += count
-    return total / np.maximum(seen, 1)
