@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from kvar.rollouts import encode_prompts, is_encoder_decoder
+from kvar.rollouts import encode_prompts, is_encoder_decoder, vocabulary_size
+from kvar.rollouts.forward import unwrapped
 
 if TYPE_CHECKING:
     from kvar.tasks import Example, Task
@@ -41,6 +42,8 @@ def decode(
 
     if not prompts:
         raise ValueError("prompts is empty: give at least one prompt.")
+    model = unwrapped(model)
+    beyond = list(range(vocabulary_size(tokenizer), model.get_output_embeddings().weight.shape[0]))
     settings = GenerationConfig(
         max_new_tokens=max_new_tokens,
         num_beams=num_beams,
@@ -49,6 +52,7 @@ def decode(
         eos_token_id=tokenizer.eos_token_id,
         decoder_start_token_id=getattr(model.generation_config, "decoder_start_token_id", None)
         or getattr(model.config, "decoder_start_token_id", None),
+        suppress_tokens=beyond or None,  # rows that only pad the embedding matrix
     )
     device = next(model.parameters()).device
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))

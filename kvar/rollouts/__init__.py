@@ -2,8 +2,9 @@
 
 from kvar.rollouts.forward import is_encoder_decoder, token_logits
 from kvar.rollouts.sample import encode_prompts, sample
-from kvar.rollouts.score import check_same_tokenizer, log_probs, score
+from kvar.rollouts.score import log_probs, score
 from kvar.rollouts.types import Rollouts
+from kvar.rollouts.vocabulary import check_same_tokenizer, vocabulary_size
 
 __all__ = [
     "Rollouts",
@@ -14,4 +15,5 @@ __all__ = [
     "sample",
     "score",
     "token_logits",
+    "vocabulary_size",
 ]

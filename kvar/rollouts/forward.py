@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kvar.rollouts.types import Rollouts
 
-__all__ = ["is_encoder_decoder", "token_logits"]
+__all__ = ["forward_inputs", "is_encoder_decoder", "takes", "token_logits", "unwrapped"]
 
 
 def is_encoder_decoder(model: nn.Module) -> bool:
@@ -52,10 +52,21 @@ def forward_inputs(model: nn.Module, rollouts: Rollouts) -> tuple[dict[str, Any]
     return _seq2seq_inputs(model, rollouts) if is_encoder_decoder(model) else _causal_inputs(model, rollouts)
 
 
+def unwrapped(model: Any) -> Any:
+    """The transformers model inside a peft wrapper, adapters included: they are layers of it. Any other model as is.
+
+    The wrapper's own signature names neither ``position_ids`` nor ``logits_to_keep``, and its ``generate`` changes the
+    generation config of the model inside.
+    """
+    if not (hasattr(model, "peft_config") and hasattr(model, "get_base_model")):
+        return model
+    learned = any(config.is_prompt_learning for config in model.peft_config.values())
+    return model if learned else model.get_base_model()  # a learned prompt is the wrapper's to prepend
+
+
 def takes(model: Any, argument: str) -> bool:
-    """Whether the model's forward pass names ``argument``; looks inside a peft wrapper, which passes it on."""
-    inner = model.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model
-    return argument in inspect.signature(inner.forward).parameters
+    """Whether the forward pass names ``argument``."""
+    return argument in inspect.signature(unwrapped(model).forward).parameters
 
 
 def pack_left(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from kvar.rollouts.forward import token_logits
 from kvar.rollouts.head import separable, token_logit_chunks
 from kvar.rollouts.types import Rollouts
 
-__all__ = ["check_same_tokenizer", "log_probs", "score"]
+__all__ = ["log_probs", "score"]
 
 MAX_LOGITS = 2**25
 
@@ -130,20 +130,3 @@ def log_probs(student: nn.Module, rollouts: Rollouts, *, vocabulary: int | None 
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
     picked = logits.gather(-1, rollouts.tokens[..., None])[..., 0] - logits.logsumexp(dim=-1)
     return picked.masked_fill(~rollouts.mask, 0.0)
-
-
-def check_same_tokenizer(student_tokenizer: Any, teacher_tokenizer: Any) -> None:
-    """Refuse two tokenizers that do not give every token the same id.
-
-    Raises:
-        ValueError: the vocabularies differ; the message names a token on which they disagree.
-    """
-    ours, theirs = student_tokenizer.get_vocab(), teacher_tokenizer.get_vocab()
-    if ours == theirs:
-        return
-    odd = next(token for token in sorted({*ours, *theirs}) if ours.get(token) != theirs.get(token))
-    raise ValueError(
-        f"student and teacher have different tokenizers ({len(ours)} and {len(theirs)} tokens; {odd!r} has id "
-        f"{ours.get(odd)} in one, {theirs.get(odd)} in the other). kvar needs one tokenizer for both: token-level "
-        "rewards compare the same ids. Use a teacher and student of one family."
-    )

@@ -1,0 +1,41 @@
+"""One vocabulary for teacher and student: its true size, and refusing two that differ."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["check_same_tokenizer", "vocabulary_size"]
+
+
+def vocabulary_size(tokenizer: Any) -> int:
+    """Number of token ids, from 0 to the tokenizer's largest.
+
+    More than ``len(tokenizer)`` where ids have gaps; less than the width of most models, whose embedding matrices are
+    padded to a rounder number, each to its own. Logits from here on belong to no token.
+    """
+    return 1 + max(tokenizer.get_vocab().values())
+
+
+def check_same_tokenizer(student_tokenizer: Any, teacher_tokenizer: Any) -> None:
+    """Refuse two tokenizers that do not give every token the same id, or end sequences differently.
+
+    Pad tokens may differ: padding is masked everywhere.
+
+    Raises:
+        ValueError: the vocabularies differ (the message names a token on which they disagree), or the end-of-sequence
+            tokens do.
+    """
+    ours, theirs = student_tokenizer.get_vocab(), teacher_tokenizer.get_vocab()
+    if ours != theirs:
+        odd = next(token for token in sorted({*ours, *theirs}) if ours.get(token) != theirs.get(token))
+        raise ValueError(
+            f"student and teacher have different tokenizers ({len(ours)} and {len(theirs)} tokens; {odd!r} has id "
+            f"{ours.get(odd)} in one, {theirs.get(odd)} in the other). kvar needs one tokenizer for both: token-level "
+            "rewards compare the same ids. Use a teacher and student of one family."
+        )
+    if student_tokenizer.eos_token_id != teacher_tokenizer.eos_token_id:
+        raise ValueError(
+            f"student and teacher end sequences differently: eos_token is {student_tokenizer.eos_token!r} in the "
+            f"student's tokenizer, {teacher_tokenizer.eos_token!r} in the teacher's. Set the one tokenizer's eos_token "
+            "to the other's: an end that the teacher does not know as one is scored as any other token."
+        )
