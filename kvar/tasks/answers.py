@@ -1,26 +1,45 @@
-"""The number behind ``####`` in a worked answer, read without ever evaluating text."""
+"""The final number of a worked answer, read without ever evaluating text."""
 
 from __future__ import annotations
 
+import math
 import re
 
-__all__ = ["answers_match", "extract_answer"]
+__all__ = ["answers_match", "extract_answer", "last_number"]
 
-_ANSWER = re.compile(r"####\s*(-?[\d,]*\.?\d+)")
+_NUMBER = r"-?\s?[$€£]?\s?-?(?:\d[\d,]*(?:\.\d+)?|\.\d+)"
+_ANSWER = re.compile(rf"####\s*({_NUMBER})")
+_ANY = re.compile(r"(?:(?<![\d)])-)?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")
 
 
 def extract_answer(text: str) -> float | None:
-    r"""The first number behind ``####``, thousands separators removed; None where there is none.
+    r"""The first number behind ``####``, currency signs and thousands separators removed; None where there is none.
 
-    >>> extract_answer("48/2 = <<48/2=24>>24 clips\n#### 1,072")
-    1072.0
+    >>> extract_answer("48/2 = <<48/2=24>>24 clips\n#### 1,072"), extract_answer("#### -$5.50")
+    (1072.0, -5.5)
     >>> extract_answer("I do not know") is None
     True
     """
     found = _ANSWER.search(text)
-    return float(found.group(1).replace(",", "")) if found else None
+    return float(re.sub(r"[^\d.-]", "", found.group(1))) if found else None
+
+
+def last_number(text: str) -> float | None:
+    """The last number of a text, for responses that never write ``####``; None where there is none.
+
+    >>> last_number("So she has 3 + 4 = 1,007 in all."), last_number("none")
+    (1007.0, None)
+    """
+    found = _ANY.findall(text)
+    return float(found[-1].replace(",", "")) if found else None
 
 
 def answers_match(predicted: float | None, reference: float | None, tolerance: float = 1e-4) -> bool:
-    """Whether both numbers are there and differ by at most ``tolerance`` (the reference recipe's 1e-4)."""
-    return predicted is not None and reference is not None and abs(predicted - reference) <= tolerance
+    """Whether both numbers are there and differ by at most ``tolerance`` (the reference recipe's 1e-4).
+
+    The tolerance is absolute: a relative one of that size would take 100,005 for 100,000. Only rounding of floats
+    (1e-9) is allowed for relatively.
+    """
+    if predicted is None or reference is None or not (math.isfinite(predicted) and math.isfinite(reference)):
+        return False
+    return math.isclose(predicted, reference, rel_tol=1e-9, abs_tol=tolerance)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from kvar.tasks.answers import answers_match, extract_answer
 from kvar.tasks.base import SPLITS, Example
+from kvar.tasks.corpus_score import CorpusScore, mean_score, values_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -59,6 +60,7 @@ class ArithmeticTask:
     """
 
     name = "arithmetic"
+    calculator_marks: tuple[str, str] | None = ("<<", ">>")
 
     def __init__(self, min_steps: int = 2, max_steps: int = 4, seed: int = 0) -> None:
         if not 1 <= min_steps <= max_steps <= 7:
@@ -80,13 +82,17 @@ class ArithmeticTask:
         size = SIZES[split] if limit is None else limit
         return [self._problem(stream) for _ in range(size)]
 
-    def metrics(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
+    def scores(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, CorpusScore]:
         """Share of predictions whose number after ``####`` equals the target's (tolerance 1e-4)."""
         right = [
             answers_match(extract_answer(text), extract_answer(example.target))
             for text, example in zip(predictions, examples, strict=True)
         ]
-        return {"exact_answer": sum(right) / max(len(right), 1)}
+        return {"exact_answer": mean_score(right, share=True)}
+
+    def metrics(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
+        """The values of :meth:`scores`."""
+        return values_of(self.scores(predictions, examples))
 
     def build_tokenizer(self) -> PreTrainedTokenizerFast:
         """A word-level tokenizer over the templates' words, single digits and signs; decoding restores the text."""

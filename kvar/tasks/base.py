@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from kvar.tasks.corpus_score import CorpusScore
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
@@ -26,9 +28,13 @@ class Task(Protocol):
     """A source of prompts with references, a metric, and a way to build a tokenizer for models trained from scratch."""
 
     name: str
+    calculator_marks: tuple[str, str] | None  # what opens and closes a calculation in its responses; None for none
 
     def examples(self, split: str, limit: int | None = None) -> list[Example]:
         """The examples of ``split`` ("train", "validation" or "test"), the first ``limit`` of them where given."""
+
+    def scores(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, CorpusScore]:
+        """The same scores as sums over the examples, so that they can be resampled; the order is the examples'."""
 
     def metrics(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
         """Scores of generated texts against the examples' targets, name -> value."""

@@ -1,120 +1,166 @@
-"""Rows of local json, jsonl, csv and parquet files (gzipped or not) or of a hub data set, checked as they are read."""
+"""Prompts and references of one split, from local files or a hub data set, checked as they are taken."""
 
 from __future__ import annotations
 
-import csv
-import gzip
-import json
+import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["find_split", "read_pairs"]
+from kvar.tasks.files import Row, find_split, read_rows
 
-SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+__all__ = ["Split", "has_split", "open_split"]
+
+log = logging.getLogger(__name__)
 
 
-def find_split(folder: Path, split: str) -> Path | None:
-    """The one file of ``folder`` named after ``split`` with a suffix we read, or None.
+@dataclass(frozen=True)
+class Split:
+    """The rows of one split, not yet checked.
 
-    Raises:
-        ValueError: several files qualify.
+    Attributes:
+        origin: where they come from, for error messages: a file, or a hub name with its split.
+        rows: numbered rows of a file, or a ``datasets.Dataset``.
     """
-    wanted = [folder / f"{split}{suffix}{gz}" for suffix in SUFFIXES for gz in ("", ".gz")]
-    found = [path for path in wanted if path.exists()]
-    if len(found) > 1:
-        raise ValueError(f"{folder} holds several files for {split!r}: {', '.join(p.name for p in found)}. Keep one.")
-    return found[0] if found else None
+
+    origin: str
+    rows: Any
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def pairs(
+        self, source: str, target: str, *, start: int = 0, stop: int | None = None, skip_empty: bool = False
+    ) -> list[tuple[str, str]]:
+        """The (source, target) texts of rows ``start`` to ``stop`` (exclusive; None for the end), blanks stripped.
+
+        Args:
+            source: field of the prompt; a dot reaches into a nested field ("translation.en").
+            target: field of the reference, likewise.
+            start: first row, by position.
+            stop: row behind the last.
+            skip_empty: leave out rows with an empty field instead of refusing them; how many is logged.
+
+        Raises:
+            ValueError: no rows, or a row without the field, with an empty one or with something that is not text; the
+                message names file, row, field and remedy.
+        """
+        if not len(self):
+            raise ValueError(f"{self.origin} is empty: it must hold at least one row with {source!r} and {target!r}.")
+        pairs, skipped = [], 0
+        for number, row in self._numbered(start, len(self) if stop is None else min(stop, len(self))):
+            texts = [_text(f"{self.origin} line {number}", row, field, skip_empty) for field in (source, target)]
+            if all(texts):
+                pairs.append((texts[0], texts[1]))
+            else:
+                skipped += 1
+        if skipped:
+            log.warning("%s: %d of %d rows skipped for an empty field.", self.origin, skipped, skipped + len(pairs))
+        if not pairs and skipped:
+            raise ValueError(f"{self.origin}: all {skipped} rows have an empty {source!r} or {target!r}.")
+        return pairs
+
+    def _numbered(self, start: int, stop: int) -> Iterator[Row]:
+        if isinstance(self.rows, list):
+            yield from self.rows[start:stop]
+        else:
+            for number, row in enumerate(self.rows.select(range(start, stop)), start=start + 1):
+                yield number, dict(row)
 
 
-def read_pairs(data: str, split: str, source: str, target: str) -> list[tuple[str, str]] | None:
-    """The (source, target) texts of one split, or None where the data has no such split.
+def open_split(data: str, split: str, subset: str | None = None) -> Split | None:
+    """One split of local files or of a hub data set, or None where the data has no such split.
 
     Args:
         data: a folder with files such as ``train.jsonl.gz``, or a hub data set's name.
-        split: "train", "validation" or "test".
-        source: field that holds the prompt.
-        target: field that holds the reference.
+        split: "train", "validation" or "test"; no other split's file is opened.
+        subset: the hub data set's subset (its "config"), such as "en-nl"; None where it has one only.
 
     Raises:
-        ValueError: a file that cannot be read or is empty, a row without the field or with an empty one; the message
-            names file, line and field.
+        ValueError: no such folder, a file that cannot be read, or a hub data set that cannot be reached.
     """
+    folder = _folder(data)
+    if folder is not None:
+        path = find_split(folder, split)
+        return None if path is None else Split(str(path), read_rows(path))
+    if not has_split(data, split, subset):
+        return None
+    from datasets import load_dataset
+
+    try:
+        return Split(f"{data} ({split})", load_dataset(data, subset, split=split))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _unreachable(data, subset, error) from error
+
+
+def has_split(data: str, split: str, subset: str | None = None) -> bool:
+    """Whether the data has a split of this name; its rows are not read.
+
+    Raises:
+        ValueError: see :func:`open_split`.
+    """
+    folder = _folder(data)
+    if folder is not None:
+        return find_split(folder, split) is not None
+    from datasets import get_dataset_split_names
+
+    try:
+        return split in get_dataset_split_names(data, subset)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _unreachable(data, subset, error) from error
+
+
+def _folder(data: str) -> Path | None:
+    """The folder that ``data`` names, or None where it can only be a hub name."""
     folder = Path(data).expanduser()
     if folder.is_dir():
-        path = find_split(folder, split)
-        return None if path is None else _pairs(str(path), _rows(path), source, target)
+        return folder
+    if folder.is_file():
+        raise ValueError(
+            f"data {data!r} is a file. Give the folder it lies in, with files named train, validation and test."
+        )
     if folder.suffix or data.startswith((".", "/", "~")):
         raise ValueError(
             f"data {data!r} is not a folder. Give a folder with train/validation/test files or a hub name."
         )
-    from datasets import get_dataset_split_names, load_dataset
-
-    try:
-        if split not in get_dataset_split_names(data):
-            return None
-        loaded = load_dataset(data, split=split)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"data {data!r} is neither a folder nor a hub data set that can be reached: {type(error).__name__}: "
-            f"{error}. Give a folder with train/validation/test files."
-        ) from error
-    rows = enumerate((dict(row) for row in loaded), start=1)
-    return _pairs(f"{data} ({split})", rows, source, target)
+    return None
 
 
-def _pairs(origin: str, rows: Iterator[tuple[int, dict[str, Any]]], source: str, target: str) -> list[tuple[str, str]]:
-    pairs = []
-    for line, row in rows:
-        values = []
-        for field in (source, target):
-            if field not in row:
-                there = ", ".join(map(str, row))
-                raise ValueError(f"{origin} line {line} has no field {field!r}; its fields are: {there}.")
-            value = row[field]
-            if not isinstance(value, str) or not value.strip():
-                raise ValueError(f"{origin} line {line}: field {field!r} must be non-empty text; got {value!r}.")
-            values.append(value.strip())
-        pairs.append((values[0], values[1]))
-    if not pairs:
-        raise ValueError(f"{origin} is empty: it must hold at least one row with {source!r} and {target!r}.")
-    return pairs
+def _unreachable(data: str, subset: str | None, error: Exception) -> ValueError:
+    named = f"data {data!r}" + (f" (data_subset {subset!r})" if subset else "")
+    return ValueError(
+        f"{named} is neither a folder nor a hub data set that can be reached: {type(error).__name__}: {error}. Give a "
+        "folder with train/validation/test files, or check the network, the name and data_subset."
+    )
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    kind = path.name.removesuffix(".gz").rsplit(".", 1)[-1]
-    try:
-        if kind == "parquet":
-            import pandas
+def _text(where: str, row: dict[str, Any], field: str, skip_empty: bool) -> str:
+    """The stripped text of a field; "" for an empty one that may be skipped."""
+    value: Any = row
+    for part in [field] if field in row else field.split("."):
+        if not isinstance(value, dict) or part not in value:
+            there = ", ".join(map(str, row))
+            raise ValueError(
+                f"{where} has no field {field!r}; its fields are: {there}. Set source_field and target_field to two of "
+                "them (a dot reaches into a nested one)."
+            )
+        value = value[part]
+    empty = (
+        value is None or (isinstance(value, str) and not value.strip()) or value != value
+    )  # NaN of a csv or parquet hole
+    if empty and skip_empty:
+        return ""
+    if not isinstance(value, str) or empty:
+        remedy = (
+            "Fill or remove the row, or set skip_empty"
+            if empty
+            else f"That is {type(value).__name__}: store it as text, or choose another field"
+        )
+        raise ValueError(f"{where}: field {field!r} must be non-empty text; got {_short(value)}. {remedy}.")
+    return value.strip()
 
-            yield from enumerate(pandas.read_parquet(path).to_dict("records"), start=1)
-            return
-        opener = gzip.open if path.suffix == ".gz" else open
-        with opener(path, "rt", encoding="utf-8", newline="" if kind == "csv" else None) as file:
-            if kind == "csv":
-                yield from enumerate(csv.DictReader(file), start=2)
-            elif kind == "json":
-                yield from enumerate(_objects(path, json.load(file)), start=1)
-            else:
-                yield from _json_lines(path, file)
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read: {error}.") from error
 
-
-def _objects(path: Path, content: Any) -> list[dict[str, Any]]:
-    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
-        raise ValueError(f"{path} must hold a list of objects; write one object a line and name it .jsonl otherwise.")
-    return content
-
-
-def _json_lines(path: Path, file: Any) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(file, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path} line {number} is not JSON: {error}.") from error
-        if not isinstance(row, dict):
-            raise ValueError(f"{path} line {number} must be an object with named fields; got {type(row).__name__}.")
-        yield number, row
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

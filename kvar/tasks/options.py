@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from kvar.tasks.arithmetic import ArithmeticTask
 from kvar.tasks.base import Task
+from kvar.tasks.gsm8k import GSM8KTask
+from kvar.tasks.summarisation import SummarisationTask
 from kvar.tasks.text import TextTask
 from kvar.tasks.translation import TranslationTask
 
-__all__ = ["task_from_options"]
+__all__ = ["TASKS", "task_from_options"]
+
+KINDS: dict[str, type[TextTask]] = {
+    "translation": TranslationTask,
+    "summarisation": SummarisationTask,
+    "gsm8k": GSM8KTask,
+    "text": TextTask,
+}
+TASKS = ("arithmetic", *KINDS)
 
 
 def task_from_options(
     name: str,
     *,
     data: str | None = None,
+    subset: str | None = None,
     source_field: str | None = None,
     target_field: str | None = None,
     prefix: str | None = None,
@@ -21,30 +34,48 @@ def task_from_options(
     difficulty: tuple[int, int] = (2, 4),
     seed: int = 0,
     held_out: int | None = None,
+    held_out_test: int | None = None,
+    skip_empty: bool = False,
+    stemmer: bool = True,
+    calculator_marks: tuple[str, str] = ("<<", ">>"),
 ) -> Task:
     """The task called ``name``, set up from the flat options of a config file.
 
     Args:
-        name: "arithmetic" (generated, needs no data), "translation" or "text".
+        name: "arithmetic" (generated, needs no data), "translation", "summarisation", "gsm8k" or "text".
         data: folder or hub name with the data (not for arithmetic).
-        source_field: the rows' field that holds the prompt.
-        target_field: the rows' field that holds the reference.
+        subset: subset ("config") of a hub data set that has several.
+        source_field: the rows' field that holds the prompt; "question" by default for gsm8k.
+        target_field: the rows' field that holds the reference; "answer" by default for gsm8k.
         prefix: text put in front of every prompt; None takes the task's own default.
         vocabulary: size of the tokenizer built from the training text.
         difficulty: least and most steps of an arithmetic problem.
         seed: the arithmetic problems' seed.
-        held_out: rows at the end of train to use as validation where the data has no validation split.
+        held_out: rows at the end of train to use as validation where the data has no validation split; None takes the
+            task's own default (500 for gsm8k).
+        held_out_test: rows at the end of train to use as test where the data has no test split.
+        skip_empty: leave out rows with an empty field instead of refusing them.
+        stemmer: Porter stemming in ROUGE (summarisation).
+        calculator_marks: what opens and closes a calculation (gsm8k).
 
     Raises:
-        ValueError: an unknown name, or a task that needs ``data`` without it.
+        ValueError: an unknown name, or a task that needs ``data`` or fields without them.
     """
     if name == "arithmetic":
         return ArithmeticTask(min_steps=difficulty[0], max_steps=difficulty[1], seed=seed)
-    kinds: dict[str, type[TextTask]] = {"translation": TranslationTask, "text": TextTask}
-    if name not in kinds:
-        raise ValueError(f"task {name!r} is unknown; choose one of: arithmetic, {', '.join(kinds)}.")
+    if name not in KINDS:
+        raise ValueError(f"task {name!r} is unknown; choose one of: {', '.join(TASKS)}.")
     if not data:
         raise ValueError(f"task {name!r} needs data: a folder with train/validation/test files, or a hub name.")
+    options: dict[str, Any] = {"prefix": prefix, "vocabulary": vocabulary, "subset": subset, "skip_empty": skip_empty}
+    options["held_out_test"] = held_out_test
+    if held_out is not None:
+        options["held_out"] = held_out
+    if name == "gsm8k":
+        source_field, target_field = source_field or "question", target_field or "answer"
+        options["calculator_marks"] = calculator_marks
+    if name == "summarisation":
+        options["stemmer"] = stemmer
     if not source_field or not target_field:
         raise ValueError(f"task {name!r} needs source_field and target_field: the rows' fields to read and to write.")
-    return kinds[name](data, source_field, target_field, prefix=prefix, vocabulary=vocabulary, held_out=held_out)
+    return KINDS[name](data, source_field, target_field, **options)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kvar.tasks.base import Example
+from kvar.tasks.bleu import bleu_score
+from kvar.tasks.corpus_score import CorpusScore
 from kvar.tasks.text import TextTask
 
 __all__ = ["TranslationTask"]
@@ -15,9 +17,7 @@ class TranslationTask(TextTask):
 
     name = "translation"
 
-    def metrics(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
+    def scores(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, CorpusScore]:
         """Corpus BLEU with sacreBLEU's default (13a, cased) and chrF, 0 to 100 each."""
-        import sacrebleu
-
-        bleu = sacrebleu.corpus_bleu(list(predictions), [[example.target for example in examples]])
-        return {"bleu": float(bleu.score), **super().metrics(predictions, examples)}
+        bleu = bleu_score(predictions, [example.target for example in examples])
+        return {"bleu": bleu, **super().scores(predictions, examples)}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
-from kvar.tasks import TextTask, TranslationTask
+from kvar.tasks import GSM8KTask, SummarisationTask, TextTask, TranslationTask, calculate
 
 DATA = Path(os.environ.get("KVAR_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 
@@ -34,6 +35,29 @@ def test_gsm8k_holds_out_the_end_of_train() -> None:
     assert not {e.prompt for e in train} & {e.prompt for e in validation}
 
 
+def test_the_calculator_agrees_with_gsm8k() -> None:
+    """Written results are rounded, mostly to two decimals; the few that differ by more are the authors' slips."""
+    marks = [
+        mark.split("=")
+        for example in GSM8KTask(str(DATA / "gsm8k")).examples("test")
+        for mark in re.findall(r"<<([^<>]*)>>", example.target)
+    ]
+    right = sum(
+        abs(float(calculate(text) or "nan") - float(calculate(result) or "nan")) <= 0.0051 for text, result in marks
+    )
+    assert len(marks) > 4000 and right / len(marks) > 0.99
+
+
+def test_gsm8k_targets_score_full_marks() -> None:
+    task = GSM8KTask(str(DATA / "gsm8k"))
+    examples = task.examples("validation")
+    assert len(examples) == 500
+    targets = [example.target for example in examples]
+    assert task.metrics(targets, examples) == {"exact_answer": 1.0, "exact_answer_marked": 1.0}
+    assert task.metrics([t.replace("####", "The answer is") for t in targets], examples)["exact_answer"] == 1.0
+
+
 def test_debian_synopsis_reads() -> None:
-    task = TextTask(str(DATA / "debian-synopsis"), "description", "synopsis")
+    task = SummarisationTask(str(DATA / "debian-synopsis"), "description", "synopsis")
+    assert task.examples("train", 1)[0].prompt.startswith("summarize: The Go language")
     assert len(task.examples("test")) == 971

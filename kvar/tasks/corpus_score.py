@@ -1,0 +1,78 @@
+"""A score of a corpus held as sums over its examples, so that resampling examples costs sums and no new text work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["CorpusScore", "mean_score", "ratio_score", "values_of"]
+
+
+@dataclass(frozen=True, eq=False)
+class CorpusScore:
+    """A score that depends on the examples only through sums of their statistics.
+
+    Corpus BLEU is one (n-gram matches and totals are summed before the precisions are taken), a mean over examples
+    another (sum of values, number of examples).
+
+    Attributes:
+        rows: (n, s) float64, the statistics of every example.
+        combine: from the (s,) sums over any examples to the score.
+        share: whether the score is the share of examples with some property; its interval is then a binomial one.
+
+    Example:
+        >>> score = mean_score([1.0, 0.0, 1.0, 1.0])
+        >>> score.value, score.combine(score.rows[1:3].sum(axis=0))
+        (0.75, 0.5)
+    """
+
+    rows: NDArray[np.float64]
+    combine: Callable[[NDArray[np.float64]], float]
+    share: bool = False
+
+    def __len__(self) -> int:
+        """N, the number of examples."""
+        return len(self.rows)
+
+    @property
+    def value(self) -> float:
+        """The score of all examples."""
+        return float(self.combine(self.rows.sum(axis=0)))
+
+
+def mean_score(values: ArrayLike, scale: float = 1.0, *, share: bool = False) -> CorpusScore:
+    """The mean of one value an example, times ``scale``; NaN of no examples."""
+    column = np.asarray(values, dtype=np.float64).reshape(-1)
+    return ratio_score(column, np.ones_like(column), scale, share=share)
+
+
+def ratio_score(
+    numerators: ArrayLike, denominators: ArrayLike, scale: float = 1.0, *, share: bool = False
+) -> CorpusScore:
+    """The ratio of two sums over examples (such as gap per token), times ``scale``; NaN where the lower sum is 0."""
+    rows = np.stack([np.asarray(x, dtype=np.float64).reshape(-1) for x in (numerators, denominators)], axis=1)
+
+    def combine(sums: NDArray[np.float64]) -> float:
+        return float(scale * sums[0] / sums[1]) if sums[1] else float("nan")
+
+    return CorpusScore(rows, combine, share)
+
+
+def values_of(scores: Mapping[str, CorpusScore]) -> dict[str, float]:
+    """The value of every score."""
+    return {name: score.value for name, score in scores.items()}
+
+
+def check_pairs(predictions: Sequence[str], references: Sequence[str]) -> None:
+    """Refuse predictions and references of different number.
+
+    Raises:
+        ValueError: the numbers differ.
+    """
+    if len(predictions) != len(references):
+        raise ValueError(
+            f"{len(predictions)} predictions for {len(references)} references; every reference needs one prediction."
+        )

@@ -1,0 +1,78 @@
+"""GSM8K: word problems with worked steps, calculator marks and a final ``####`` answer (arXiv 2110.14168)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from kvar.tasks.answers import answers_match, extract_answer, last_number
+from kvar.tasks.base import Example
+from kvar.tasks.corpus_score import CorpusScore, mean_score
+from kvar.tasks.text import TextTask
+
+__all__ = ["GSM8KTask"]
+
+
+class GSM8KTask(TextTask):
+    """Questions and worked answers in GSM8K's form; no validation split there, so train's last rows serve as one.
+
+    Args:
+        data: folder or hub name.
+        source_field: field of the question.
+        target_field: field of the worked answer.
+        held_out: rows at the end of train that serve as validation, by position.
+        calculator_marks: what opens and closes a calculation. "<<" and ">>" are GSM8K's own; T5's tokenizer has no
+            "<", so give its students others such as ("[[", "]]"): targets are rewritten with them.
+        options: as of :class:`TextTask`.
+
+    Raises:
+        ValueError: a mark that is empty or holds what occurs in calculations.
+    """
+
+    name = "gsm8k"
+
+    def __init__(
+        self,
+        data: str,
+        source_field: str = "question",
+        target_field: str = "answer",
+        *,
+        held_out: int | None = 500,
+        calculator_marks: tuple[str, str] = ("<<", ">>"),
+        **options: Any,
+    ) -> None:
+        super().__init__(data, source_field, target_field, held_out=held_out, **options)
+        if any(not mark or set(mark) & set("0123456789.,+-*/()%= ") for mark in calculator_marks):
+            raise ValueError(
+                f"calculator_marks must be two marks without digits, blanks or + - * / ( ) . , % =; got "
+                f"{calculator_marks}. GSM8K's own are << and >>."
+            )
+        self.calculator_marks = self._marks = calculator_marks
+
+    def examples(self, split: str, limit: int | None = None) -> list[Example]:
+        """The split's examples, with the calculator's marks as chosen."""
+        examples = super().examples(split, limit)
+        opening, closing = self._marks
+        if (opening, closing) == ("<<", ">>"):
+            return examples
+        return [Example(e.prompt, e.target.replace("<<", opening).replace(">>", closing)) for e in examples]
+
+    def scores(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, CorpusScore]:
+        """Shares of right answers, tolerance 1e-4.
+
+        exact_answer takes the number behind ``####``, or the last number of a response that has no such mark;
+        exact_answer_marked counts the former only, as the reference recipe does.
+        """
+        truth = [extract_answer(example.target) for example in examples]
+        marked = [extract_answer(text) for text in predictions]
+        found = [
+            last_number(t) if m is None and "####" not in t else m for m, t in zip(marked, predictions, strict=True)
+        ]
+        return {
+            "exact_answer": _share(found, truth),
+            "exact_answer_marked": _share(marked, truth),
+        }
+
+
+def _share(answers: Sequence[float | None], truth: Sequence[float | None]) -> CorpusScore:
+    return mean_score([answers_match(a, b) for a, b in zip(answers, truth, strict=True)], share=True)

@@ -1,0 +1,34 @@
+"""Summarisation, scored by ROUGE."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from kvar.tasks.base import Example
+from kvar.tasks.corpus_score import CorpusScore
+from kvar.tasks.rouge import rouge_scores
+from kvar.tasks.text import TextTask
+
+__all__ = ["SummarisationTask"]
+
+
+class SummarisationTask(TextTask):
+    """Documents and summaries; the prompt is the document behind "summarize: ", the paper's and T5's prefix.
+
+    Args:
+        stemmer: Porter stemming before matching; see ``kvar.tasks.rouge.rouge_scores``.
+        arguments: as of :class:`TextTask`.
+        options: as of :class:`TextTask`.
+    """
+
+    name = "summarisation"
+    default_prefix = "summarize: "
+
+    def __init__(self, *arguments: Any, stemmer: bool = True, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.stemmer = stemmer
+
+    def scores(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, CorpusScore]:
+        """ROUGE-1, ROUGE-2 and ROUGE-L, mean F-measures, 0 to 100."""
+        return rouge_scores(predictions, [example.target for example in examples], stemmer=self.stemmer)
