@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer
 
+from kvar.distill.checkpoints import WholeCheckpoints
 from kvar.distill.config import DistillationConfig
 from kvar.distill.data import Collator, reference_rollouts
 from kvar.distill.objectives import OBJECTIVES, Batch, Objective
 from kvar.distill.sampler import LengthBatches
+from kvar.distill.seeds import response_seeds
+from kvar.distill.through import through
+from kvar.distill.throughput import Throughput
 from kvar.rollouts import sample
 
 __all__ = ["DistillationTrainer"]
 
 
-class DistillationTrainer(Trainer):
-    """Trains a student by any registered objective; loop, schedule, checkpoints and resuming are transformers' own.
+class DistillationTrainer(WholeCheckpoints):
+    """Trains a student by any registered objective; loop, schedule and state are transformers' own.
 
     Args:
         model: the student, seq2seq or causal.
@@ -57,7 +61,8 @@ class DistillationTrainer(Trainer):
             teacher.requires_grad_(False).eval()
             teacher.to(self.args.device)
         self._logs: dict[str, list[float]] = defaultdict(list)
-        self._micro_step = (-1, 0)
+        self.throughput = Throughput()
+        self.add_callback(self.throughput)
 
     def compute_loss(
         self,
@@ -68,21 +73,33 @@ class DistillationTrainer(Trainer):
     ) -> Any:
         """The objective's loss on one micro-batch; samples the student's responses first where it needs them."""
         references = reference_rollouts(inputs, self.tokenizer.eos_token_id)
+        student = self.accelerator.unwrap_model(model)
         samples = None
         if self.objective.samples:
             samples = sample(
-                self.accelerator.unwrap_model(model),
+                student,
                 (inputs["prompt_ids"], inputs["prompt_mask"]),
                 self.tokenizer,
                 rollouts_per_prompt=self.args.rollouts_per_prompt,
                 max_new_tokens=self.args.max_new_tokens,
                 temperature=self.args.temperature,
                 top_k=self.args.top_k,
-                seed=self._sampling_seed(),
+                seed=response_seeds(
+                    self.args.seed, self.state.global_step, inputs["index"].tolist(), self.args.rollouts_per_prompt
+                ),
                 vocabulary=len(self.tokenizer),
             )
-        loss = self.objective.compute(model, self.teacher, Batch(references, samples, len(self.tokenizer)), self.args)
+        batch = Batch(references, samples, len(self.tokenizer))
+        kept = []
+
+        def compute() -> Tensor:  # inside the wrapper's forward, so that DDP sees one forward however many there are
+            kept.append(self.objective.compute(student, self.teacher, batch, self.args))
+            return kept[0].value
+
+        value = through(model, student, compute)
+        loss = replace(kept[0], value=value)
         if model.training:
+            self.throughput.count((references if samples is None else samples).mask)
             for name, value in loss.logs.items():
                 self._logs[name].append(value)
             if samples is not None and loss.values is not None:
@@ -114,7 +131,18 @@ class DistillationTrainer(Trainer):
         if "loss" in logs:
             logs = {**logs, **{name: sum(values) / len(values) for name, values in self._logs.items()}}
             self._logs.clear()
+            speed = self.throughput.take(self.args.device, self.args.world_size)
+            if speed is not None:
+                logs["tokens_per_second"] = speed
         super().log(logs, start_time)
+
+    def pending_logs(self) -> dict[str, list[float]]:
+        """The objective's numbers since the last log."""
+        return dict(self._logs)
+
+    def restore_pending_logs(self, pending: dict[str, list[float]]) -> None:
+        """Go on gathering from what a checkpoint held."""
+        self._logs.update(pending)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int] | None:
         """Transformers' choice, but batches of like length come in random order (``LengthBatches``)."""
@@ -125,7 +153,9 @@ class DistillationTrainer(Trainer):
             return super()._get_train_sampler(train_dataset)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return LengthBatches(
-            dataset["length"], self.args.train_batch_size * self.args.gradient_accumulation_steps, seed
+            dataset["length"],
+            self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size,
+            seed,
         )
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
@@ -145,14 +175,3 @@ class DistillationTrainer(Trainer):
                     scaled = {**group, "params": [parameter], "lr": group["lr"] * max(rms, 1e-3)}
                     optimizer.add_param_group(scaled)
         return optimizer
-
-    def _sampling_seed(self) -> int:
-        """A seed of its own for every micro-batch and process, the same after a resume."""
-        step = self.state.global_step
-        last, count = self._micro_step
-        self._micro_step = (step, count + 1 if last == step else 0)
-        parts = (self.args.seed, step, self._micro_step[1], self.args.process_index)
-        seed = 0
-        for part in parts:
-            seed = (seed * 1_000_003 + part + 1) % (2**63 - 1)
-        return seed

@@ -1,0 +1,228 @@
+"""Checkpoints that are there whole or not at all, and that a resumed run goes on from as if nothing had happened."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+__all__ = ["CheckpointError", "WholeCheckpoints", "clean_folder", "last_checkpoint", "step_of"]
+
+STAGING = ".saving"
+REMOVING = ".removing-"
+UNLOGGED = "unlogged-{}.json"
+_NAME = re.compile(r"checkpoint-(\d+)")
+
+
+class CheckpointError(OSError):
+    """A checkpoint that could not be saved; earlier ones are as they were."""
+
+
+def last_checkpoint(folder: str | Path) -> Path | None:
+    """The checkpoint of the most training steps in a folder, or None; unfinished ones are passed over.
+
+    Args:
+        folder: a run's folder, which need not exist.
+    """
+    found = [path for path in Path(folder).glob("checkpoint-*") if _NAME.fullmatch(path.name) and _whole(path)]
+    return max(found, key=step_of, default=None)
+
+
+def step_of(checkpoint: str | Path) -> int:
+    """The training step in a checkpoint's name."""
+    match = _NAME.fullmatch(Path(checkpoint).name)
+    if match is None:
+        raise ValueError(f"{checkpoint} is no checkpoint: its name must be checkpoint-STEP.")
+    return int(match[1])
+
+
+def clean_folder(folder: str | Path) -> None:
+    """Remove what a killed process left half saved or half removed."""
+    for path in (Path(folder) / STAGING, *Path(folder).glob(f"{REMOVING}*")):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _whole(path: Path) -> bool:
+    """Whether the trainer's state, which is written last, can be read."""
+    try:
+        return int(json.loads((path / "trainer_state.json").read_text())["global_step"]) == step_of(path)
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _sync(folder: Path) -> None:
+    """Put a folder's files on the disk before it takes its name."""
+    for path in [*folder.rglob("*"), folder]:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _remove(path: Path) -> None:
+    """Remove a checkpoint such that a reader never meets half of it."""
+    doomed = path.with_name(REMOVING + path.name)
+    shutil.rmtree(doomed, ignore_errors=True)
+    path.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _move(staged: Path, place: Path) -> None:
+    _sync(staged)
+    if place.exists():
+        _remove(place)
+    staged.rename(place)
+    shutil.rmtree(staged.parent, ignore_errors=True)
+    handle = os.open(place.parent, os.O_RDONLY)
+    os.fsync(handle)
+    os.close(handle)
+
+
+def _disk_is_full(error: BaseException, folder: Path) -> bool:
+    text = str(error)
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text:
+        return True
+    return "file write failed" in text or shutil.disk_usage(folder).free < 1 << 20
+
+
+class WholeCheckpoints(Trainer):
+    """A Trainer whose checkpoints appear under their names only when complete and on the disk.
+
+    transformers writes a checkpoint file by file under its final name, so that a killed process or a full disk leaves a
+    broken one which a resume then takes for the last. Here it is written into a hidden folder and renamed. Numbers that
+    were gathered since the last log are saved beside it, so that a resumed run logs what an uninterrupted one does.
+    """
+
+    _staging: str | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._resumed_from: Path | None = None
+        self.add_callback(_Restore(self))
+
+    def train(self, resume_from_checkpoint: Any = None, **kwargs: Any) -> Any:
+        """As ``transformers.Trainer.train``; True goes on from the last whole checkpoint of ``output_dir``."""
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = last_checkpoint(str(self.args.output_dir))
+            if resume_from_checkpoint is None:
+                raise ValueError(f"no whole checkpoint in {self.args.output_dir}; train without resuming.")
+        self._resumed_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
+        return super().train(resume_from_checkpoint=str(self._resumed_from) if self._resumed_from else None, **kwargs)
+
+    def pending_logs(self) -> dict[str, Any]:
+        """Numbers gathered since the last log, as JSON types; saved with each checkpoint."""
+        return {}
+
+    def restore_pending_logs(self, pending: dict[str, Any]) -> None:
+        """Take back what :meth:`pending_logs` gave."""
+
+    def complete_checkpoint(self, folder: Path) -> None:
+        """Add files to a checkpoint before it takes its name; called on the saving process only."""
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return self._staging or super()._get_output_dir(trial)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        folder = Path(super()._get_output_dir(trial))
+        staging, name = folder / STAGING, f"checkpoint-{self.state.global_step}"
+        if self.args.should_save:
+            shutil.rmtree(staging, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        self._staging = str(staging)
+        try:
+            super()._save_checkpoint(model, trial)
+            self._save_unlogged(staging / name)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                self._place_best(folder, staging)
+                self.complete_checkpoint(staging / name)
+                self.state.save_to_json(str(staging / name / "trainer_state.json"))
+                _move(staging / name, folder / name)
+        except (OSError, RuntimeError, *_safetensors_error()) as error:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise CheckpointError(_message(error, folder, name)) from error
+        finally:
+            self._staging = None
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            self._drop_old(folder)
+
+    def _place_best(self, folder: Path, staging: Path) -> None:
+        best = self.state.best_model_checkpoint
+        if best is not None and Path(best).parent == staging:
+            self.state.best_model_checkpoint = str(folder / Path(best).name)
+
+    def _drop_old(self, folder: Path) -> None:
+        limit = self.args.save_total_limit
+        if not limit or limit < 1:
+            return
+        paths = sorted((p for p in folder.glob("checkpoint-*") if _NAME.fullmatch(p.name)), key=step_of)
+        kept = {paths[-1].name} | ({Path(self.state.best_model_checkpoint).name} & {p.name for p in paths}
+                                   if self.state.best_model_checkpoint else set())  # fmt: skip
+        spare = max(len(paths) - max(limit, len(kept)), 0)
+        for path in [path for path in paths if path.name not in kept][:spare]:
+            _remove(path)
+
+    def _save_unlogged(self, folder: Path) -> None:
+        numbers = {
+            "loss": float(self._tr_loss),
+            "total_loss": self._total_loss_scalar,
+            "last_logged": self._globalstep_last_logged,
+            "pending": self.pending_logs(),
+        }
+        (folder / UNLOGGED.format(self.args.process_index)).write_text(json.dumps(numbers))
+
+    def _restore_unlogged(self) -> None:
+        path = self._resumed_from and self._resumed_from / UNLOGGED.format(self.args.process_index)
+        if path is None or not path.is_file():
+            return
+        numbers = json.loads(path.read_text())
+        self._tr_loss = torch.tensor(numbers["loss"], device=self.args.device)
+        self._total_loss_scalar = numbers["total_loss"]
+        self._globalstep_last_logged = numbers["last_logged"]
+        self.restore_pending_logs(numbers["pending"])
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As transformers does, but ``train_loss`` is the mean over the whole run, a resumed one's start included."""
+        if "train_loss" in logs and self._resumed_from is not None:
+            logs = {**logs, "train_loss": self._total_loss_scalar / max(self.state.global_step, 1)}
+        super().log(logs, start_time)
+
+
+class _Restore(TrainerCallback):
+    """Gives the unlogged numbers back where transformers has just set them to zero."""
+
+    def __init__(self, trainer: WholeCheckpoints) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.trainer._restore_unlogged()
+
+
+def _message(error: BaseException, folder: Path, name: str) -> str:
+    last = last_checkpoint(folder)
+    kept = f"{last.name} is whole and untouched" if last else "there is no earlier one"
+    remedy = (
+        "The disk is full: free some space or lower save_total_limit"
+        if _disk_is_full(error, folder)
+        else "Mend the cause"
+    )
+    cause = " ".join(str(error).split())
+    return f"{folder / name} could not be saved ({cause}); {kept}. {remedy}, then give the same command again."
+
+
+def _safetensors_error() -> tuple[type[BaseException], ...]:
+    from safetensors import SafetensorError
+
+    return (SafetensorError,)
