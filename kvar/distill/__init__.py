@@ -3,7 +3,18 @@
 from kvar.distill.config import DistillationConfig
 from kvar.distill.data import Collator, build_dataset
 from kvar.distill.evaluate import Evaluation, decode, evaluate
-from kvar.distill.models import build_model, count_parameters, load_model, load_tokenizer
+from kvar.distill.models import (
+    add_lora,
+    build_model,
+    check_lengths,
+    check_models,
+    count_parameters,
+    load_model,
+    load_tokenizer,
+    parse_layers,
+    prune_layers,
+    save_model,
+)
 from kvar.distill.trainer import DistillationTrainer
 
 __all__ = [
@@ -11,11 +22,17 @@ __all__ = [
     "DistillationConfig",
     "DistillationTrainer",
     "Evaluation",
+    "add_lora",
     "build_dataset",
     "build_model",
+    "check_lengths",
+    "check_models",
     "count_parameters",
     "decode",
     "evaluate",
     "load_model",
     "load_tokenizer",
+    "parse_layers",
+    "prune_layers",
+    "save_model",
 ]

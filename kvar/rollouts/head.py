@@ -111,7 +111,7 @@ def _siblings(model: nn.Module, head: nn.Module) -> list[nn.Module]:
 def _replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     """``module.forward`` is ``forward`` meanwhile."""
     own = vars(module).get("forward")
-    module.forward = forward  # type: ignore[method-assign,assignment]
+    module.forward = forward
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Students and teachers: from a folder, a hub name, or a config of our own; one code path for all."""
+"""Students from random weights: any family that transformers knows, fitted to a tokenizer."""
 
 from __future__ import annotations
 
@@ -7,40 +7,9 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["build_model", "count_parameters", "load_model", "load_tokenizer"]
+from kvar.rollouts import vocabulary_size
 
-
-def load_model(name: str) -> Any:
-    """A pretrained model from a folder or a hub name, seq2seq or causal as its config says; safetensors only.
-
-    Raises:
-        ValueError: not a model folder or hub name that can be loaded.
-    """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
-
-    try:
-        config = AutoConfig.from_pretrained(name)
-        family = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        return family.from_pretrained(name, use_safetensors=True)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"model {name!r} cannot be loaded: {error}") from error
-
-
-def load_tokenizer(name: str) -> Any:
-    """The tokenizer of a model folder or hub name; the pad token falls back to end-of-sequence.
-
-    Raises:
-        ValueError: no tokenizer there.
-    """
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"tokenizer of {name!r} cannot be loaded: {error}") from error
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
+__all__ = ["build_model", "count_parameters"]
 
 
 def build_model(config: Mapping[str, Any], tokenizer: Any, *, seed: int = 0) -> Any:
@@ -63,7 +32,7 @@ def build_model(config: Mapping[str, Any], tokenizer: Any, *, seed: int = 0) -> 
     if kind is None:
         raise ValueError(f"student_config must name a model_type (t5, gpt2, llama, ...); got {dict(config)}.")
     settings = {
-        "vocab_size": len(tokenizer),
+        "vocab_size": vocabulary_size(tokenizer),
         "pad_token_id": tokenizer.pad_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         **settings,

@@ -1,0 +1,128 @@
+"""Whether student, teacher, tokenizer and lengths can work together; asked before anything long starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kvar.rollouts import is_encoder_decoder, vocabulary_size
+from kvar.rollouts.forward import decoder_start, unwrapped
+
+__all__ = ["check_lengths", "check_models"]
+
+RELATIVE = ("t5", "mt5", "umt5", "longt5", "switch_transformers", "byt5", "bloom", "mpt")
+"""Families with relative positions only: their config may name a length, but nothing ends there."""
+
+
+def check_models(student: Any, teacher: Any | None, tokenizer: Any) -> None:
+    """Refuse models that cannot be distilled with this tokenizer.
+
+    Args:
+        student: seq2seq or causal model.
+        teacher: the same, or None.
+        tokenizer: the one tokenizer of both.
+
+    Raises:
+        ValueError: a tokenizer without pad or end-of-sequence token; a model with fewer tokens than the tokenizer; a
+            teacher that ends sequences with another token, or with none; an encoder-decoder without a start token.
+    """
+    eos = tokenizer.eos_token_id
+    if eos is None:
+        raise ValueError(
+            "the tokenizer has no end-of-sequence token, so no response could end. Set tokenizer.eos_token (and save "
+            "it to the tokenizer's folder) to the token that the teacher ends with."
+        )
+    if tokenizer.pad_token_id is None:
+        raise ValueError("the tokenizer has no pad token: set tokenizer.pad_token (its eos_token will do).")
+    for role, model in (("student", student), ("teacher", teacher)):
+        if model is None:
+            continue
+        width, size = _width(model), vocabulary_size(tokenizer)
+        if width is not None and width < size:
+            raise ValueError(
+                f"the {role} knows {width} tokens, the tokenizer {size}: it was made for another tokenizer, or tokens "
+                f"were added since. Use the {role}'s own tokenizer, or resize_token_embeddings({size}) and save it."
+            )
+        if is_encoder_decoder(model):
+            decoder_start(model)
+    if teacher is not None:
+        _check_end(teacher, tokenizer)
+
+
+def check_lengths(student: Any, teacher: Any | None, prompt_tokens: int, max_new_tokens: int) -> None:
+    """Refuse prompts and responses longer than a model's positions.
+
+    Args:
+        student: seq2seq or causal model.
+        teacher: the same, or None.
+        prompt_tokens: tokens of the longest prompt.
+        max_new_tokens: length limit of responses.
+
+    Raises:
+        ValueError: a model with fewer positions than needed: prompt and response together in a causal model, each
+            for itself in an encoder-decoder.
+    """
+    for role, model in (("student", student), ("teacher", teacher)):
+        if model is None:
+            continue
+        prompt_limit, response_limit = _positions(model, "encoder"), _positions(model, "decoder")
+        if is_encoder_decoder(model):
+            _check_fits(role, "prompt", prompt_tokens, prompt_limit, "max_prompt_tokens")
+            _check_fits(role, "response", max_new_tokens, response_limit, "max_new_tokens")
+            continue
+        if response_limit is not None and prompt_tokens + max_new_tokens > response_limit:
+            raise ValueError(
+                f"the longest prompt has {prompt_tokens} tokens and max_new_tokens is {max_new_tokens}, together more "
+                f"than the {response_limit} positions of the {role}. Lower max_new_tokens to "
+                f"{max(response_limit - prompt_tokens, 0)} or less, or use shorter prompts."
+                if prompt_tokens < response_limit
+                else f"the longest prompt has {prompt_tokens} tokens, which leaves no room for a response in the "
+                f"{response_limit} positions of the {role}. Shorten the prompts or use a model with more positions."
+            )
+
+
+def _check_fits(role: str, what: str, tokens: int, limit: int | None, field: str) -> None:
+    if limit is not None and tokens > limit:
+        raise ValueError(
+            f"the longest {what} has {tokens} tokens, more than the {limit} positions of the {role}. "
+            f"Lower {field} to {limit} and shorten the {what}s, or use a model with more positions."
+        )
+
+
+def _check_end(teacher: Any, tokenizer: Any) -> None:
+    known: set[int] = set()
+    for holder in (getattr(teacher, "generation_config", None), getattr(teacher, "config", None)):
+        value = getattr(holder, "eos_token_id", None)
+        known.update(value if isinstance(value, list) else [] if value is None else [value])
+    if not known:
+        raise ValueError(
+            "the teacher has no end-of-sequence token, neither in generation_config nor in config, so its value of "
+            f"ending means nothing. Set teacher.generation_config.eos_token_id = {tokenizer.eos_token_id} "
+            f"({tokenizer.eos_token!r}) if that is what it was trained to end with, and save it."
+        )
+    if tokenizer.eos_token_id not in known:
+        raise ValueError(
+            f"the tokenizer ends sequences with {tokenizer.eos_token!r} (id {tokenizer.eos_token_id}), the teacher "
+            f"with id {', '.join(map(str, sorted(known)))} "
+            f"({', '.join(repr(tokenizer.convert_ids_to_tokens(i)) for i in sorted(known))}). Set tokenizer.eos_token "
+            "to the teacher's, or the teacher's generation_config.eos_token_id to the tokenizer's."
+        )
+
+
+def _width(model: Any) -> int | None:
+    """Tokens that the model has logits for."""
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    weight = getattr(head, "weight", None)
+    return None if weight is None else len(weight)
+
+
+def _positions(model: Any, side: str) -> int | None:
+    """Positions of one side of a model (a causal model is a decoder); None where nothing limits them."""
+    config = unwrapped(model).config
+    if config.model_type in RELATIVE:
+        return None
+    other = "source" if side == "encoder" else "target"
+    for name in (f"max_{side}_position_embeddings", f"max_{other}_positions", "max_position_embeddings"):
+        value = getattr(config, name, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    return None

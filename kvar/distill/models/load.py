@@ -1,0 +1,87 @@
+"""Pretrained models and tokenizers by one name: a folder, a hub name, a GGUF file or ``smollm2``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from kvar.distill.models.gguf import gguf_source
+
+__all__ = ["load_model", "load_tokenizer"]
+
+DTYPES = ("float32", "bfloat16")
+
+
+def load_model(name: str, dtype: Literal["float32", "bfloat16"] = "float32") -> Any:
+    """A pretrained model, seq2seq or causal as its config says; safetensors or GGUF only, no remote code.
+
+    Args:
+        name: a model folder, a hub name, the path of a ``.gguf`` file, or ``smollm2``.
+        dtype: precision of the weights, whatever they were saved in. What is trained should be float32.
+
+    Raises:
+        ValueError: nothing of that name that can be loaded, or a dtype not offered.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    if dtype not in DTYPES:
+        raise ValueError(
+            f"dtype {dtype!r} is not offered; choose float32 or bfloat16 (T5 and others give NaN in float16)."
+        )
+    place, options = _source(name)
+    try:
+        config = AutoConfig.from_pretrained(place, **options)
+        family = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        if not options:
+            options = {"use_safetensors": True}
+        return family.from_pretrained(place, dtype=getattr(torch, dtype), **options)
+    except (OSError, ValueError) as error:
+        raise ValueError(_message("model", name, error)) from error
+
+
+def load_tokenizer(name: str) -> Any:
+    """The tokenizer of a model named as in :func:`load_model`; the pad token falls back to end-of-sequence.
+
+    Raises:
+        ValueError: no tokenizer there.
+    """
+    from transformers import AutoTokenizer
+
+    place, options = _source(name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, **options)
+    except (OSError, ValueError) as error:
+        raise ValueError(_message("tokenizer of", name, error)) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _source(name: str) -> tuple[str, dict[str, Any]]:
+    gguf = gguf_source(name)
+    return (name, {}) if gguf is None else (gguf[0], {"gguf_file": gguf[1]})
+
+
+def _message(what: str, name: str, error: Exception) -> str:
+    """One line: what failed, why, and what to do."""
+    reason = " ".join(str(error).split())
+    if Path(name).is_dir():
+        return f"{what} {name!r} cannot be loaded from that folder: {reason}"
+    if _offline(error):
+        return (
+            f"{what} {name!r} is neither a folder nor in the local cache, and the hub cannot be reached. Check the "
+            "path; or download it where there is a network (hf download) and set HF_HOME to that cache."
+        )
+    return f"{what} {name!r} cannot be loaded: it is no folder, and as a hub name: {reason}"
+
+
+def _offline(error: BaseException | None) -> bool:
+    """Whether the hub could not be asked, as some error in the chain says."""
+    seen = ("couldn't connect", "offline mode", "OfflineModeIsEnabled", "LocalEntryNotFound", "ConnectError")
+    while error is not None:
+        text = f"{type(error).__name__}: {error}"
+        if any(word.lower() in text.lower() for word in seen):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,0 +1,88 @@
+"""LoRA students through peft (Hu et al. 2022, arXiv 2106.09685), and saving them so that anyone can open them."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from kvar.rollouts.forward import unwrapped
+
+__all__ = ["ADAPTER", "add_lora", "save_model"]
+
+ADAPTER = "adapter"
+
+
+def add_lora(
+    student: Any, rank: int, alpha: int | None = None, targets: list[str] | tuple[str, ...] | str | None = None, *, seed: int = 0
+) -> Any:
+    """The student with low-rank adapters, W + alpha / rank * B A, on its linear layers; they alone are trained.
+
+    Args:
+        student: seq2seq or causal transformers model; its weights are frozen in place.
+        rank: columns of A's transpose and of B.
+        alpha: scale; default twice the rank.
+        targets: names of the layers adapted (``["q", "v"]``, ``"q_proj,v_proj"``), or ``"all-linear"`` for every
+            linear layer but the output head; default peft's choice for the family, else all-linear.
+        seed: seed of A's first values (B starts at 0); the global random state is left as it was.
+
+    Returns:
+        peft's wrapper of the student; ``sample``, ``score``, ``gradient_moments`` and the trainer take it as it is.
+
+    Raises:
+        ValueError: peft missing, a rank or alpha that is not positive, or targets that name no layer.
+    """
+    import torch
+
+    try:
+        from peft import LoraConfig, TaskType, get_peft_model
+        from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as KNOWN
+    except ImportError as error:
+        raise ValueError("lora_rank needs the package peft: pip install 'kvar[lora]'.") from error
+    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
+        raise ValueError(f"lora_rank must be an integer of at least 1; got {rank!r}.")
+    if alpha is not None and not alpha > 0:
+        raise ValueError(f"lora_alpha must be positive; got {alpha!r}. Leave it out for twice the rank.")
+    if isinstance(targets, str) and targets != "all-linear":
+        targets = [name.strip() for name in targets.split(",") if name.strip()]
+    if targets is None:
+        targets = None if student.config.model_type in KNOWN else "all-linear"
+    config = LoraConfig(
+        task_type=TaskType.SEQ_2_SEQ_LM if student.config.is_encoder_decoder else TaskType.CAUSAL_LM,
+        r=rank,
+        lora_alpha=2 * rank if alpha is None else alpha,
+        target_modules=list(targets) if isinstance(targets, list | tuple) else targets,
+        fan_in_fan_out=student.config.model_type == "gpt2",  # its layers hold the transpose; peft would warn
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            return get_peft_model(student, config)
+        except ValueError as error:
+            raise ValueError(
+                f"lora_targets {targets!r} fit no layer of this {student.config.model_type}; "
+                f"its linear layers are called: {', '.join(_linear_names(student))}."
+            ) from error
+
+
+def save_model(model: Any, folder: Path | str) -> None:
+    """Save a student so that ``from_pretrained(folder)`` opens it with no other file at hand.
+
+    A LoRA student is saved merged, in the plain format of its family, and its adapter alone beside it, in the folder
+    ``adapter`` next to ``folder``. The model given is not changed.
+    """
+    inner = unwrapped(model)
+    if inner is model:
+        model.save_pretrained(folder)
+        return
+    folder = Path(folder)
+    model.save_pretrained(folder.parent / ADAPTER)
+    merged = deepcopy(model).merge_and_unload()
+    merged.generation_config = deepcopy(inner.generation_config)
+    merged.save_pretrained(folder)
+
+
+def _linear_names(model: Any) -> list[str]:
+    """Last part of the names of linear layers, GPT-2's transposed ones included."""
+    kinds = ("Linear", "Conv1D")
+    return sorted({name.rsplit(".", 1)[-1] for name, part in model.named_modules() if type(part).__name__ in kinds})
