@@ -1,6 +1,7 @@
 """Hooks that join any transformers training to kvar's gradients and records."""
 
 from kvar.hooks.estimators import Estimator, estimator_weights, parse_estimators
+from kvar.hooks.output_layer import OutputLayerProbe, StepStatistics
 from kvar.hooks.probe import GradientProbe, Measurement
 from kvar.hooks.recorder import Recorder
 
@@ -8,7 +9,9 @@ __all__ = [
     "Estimator",
     "GradientProbe",
     "Measurement",
+    "OutputLayerProbe",
     "Recorder",
+    "StepStatistics",
     "estimator_weights",
     "parse_estimators",
 ]

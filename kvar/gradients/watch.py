@@ -1,0 +1,131 @@
+"""What the language-model head read and gave in a forward pass that is run for other reasons."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kvar.gradients.moments import GroupMoments
+from kvar.gradients.output_layer import output_layer_moments
+from kvar.gradients.state import unwrap
+from kvar.rollouts import is_encoder_decoder
+from kvar.rollouts.types import Rollouts
+
+__all__ = ["HeadWatch"]
+
+
+class HeadWatch:
+    """Keeps the head's inputs and outputs of the last forward pass; a context manager that removes its hook.
+
+    Args:
+        student: a transformers model, plain or data-parallel.
+        head: its language-model head; default ``student.get_output_embeddings()``.
+        training_only: look only at forward passes in training mode with gradients on, so that sampling and evaluation
+            pass unseen.
+
+    Raises:
+        ValueError: no head can be found, a compiled student, or logits that are the head's output scaled or capped.
+    """
+
+    def __init__(self, student: nn.Module, head: nn.Module | None = None, *, training_only: bool = False) -> None:
+        student = unwrap(student)
+        self.seq2seq = is_encoder_decoder(student)
+        self.head = _head_of(student) if head is None else head
+        self.training_only = training_only
+        self._seen: tuple[Tensor, Tensor] | None = None
+        self._handle = self.head.register_forward_hook(self._see)
+
+    def _see(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        if not self.training_only or (module.training and torch.is_grad_enabled()):
+            self._seen = (args[0].detach(), output.detach())
+
+    @property
+    def bias(self) -> bool:
+        """Whether the head has a trainable bias, which then belongs to the output layer."""
+        bias = getattr(self.head, "bias", None)
+        return isinstance(bias, Tensor) and bias.requires_grad
+
+    def aligned(self, rollouts: Rollouts) -> tuple[Tensor, Tensor]:
+        """Hidden (N, T, p) and logits (N, T, V) that scored ``rollouts.tokens``, from the last forward pass.
+
+        That pass must have been one of kvar's over these very rollouts (``kvar.rollouts.log_probs``, ``token_logits``):
+        its rows are in their order, a causal model's prompt and response packed to the left.
+
+        Raises:
+            ValueError: no forward pass was seen, or one of other shape.
+        """
+        if self._seen is None:
+            raise ValueError(
+                "the head ran in no forward pass that counts: call log_probs(student, rollouts), with gradients and in "
+                "training mode where only training is watched, before asking for its moments."
+            )
+        hidden, logits = self._seen
+        n, t = rollouts.tokens.shape
+        lengths = rollouts.prompt_mask.sum(dim=1)
+        width = t if self.seq2seq else int(lengths.max()) + t  # positions a packed pass over these rollouts has
+        skipped = width - logits.shape[1] if logits.dim() == 3 else -1
+        if len(logits) != n or skipped < 0 or skipped > (0 if self.seq2seq else int(lengths.min()) - 1):
+            raise ValueError(
+                f"the last forward pass gave logits of shape {tuple(logits.shape)}, which are not kvar's pass over "
+                f"{n} rollouts of {t} tokens: score them by kvar.rollouts.log_probs, or pass hidden and logits."
+            )
+        if self.seq2seq:
+            return hidden, logits
+        where = (lengths - 1 - skipped)[:, None, None] + torch.arange(t, device=lengths.device)[None, :, None]
+        return tuple(x.gather(1, where.expand(-1, -1, x.shape[-1])) for x in (hidden, logits))  # type: ignore[return-value]
+
+    def moments(self, rollouts: Rollouts, weights: Tensor, *, vocabulary: int | None = None) -> GroupMoments:
+        """The output layer's moments from the last forward pass, which is then forgotten.
+
+        Args:
+            rollouts: N trajectories, those of the pass.
+            weights: (E, N, T) token weights.
+            vocabulary: normalise over the first this many tokens only, as the training loss does.
+
+        Returns:
+            See :func:`kvar.gradients.output_layer.output_layer_moments`.
+        """
+        hidden, logits = self.aligned(rollouts)
+        self._seen = None
+        return output_layer_moments(
+            hidden,
+            logits[..., :vocabulary],
+            rollouts.tokens,
+            rollouts.mask,
+            weights,
+            rollouts.prompt_index,
+            bias=self.bias,
+        )
+
+    def close(self) -> None:
+        """Remove the hook and forget what was seen."""
+        self._handle.remove()
+        self._seen = None
+
+    def __enter__(self) -> HeadWatch:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _head_of(student: nn.Module) -> nn.Module:
+    """The head of a transformers model whose logits are the head's plain output."""
+    find = getattr(student, "get_output_embeddings", None)
+    head = find() if find is not None else None
+    if head is None:
+        raise ValueError(f"{type(student).__name__} names no output layer: pass head=, the module that makes logits.")
+    config: Any = getattr(student, "config", None)
+    config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier"):
+        if getattr(config, name, None) not in (None, 1, 1.0):
+            raise ValueError(
+                f"config.{name} = {getattr(config, name)}: the logits are not the head's plain output, so its moments "
+                "cannot be read off a forward pass. Use gradient_moments with groups={'output': head}."
+            )
+    return head

@@ -1,0 +1,188 @@
+"""The free probe: what it reads off a training step is the head's gradient, and it costs and changes little."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import Trainer, TrainingArguments
+
+import kvar
+from kvar.gradients import gradient_moments
+from kvar.gradients.watch import HeadWatch
+from kvar.hooks import Estimator, OutputLayerProbe, estimator_weights
+from kvar.records import RunWriter
+from kvar.returns import Immediate, KStep
+from kvar.rollouts import log_probs, sample, score
+from tests.gradients.one_pass_cases import CASES, assert_close, build, rollouts, weights
+from tests.models import MODELS, ragged_prompts, tiny_gpt2, tiny_llama, tiny_t5
+
+KERNELS = [KStep(1), KStep(2), Immediate(), Estimator(KStep(1), "batch-mean")]
+
+
+class Rows(torch.utils.data.Dataset):  # type: ignore[type-arg]
+    def __len__(self) -> int:
+        return 64
+
+    def __getitem__(self, i: int) -> dict[str, torch.Tensor]:
+        return {"labels": torch.tensor(i)}
+
+
+class OwnTrainer(Trainer):
+    """A REINFORCE trainer of somebody's own: samples, scores, runs forward, hands over."""
+
+    teacher: Any
+    probe: OutputLayerProbe
+    seen: list
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
+        data = sample(model, ragged_prompts(), rollouts_per_prompt=2, max_new_tokens=5, seed=self.state.global_step)
+        values = score(self.teacher, data)
+        log_pi = log_probs(model, data)
+        self.seen.append((data, values, {k: v.clone() for k, v in model.state_dict().items()}))
+        if self.probe is not None:
+            self.probe.on_rollouts(data, values)
+        return (values.gap.detach() * log_pi).sum() / 10
+
+
+def own_trainer(folder: Path, make: Any, probe: OutputLayerProbe | None, **changes: Any) -> OwnTrainer:
+    settings = {
+        "max_steps": 4,
+        "per_device_train_batch_size": 4,
+        "learning_rate": 1e-2,
+        "save_strategy": "no",
+        **changes,
+    }
+    args = TrainingArguments(
+        output_dir=str(folder),
+        use_cpu=True,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        **settings,
+    )
+    trainer = OwnTrainer(model=make(), args=args, train_dataset=Rows(), callbacks=[probe] if probe else [])
+    trainer.teacher, trainer.probe, trainer.seen = make(seed=1), probe, []
+    return trainer
+
+
+@pytest.mark.parametrize("name", ["t5-v1.1", "gpt2", "bart", "smollm"])
+def test_the_watched_pass_gives_the_heads_own_gradient(name: str) -> None:
+    """Every field, ragged prompts and responses; a tied head is untied first, since its own use is what is measured."""
+    model, data = build(name), rollouts(n=7)
+    w = weights(data)
+    with HeadWatch(model) as watch:
+        log_probs(model, data)
+        got = watch.moments(data, w)
+    head = model.get_output_embeddings()
+    head.weight = torch.nn.Parameter(head.weight.detach().clone())
+    truth = gradient_moments(model, data, w, groups={"output": [head.weight]}, engine="loop", score_power=True)
+    assert_close({"output": got}, {"output": truth["output"]}, max(CASES[name][1], 1e-9))
+
+
+@pytest.mark.parametrize("make", [tiny_t5, tiny_gpt2])
+def test_each_step_of_anyones_trainer_is_measured(tmp_path: Path, make: Any) -> None:
+    probe = OutputLayerProbe(KERNELS)
+    trainer = own_trainer(tmp_path, make, probe)
+    trainer.train()
+    assert [m.step for m in probe.measurements] == [0, 1, 2, 3]
+    for found, (data, values, state) in zip(probe.measurements, trainer.seen, strict=True):
+        student = make()
+        student.load_state_dict(state)
+        head = student.get_output_embeddings()
+        head.weight = torch.nn.Parameter(head.weight.detach().clone())
+        w = estimator_weights(probe.estimators, values, data.mask, data.prompt_index)
+        truth = gradient_moments(student, data, w, groups={"output": [head.weight]}, engine="loop")["output"]
+        other = data.prompt_index[:, None] != data.prompt_index
+        gram = _gram(student, data, w, head.weight)
+        inner = gram[:, :, other].mean(dim=-1)
+        torch.testing.assert_close(found.inner, inner, rtol=1e-3, atol=1e-4 * float(truth.sq_norm.mean()))
+        torch.testing.assert_close(found.trace, truth.sq_norm.mean(dim=1) - inner.diagonal(), rtol=1e-4, atol=1e-6)
+
+
+def _gram(student: Any, data: Any, w: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """(E, E, N, N) inner products of all pairs of trajectories."""
+    log_pi = log_probs(student, data)
+    rows = [
+        [torch.autograd.grad((w[e, i] * log_pi[i]).sum(), weight, retain_graph=True)[0].flatten().double()
+         for i in range(len(data))]
+        for e in range(len(w))
+    ]  # fmt: skip
+    g = torch.stack([torch.stack(r) for r in rows])
+    return torch.einsum("eip,fjp->efij", g, g)
+
+
+def test_training_ends_with_the_same_weights(tmp_path: Path) -> None:
+    ends = []
+    for probe in (None, OutputLayerProbe(KERNELS, every=2)):
+        trainer = own_trainer(tmp_path, lambda seed=0: tiny_t5(seed=seed, dropout_rate=0.3), probe)
+        trainer.train()
+        ends.append(torch.cat([p.detach().flatten() for p in trainer.model.parameters()]))
+    assert torch.equal(*ends)
+    assert probe is not None
+    assert [m.step for m in probe.measurements] == [0, 2]
+    assert not trainer.model.get_output_embeddings()._forward_hooks
+
+
+def test_micro_batches_and_records(tmp_path: Path) -> None:
+    with RunWriter(tmp_path / "run", {"parameters": 5}) as writer:
+        probe = OutputLayerProbe(KERNELS, writer=writer)
+        trainer = own_trainer(tmp_path, tiny_t5, probe, gradient_accumulation_steps=2, max_steps=3)
+        trainer.train()
+    metrics = kvar.load(tmp_path / "run").metrics
+    rows = metrics[metrics["split"] == "output-layer"]
+    assert sorted(rows["step"].unique()) == [0, 1, 2]
+    assert (rows.loc[rows["name"] == "n", "value"] == 12).all()  # two micro-batches of six
+    assert {"trace K=1", "signal immediate", "inner K=2", "trace K=1 - batch-mean"} <= set(rows["name"])
+
+
+def test_distillation_trainer_hands_over(tmp_path: Path) -> None:
+    from tests.distill.test_trainer import T5, TASK, trainer
+
+    probe = OutputLayerProbe([KStep(1), KStep(2)])
+    run = trainer(
+        tmp_path, TASK.build_tokenizer(), T5, T5, objective="ketchup", max_steps=3, save_strategy="no", max_new_tokens=6
+    )
+    run.add_callback(probe)
+    run.train()
+    assert [m.step for m in probe.measurements] == [0, 1, 2]
+    assert all(bool((m.trace > 0).all()) for m in probe.measurements)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_hidden_states_are_aligned(name: str) -> None:
+    student = MODELS[name]()
+    data = sample(student, ragged_prompts(), rollouts_per_prompt=2, max_new_tokens=5)
+    with HeadWatch(student) as watch:
+        expected = log_probs(student, data)
+        _, logits = watch.aligned(data)
+    got = logits.log_softmax(-1).gather(-1, data.tokens[..., None])[..., 0].masked_fill(~data.mask, 0.0)
+    torch.testing.assert_close(got, expected)
+
+
+def test_what_cannot_be_measured_is_refused() -> None:
+    data = sample(tiny_t5(), ragged_prompts(), max_new_tokens=5)
+    w = torch.ones(1, *data.tokens.shape)
+    with HeadWatch(tiny_t5()) as watch, pytest.raises(ValueError, match="ran in no forward pass"):
+        watch.moments(data, w)
+    student = tiny_t5()
+    with HeadWatch(student, training_only=True) as watch:
+        with torch.no_grad():
+            log_probs(student.train(), data)
+        with pytest.raises(ValueError, match="ran in no forward pass"):
+            watch.moments(data, w)
+        log_probs(student, data)
+        with pytest.raises(ValueError, match="not kvar's pass over 2 rollouts"):
+            watch.moments(data[:2], w[:, :2])
+    capped = tiny_llama()
+    capped.config.final_logit_softcapping = 30.0
+    with pytest.raises(ValueError, match="final_logit_softcapping = 30.0"):
+        HeadWatch(capped)
+    with pytest.raises(ValueError, match="names no output layer"):
+        HeadWatch(torch.nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="distinct names"):
+        OutputLayerProbe([])
+    with pytest.raises(ValueError, match="every must be at least 1"):
+        OutputLayerProbe(KERNELS, every=0)
