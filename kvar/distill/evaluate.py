@@ -1,80 +1,121 @@
-"""Greedy or beam decoding of a task's examples, and its metrics on the texts."""
+"""Greedy or beam decoding of a task's examples, the task's metrics on the texts, and the teacher's word on them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
 
-from kvar.rollouts import encode_prompts, is_encoder_decoder, vocabulary_size
-from kvar.rollouts.forward import unwrapped
+from kvar.distill.beam import beam_search
+from kvar.returns import Kernel, returns
+from kvar.rollouts import Rollouts, encode_prompts, is_encoder_decoder, score, vocabulary_size
+from kvar.tasks import CorpusScore, mean_score, ratio_score, values_of
 
 if TYPE_CHECKING:
     from kvar.tasks import Example, Task
 
-__all__ = ["Evaluation", "decode", "evaluate"]
+__all__ = ["Evaluation", "decode", "decode_rollouts", "evaluate"]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics of one model on one split, with the texts they were computed from."""
+    """Scores of one model on one split, with the texts they were computed from.
 
-    metrics: dict[str, float]
+    Attributes:
+        scores: name -> score, as sums over the examples in their order (``kvar.distill.bootstrap`` resamples them).
+        texts: the responses.
+        responses: what was measured on each response, name -> one number an example: length, finished and, with a
+            teacher, total_gap and every kernel's return.
+    """
+
+    scores: dict[str, CorpusScore]
     texts: list[str]
+    responses: dict[str, list[float]]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The value of every score."""
+        return values_of(self.scores)
 
 
-@torch.no_grad()
-def decode(
-    model: Any, prompts: Sequence[str], tokenizer: Any, *, max_new_tokens: int, num_beams: int = 1, batch: int = 64
-) -> list[str]:
-    """Responses to ``prompts`` by greedy search (``num_beams`` 1) or beam search, in the prompts' order.
+def decode_rollouts(
+    model: Any,
+    prompts: Sequence[str],
+    tokenizer: Any,
+    *,
+    max_new_tokens: int,
+    num_beams: int = 1,
+    batch: int = 64,
+    calculator: tuple[str, str] | None = None,
+) -> Iterator[Rollouts]:
+    """Responses by greedy search (``num_beams`` 1) or beam search, some prompts of like length at a time.
 
     Nothing but the arguments shapes the search: the model's own generation defaults (penalties, length limits) are
     set aside, only its special tokens are used.
 
-    Raises:
-        ValueError: no prompts.
-    """
-    from transformers import GenerationConfig
+    Args:
+        model: seq2seq or causal.
+        prompts: M texts.
+        tokenizer: the model's.
+        max_new_tokens: length limit; responses that reach it are cut, ``finished`` false.
+        num_beams: beams.
+        batch: prompts decoded together.
+        calculator: marks of calculations whose results are written for the model, such as ("<<", ">>"); None for none.
 
+    Yields:
+        Rollouts whose ``prompt_index`` says which prompts they answer; ``log_probs`` are zero: no policy drew them.
+
+    Raises:
+        ValueError: no prompts, ``num_beams`` or ``batch`` below 1, or a tokenizer that cannot write the marks.
+    """
     if not prompts:
         raise ValueError("prompts is empty: give at least one prompt.")
-    model = unwrapped(model)
-    beyond = list(range(vocabulary_size(tokenizer), model.get_output_embeddings().weight.shape[0]))
-    settings = GenerationConfig(
-        max_new_tokens=max_new_tokens,
-        num_beams=num_beams,
-        do_sample=False,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        decoder_start_token_id=getattr(model.generation_config, "decoder_start_token_id", None)
-        or getattr(model.config, "decoder_start_token_id", None),
-        suppress_tokens=beyond or None,  # rows that only pad the embedding matrix
-    )
-    device = next(model.parameters()).device
+    for name, given in (("num_beams", num_beams), ("batch", batch)):
+        if given < 1:
+            raise ValueError(f"{name} must be at least 1; got {given}.")
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    for start in range(0, len(order), batch):
+        rows = order[start : start + batch]
+        ids, mask = encode_prompts([prompts[i] for i in rows], tokenizer)
+        processors = []
+        if calculator is not None:
+            from kvar.distill.calculator import Calculator
+
+            processors.append(Calculator(tokenizer, 1 if is_encoder_decoder(model) else ids.shape[1], calculator))
+        responses = beam_search(
+            model, ids, mask, tokenizer, beams=num_beams, max_new_tokens=max_new_tokens, processors=processors
+        )
+        tokens, kept = encode_prompts(responses)
+        yield Rollouts(
+            prompt_ids=ids,
+            prompt_mask=mask,
+            tokens=tokens.masked_fill(~kept, tokenizer.pad_token_id),
+            mask=kept,
+            finished=torch.tensor([response[-1] == tokenizer.eos_token_id for response in responses]),
+            prompt_index=torch.tensor(rows),
+            log_probs=torch.zeros(tokens.shape),
+        )
+
+
+def decode(
+    model: Any,
+    prompts: Sequence[str],
+    tokenizer: Any,
+    *,
+    max_new_tokens: int,
+    num_beams: int = 1,
+    batch: int = 64,
+    calculator: tuple[str, str] | None = None,
+) -> list[str]:
+    """The texts of :func:`decode_rollouts`, in the prompts' order."""
     texts = [""] * len(prompts)
-    modes = [(module, module.training) for module in model.modules()]
-    kept, model.generation_config = model.generation_config, settings
-    model.eval()
-    try:
-        for start in range(0, len(order), batch):
-            rows = order[start : start + batch]
-            ids, mask = encode_prompts([prompts[i] for i in rows], tokenizer)
-            if not is_encoder_decoder(model):  # generation needs prompts that end together
-                to_right = torch.argsort(mask.int(), dim=1, stable=True)
-                ids, mask = ids.gather(1, to_right), mask.gather(1, to_right)
-            out = model.generate(input_ids=ids.to(device), attention_mask=mask.long().to(device))
-            out = out if is_encoder_decoder(model) else out[:, ids.shape[1] :]
-            for i, text in zip(rows, tokenizer.batch_decode(out, skip_special_tokens=True), strict=True):
-                texts[i] = text.strip()
-    finally:
-        model.generation_config = kept
-        for module, training in modes:
-            module.training = training
+    options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "num_beams": num_beams, "batch": batch}
+    for rollouts in decode_rollouts(model, prompts, tokenizer, calculator=calculator, **options):
+        for i, text in zip(rollouts.prompt_index.tolist(), _texts(rollouts, tokenizer), strict=True):
+            texts[i] = text
     return texts
 
 
@@ -87,10 +128,74 @@ def evaluate(
     max_new_tokens: int,
     num_beams: int = 1,
     batch: int = 64,
+    calculator: bool = False,
+    teacher: nn.Module | None = None,
+    kernels: Sequence[Kernel] = (),
+    centre: Literal["mean", "logsumexp", "none"] = "mean",
+    value: Literal["max", "soft"] = "max",
 ) -> Evaluation:
-    """Decode ``examples`` and score them with the task's own metrics; adds the mean response length in tokens."""
+    """Decode ``examples`` and score them with the task's own metrics, their lengths, and the teacher's values.
+
+    Args:
+        model: the student.
+        task: gives the metrics.
+        examples: prompts with their references.
+        tokenizer: of student and teacher.
+        max_new_tokens: length limit.
+        num_beams: 1 is greedy.
+        batch: prompts decoded together.
+        calculator: write the results of the task's calculation marks for the model.
+        teacher: scores the decoded tokens; None for no returns.
+        kernels: the return kernels reported beside K=1.
+        centre: c(s) of the teacher's logits.
+        value: V(s), hard or soft.
+
+    Returns:
+        Scores: the task's; length, response tokens with end-of-sequence; finished, the share of responses that ended
+        before the limit; with a teacher "return K=1", the mean over responses of G_1^(1) = V_1 - sum_t gap_t (theory.md
+        (2); the paper's return curve), and every other kernel's G_1; total_gap, the mean of sum_t gap_t; and
+        gap_per_token, all gaps over all tokens.
+
+    Raises:
+        ValueError: no examples, a calculator asked of a task without calculation marks, or one that its tokenizer
+            cannot write.
+    """
+    marks = task.calculator_marks if calculator else None
+    if calculator and marks is None:
+        raise ValueError(f"task {task.name!r} has no calculation marks; set calculator to false.")
+    named = _named(kernels)
+    texts = [""] * len(examples)
+    measured: dict[str, list[float]] = {}
+    options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "num_beams": num_beams, "batch": batch}
     prompts = [example.prompt for example in examples]
-    texts = decode(model, prompts, tokenizer, max_new_tokens=max_new_tokens, num_beams=num_beams, batch=batch)
-    lengths = [len(ids) for ids in tokenizer(texts)["input_ids"]]
-    metrics = {**task.metrics(texts, examples), "length": sum(lengths) / len(lengths)}
-    return Evaluation(metrics, texts)
+    for rollouts in decode_rollouts(model, prompts, tokenizer, calculator=marks, **options):
+        found = {"length": rollouts.lengths.float(), "finished": rollouts.finished.float()}
+        if teacher is not None:
+            values = score(teacher, rollouts, centre=centre, value=value, vocabulary=vocabulary_size(tokenizer))
+            found["total_gap"] = values.gap.sum(dim=1)
+            first = returns(values, rollouts.mask, list(named.values()))[:, :, 0]
+            found.update({f"return {name}": row for name, row in zip(named, first, strict=True)})
+        for i, text in zip(rollouts.prompt_index.tolist(), _texts(rollouts, tokenizer), strict=True):
+            texts[i] = text
+        for name, column in found.items():
+            target = measured.setdefault(name, [0.0] * len(examples))
+            for i, number in zip(rollouts.prompt_index.tolist(), column.tolist(), strict=True):
+                target[i] = number
+    scores = dict(task.scores(texts, examples))
+    for name, numbers in measured.items():
+        scores[name] = mean_score(numbers, share=name == "finished")
+    if teacher is not None:
+        scores["gap_per_token"] = ratio_score(measured["total_gap"], measured["length"])
+    return Evaluation(scores, texts, measured)
+
+
+def _named(kernels: Sequence[Kernel]) -> dict[str, Kernel]:
+    """K=1, whose value at the first token is the whole reward, and the kernels asked for, each once."""
+    from kvar.returns import KStep
+
+    return {kernel.name: kernel for kernel in (KStep(1), *kernels)}
+
+
+def _texts(rollouts: Rollouts, tokenizer: Any) -> list[str]:
+    rows = [row[kept].tolist() for row, kept in zip(rollouts.tokens, rollouts.mask, strict=True)]
+    return [text.strip() for text in tokenizer.batch_decode(rows, skip_special_tokens=True)]
