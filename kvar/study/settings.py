@@ -29,12 +29,19 @@ class RunSettings:
         ValueError: a field out of range or contradicting another; the message names field, value and remedy.
     """
 
-    task: str = _option("arithmetic", "arithmetic, translation or text")
+    task: str = _option("arithmetic", "arithmetic, translation, summarisation, gsm8k or text")
     data: str | None = _option(None, "folder with train/validation/test files, or a hub name")
-    source_field: str | None = _option(None, "the rows' field that holds the prompt")
+    data_subset: str | None = _option(None, "subset of a hub data set that has several, such as en-nl")
+    source_field: str | None = _option(None, "the rows' field that holds the prompt; a dot reaches into a nested one")
     target_field: str | None = _option(None, "the rows' field that holds the reference")
     prefix: str | None = _option(None, "put in front of every prompt")
     held_out: int | None = _option(None, "rows at the end of train that serve as validation where there is none")
+    held_out_test: int | None = _option(None, "rows at the very end of train that serve as test where there is none")
+    skip_empty: bool = _option(False, "leave out rows with an empty field instead of refusing them")
+    truncate_prompts: int | None = _option(None, "cut prompts behind this many tokens")
+    stemmer: bool = _option(True, "Porter stemming in ROUGE")
+    calculator: bool = _option(False, "write the results of calculation marks for the model in evaluation")
+    calculator_marks: str = _option("<< >>", "what opens and closes a calculation in gsm8k; T5 cannot write '<'")
     vocabulary: int = _option(4000, "tokens of a tokenizer trained on the task's own text")
     min_problem_steps: int = _option(2, "fewest steps of an arithmetic problem")
     max_problem_steps: int = _option(4, "most steps of an arithmetic problem")

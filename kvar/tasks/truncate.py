@@ -1,0 +1,63 @@
+"""A task whose long prompts are cut, so that training, probes and evaluation all see the same ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from kvar.tasks.base import Example, Task
+from kvar.tasks.corpus_score import CorpusScore
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+__all__ = ["TruncatedTask"]
+
+
+class TruncatedTask:
+    """Another task's examples with every prompt cut behind its first ``max_tokens`` tokens; targets stay whole.
+
+    Args:
+        task: the task.
+        tokenizer: whose tokens count; those it adds to a text, such as end-of-sequence, count too.
+        max_tokens: longest prompt.
+
+    Raises:
+        ValueError: ``max_tokens`` leaves no room for text.
+    """
+
+    def __init__(self, task: Task, tokenizer: Any, max_tokens: int) -> None:
+        self.task, self.tokenizer, self.max_tokens = task, tokenizer, max_tokens
+        self.name, self.calculator_marks = task.name, task.calculator_marks
+        self.added = len(tokenizer("")["input_ids"])
+        if max_tokens <= self.added:
+            raise ValueError(f"truncate_prompts must leave room for text: more than {self.added}; got {max_tokens}.")
+
+    def examples(self, split: str, limit: int | None = None) -> list[Example]:
+        """The task's examples, cut where they are too long."""
+        examples = self.task.examples(split, limit)
+        encoded = self.tokenizer([example.prompt for example in examples])["input_ids"]
+        return [
+            Example(self._cut(example.prompt), example.target) if len(ids) > self.max_tokens else example
+            for example, ids in zip(examples, encoded, strict=True)
+        ]
+
+    def scores(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, CorpusScore]:
+        """The task's own."""
+        return self.task.scores(predictions, examples)
+
+    def metrics(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
+        """The task's own."""
+        return self.task.metrics(predictions, examples)
+
+    def build_tokenizer(self) -> PreTrainedTokenizerFast:
+        """The task's own."""
+        return self.task.build_tokenizer()
+
+    def _cut(self, prompt: str) -> str:
+        ids = self.tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        for kept in range(self.max_tokens - self.added, 0, -1):  # a text may come back in more tokens than it had
+            text = str(self.tokenizer.decode(ids[:kept], clean_up_tokenization_spaces=False))
+            if len(self.tokenizer(text)["input_ids"]) <= self.max_tokens:
+                return text
+        raise ValueError(f"a prompt cannot be cut to {self.max_tokens} tokens; raise truncate_prompts.")
