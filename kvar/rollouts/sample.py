@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kvar.rollouts.forward import decoder_start, is_encoder_decoder, pack_left
+from kvar.rollouts.decoding import Decoding
+from kvar.rollouts.draw import draw, uniforms
 from kvar.rollouts.types import Rollouts
 
 __all__ = ["encode_prompts", "sample"]
@@ -105,16 +105,13 @@ def sample(
     device = next(student.parameters()).device
     prompt_ids, prompt_mask = (x.to(device) for x in encode_prompts(prompts, tokenizer))
     prompt_index = torch.arange(len(prompt_ids), device=device).repeat_interleave(rollouts_per_prompt)
-    prompt_ids, prompt_mask = prompt_ids[prompt_index], prompt_mask[prompt_index]
     pad = _pad_token(student, tokenizer)
-    source = _random_source(seed, len(prompt_ids), max_new_tokens, device)
+    chance = uniforms(seed, len(prompt_index), max_new_tokens).to(device)
     modes = [(module, module.training) for module in student.modules()]
     student.eval()
     try:
-        step = _seq2seq_steps if is_encoder_decoder(student) else _causal_steps
-        tokens, log_probs = _loop(
-            step(student, prompt_ids, prompt_mask), max_new_tokens, eos, pad, temperature, top_k, vocabulary, source
-        )
+        decoding = Decoding(student, prompt_ids, prompt_mask, rollouts_per_prompt, max_new_tokens)
+        tokens, log_probs = _loop(decoding, chance, eos, pad, temperature, top_k, vocabulary)
     finally:
         for module, training in modes:
             module.training = training
@@ -123,8 +120,8 @@ def sample(
     finished = ended[:, -1] > 0
     tokens = torch.where(mask, tokens, pad)
     return Rollouts(
-        prompt_ids=prompt_ids,
-        prompt_mask=prompt_mask,
+        prompt_ids=prompt_ids[prompt_index],
+        prompt_mask=prompt_mask[prompt_index],
         tokens=tokens,
         mask=mask,
         finished=finished,
@@ -134,101 +131,30 @@ def sample(
 
 
 def _loop(
-    steps: Any,
-    max_new_tokens: int,
-    eos: int,
-    pad: int,
-    temperature: float,
-    top_k: int,
-    vocabulary: int | None,
-    source: torch.Generator | Tensor,
+    decoding: Decoding, chance: Tensor, eos: int, pad: int, temperature: float, top_k: int, vocabulary: int | None
 ) -> tuple[Tensor, Tensor]:
-    logits = next(steps)
-    done = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
-    tokens, log_probs = [], []
-    for position in range(max_new_tokens):
-        chance = source if isinstance(source, torch.Generator) else source[:, position]
-        token, log_prob = _draw(logits[:, :vocabulary].float(), temperature, top_k, chance)
-        token = torch.where(done, pad, token)
-        tokens.append(token)
-        log_probs.append(log_prob)
-        done = done | (token == eos)
-        if bool(done.all()) or position == max_new_tokens - 1:
+    """Tokens and their log-probabilities, (N, T); what stands behind a row's end-of-sequence means nothing.
+
+    Finished rows leave the batch once a quarter of it has finished.
+    """
+    n, steps = chance.shape
+    tokens = torch.full((n, steps), pad, dtype=torch.long, device=chance.device)
+    log_probs = torch.zeros(n, steps, device=chance.device)
+    rows = torch.arange(n, device=chance.device)
+    going = torch.ones_like(rows, dtype=torch.bool)
+    for position in range(steps):
+        token, log_prob = draw(decoding.logits[:, :vocabulary].float(), temperature, top_k, chance[rows, position])
+        tokens[rows, position], log_probs[rows, position] = token, log_prob
+        going = going & (token != eos)
+        left = int(going.sum())
+        if left == 0 or position == steps - 1:
             break
-        logits = steps.send(token)
-    return torch.stack(tokens, dim=1), torch.stack(log_probs, dim=1)
-
-
-def _random_source(
-    seed: int | Sequence[int], rows: int, max_new_tokens: int, device: torch.device
-) -> torch.Generator | Tensor:
-    """One generator for all rows; or, for a seed a row, uniform numbers (rows, max_new_tokens), a stream for each."""
-    if isinstance(seed, int):
-        return torch.Generator(device=device).manual_seed(seed)
-    if len(seed) != rows:
-        raise ValueError(f"seed must be one integer or one for each of the {rows} responses; got {len(seed)} seeds.")
-    streams = [
-        torch.rand(max_new_tokens, generator=torch.Generator().manual_seed(one), dtype=torch.float64) for one in seed
-    ]
-    return torch.stack(streams).to(device)
-
-
-def _draw(logits: Tensor, temperature: float, top_k: int, source: torch.Generator | Tensor) -> tuple[Tensor, Tensor]:
-    """One token a row and its log-probability under the policy that drew it; by inversion where given uniforms (N,)."""
-    if temperature == 0:
-        token = logits.argmax(dim=-1)
-        return token, torch.zeros_like(logits[:, 0])
-    logits = logits / temperature
-    if 0 < top_k < logits.shape[-1]:
-        best, where = logits.topk(top_k, dim=-1)
-        logits = torch.full_like(logits, -torch.inf).scatter(-1, where, best)
-    log_p = logits.log_softmax(dim=-1)
-    if isinstance(source, torch.Generator):
-        token = torch.multinomial(log_p.exp(), 1, generator=source)
-    else:
-        below = log_p.exp().cumsum(dim=-1, dtype=torch.float64)
-        token = torch.searchsorted(below, source[:, None] * below[:, -1:], right=True)
-    return token[:, 0], log_p.gather(-1, token)[:, 0]
-
-
-def _seq2seq_steps(model: Any, prompt_ids: Tensor, prompt_mask: Tensor) -> Any:
-    """Generator: yields next-token logits (N, V), is sent the drawn tokens (N,)."""
-    prompt_ids, prompt_mask = pack_left(prompt_ids, prompt_mask)
-    attention = prompt_mask.long()
-    encoded = model.get_encoder()(input_ids=prompt_ids, attention_mask=attention)
-    token = torch.full_like(prompt_ids[:, 0], decoder_start(model))
-    cache = None
-    while True:
-        out = model(
-            encoder_outputs=encoded,
-            attention_mask=attention,
-            decoder_input_ids=token[:, None],
-            past_key_values=cache,
-            use_cache=True,
-        )
-        cache = out.past_key_values
-        token = yield out.logits[:, -1]
-
-
-def _causal_steps(model: Any, prompt_ids: Tensor, prompt_mask: Tensor) -> Any:
-    """Generator as ``_seq2seq_steps``; prompts are padded on the left so that all rows end together."""
-    if int(prompt_mask.sum(dim=1).min()) == 0:
-        raise ValueError("prompts holds an empty prompt: a causal model needs one prompt token (for example BOS).")
-    order = torch.argsort(prompt_mask.int(), dim=1, stable=True)
-    ids, attention = prompt_ids.gather(1, order), prompt_mask.gather(1, order).long()
-    takes = inspect.signature(model.forward).parameters
-    cache = None
-    while True:
-        kwargs: dict[str, Any] = {}
-        if "position_ids" in takes:
-            kwargs["position_ids"] = (attention.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        if "logits_to_keep" in takes:
-            kwargs["logits_to_keep"] = 1
-        out = model(input_ids=ids, attention_mask=attention, past_key_values=cache, use_cache=True, **kwargs)
-        cache = out.past_key_values
-        token = yield out.logits[:, -1]
-        ids = token[:, None]
-        attention = torch.cat([attention, torch.ones_like(ids)], dim=1)
+        if decoding.by_rows and 4 * left <= 3 * len(rows):
+            stay = going.nonzero()[:, 0]
+            decoding.keep(stay)
+            rows, going, token = rows[stay], going[stay], token[stay]
+        decoding.step(token)
+    return tokens[:, : position + 1], log_probs[:, : position + 1]
 
 
 def _check_settings(rollouts_per_prompt: int, max_new_tokens: int, temperature: float, top_k: int) -> None:

@@ -1,0 +1,95 @@
+"""Drawing one token a row from logits, each row by its own uniform number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["draw", "uniforms"]
+
+
+def uniforms(seed: int | Sequence[int], rows: int, steps: int) -> Tensor:
+    """(rows, steps) float64 numbers in [0, 1), the same on every device.
+
+    Args:
+        seed: seed of one stream for all rows, which fills row after row; or one seed a row, each a stream of its own.
+        rows: N, the number of responses.
+        steps: T, the length limit.
+
+    Raises:
+        ValueError: as many seeds as neither one nor ``rows``.
+
+    Example:
+        >>> together, alone = uniforms([3, 4], 2, 5), uniforms([4], 1, 5)
+        >>> bool((together[1] == alone[0]).all())
+        True
+    """
+    if isinstance(seed, int):
+        return torch.rand(rows, steps, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    if len(seed) != rows:
+        raise ValueError(f"seed must be one integer or one for each of the {rows} responses; got {len(seed)} seeds.")
+    generator = torch.Generator()
+    streams = [torch.rand(steps, generator=generator.manual_seed(one), dtype=torch.float64) for one in seed]
+    return torch.stack(streams)
+
+
+def draw(logits: Tensor, temperature: float, top_k: int, chance: Tensor) -> tuple[Tensor, Tensor]:
+    """One token a row by inversion of its distribution function, and its log-probability under that policy.
+
+    The first token whose cumulative probability exceeds the row's uniform number is taken. The function is inverted in
+    two stages, by blocks of about sqrt(V) tokens and within one block, so that it is never formed for all V tokens;
+    ``torch.multinomial`` would draw V exponential variates a row, which is most of the time that a small model spends
+    on generation. A token of probability zero is never drawn.
+
+    Args:
+        logits: (N, V) float32 or float64.
+        temperature: logits are divided by it; 0 takes the most probable token (log-probability 0).
+        top_k: draw among the k most probable tokens only; 0 for all.
+        chance: (N,) float64 in [0, 1).
+
+    Returns:
+        (N,) int64 tokens and (N,) log-probabilities, after temperature and top-k.
+
+    Raises:
+        ValueError: logits that are not finite.
+
+    Example:
+        >>> logits = torch.tensor([[0.2, 0.5, 0.3]]).log().expand(4, -1)
+        >>> draw(logits, 1.0, 0, torch.tensor([0.1, 0.2, 0.69, 0.71], dtype=torch.float64))[0].tolist()
+        [0, 1, 1, 2]
+    """
+    if temperature == 0:
+        return logits.argmax(dim=-1), torch.zeros_like(logits[:, 0])
+    if temperature != 1:
+        logits = logits / temperature
+    if 0 < top_k < logits.shape[-1]:
+        best, where = logits.topk(top_k, dim=-1)
+        logits = torch.full_like(logits, -torch.inf).scatter(-1, where, best)
+    p = logits.softmax(dim=-1)
+    n, size = p.shape
+    width = max(int(size**0.5), 1)
+    padded = p if size % width == 0 else torch.nn.functional.pad(p, (0, width - size % width))
+    blocks = padded.view(n, -1, width)
+    mass = blocks.sum(dim=-1)
+    below = mass.cumsum(dim=-1, dtype=torch.float64)
+    if not bool(torch.isfinite(below[:, -1]).all()):
+        row = int((~torch.isfinite(below[:, -1])).nonzero()[0])
+        raise ValueError(
+            f"the model's logits are not finite (row {row} of the batch being sampled), so no token can be drawn. Look "
+            "for NaN in its weights: lower learning_rate, set max_grad_norm, or load the last checkpoint."
+        )
+    target = chance[:, None] * below[:, -1:]
+    block = _first_above(below, target)
+    before = torch.where(block > 0, below.gather(-1, (block - 1).clamp(min=0)), 0.0)
+    inside = blocks.gather(1, block[..., None].expand(-1, -1, width))[:, 0].cumsum(dim=-1, dtype=torch.float64)
+    share = (target - before) / mass.gather(-1, block)  # in [0, 1): how far into its block the target lies
+    token = block * width + _first_above(inside, share * inside[:, -1:])
+    return token[:, 0], p.gather(-1, token)[:, 0].log()
+
+
+def _first_above(cumulative: Tensor, target: Tensor) -> Tensor:
+    """(N, 1) first column of each ascending row that exceeds its target; never one that adds nothing to the row."""
+    below_end = torch.nextafter(cumulative[:, -1:], torch.zeros_like(target))
+    return torch.searchsorted(cumulative, torch.minimum(target, below_end), right=True)
