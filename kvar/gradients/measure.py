@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields as dataclass_fields
 from dataclasses import replace
+from functools import partial
 from typing import Literal, Protocol, TypeAlias, cast
 
 import torch
@@ -25,6 +26,7 @@ ENGINES: dict[str, str] = {
     "auto": "kvar.gradients.one_pass:one_pass_moments",
     "one-pass": "kvar.gradients.one_pass:one_pass_moments",
     "loop": "kvar.gradients.loop:loop_moments",
+    "jvp": "kvar.gradients.jvp:jvp_moments",
 }
 """Engine name -> where its function lives; imported when first asked for."""
 
@@ -57,6 +59,7 @@ def gradient_moments(
     fields: Literal["all", "norms"] = "all",
     micro_batch: int | None = None,
     score_power: bool = False,
+    directions: int | None = None,
 ) -> GradientMoments:
     """Inner products of per-trajectory policy-gradient estimates, for E estimators on the same N trajectories.
 
@@ -74,10 +77,12 @@ def gradient_moments(
         names: the E estimators' names, distinct; "0", "1", ... by default.
         groups: group name -> parameters, parameter names or a module path; see
             :func:`kvar.gradients.groups.resolve_groups`. "all", every trainable parameter, is always measured.
-        engine: "one-pass" (also "auto"), or "loop" (one trajectory at a time, slow, the truth).
+        engine: "one-pass" (also "auto"); "loop" (one trajectory at a time, slow, the truth); or "jvp", unbiased
+            estimates from random directions (:func:`kvar.gradients.score_projections` gives their error too).
         fields: "norms" leaves ``alignment``, ``cross``, ``pair`` and ``prompt_pair`` None, at less cost.
         micro_batch: trajectories held at once, for engines that process many; not with a callable, which sees all N.
         score_power: also measure sum_t |grad log pi(y_t | s_t)|^2 of every trajectory.
+        directions: D of engine="jvp", whose relative error is at most about sqrt(2/D); 64 by default.
 
     Returns:
         The moments, float64 on the CPU.
@@ -89,6 +94,10 @@ def gradient_moments(
         FloatingPointError: a non-finite gradient; the message names estimator, trajectory and group.
     """
     run = _engine(engine)
+    if directions is not None:
+        if engine != "jvp":
+            raise ValueError(f"directions={directions} is for engine='jvp'; engine={engine!r} is exact and has none.")
+        run = partial(run, directions=directions)  # type: ignore[call-arg]
     student = unwrap(student)
     if fields not in ("all", "norms"):
         raise ValueError(f"fields must be 'all' or 'norms'; got {fields!r}.")

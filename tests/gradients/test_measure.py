@@ -109,7 +109,7 @@ def test_compiled_modules_are_refused(mdp: TokenMDP, rollouts: Rollouts) -> None
         ),
         ({"names": ["a", "b"]}, ValueError, "names has 2 entries"),
         ({"names": ["a", "a"], "weights": torch.ones(2, 4, 4)}, ValueError, "distinct"),
-        ({"engine": "fast"}, ValueError, "engine must be one of 'auto', 'one-pass', 'loop'; got 'fast'"),
+        ({"engine": "fast"}, ValueError, "engine must be one of 'auto', 'one-pass', 'loop', 'jvp'; got 'fast'"),
         ({"fields": "some"}, ValueError, "fields must be"),
         ({"micro_batch": 0}, ValueError, "micro_batch must be a positive integer"),
         ({"weights": lambda logits: logits.sum((1, 2))[None], "micro_batch": 2}, ValueError, "leave micro_batch None"),
