@@ -4,6 +4,7 @@ kvar train CONFIG [--field value ...]      train a student, with probes
 kvar study CONFIG --output DIR             every stage for every student
 kvar demo --output DIR                     the arithmetic study and its report, in minutes
 kvar report RUN ... --output FILE          one HTML file and figures from finished runs
+kvar judge RUN_A RUN_B --judge MODEL       win rate of one run's texts over another's, judged by a language model
 """
 
 from __future__ import annotations
@@ -65,6 +66,14 @@ def _demo(arguments: argparse.Namespace, overrides: list[str]) -> int:
     return 0
 
 
+def _judge(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    from kvar.study.judge import judge_command
+
+    _none_left(overrides)
+    print(judge_command(arguments))
+    return 0
+
+
 def _pairs(words: list[str]) -> list[tuple[str, str]]:
     """``--field value`` and ``--field=value`` words as pairs."""
     pairs = []
@@ -118,6 +127,25 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--batch", type=int, default=64, help="trajectories a training step, B of theory.md (11')")
     demo.add_argument("--overwrite", action="store_true", help="run everything anew")
     demo.set_defaults(run=_demo)
+
+    judge = commands.add_parser("judge", help="compare two runs' evaluation texts by a judge", allow_abbrev=False)
+    judge.add_argument("run_a", metavar="RUN_A", help="run whose win rate is reported")
+    judge.add_argument("run_b", metavar="RUN_B", help="run to compare it with")
+    judge.add_argument(
+        "--judge",
+        required=True,
+        help="model folder, hub name, or address of an OpenAI-compatible server (its key: KVAR_JUDGE_API_KEY)",
+    )
+    judge.add_argument("--judge-model", help="which of the server's models; default its only one")
+    judge.add_argument("--output", help="folder of verdicts and result; default RUN_A/judge/...; resumed where killed")
+    judge.add_argument("--criterion", help="what better means, in a sentence; default: the better answer to the prompt")
+    judge.add_argument("--limit", type=int, help="compare the first this many shared prompts; default all")
+    judge.add_argument("--timeout", type=float, default=60.0, help="seconds a server may take per request, default 60")
+    judge.add_argument("--retries", type=int, default=4, help="further attempts of a failed request, default 4")
+    judge.add_argument("--concurrency", type=int, default=4, help="requests in flight at most, default 4")
+    judge.add_argument("--max-tokens", type=int, default=16, help="longest reply of a server, default 16")
+    judge.add_argument("--judge-request", default="{}", help="further request fields as JSON, such as '{\"seed\": 0}'")
+    judge.set_defaults(run=_judge)
     return parser
 
 
