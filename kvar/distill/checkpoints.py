@@ -7,10 +7,12 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -100,23 +102,33 @@ class WholeCheckpoints(Trainer):
     transformers writes a checkpoint file by file under its final name, so that a killed process or a full disk leaves a
     broken one which a resume then takes for the last. Here it is written into a hidden folder and renamed. Numbers that
     were gathered since the last log are saved beside it, so that a resumed run logs what an uninterrupted one does.
+
+    Attributes:
+        checkpoint_hooks: called on the saving process with a checkpoint's folder before it takes its name.
     """
 
     _staging: str | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.checkpoint_hooks: list[Callable[[Path], None]] = []
         super().__init__(*args, **kwargs)
         self._resumed_from: Path | None = None
         self.add_callback(_Restore(self))
 
-    def train(self, resume_from_checkpoint: Any = None, **kwargs: Any) -> Any:
+    def train(
+        self,
+        resume_from_checkpoint: str | Path | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> Any:
         """As ``transformers.Trainer.train``; True goes on from the last whole checkpoint of ``output_dir``."""
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_checkpoint(str(self.args.output_dir))
             if resume_from_checkpoint is None:
                 raise ValueError(f"no whole checkpoint in {self.args.output_dir}; train without resuming.")
         self._resumed_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
-        return super().train(resume_from_checkpoint=str(self._resumed_from) if self._resumed_from else None, **kwargs)
+        source = str(self._resumed_from) if self._resumed_from else None
+        return super().train(source, trial, ignore_keys_for_eval)
 
     def pending_logs(self) -> dict[str, Any]:
         """Numbers gathered since the last log, as JSON types; saved with each checkpoint."""
@@ -124,9 +136,6 @@ class WholeCheckpoints(Trainer):
 
     def restore_pending_logs(self, pending: dict[str, Any]) -> None:
         """Take back what :meth:`pending_logs` gave."""
-
-    def complete_checkpoint(self, folder: Path) -> None:
-        """Add files to a checkpoint before it takes its name; called on the saving process only."""
 
     def _get_output_dir(self, trial: Any) -> str:
         return self._staging or super()._get_output_dir(trial)
@@ -144,10 +153,11 @@ class WholeCheckpoints(Trainer):
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 self._place_best(folder, staging)
-                self.complete_checkpoint(staging / name)
+                for hook in self.checkpoint_hooks:
+                    hook(staging / name)
                 self.state.save_to_json(str(staging / name / "trainer_state.json"))
                 _move(staging / name, folder / name)
-        except (OSError, RuntimeError, *_safetensors_error()) as error:
+        except (OSError, RuntimeError, SafetensorError) as error:
             shutil.rmtree(staging, ignore_errors=True)
             raise CheckpointError(_message(error, folder, name)) from error
         finally:
@@ -220,9 +230,3 @@ def _message(error: BaseException, folder: Path, name: str) -> str:
     )
     cause = " ".join(str(error).split())
     return f"{folder / name} could not be saved ({cause}); {kept}. {remedy}, then give the same command again."
-
-
-def _safetensors_error() -> tuple[type[BaseException], ...]:
-    from safetensors import SafetensorError
-
-    return (SafetensorError,)

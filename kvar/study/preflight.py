@@ -1,0 +1,94 @@
+"""What can be known to fail before any long work starts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kvar.study.settings import RunSettings
+
+if TYPE_CHECKING:
+    from kvar.distill import DistillationConfig
+
+__all__ = ["check_machine", "check_room"]
+
+# report_to's name -> the module that must be there, where the two differ
+MODULES = {"azure_ml": "azureml", "codecarbon": "codecarbon", "dvclive": "dvclive", "tensorboard": "tensorboard"}
+
+
+def check_machine(settings: RunSettings, training: DistillationConfig) -> None:
+    """Refuse what this machine or installation cannot do.
+
+    Raises:
+        ValueError: a package of ``report_to`` is missing or unknown, the output folder cannot be written to, or FSDP
+            is asked for what needs the whole student in one process. The message names the remedy.
+    """
+    _check_reporters([training.report_to] if isinstance(training.report_to, str) else list(training.report_to or []))
+    _check_writable(Path(str(training.output_dir)))
+    if _uses_fsdp(training) and (settings.probe_every or training.objective not in ("sft", "kl", "seqkd")):
+        what = (
+            f"probe_every is {settings.probe_every}"
+            if settings.probe_every
+            else f"objective {training.objective!r} samples from the student"
+        )
+        raise ValueError(
+            f"{what}, which needs the whole student in each process; FSDP splits it. Use DDP, or sft or kl."
+        )
+
+
+def check_room(training: DistillationConfig, parameters: int) -> None:
+    """Refuse a disk on which not even one checkpoint fits.
+
+    Args:
+        training: says where, and whether, checkpoints go.
+        parameters: of the student; a checkpoint holds them, and as a rule the optimizer's two moments, in fp32.
+
+    Raises:
+        ValueError: too little room.
+    """
+    if training.save_strategy == "no":
+        needed = 4 * parameters
+    else:
+        needed = 4 * parameters * (1 if training.save_only_model else 3)
+    free = shutil.disk_usage(_nearest(Path(str(training.output_dir)))).free
+    if free < needed:
+        raise ValueError(
+            f"output_dir {training.output_dir} has {free / 1e6:,.0f} MB free; a checkpoint of {parameters:,} weights "
+            f"takes about {needed / 1e6:,.0f} MB. Free some space, name another folder, or set save_only_model true."
+        )
+
+
+def _check_reporters(names: list[str]) -> None:
+    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+    for name in names:
+        if name not in INTEGRATION_TO_CALLBACK:
+            known = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
+            raise ValueError(f"report_to {name!r} is unknown; choose none, or any of: {known}.")
+        if find_spec(MODULES.get(name, name)) is None:
+            raise ValueError(
+                f"report_to {name!r} needs a package that is not installed: pip install {name.replace('_', '-')}, or "
+                "choose another (tensorboard is always there), or none."
+            )
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the closest one above it that exists."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
+def _check_writable(folder: Path) -> None:
+    there = _nearest(folder.absolute())
+    if not there.is_dir():
+        raise ValueError(f"output_dir {folder} lies below {there}, which is a file; name another folder.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"output_dir {folder} cannot be written to; name a folder of your own.")
+
+
+def _uses_fsdp(training: DistillationConfig) -> bool:
+    return bool(training.fsdp) or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true", "yes")
