@@ -1,6 +1,7 @@
 """The command line: one thin function a command.
 
 kvar train CONFIG [--field value ...]      train a student, with probes
+kvar evaluate RUN|CONFIG [RUN]             metrics with intervals of one model, or of two and their difference
 kvar study CONFIG --output DIR             every stage for every student
 kvar demo --output DIR                     the arithmetic study and its report, in minutes
 kvar report RUN ... --output FILE          one HTML file and figures from finished runs
@@ -21,6 +22,13 @@ def _train(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from kvar.study.settings import read_settings
 
     train_run(*read_settings(arguments.config, overrides), overwrite=arguments.overwrite)
+    return 0
+
+
+def _evaluate(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    from kvar.study.evaluate import evaluate_command
+
+    print(evaluate_command(arguments, [word for pair in _pairs(overrides) for word in (f"--{pair[0]}", pair[1])]))
     return 0
 
 
@@ -106,6 +114,24 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("config", help="a YAML file, or the name of a config that ships with kvar")
     train.add_argument("--overwrite", action="store_true", help="throw away a run that is in the output folder")
     train.set_defaults(run=_train)
+
+    evaluate = commands.add_parser("evaluate", help="decode and score a model, or compare two", allow_abbrev=False)
+    evaluate.add_argument(
+        "targets", nargs="+", metavar="TARGET", help="a run's folder, or a config with --model; two are compared"
+    )
+    evaluate.add_argument("--checkpoint", help="of a run: checkpoint-200, 200 or last; default its final model")
+    evaluate.add_argument("--model", help="model folder or hub name to evaluate by the config")
+    evaluate.add_argument("--split", help="validation or test; default the run's eval_split")
+    evaluate.add_argument("--limit", type=int, help="the first this many examples, 0 for all; default eval_limit")
+    evaluate.add_argument("--beams", type=int, help="1 is greedy; default the run's eval_beams")
+    evaluate.add_argument("--batch", type=int, default=64, help="prompts decoded together, default 64")
+    evaluate.add_argument("--kernels", help="returns reported beside K=1, comma-separated; default the run's")
+    evaluate.add_argument("--no-teacher", action="store_true", help="texts only: no returns, no gaps")
+    evaluate.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples, default 1000")
+    evaluate.add_argument("--bootstrap-seed", type=int, default=0, help="seed of the resampling, default 0")
+    evaluate.add_argument("--level", type=float, default=0.95, help="confidence level of the intervals, default 0.95")
+    evaluate.add_argument("--output", help="JSON file of the result; default evaluation-SPLIT.json beside the run")
+    evaluate.set_defaults(run=_evaluate)
 
     study = commands.add_parser("study", help="train every student through every stage", allow_abbrev=False)
     study.add_argument("config", help="a YAML file, or the name of a study that ships with kvar")

@@ -58,6 +58,7 @@ class TruncatedTask:
         ids = self.tokenizer(prompt, add_special_tokens=False)["input_ids"]
         for kept in range(self.max_tokens - self.added, 0, -1):  # a text may come back in more tokens than it had
             text = str(self.tokenizer.decode(ids[:kept], clean_up_tokenization_spaces=False))
+            text = text.rstrip("\ufffd").strip()  # the cut may go through a character of several bytes
             if len(self.tokenizer(text)["input_ids"]) <= self.max_tokens:
                 return text
         raise ValueError(f"a prompt cannot be cut to {self.max_tokens} tokens; raise truncate_prompts.")
