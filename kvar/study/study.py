@@ -3,7 +3,7 @@
 A study file is a YAML mapping:
 
     common:   fields of every cell, those of RunSettings and DistillationConfig
-    students: student's name -> its ``student_config``
+    students: student's name -> its ``student_config``, or the folder or hub name of a pretrained one
     stages:   a list of mappings; ``name``, optionally ``from`` (the earlier stage whose student it starts from, instead
               of random weights), and any fields
 
@@ -92,7 +92,7 @@ def cells_of(study: Mapping[str, Any], only: Sequence[str] = ()) -> list[Cell]:
         for stage in study["stages"]:
             values = {**(study.get("common") or {}), **{k: v for k, v in stage.items() if k not in ("name", "from")}}
             if stage.get("from") is None:
-                values["student_config"] = config
+                values["student" if isinstance(config, str) else "student_config"] = config
             cells.append(Cell(str(student), str(stage["name"]), values, stage.get("from")))
     for name in only:
         if not any(name in (cell.name, cell.student) for cell in cells):

@@ -1,0 +1,134 @@
+"""Every config that ships with kvar parses to settings and says what its data, task and models need."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kvar.study.settings import config_names, find_config, load_yaml, settings_from
+from kvar.study.study import cells_of, read_study
+from kvar.study.tasks import build_task
+
+DATA = Path(os.environ.get("KVAR_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
+STUDIES = [name for name in config_names() if "stages" in load_yaml(find_config(name))]
+RUNS = [name for name in config_names() if name not in STUDIES]
+
+
+def cells(name: str) -> list[tuple[str, Any, Any]]:
+    """Every run of a config, on this machine's CPU, with its settings."""
+    if name in RUNS:
+        planned = [(name, load_yaml(find_config(name)))]
+    else:
+        planned = [
+            (c.name, dict(c.values) | ({"student": "start"} if c.start else {})) for c in cells_of(read_study(name))
+        ]
+    return [(label, *settings_from({**values, "use_cpu": True}, label)) for label, values in planned]
+
+
+@pytest.mark.parametrize("name", config_names())
+def test_every_preset_is_whole(name: str) -> None:
+    for label, settings, training in cells(name):
+        task = build_task(settings)
+        assert task.name == settings.task, label
+        if settings.data is not None and settings.task != "gsm8k":
+            assert settings.source_field and settings.target_field, label
+        assert training.max_new_tokens >= 16, label
+        if settings.calculator:
+            assert task.calculator_marks == tuple(settings.calculator_marks.split())
+        if settings.probe_every:
+            assert settings.teacher, label
+
+
+def test_the_papers_prompts_data_and_lengths() -> None:
+    expected = {
+        "xsum": ("summarisation", "summarize: ", ["K=1", "K=2"]),
+        "europarl-ennl": ("translation", "translate English to Dutch: ", ["K=1", "K=4"]),
+        "gsm8k": ("gsm8k", "", ["K=1", "K=8"]),
+    }
+    for name, (kind, prefix, kernels) in expected.items():
+        runs = cells(name)
+        assert len(runs) == 9  # three students, three stages
+        assert {build_task(s).prefix for _, s, _ in runs} == {prefix} and {s.task for _, s, _ in runs} == {kind}
+        assert {(s.teacher, s.truncate_prompts, t.max_new_tokens) for _, s, t in runs} == {
+            ("google/flan-t5-xl", 512, 512)
+        }
+        starts = [(s.student, t.learning_rate, t.num_train_epochs) for _, s, t in runs if t.objective == "kl"]
+        assert starts == [(f"google/flan-t5-{size}", 1e-4, 5) for size in ("small", "base", "large")]
+        later = [t for _, _, t in runs if t.objective == "ketchup"]
+        assert sorted({t.kernel for t in later}) == kernels
+        for t in later:  # the released recipe: lr 1e-5, one response at a time, eight accumulated, clipped at 50
+            assert (t.learning_rate, t.per_device_train_batch_size, t.gradient_accumulation_steps) == (1e-5, 1, 8)
+            assert t.return_clip == 50 and t.centre == "mean" and t.value == "max" and t.baseline is None
+        assert {s.eval_split for _, s, _ in runs} == {"validation"}
+
+
+def test_europarl_reads_nested_fields_of_its_subset() -> None:
+    _, settings, _ = cells("europarl-ennl")[0]
+    assert (settings.data_subset, settings.source_field) == ("en-nl", "translation.en")
+    assert (settings.held_out, settings.held_out_test) == (2000, 2000)
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the development data is not here; set KVAR_DATA to its folder")
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [("multi30k-teacher", "multi30k"), ("multi30k", "multi30k"), ("gsm8k", "gsm8k"),
+     ("debian-synopsis-teacher", "debian-synopsis"), ("debian-synopsis", "debian-synopsis")],
+)  # fmt: skip
+def test_presets_read_the_data_by_a_local_folder(name: str, folder: str) -> None:
+    from dataclasses import replace
+
+    _, settings, _ = cells(name)[0]
+    task = build_task(replace(settings, data=str(DATA / folder), data_subset=None))
+    train, validation = task.examples("train", 3), task.examples("validation", 3)
+    assert len(train) == 3 == len(validation) and all(e.target for e in train)
+    if name == "gsm8k":
+        assert "[[48/2=24]]24 clips" in train[0].target
+
+
+def test_a_local_path_that_is_not_there_says_what_to_give(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    from kvar.cli import main
+
+    assert main(["train", "debian-synopsis-teacher", "--output_dir", str(tmp_path / "run")]) == 2
+    assert (
+        "data './debian-synopsis' is not a folder. Give a folder with train/validation/test" in capsys.readouterr().err
+    )
+
+
+def test_long_prompts_are_cut_for_training_and_evaluation_alike(tmp_path: Path) -> None:
+    from kvar.study.tasks import fit_task
+    from kvar.tasks import SummarisationTask
+
+    rows = [json.dumps({"d": " ".join(f"word{i}" for i in range(n)), "s": "short"}) for n in (3, 200, 40)]
+    (tmp_path / "train.jsonl").write_text("\n".join(rows))
+    _, settings, _ = cells("debian-synopsis-teacher")[0]
+    task = SummarisationTask(str(tmp_path), "d", "s", vocabulary=300)
+    tokenizer = task.build_tokenizer()
+    settings.truncate_prompts = 24
+    cut = fit_task(settings, task, tokenizer)
+    whole, short = task.examples("train"), cut.examples("train")
+    assert short[0] == whole[0]
+    for before, after in zip(whole[1:], short[1:], strict=True):
+        assert len(tokenizer(after.prompt)["input_ids"]) == 24 and after.prompt.startswith("summarize: word0")
+        assert before.prompt.startswith(after.prompt) and after.target == before.target
+    settings.truncate_prompts = 0
+    with pytest.raises(ValueError, match="truncate_prompts must leave room for text: more than 0; got 0"):
+        fit_task(settings, task, tokenizer)
+
+
+def test_a_calculator_needs_marks_that_can_be_written() -> None:
+    from kvar.study.tasks import fit_task
+    from kvar.tasks import ArithmeticTask, TextTask
+
+    _, settings, _ = cells("arithmetic-teacher")[0]
+    settings.calculator = True
+    tokenizer = ArithmeticTask().build_tokenizer()
+    assert fit_task(settings, ArithmeticTask(), tokenizer).name == "arithmetic"
+    with pytest.raises(ValueError, match="calculator is true but task 'text' has no calculation marks"):
+        fit_task(settings, TextTask("unused", "a", "b"), tokenizer)
+    settings.task, settings.data, settings.calculator_marks = "gsm8k", "unused", "[["
+    with pytest.raises(ValueError, match="calculator_marks must be two marks with a blank between them"):
+        build_task(settings)
