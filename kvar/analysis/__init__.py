@@ -3,13 +3,19 @@
 from kvar.analysis import exact, theory
 from kvar.analysis.best_k import best_k
 from kvar.analysis.bias import bias
+from kvar.analysis.bootstrap import bca
+from kvar.analysis.by_position import by_position
 from kvar.analysis.cosine import cosine
 from kvar.analysis.decompose import Decomposition, decompose, within_share
 from kvar.analysis.efficiency import efficiency
 from kvar.analysis.estimate import Estimate
 from kvar.analysis.mse import mse
 from kvar.analysis.noise_scale import noise_scale, relative_variance
+from kvar.analysis.norm_test import inner_product_test, norm_test
 from kvar.analysis.paired import difference_to, ratio_to
+from kvar.analysis.scaling import Flatness, PowerLaw, flatness, power_law
+from kvar.analysis.score_power import score_power, variance_per_score_power
+from kvar.analysis.seeds import across_seeds, mean_with_interval
 from kvar.analysis.signal import signal
 from kvar.analysis.snr import snr
 from kvar.analysis.summary import summarise
@@ -18,21 +24,33 @@ from kvar.analysis.trace_covariance import trace_covariance
 __all__ = [
     "Decomposition",
     "Estimate",
+    "Flatness",
+    "PowerLaw",
+    "across_seeds",
+    "bca",
     "best_k",
     "bias",
+    "by_position",
     "cosine",
     "decompose",
     "difference_to",
     "efficiency",
     "exact",
+    "flatness",
+    "inner_product_test",
+    "mean_with_interval",
     "mse",
     "noise_scale",
+    "norm_test",
+    "power_law",
     "ratio_to",
     "relative_variance",
+    "score_power",
     "signal",
     "snr",
     "summarise",
     "theory",
     "trace_covariance",
+    "variance_per_score_power",
     "within_share",
 ]

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from kvar.analysis.estimate import Array
+from kvar.analysis.unit_sums import UnitSums, unit_sums
 from kvar.gradients.moments import GradientMoments, GroupMoments
 
 __all__ = ["Replicates", "Unit", "replicates", "resolve_reference"]
@@ -109,7 +110,7 @@ def replicates(moments: GradientMoments, group: str = "all", unit: Unit = None, 
         if unit == "prompt" or by_prompt:
             raise ValueError("prompts as units need all moments: measure with fields='all' instead of 'norms'.")
         return _norms_only(moments.names, data, n)
-    return _by_prompt(moments, data, counts, unit == "prompt") if prompts else _by_trajectory(moments.names, data, n)
+    return _leave_one_out(unit_sums(moments, group, prompts), clustered=unit == "prompt")
 
 
 def resolve_reference(names: tuple[str, ...], reference: str | int | None) -> int:
@@ -134,54 +135,23 @@ def _norms_only(names: tuple[str, ...], data: GroupMoments, n: int) -> Replicate
     return Replicates(names, n, np.array([float(n)]), square, n**2 * data.mean_pair.numpy()[None])
 
 
-def _by_trajectory(names: tuple[str, ...], data: GroupMoments, n: int) -> Replicates:
-    pair, cross, mean = _arrays(data)
-    flipped = cross + cross.transpose(0, 2, 1)
+def _leave_one_out(sums: UnitSums, clustered: bool) -> Replicates:
+    same, size = sums.same, sums.size
+    inner = None
+    if sums.inner is not None:
+        with np.errstate(all="ignore"):
+            count = _left_out(sums.inner_size.sum(), sums.inner_size)
+            inner = _left_out(sums.inner.sum(axis=0), sums.inner) / count[:, None, None]
     return Replicates(
-        names=names,
-        units=n,
-        n=np.r_[n, np.full(n, n - 1.0)],
-        square=_left_out(pair.sum(axis=0), pair),
-        total=_left_out(n**2 * mean, n * flipped - pair),
-    )
-
-
-def _by_prompt(moments: GradientMoments, data: GroupMoments, counts: np.ndarray, clustered: bool) -> Replicates:
-    pair, cross, mean = _arrays(data)
-    n, size = float(counts.sum()), counts.astype(float)
-    member = np.unique(moments.prompt_index.numpy(), return_inverse=True)[1].reshape(-1)
-    assert data.prompt_pair is not None  # checked by the caller
-    pair_m, cross_m = _summed(pair, member, len(counts)), _summed(cross, member, len(counts))
-    same_m = size[:, None, None] ** 2 * data.prompt_pair.numpy().transpose(2, 0, 1)
-    several = size > 1
-    with np.errstate(all="ignore"):
-        inner_m = (size / (size - 1))[:, None, None] * (pair_m - same_m / size[:, None, None])
-    inner_m = np.where(several[:, None, None], inner_m, 0.0)
-    inner_n = _left_out(size[several].sum(), np.where(several, size, 0.0))
-    with np.errstate(all="ignore"):
-        inner = _left_out(inner_m.sum(axis=0), inner_m) / inner_n[:, None, None]
-    return Replicates(
-        names=moments.names,
-        units=len(counts),
-        n=np.r_[n, n - size],
-        square=_left_out(pair_m.sum(axis=0), pair_m),
-        total=_left_out(n**2 * mean, n * (cross_m + cross_m.transpose(0, 2, 1)) - same_m),
-        same=_left_out(same_m.sum(axis=0), same_m) if clustered else None,
+        names=sums.names,
+        units=len(size),
+        n=_left_out(size.sum(), size),
+        square=_left_out(sums.square.sum(axis=0), sums.square),
+        total=_left_out(sums.total, sums.with_total - same),
+        same=_left_out(same.sum(axis=0), same) if clustered else None,
         same_n=_left_out((size**2).sum(), size**2) if clustered else None,
-        inner=inner if several.sum() >= 2 else None,
+        inner=inner,
     )
-
-
-def _arrays(data: GroupMoments) -> tuple[Array, Array, Array]:
-    """The fields pair (N, E, E), cross (N, E, E), mean_pair (E, E)."""
-    assert data.pair is not None  # checked by the caller
-    assert data.cross is not None
-    return data.pair.numpy().transpose(2, 0, 1), data.cross.numpy().transpose(2, 0, 1), data.mean_pair.numpy()
-
-
-def _summed(per_row: Array, member: np.ndarray, count: int) -> Array:
-    starts = np.searchsorted(np.sort(member), np.arange(count))
-    return np.asarray(np.add.reduceat(per_row[np.argsort(member, kind="stable")], starts, axis=0))
 
 
 def _left_out(whole: Array | float, parts: Array) -> Array:

@@ -4,6 +4,7 @@ from kvar.returns.baselines import batch_mean, leave_one_out, minimum_variance, 
 from kvar.returns.kernels import LLMR, Geometric, Immediate, Kernel, KStep, LagKernel, parse_kernel
 from kvar.returns.lag_sums import lag_sums
 from kvar.returns.masks import check_mask
+from kvar.returns.positions import position_edges, split_by_position
 from kvar.returns.returns import BASELINES, Baseline, returns
 from kvar.returns.values import TokenValues, token_values
 
@@ -23,8 +24,10 @@ __all__ = [
     "leave_one_out",
     "minimum_variance",
     "parse_kernel",
+    "position_edges",
     "position_mean",
     "returns",
+    "split_by_position",
     "teacher_value",
     "token_values",
 ]

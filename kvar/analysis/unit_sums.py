@@ -1,0 +1,81 @@
+"""Each unit's share in the sums that statistics of a measurement are made of; a unit is a trajectory or a prompt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kvar.analysis.estimate import Array
+from kvar.gradients.moments import GradientMoments
+
+__all__ = ["UnitSums", "unit_sums"]
+
+
+@dataclass(frozen=True, eq=False)
+class UnitSums:
+    """Sums of U units; G_u is the sum of unit u's gradients, S that of all units.
+
+    Attributes:
+        names: the E estimators.
+        size: (U,) trajectories of each unit.
+        square: (U, E, E), sum_{i in u} <g_i^e, g_i^f>.
+        same: (U, E, E), <G_u^e, G_u^f>.
+        with_total: (U, E, E), <G_u^e, S^f> + <S^e, G_u^f>.
+        total: (E, E), <S^e, S^f>.
+        inner: (U, E, E), squared deviations from the unit's own mean, times n_u / (n_u - 1); 0 for units of one
+            trajectory; None where fewer than two units have more.
+        inner_size: (U,) trajectories counted in ``inner``.
+    """
+
+    names: tuple[str, ...]
+    size: Array
+    square: Array
+    same: Array
+    with_total: Array
+    total: Array
+    inner: Array | None
+    inner_size: Array
+
+
+def unit_sums(moments: GradientMoments, group: str, prompts: bool) -> UnitSums:
+    """The sums of one parameter group by prompt, or by trajectory.
+
+    Args:
+        moments: with all fields.
+        group: parameter group.
+        prompts: whether prompts are the units.
+
+    Raises:
+        ValueError: fields="norms".
+    """
+    data = moments[group]
+    if data.pair is None or data.cross is None or data.prompt_pair is None:
+        raise ValueError("sums by unit need all moments: measure with fields='all' instead of 'norms'.")
+    pair, cross = (x.numpy().transpose(2, 0, 1) for x in (data.pair, data.cross))
+    n = len(pair)
+    total = n**2 * data.mean_pair.numpy()
+    along = n * (cross + cross.transpose(0, 2, 1))
+    if not prompts:
+        return UnitSums(moments.names, np.ones(n), pair, pair, along, total, None, np.zeros(n))
+    _, member, counts = np.unique(moments.prompt_index.numpy(), return_inverse=True, return_counts=True)
+    size, several = counts.astype(float), counts > 1
+    square = _summed(pair, member.reshape(-1), len(counts))
+    same = size[:, None, None] ** 2 * data.prompt_pair.numpy().transpose(2, 0, 1)
+    with np.errstate(all="ignore"):
+        inner = (size / (size - 1))[:, None, None] * (square - same / size[:, None, None])
+    return UnitSums(
+        names=moments.names,
+        size=size,
+        square=square,
+        same=same,
+        with_total=_summed(along, member.reshape(-1), len(counts)),
+        total=total,
+        inner=np.where(several[:, None, None], inner, 0.0) if several.sum() >= 2 else None,
+        inner_size=np.where(several, size, 0.0),
+    )
+
+
+def _summed(per_row: Array, member: np.ndarray, count: int) -> Array:
+    starts = np.searchsorted(np.sort(member), np.arange(count))
+    return np.asarray(np.add.reduceat(per_row[np.argsort(member, kind="stable")], starts, axis=0))

@@ -1,0 +1,65 @@
+"""The norm test and the inner-product test against exact moments."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from kvar.analysis import inner_product_test, noise_scale, norm_test
+from kvar.analysis.exact import TokenMDP, moments_of
+from kvar.gradients import GradientMoments, GroupMoments
+from kvar.returns import KStep
+
+
+def made(n: int, seed: int = 0) -> tuple[GradientMoments, np.ndarray, np.ndarray]:
+    """Moments of n trajectories; the exact ratios of both tests for B = 64."""
+    mdp = TokenMDP(4, 4, seed=1, state="last-token")
+    kernels = [KStep(1), KStep(2)]
+    gradients = torch.stack([mdp.gradients(k) for k in kernels])
+    rows = np.random.default_rng(seed).choice(len(mdp.probabilities), n, p=mdp.probabilities.numpy())
+    p = mdp.probabilities
+    norm, inner = [], []
+    for g, kernel in zip(gradients, kernels, strict=True):
+        exact = mdp.exact(kernel)
+        along = g @ exact.mean
+        square = float(exact.mean @ exact.mean)
+        norm.append(exact.trace / 64 / square)
+        inner.append(float((p * along**2).sum() - (p * along).sum() ** 2) / 64 / square**2)
+    return moments_of(gradients[:, rows], names=["K=1", "K=2"]), np.array(norm), np.array(inner)
+
+
+def test_both_match_the_enumerated_values() -> None:
+    moments, norm, inner = made(40_000)
+    found = norm_test(moments, batch=64), inner_product_test(moments, batch=64)
+    for estimate, truth in zip(found, (norm, inner), strict=True):
+        np.testing.assert_allclose(estimate.value, truth, rtol=0.06)
+        assert ((estimate.low < truth) & (truth < estimate.high)).all()
+    assert (found[1].value < found[0].value).all()
+
+
+def test_the_batch_that_passes_is_the_noise_scale_over_theta_squared() -> None:
+    moments, _, _ = made(500)
+    batch = noise_scale(moments).value[0] / 0.9**2
+    assert norm_test(moments, batch=batch).value[0] == pytest.approx(0.9**2)
+
+
+def test_inner_product_intervals_cover() -> None:
+    hits, repeats = np.zeros(2), 200
+    for seed in range(repeats):
+        moments, _, inner = made(1000, seed)
+        found = inner_product_test(moments, batch=64)
+        hits += (found.low <= inner) & (inner <= found.high)
+    assert (hits / repeats > 0.90).all(), hits / repeats
+
+
+def test_bad_input_is_named() -> None:
+    moments, _, _ = made(50)
+    norms = GradientMoments(
+        moments.names, {"all": GroupMoments(moments.sq_norm, moments.mean_pair)}, moments.prompt_index
+    )
+    with pytest.raises(ValueError, match="fields='all'"):
+        inner_product_test(norms, batch=64)
+    for test in (norm_test, inner_product_test):
+        with pytest.raises(ValueError, match="batch must be a positive"):
+            test(moments, batch=0)
