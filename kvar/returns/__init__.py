@@ -2,6 +2,7 @@
 
 from kvar.returns.baselines import batch_mean, leave_one_out, minimum_variance, position_mean, teacher_value
 from kvar.returns.kernels import LLMR, Geometric, Immediate, Kernel, KStep, LagKernel, parse_kernel
+from kvar.returns.lag_basis import kernel_coefficients, lag_basis
 from kvar.returns.lag_sums import lag_sums
 from kvar.returns.masks import check_mask
 from kvar.returns.positions import position_edges, split_by_position
@@ -20,6 +21,8 @@ __all__ = [
     "TokenValues",
     "batch_mean",
     "check_mask",
+    "kernel_coefficients",
+    "lag_basis",
     "lag_sums",
     "leave_one_out",
     "minimum_variance",
