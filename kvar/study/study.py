@@ -3,7 +3,8 @@
 A study file is a YAML mapping:
 
     common:   fields of every cell, those of RunSettings and DistillationConfig
-    students: student's name -> its ``student_config``, or the folder or hub name of a pretrained one
+    students: student's name -> its ``student_config``, or the folder or hub name of a pretrained one, or
+              ``{student_layers: every 3}`` for one made of the teacher's layers
     stages:   a list of mappings; ``name``, optionally ``from`` (the earlier stage whose student it starts from, instead
               of random weights), and any fields
 
@@ -92,12 +93,19 @@ def cells_of(study: Mapping[str, Any], only: Sequence[str] = ()) -> list[Cell]:
         for stage in study["stages"]:
             values = {**(study.get("common") or {}), **{k: v for k, v in stage.items() if k not in ("name", "from")}}
             if stage.get("from") is None:
-                values["student" if isinstance(config, str) else "student_config"] = config
+                values.update(_origin(config))
             cells.append(Cell(str(student), str(stage["name"]), values, stage.get("from")))
     for name in only:
         if not any(name in (cell.name, cell.student) for cell in cells):
             raise ValueError(f"only {name!r} names no cell; there are: {', '.join(cell.name for cell in cells)}.")
     return [cell for cell in cells if not only or cell.name in only or cell.student in only]
+
+
+def _origin(student: Any) -> dict[str, Any]:
+    """The fields that say what a student starts from."""
+    if isinstance(student, str):
+        return {"student": student}
+    return dict(student) if "student_layers" in student else {"student_config": student}
 
 
 def run_study(
