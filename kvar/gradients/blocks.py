@@ -12,7 +12,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["Block", "Dense", "Groups", "inner"]
+__all__ = ["Block", "Dense", "Groups", "gram", "inner", "slices"]
+
+_PIECE = 2**14
+"""Entries whose inner products are added up in the parameters' own precision; beyond it in float64."""
 
 
 class Groups:
@@ -64,6 +67,22 @@ class Block(Protocol):
         """The block of the M sums over prompts."""
         ...
 
+    def own(self, *, cross: bool) -> tuple[Tensor, Tensor | None] | None:
+        """(E, E) inner products of the block's own totals S^e, and (E, E, N) <g_i^e, S^f> or None.
+
+        None in place of both where going by ``total`` is cheaper.
+        """
+        ...
+
+
+def gram(x: Tensor) -> Tensor:
+    """(E, E) inner products of the rows of (E, K), float64."""
+    e, k = x.shape
+    whole = k - k % _PIECE
+    pieces = x[:, :whole].view(e, -1, _PIECE).transpose(0, 1)
+    rest = x[:, whole:]
+    return torch.bmm(pieces, pieces.mT).sum(dim=0, dtype=torch.float64) + (rest @ rest.T).double()
+
 
 def inner(x: Tensor, y: Tensor) -> Tensor:
     """(E, E, N) inner products of (N, E, ...) with (N, E, ...), trajectory by trajectory."""
@@ -100,6 +119,9 @@ class Dense:
     def regroup(self, groups: Groups) -> Dense:
         """Sums over the trajectories of each prompt."""
         return Dense(groups.gather(self.grad).sum(dim=1))
+
+    def own(self, *, cross: bool) -> None:
+        """By ``total``."""
 
 
 def slices(n: int, each: int, cap: int) -> Iterator[slice]:

@@ -20,6 +20,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
 from kvar.gradients.rules import Call, Rule, find_rule
+from kvar.gradients.surgery import frozen, parameter_named, reached_leaves, repeated_blocks, replaced
 
 __all__ = ["Capture", "Link", "Record", "capture", "covered_layers"]
 
@@ -76,6 +77,8 @@ class Capture:
         links: where the graph was cut, in order.
         leaves: id of what stood there (kept alive by its link) -> the leaf in its stead.
         clock: counts calls and cuts.
+        last_input: what the last recorded call was given, where it is a linear layer: a head's gradient is pulled back
+            to it once for all estimators.
     """
 
     n: int
@@ -85,6 +88,7 @@ class Capture:
     links: list[Link] = field(default_factory=list)
     leaves: dict[int, Tensor] = field(default_factory=dict)
     clock: int = 0
+    last_input: Tensor | None = None
 
     def record(
         self,
@@ -111,6 +115,7 @@ class Capture:
             output = output.expand(self.n, *output.shape[1:]).clone()
         elif output.is_leaf:
             output = output.clone()
+        self.last_input = _rowwise_input(module, args, output)
         args = tuple(_detached(value) for value in args)
         kwargs = {name: _detached(value) for name, value in kwargs.items()}
         tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
@@ -153,7 +158,7 @@ class Capture:
     def missed(self, output: Tensor, wanted: Mapping[int, nn.Parameter]) -> set[int]:
         """Ids of wanted parameters that the records do not account for, wholly or in part."""
         ends = [output, *(link.original for link in self.links)]
-        found = {key for key in _reached(ends) if key in wanted} | (self.unusable & wanted.keys())
+        found = {key for key in reached_leaves(ends) if key in wanted} | (self.unusable & wanted.keys())
         for record in self.records:
             if record.stale():
                 found.update(id(p) for p in record.parameters.values())
@@ -169,7 +174,7 @@ def covered_layers(
         rule = find_rule(module)
         if rule is None:
             continue
-        own = {name: _parameter(module, name) for name in rule.parameters}
+        own = {name: parameter_named(module, name) for name in rule.parameters}
         mine = {name: p for name, p in own.items() if p is not None and id(p) in wanted}
         if mine:
             layers.append((module, rule, mine))
@@ -203,9 +208,9 @@ def capture(
         for module, rule, parameters in covered_layers(student, wanted):
             original = getattr(module, rule.method)
             run = partial(_tapped if rule.tap else _wrapped, result, module, rule, parameters, original)
-            stack.enter_context(_replaced(module, rule.method, run))
-        for block in _blocks(student) if cut else ():
-            stack.enter_context(_replaced(block, "forward", partial(_cut, result, block.forward)))
+            stack.enter_context(replaced(module, rule.method, run))
+        for block in repeated_blocks(student) if cut else ():
+            stack.enter_context(replaced(block, "forward", partial(_cut, result, block.forward)))
         yield result
 
 
@@ -223,7 +228,7 @@ def _wrapped(
     active = {name: p for name, p in parameters.items() if p.requires_grad}  # false inside an outer layer's own call
     if not active or not torch.is_grad_enabled():
         return original(*args, **kwargs)
-    with _frozen(active):
+    with frozen(active):
         output = original(*args, **kwargs)
     return result.record(module, rule, active, args, kwargs, output)
 
@@ -240,7 +245,7 @@ class _Tap(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is not F.embedding or len(args) < 2 or args[1] is not self.weight or not torch.is_grad_enabled():
             return func(*args, **kwargs)
-        with _frozen({"weight": self.weight}):
+        with frozen({"weight": self.weight}):
             output = func(*args, **kwargs)
         if kwargs.get("max_norm") is not None or kwargs.get("scale_grad_by_freq"):
             return func(*args, **kwargs)  # not linear in the table, or mixing trajectories: left to be missed
@@ -269,55 +274,17 @@ def _tapped(
         return original(*args, **kwargs)
 
 
+def _rowwise_input(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+    """The input of a linear layer that is part of the graph: each of its rows makes one row of the output."""
+    given = args[0] if args and isinstance(module, nn.Linear) else None
+    if isinstance(given, Tensor) and given.requires_grad and given.shape[:-1] == output.shape[:-1]:
+        return given
+    return None
+
+
 def _detached(value: Any) -> Any:
     """A tensor without its graph (its version counter is shared); anything else as it is."""
     return value.detach() if isinstance(value, Tensor) else value
-
-
-@contextmanager
-def _frozen(parameters: Mapping[str, Tensor]) -> Iterator[None]:
-    try:
-        for parameter in parameters.values():
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter in parameters.values():
-            parameter.requires_grad_(True)
-
-
-@contextmanager
-def _replaced(module: nn.Module, method: str, run: Callable[..., Any]) -> Iterator[None]:
-    """Put ``run`` in the place of a method of one instance."""
-    before = module.__dict__.get(method)
-    module.__dict__[method] = run
-    try:
-        yield
-    finally:
-        if before is None:
-            del module.__dict__[method]
-        else:
-            module.__dict__[method] = before
-
-
-def _parameter(module: nn.Module, name: str) -> nn.Parameter | None:
-    """The parameter registered under a dotted name, or None (also where a computed tensor stands there)."""
-    *path, last = name.split(".")
-    here: nn.Module | None = module
-    for step in path:
-        here = here._modules.get(step) if here is not None else None
-    return None if here is None else here._parameters.get(last)
-
-
-def _blocks(student: nn.Module) -> Iterator[nn.Module]:
-    """The outermost members of module lists: a network's repeated blocks."""
-    stack = [student]
-    while stack:
-        module = stack.pop()
-        for child in module.children():
-            if isinstance(module, nn.ModuleList):
-                yield child
-            else:
-                stack.append(child)
 
 
 def _cut(result: Capture, original: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
@@ -326,20 +293,3 @@ def _cut(result: Capture, original: Callable[..., Any], /, *args: Any, **kwargs:
         return original(*args, **kwargs)
     args, kwargs = result.cut((args, kwargs))
     return result.cut(original(*args, **kwargs))
-
-
-def _reached(ends: list[Tensor]) -> set[int]:
-    """Ids of the leaves that the graphs of some tensors lead to."""
-    seen: set[Any] = set()
-    found: set[int] = set()
-    stack = [end.grad_fn for end in ends]
-    while stack:
-        node = stack.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        variable = getattr(node, "variable", None)
-        if variable is not None:
-            found.add(id(variable))
-        stack.extend(parent for parent, _ in node.next_functions)
-    return found

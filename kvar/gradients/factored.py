@@ -14,8 +14,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kvar.gradients.blocks import Dense, Groups, inner, slices
-from kvar.gradients.factors import Factor, joined
+from kvar.gradients.blocks import Dense, Groups, gram, inner, slices
+from kvar.gradients.factors import Factor, Scaled, joined
+from kvar.gradients.token_gram import seen, token_gram
 
 __all__ = ["Factored"]
 
@@ -91,6 +92,36 @@ class Factored:
         parts = [factor.cross(mean.view(-1, *self.shape)) for factor in self.factors]
         return sum(parts[1:], parts[0])
 
+    def own(self, *, cross: bool) -> tuple[Tensor, Tensor | None] | None:
+        """By a Gram of all tokens, for a head alone or tied to an embedding, where that takes fewer products."""
+        heads = [factor for factor in self.factors if isinstance(factor, Scaled)]
+        rest = [factor for factor in self.factors if not isinstance(factor, Scaled)]
+        if len(heads) != 1 or len(rest) > 1 or any(not f.ids or f.side == heads[0].side for f in rest):
+            return None
+        (head,), e = heads, self.estimators
+        n, _, t, d = head.sizes
+        r, p = n * t, head.fixed.shape[2]
+        used, place = rest[0].fixed.unique(return_inverse=True) if rest else (None, None)
+        if not _fewer(r, d, p, (1 + cross) * e, 0 if used is None else len(used)):
+            return None
+        left, right, weights = head.fixed.flatten(0, 1), head.rows.flatten(0, 1), head.scales.flatten(1)
+        own = token_gram(left, right, weights)  # <score_t, S_head^f>
+        sums = (weights @ own.T).double()
+        if used is None or place is None:
+            return sums, _by_row(head, own) if cross else None
+        looked_up = Factor(place, rest[0].grads, rest[0].side)
+        table = looked_up.total(len(used))
+        table = table if looked_up.side == 0 else table.mT  # (E, U, p)
+        few = right[:, used]
+        other = seen(left, few, table)  # <score_t, S_embedding^f>
+        mixed = (weights @ other.T).double()
+        sums += mixed + mixed.T + gram(table.flatten(1))
+        if not cross:
+            return sums, None
+        for w, into in zip(weights, table, strict=True):
+            into += (few * w[:, None]).T @ left
+        return sums, _by_row(head, own + other) + looked_up.cross(table if looked_up.side == 0 else table.mT)
+
     def regroup(self, groups: Groups) -> Factored:
         """A prompt's sum over its R trajectories: their rows one after another, R T of them."""
         return Factored([factor.regroup(groups) for factor in self.factors], self.shape)
@@ -114,6 +145,16 @@ class Factored:
                 _, _, s, other = v.sizes
                 cost += e * t * s * ((1 if v.ids else m) + (1 if u.ids else other) + _TRAFFIC)
         return cost
+
+
+def _fewer(r: int, d: int, p: int, sums: int, used: int) -> bool:
+    """Whether a Gram of r tokens (and ``used`` rows of the matrix) takes fewer products than sums of shape (d, p)."""
+    return r * r * (d + p) // 2 + sums * r * p * used < sums * r * d * p
+
+
+def _by_row(head: Scaled, values: Tensor) -> Tensor:
+    """(E, E, N): sum_t w_it^e values_it^f, for (E, N T) values."""
+    return inner(head.scales.transpose(0, 1), values.view(len(values), *head.scales.shape[1:]).transpose(0, 1))
 
 
 def _pair(u: Factor, v: Factor) -> Tensor:

@@ -3,21 +3,26 @@
 With B^e = w^e_t (onehot(y_t) - pi_t), nothing of size V needs to be kept or multiplied for each estimator. This holds
 where the logits are the head's output, or a selection of its positions (each used at most once); which of these is the
 case is found out by pulling three cotangents back from the logits to the head, and anything else is left alone.
+A linear head acts on every position alike, so that the gradients of its inputs are scaled rows as well: one product
+with its weight serves all estimators (:func:`below`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
-from kvar.gradients.capture import Record
+from kvar.gradients.capture import Capture, Record
 from kvar.gradients.estimators import Cotangents, TokenCotangents
 
-__all__ = ["ScaledRows", "scaled_rows"]
+__all__ = ["ScaledRows", "below", "scaled_rows"]
+
+_NEAR = 64
+"""Most operations looked at between the logits and the head."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +37,16 @@ class ScaledRows:
     rows: Tensor
     scales: Tensor
 
+    def __len__(self) -> int:
+        return len(self.scales)
+
+    def __getitem__(self, e: int) -> Tensor:
+        return self.rows * self.scales[e, ..., None].to(self.rows)
+
     def each(self) -> Iterator[Tensor]:
         """The E output gradients, one at a time."""
-        for scale in self.scales:
-            yield self.rows * scale[..., None].to(self.rows)
+        for e in range(len(self)):
+            yield self[e]
 
 
 def scaled_rows(logits: Tensor, record: Record, cotangents: Cotangents) -> ScaledRows | None:
@@ -73,3 +84,36 @@ def scaled_rows(logits: Tensor, record: Record, cotangents: Cotangents) -> Scale
     if not torch.allclose(tested, rows * moved(test)[..., None], rtol=1e-5, atol=0):
         return None
     return ScaledRows(rows, torch.stack([moved(w) for w in weights]))
+
+
+def below(captured: Capture, logits: Tensor, head: ScaledRows, records: Sequence[Record]) -> ScaledRows | None:
+    """The gradients of the head's inputs, ``captured.last_input``; None where they can't be had this way.
+
+    Args:
+        captured: the forward pass.
+        logits: its result.
+        head: the output gradients of the last record.
+        records: all records.
+    """
+    source, last = captured.last_input, records[-1]
+    others = {record.edge.node for record in records[:-1]} | {get_gradient_edge(k.leaf).node for k in captured.links}
+    if source is None or not _only_through(logits, last.edge.node, others):
+        return None
+    seed = head.rows.to(source.dtype)
+    (rows,) = torch.autograd.grad([last.edge], [source], [seed], retain_graph=True, allow_unused=True)
+    return None if rows is None else ScaledRows(rows, head.scales)
+
+
+def _only_through(logits: Tensor, head: torch.autograd.graph.Node, others: set[torch.autograd.graph.Node]) -> bool:
+    """Whether the graph leads from the logits to other recorded places by way of the head alone."""
+    seen: set[torch.autograd.graph.Node] = {head}
+    stack = [get_gradient_edge(logits).node]
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        if node in others or len(seen) > _NEAR:
+            return False
+        seen.add(node)
+        stack.extend(parent for parent, _ in node.next_functions if parent is not None)
+    return True

@@ -9,12 +9,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from kvar.gradients.blocks import Block, Groups
+from kvar.gradients.blocks import Block, Groups, gram
 from kvar.gradients.chunks import Chunk, chunked
 from kvar.gradients.coverage import coverage, warn_uncovered, without_autocast
 from kvar.gradients.estimators import Estimators, Weights
 from kvar.gradients.moments import GroupMoments
 from kvar.gradients.sources import Graph, RowByRow, Source, UncoveredError
+from kvar.gradients.sums import Sums
 from kvar.rollouts.types import Rollouts
 
 __all__ = ["one_pass_moments"]
@@ -46,6 +47,12 @@ def one_pass_moments(
     complete after one pass; these two need the mean over all trajectories, so fields="all" takes a second pass over
     the chunks (twice the cost). One (E, P) array of sums is held meanwhile, whatever N is.
 
+    Accuracy: inner products are taken in the precision of the gradients (at least float32) and added up in float64. In
+    float64 every field equals the ``loop`` engine's to rounding, in float32 to about 1e-6. Under bfloat16 autocast
+    (measured against float32, on tiny models of five architectures and on T5 and GPT-2 of 1.0 M parameters) a field of
+    the whole model keeps an error of 0.2 to 2 %, of a single group up to 2.2 %, one trajectory's norm up to 2.5 %, and
+    the trace of the covariance 0.02 to 0.4 %: near two digits.
+
     Args:
         student: in eval mode; the caller restores its state.
         rollouts: N trajectories on the student's device.
@@ -66,14 +73,15 @@ def one_pass_moments(
     estimators = Estimators(rollouts, weights)
     plan = coverage(student, rollouts, wanted)
     while True:
-        sums = _Sums(groups, len(rollouts), len(rollouts.prompt_index.unique()))
+        sums = Sums(groups, len(rollouts), len(rollouts.prompt_index.unique()))
         covered, rest = plan.covered(wanted), plan.rest(wanted)
         warn_uncovered(student, plan.uncovered & wanted.keys())
         run = _Run(rollouts, fields, score_power, sums)
         graph = partial(Graph, student, estimators, wanted=covered, expand=plan.expand, cut=plan.cut)
         row_by_row = partial(RowByRow, student, estimators, wanted=rest)
         try:
-            run.measure(graph, chunked(rollouts.prompt_index, micro_batch))
+            if covered:
+                run.measure(graph, chunked(rollouts.prompt_index, micro_batch))
             if rest:
                 entries = (sums.estimators + (rollouts.tokens.shape[1] if score_power else 0)) * sum(
                     p.numel() for p in rest.values()
@@ -89,7 +97,7 @@ def one_pass_moments(
 class _Run:
     """Passes over the trajectories that add to the sums."""
 
-    def __init__(self, rollouts: Rollouts, fields: str, score_power: bool, sums: _Sums) -> None:
+    def __init__(self, rollouts: Rollouts, fields: str, score_power: bool, sums: Sums) -> None:
         self.rollouts = rollouts
         self.everything = fields == "all"
         self.score_power = score_power
@@ -109,57 +117,73 @@ class _Run:
                     self._scores(current, chunk)
                 for parameter, block in current.blocks():
                     with torch.no_grad():
+                        if len(chunks) == 1:
+                            self._whole(parameter, block, chunk)
+                            continue
                         total = self._block(parameter, block, chunk)
                         if self.everything and chunk.part:
                             _add(parts, parameter, total)
-                        if len(chunks) == 1:
-                            self._mean(parameter, total / n)
-                            if self.everything:
-                                self.sums.add("cross", parameter, block.cross(total / n), chunk.rows)
-                        else:
-                            _add(totals, parameter, total)
+                        _add(totals, parameter, total)
                 if chunk.part and chunk.last:
                     for parameter, total in parts.items():
-                        mean = (total / self.prompt_sizes[chunk.prompts]).double()
-                        self.sums.add("prompt_pair", parameter, (mean @ mean.T)[..., None], chunk.prompts)
+                        pair = gram(total)[..., None] / self.prompt_sizes[chunk.prompts].double() ** 2
+                        self.sums.add("prompt_pair", parameter, pair, chunk.prompts)
                     parts.clear()
             del current
         for parameter, total in totals.items():
-            self._mean(parameter, total / n)
+            self.sums.add("mean_pair", parameter, gram(total) / n**2)
         if totals and self.everything:
             for chunk in chunks:
                 current = source(chunk.rows)
                 with without_autocast(self.rollouts):
                     for parameter, block in current.blocks():
                         with torch.no_grad():
-                            self.sums.add("cross", parameter, block.cross(totals[parameter] / n), chunk.rows)
+                            self.sums.add("cross", parameter, block.cross(totals[parameter]) / n, chunk.rows)
                 del current
+
+    def _whole(self, parameter: nn.Parameter, block: Block, chunk: Chunk) -> None:
+        """Add everything of a block that holds all trajectories."""
+        n = len(self.rollouts)
+        found = block.own(cross=self.everything)
+        if found is None:
+            total = self._block(parameter, block, chunk)
+            found = gram(total), block.cross(total) if self.everything else None
+        elif self.everything:
+            self._pairs(parameter, block, chunk)
+        else:
+            self.sums.add("sq_norm", parameter, block.norms(), chunk.rows)
+        self.sums.add("mean_pair", parameter, found[0] / n**2)
+        if found[1] is not None:
+            self.sums.add("cross", parameter, found[1] / n, chunk.rows)
 
     def _block(self, parameter: nn.Parameter, block: Block, chunk: Chunk) -> Tensor:
         """Add what needs no mean; return the block's total."""
         if not self.everything:
             self.sums.add("sq_norm", parameter, block.norms(), chunk.rows)
             return block.total()
-        sizes = self.prompt_sizes[chunk.prompts].double()
-        n, m = len(chunk.rows), len(chunk.prompts)
-        if 1 < m < n:
+        if chunk.part or len(chunk.prompts) in (1, len(chunk.rows)):
+            pair, total = block.pair_and_total()
+            prompt_pair = pair if len(chunk.prompts) == len(chunk.rows) else gram(total)[..., None]
+        else:
             pair = block.pair()
             prompt_pair, total = block.regroup(Groups(chunk.labels)).pair_and_total()
-        else:
-            pair, total = block.pair_and_total()
-            prompt_pair = torch.empty_like(pair)
-            if m == n:
-                prompt_pair[..., chunk.labels] = pair
-            else:
-                prompt_pair = (total.double() @ total.double().T)[..., None]
-        self.sums.add("pair", parameter, pair, chunk.rows)
-        if not chunk.part:
-            self.sums.add("prompt_pair", parameter, prompt_pair / sizes**2, chunk.prompts)
+        self._add_pairs(parameter, pair, prompt_pair, chunk)
         return total
 
-    def _mean(self, parameter: nn.Parameter, mean: Tensor) -> None:
-        mean = mean.double()
-        self.sums.add("mean_pair", parameter, mean @ mean.T)
+    def _pairs(self, parameter: nn.Parameter, block: Block, chunk: Chunk) -> None:
+        """Add pairs alone."""
+        pair = block.pair()
+        alone = len(chunk.prompts) == len(chunk.rows)
+        self._add_pairs(parameter, pair, pair if alone else block.regroup(Groups(chunk.labels)).pair(), chunk)
+
+    def _add_pairs(self, parameter: nn.Parameter, pair: Tensor, prompt_pair: Tensor, chunk: Chunk) -> None:
+        """Add inner products within trajectories, and within prompts if these are whole."""
+        self.sums.add("pair", parameter, pair, chunk.rows)
+        if len(chunk.prompts) == len(chunk.rows):
+            prompt_pair = torch.empty_like(pair).index_copy_(2, chunk.labels, pair)
+        if not chunk.part:
+            sizes = self.prompt_sizes[chunk.prompts].double()
+            self.sums.add("prompt_pair", parameter, prompt_pair / sizes**2, chunk.prompts)
 
     def _scores(self, current: Source, chunk: Chunk) -> None:
         """Add the squared norms of every token's score, a few positions at a time."""
@@ -175,64 +199,3 @@ def _add(to: dict[nn.Parameter, Tensor], parameter: nn.Parameter, total: Tensor)
         to[parameter] += total
     else:
         to[parameter] = total.clone()
-
-
-class _Sums:
-    """The fields of every group, to which each parameter adds its part."""
-
-    def __init__(self, groups: dict[str, list[nn.Parameter]], n: int, prompts: int) -> None:
-        self.groups = list(groups)
-        self.members: dict[int, list[str]] = {}
-        for name, members in groups.items():
-            for key in {id(p) for p in members}:
-                self.members.setdefault(key, []).append(name)
-        self.n, self.prompts = n, prompts
-        self.estimators = 0
-        self.arrays: dict[str, dict[str, Tensor]] = {}
-
-    def begin(self, estimators: int) -> None:
-        """Make room for E estimators, once."""
-        if self.arrays:
-            return
-        e = self.estimators = estimators
-        shapes = {
-            "sq_norm": (e, self.n),
-            "mean_pair": (e, e),
-            "cross": (e, e, self.n),
-            "pair": (e, e, self.n),
-            "prompt_pair": (e, e, self.prompts),
-            "score_power": (self.n,),
-        }
-        self.arrays = {
-            group: {field: torch.zeros(shape, dtype=torch.float64) for field, shape in shapes.items()}
-            for group in self.groups
-        }
-
-    def add(self, field: str, parameter: nn.Parameter, value: Tensor, where: Tensor | None = None) -> None:
-        """Add a parameter's part of a field, at the given places of its last axis."""
-        value = value.detach().double().cpu()
-        for group in self.members[id(parameter)]:
-            array = self.arrays[group][field]
-            if where is None:
-                array += value
-            else:
-                array[..., where.cpu()] += value
-
-    def moments(self, fields: str, score_power: bool) -> dict[str, GroupMoments]:
-        """The finished fields."""
-        out = {}
-        for group, a in self.arrays.items():
-            power = a["score_power"] if score_power else None
-            if fields == "norms":
-                out[group] = GroupMoments(sq_norm=a["sq_norm"], mean_pair=a["mean_pair"], score_power=power)
-                continue
-            out[group] = GroupMoments(
-                sq_norm=a["pair"].diagonal(dim1=0, dim2=1).T.clone(),
-                mean_pair=a["mean_pair"],
-                alignment=a["cross"].diagonal(dim1=0, dim2=1).T.clone(),
-                cross=a["cross"],
-                pair=a["pair"],
-                prompt_pair=a["prompt_pair"],
-                score_power=power,
-            )
-        return out

@@ -14,13 +14,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kvar.gradients.blocks import Groups
+from kvar.gradients.blocks import Groups, slices
 from kvar.gradients.moments import GroupMoments
+from kvar.gradients.token_gram import token_gram
 
-__all__ = ["output_layer_moments"]
+__all__ = ["output_layer_moments", "output_layer_pairs"]
 
-_ROWS = 256
-"""Tokens in one block of a Gram."""
+_CAP = 2**19
+"""Logits looked at together where no sum over trajectories is wanted: few enough to stay in a processor's cache."""
 
 
 @torch.no_grad()
@@ -67,20 +68,20 @@ def output_layer_moments(
     _check(hidden, logits, tokens, mask, weights, prompt_index)
     n, t = tokens.shape
     wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    precise = logits.to(wide)
-    residual = (precise - precise.logsumexp(dim=-1, keepdim=True)).exp_().neg_()
-    residual.scatter_add_(-1, tokens[..., None], residual.new_ones(n, t, 1))
-    residual.mul_(scale)
+    residual = _residual(logits, tokens, scale)
     rows = hidden.to(wide)
     w = weights.to(wide).masked_fill(~mask, 0.0)
     kernel = _kernel(rows, residual, bias)
     left = w.transpose(0, 1)  # (N, E, T)
     pair = torch.bmm(torch.bmm(left, kernel), left.mT).permute(1, 2, 0).double()
 
-    keep = mask.reshape(-1)
-    flat = w.flatten(1)[:, keep]
-    few = _aligned(rows.flatten(0, 1)[keep], residual.flatten(0, 1)[keep], flat / n, bias)
-    aligned = w.new_zeros(len(w), n * t).masked_scatter_(keep.expand(len(w), -1), few)
+    tokens_of = rows.flatten(0, 1), residual.flatten(0, 1), w.flatten(1) / n
+    if bool(mask.all()):
+        aligned = _aligned(*tokens_of, bias)
+    else:
+        keep = mask.reshape(-1)
+        few = _aligned(tokens_of[0][keep], tokens_of[1][keep], tokens_of[2][:, keep], bias)
+        aligned = w.new_zeros(len(w), n * t).masked_scatter_(keep.expand(len(w), -1), few)
     cross = torch.einsum("ent,fnt->efn", w, aligned.view(-1, n, t)).double()
     mean_pair = cross.mean(dim=2)
 
@@ -108,28 +109,67 @@ def output_layer_moments(
     return GroupMoments(**{name: value.cpu() for name, value in fields.items()})
 
 
+@torch.no_grad()
+def output_layer_pairs(
+    hidden: Tensor,
+    logits: Tensor,
+    tokens: Tensor,
+    mask: Tensor,
+    weights: Tensor,
+    *,
+    bias: bool = False,
+    scale: float = 1.0,
+) -> Tensor:
+    """(E, E, N): <g_i^e, g_i^f> at the head, all pairs of estimators, for a probe at every step.
+
+    The field ``pair`` of :func:`output_layer_moments` alone (its diagonal is ``sq_norm``), a few trajectories at a
+    time. Means over trajectories are what the other fields cost: a Gram of all tokens instead of one per trajectory.
+
+    Args:
+        hidden: see :func:`output_layer_moments`, as all the others.
+        logits: (N, T, V).
+        tokens: (N, T).
+        mask: (N, T).
+        weights: (E, N, T).
+        bias: count the head's bias in.
+        scale: a factor between the head's output and the logits.
+
+    Returns:
+        Float64 on the CPU.
+
+    Raises:
+        ValueError: shapes that do not fit together.
+    """
+    _check(hidden, logits, tokens, mask, weights, torch.arange(len(tokens)))
+    wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    left = weights.to(wide).masked_fill(~mask, 0.0).transpose(0, 1)
+    pairs = []
+    for some in slices(len(tokens), logits[0].numel(), _CAP):
+        kernel = _kernel(hidden[some].to(wide), _residual(logits[some], tokens[some], scale), bias)
+        pairs.append(torch.bmm(torch.bmm(left[some], kernel), left[some].mT))
+    return torch.cat(pairs).permute(1, 2, 0).double().cpu()
+
+
+def _residual(logits: Tensor, tokens: Tensor, scale: float) -> Tensor:
+    """(N, T, V): pi_t - onehot(y_t), times the scale; its sign matters to no inner product."""
+    wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    residual = logits.softmax(dim=-1, dtype=wide)
+    residual.scatter_add_(-1, tokens[..., None], residual.new_full((*tokens.shape, 1), -1.0))
+    return residual if scale == 1.0 else residual.mul_(scale)
+
+
 def _aligned(rows: Tensor, residual: Tensor, scaled: Tensor, bias: bool) -> Tensor:
     """(E, R): <score_r, sum_s scaled^e_s score_s> for R tokens, by Grams or through the (V, p) sums."""
     count, p, v, e = *rows.shape, residual.shape[1], len(scaled)
-    out = scaled.new_zeros(e, count)
     if count * (v + p) > 4 * e * v * p:
+        out = scaled.new_zeros(e, count)
         for f, one in enumerate(scaled):
             matrix = residual.T @ (rows * one[:, None])
             out[f] = ((rows @ matrix.T) * residual).sum(dim=1)
             if bias:
                 out[f] += residual @ (one @ residual)
         return out
-    starts = range(0, count, _ROWS)
-    for i in starts:
-        a = slice(i, i + _ROWS)
-        for j in starts[i // _ROWS :]:
-            b = slice(j, j + _ROWS)
-            gram = rows[a] @ rows[b].T
-            kernel = (gram + 1 if bias else gram) * (residual[a] @ residual[b].T)
-            out[:, a] += scaled[:, b] @ kernel.T
-            if i != j:
-                out[:, b] += scaled[:, a] @ kernel
-    return out
+    return token_gram(rows, residual, scaled, bias)
 
 
 def _kernel(rows: Tensor, residual: Tensor, bias: bool) -> Tensor:

@@ -21,7 +21,7 @@ Grads: TypeAlias = Sequence[Tensor] | ScaledRows
 
 
 def pulled_back(
-    captured: Capture, logits: Tensor, cotangents: Cotangents, head: ScaledRows | None, *, keep: bool
+    captured: Capture, start: Tensor, seeds: Cotangents, head: ScaledRows | None, *, keep: bool
 ) -> Iterator[tuple[int, Grads | None]]:
     """The output gradients of every recorded call, the last call first, as soon as they are complete.
 
@@ -31,8 +31,8 @@ def pulled_back(
 
     Args:
         captured: the forward pass.
-        logits: its result.
-        cotangents: E gradients with respect to the logits.
+        start: where to begin, the logits or the head's input.
+        seeds: E gradients with respect to it.
         head: the output gradients of the last call, if they are known already.
         keep: leave the capture as it is; otherwise it is emptied, and the graph goes piece by piece.
 
@@ -41,7 +41,7 @@ def pulled_back(
     """
     edges = [record.edge for record in captured.records]
     times, shapes = [r.time for r in captured.records], [r.call.shape for r in captured.records]
-    links, e = list(captured.links), len(cotangents)
+    links, e = list(captured.links), len(seeds)
     pieces: list[tuple[int, list[int]]] = [(captured.clock + 1, [])]
     for time, group in groupby(reversed(range(len(links))), key=lambda j: links[j].time):
         pieces.append((time, list(group)))
@@ -49,6 +49,7 @@ def pulled_back(
         captured.records.clear()
         captured.links.clear()
         captured.leaves.clear()
+        captured.last_input = None
     found: dict[int, list[Tensor | None]] = {}
     open_leaves: dict[int, list[Tensor | None]] = {}
     remaining = len(edges)
@@ -60,11 +61,11 @@ def pulled_back(
         ks = [k for k in range(remaining) if times[k] < time]
         js = [j for j in range(len(links)) if links[j].time < time]
         inputs = [*(edges[k] for k in ks), *(get_gradient_edge(links[j].leaf) for j in js)]
-        ends = [logits] if position == 0 else [links[j].original for j in numbers]
+        ends = [start] if position == 0 else [links[j].original for j in numbers]
         incoming = [open_leaves.pop(j, None) for j in numbers]
         for f in range(e) if inputs else ():
-            seeds = [cotangents[f]] if position == 0 else [None if grads is None else grads[f] for grads in incoming]
-            reached = [(end, seed) for end, seed in zip(ends, seeds, strict=True) if seed is not None]
+            into = [seeds[f]] if position == 0 else [None if grads is None else grads[f] for grads in incoming]
+            reached = [(end, seed) for end, seed in zip(ends, into, strict=True) if seed is not None]
             if not reached:
                 continue
             grads = torch.autograd.grad(

@@ -14,7 +14,7 @@ from kvar.gradients.capture import Capture, Record, capture
 from kvar.gradients.estimators import Estimators
 from kvar.gradients.factored import Factored
 from kvar.gradients.factors import Factor, Scaled
-from kvar.gradients.head import ScaledRows, scaled_rows
+from kvar.gradients.head import ScaledRows, below, scaled_rows
 from kvar.gradients.pull import Grads, pulled_back
 from kvar.gradients.rules import Outer, PerRow, Use
 
@@ -93,8 +93,12 @@ class Graph:
         open_uses = {key: len(places) for key, places in uses.items()}
         users = {k: len(record.parameters) for k, record in records.items()}
         held: dict[int, Grads] = {}
-        done = pulled_back(self.captured, self.logits, cotangents, head, keep=scores is not None)
-        del cotangents, head, record
+        start, seeds = self.logits, cotangents
+        under = None if head is None else below(self.captured, self.logits, head, list(records.values()))
+        if under is not None and self.captured.last_input is not None:
+            start, seeds = self.captured.last_input, under
+        done = pulled_back(self.captured, start, seeds, head, keep=scores is not None)
+        del cotangents, seeds, under, start, head, record
         for k, grads in done:
             if grads is not None:
                 held[k] = grads

@@ -55,6 +55,37 @@ def test_shapes_that_coincide(name: str, n: int, t: int) -> None:
     assert_close(one_pass_moments(model, data, w, groups), truth, 1e-9)
 
 
+@pytest.mark.parametrize("name", ["t5-tied", "t5-v1.1", "gpt2", "bart", "opt"])
+@pytest.mark.parametrize("tokens", [True, False])
+def test_the_head_by_tokens_or_by_sums(name: str, tokens: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to the means of a head, alone or tied to the embedding, whichever the sizes at hand call for."""
+    asked = []
+    monkeypatch.setattr("kvar.gradients.factored._fewer", lambda *sizes: asked.append(sizes) or tokens)
+    model, data = build(name), rollouts()
+    w, groups = weights(data), splits(model)
+    truth = loop_moments(model, data, w, groups)
+    assert_close(one_pass_moments(model, data, w, groups), truth, 1e-9)
+    norms = one_pass_moments(model, data, w, groups, fields="norms")["all"]
+    torch.testing.assert_close(norms.mean_pair, truth["all"].mean_pair, rtol=1e-9, atol=1e-12)
+    assert asked
+
+
+@pytest.mark.parametrize("name", ["t5-tied", "gpt2"])
+def test_a_head_that_is_not_the_only_way_to_the_logits(name: str) -> None:
+    """Its input reaches the logits past the head too, so that scaled rows can't begin there."""
+    model, data = build(name), rollouts()
+    body = model.decoder if name == "t5-tied" else model.transformer
+    seen: list[torch.Tensor] = []
+    body.register_forward_hook(lambda module, args, output: seen.append(output[0]))
+
+    def past_the_head(module: torch.nn.Module, args: tuple, out: torch.Tensor) -> torch.Tensor:
+        return out + seen[-1][:, -out.shape[1] :].sum(-1, True).sin() * torch.arange(out.shape[-1])
+
+    model.lm_head.register_forward_hook(past_the_head)
+    w, groups = weights(data), splits(model)
+    assert_close(one_pass_moments(model, data, w, groups), loop_moments(model, data, w, groups), 1e-9)
+
+
 @pytest.mark.parametrize("name", ["t5-tied", "llama"])
 def test_callable(name: str) -> None:
     model, data = build(name), rollouts(n=7)
@@ -121,7 +152,7 @@ def test_float64_parameters_with_an_empty_response() -> None:
     assert float(ours["all"].sq_norm[:, 0].abs().max()) == 0.0
 
 
-def test_bfloat16_autocast_keeps_three_digits() -> None:
+def test_bfloat16_autocast_keeps_nearly_two_digits() -> None:
     model, data = build("t5-tied", torch.float32), rollouts()
     w, groups = weights(data, dtype=torch.float32), splits(model)
     truth = loop_moments(model, data, w, groups)

@@ -135,6 +135,30 @@ def test_cuts_and_capped_logits(in_place: bool, cap: bool) -> None:
     assert coverage(model, data, {id(p): p for p in groups["all"]}).cut is not in_place
 
 
+class Table(nn.Module):
+    """A bigram table: one bare parameter, which no rule can cover."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(is_encoder_decoder=False)
+        self.table = nn.Parameter(torch.randn(V, V))
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, use_cache: bool) -> SimpleNamespace:
+        del attention_mask, use_cache
+        return SimpleNamespace(logits=self.table[input_ids])
+
+
+@pytest.mark.parametrize("size", [None, 2])
+def test_a_student_that_no_rule_covers(size: int | None) -> None:
+    torch.manual_seed(0)
+    model, data = Table().double().eval(), rollouts()
+    w, groups = weights(data), {"all": list(model.parameters())}
+    truth = loop_moments(model, data, w, groups, score_power=True)
+    with pytest.warns(UserWarning, match="no rule covers table"):
+        ours = one_pass_moments(model, data, w, groups, score_power=True, micro_batch=size)
+    assert_close(ours, truth, 1e-9)
+
+
 @pytest.mark.parametrize("name", ["t5-tied", "bart", "gpt2"])
 def test_cut_graph_gives_the_same_logits_and_leaves_no_wrapper(name: str) -> None:
     model, data = build(name), rollouts()

@@ -1,0 +1,75 @@
+"""Small interventions on a module and its graph: freeze, replace a method for a while, look a parameter up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+__all__ = ["frozen", "parameter_named", "reached_leaves", "repeated_blocks", "replaced"]
+
+
+@contextmanager
+def frozen(parameters: Mapping[str, Tensor]) -> Iterator[None]:
+    """Let tensors ask for no gradient while the block runs."""
+    try:
+        for parameter in parameters.values():
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in parameters.values():
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def replaced(module: nn.Module, method: str, run: Callable[..., Any]) -> Iterator[None]:
+    """Put ``run`` in the place of a method of one instance."""
+    before = module.__dict__.get(method)
+    module.__dict__[method] = run
+    try:
+        yield
+    finally:
+        if before is None:
+            del module.__dict__[method]
+        else:
+            module.__dict__[method] = before
+
+
+def parameter_named(module: nn.Module, name: str) -> nn.Parameter | None:
+    """The parameter registered under a dotted name, or None (also where a computed tensor stands there)."""
+    *path, last = name.split(".")
+    here: nn.Module | None = module
+    for step in path:
+        here = here._modules.get(step) if here is not None else None
+    return None if here is None else here._parameters.get(last)
+
+
+def repeated_blocks(student: nn.Module) -> Iterator[nn.Module]:
+    """The outermost members of module lists: a network's repeated blocks."""
+    stack = [student]
+    while stack:
+        module = stack.pop()
+        for child in module.children():
+            if isinstance(module, nn.ModuleList):
+                yield child
+            else:
+                stack.append(child)
+
+
+def reached_leaves(ends: list[Tensor]) -> set[int]:
+    """Ids of the leaves that the graphs of some tensors lead to."""
+    seen: set[Any] = set()
+    found: set[int] = set()
+    stack = [end.grad_fn for end in ends]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        variable = getattr(node, "variable", None)
+        if variable is not None:
+            found.add(id(variable))
+        stack.extend(parent for parent, _ in node.next_functions)
+    return found

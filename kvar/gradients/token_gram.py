@@ -1,0 +1,50 @@
+"""A use whose gradients are scaled outer products of rows, against the sum over all tokens, without the (d, p) sums.
+
+With rows a_t (x) b_t and weights w_t^e, <a_t (x) b_t, sum_s w_s^f a_s (x) b_s> is sum_s w_s^f (a_t . a_s)(b_t . b_s):
+one Gram of all tokens serves every estimator, where writing out the sums takes a product for each.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["seen", "token_gram"]
+
+_ROWS = 256
+"""Tokens in one block of a Gram."""
+
+
+def token_gram(left: Tensor, right: Tensor, weights: Tensor, bias: bool = False) -> Tensor:
+    """(E, R): <a_t (x) b_t, sum_s w_s^e a_s (x) b_s>, in blocks of tokens; R (R - 1) / 2 inner products on each side.
+
+    Args:
+        left: (R, p), the rows a.
+        right: (R, d), the rows b.
+        weights: (E, R).
+        bias: as if every a ended in a one (the gradient of a bias beside the matrix).
+
+    Example:
+        >>> left, right = torch.eye(2), torch.ones(2, 3)
+        >>> token_gram(left, right, torch.tensor([[1.0, 2.0]]))
+        tensor([[3., 6.]])
+    """
+    out = weights.new_zeros(weights.shape)
+    starts = range(0, len(left), _ROWS)
+    for i in starts:
+        a = slice(i, i + _ROWS)
+        for j in starts[i // _ROWS :]:
+            b = slice(j, j + _ROWS)
+            kernel = left[a] @ left[b].T
+            if bias:
+                kernel += 1
+            kernel *= right[a] @ right[b].T
+            out[:, a] += weights[:, b] @ kernel.T
+            if i != j:
+                out[:, b] += weights[:, a] @ kernel
+    return out
+
+
+def seen(left: Tensor, right: Tensor, matrices: Tensor) -> Tensor:
+    """(E, R): b_t . M^e a_t for (E, d, p) matrices."""
+    return torch.stack([((left @ matrix.T) * right).sum(dim=1) for matrix in matrices])
