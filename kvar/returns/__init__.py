@@ -7,6 +7,7 @@ from kvar.returns.lag_sums import lag_sums
 from kvar.returns.masks import check_mask
 from kvar.returns.positions import position_edges, split_by_position
 from kvar.returns.returns import BASELINES, Baseline, returns
+from kvar.returns.score_norms import output_layer_score_norms
 from kvar.returns.values import TokenValues, token_values
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "lag_sums",
     "leave_one_out",
     "minimum_variance",
+    "output_layer_score_norms",
     "parse_kernel",
     "position_edges",
     "position_mean",

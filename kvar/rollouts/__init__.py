@@ -3,6 +3,7 @@
 from kvar.rollouts.forward import is_encoder_decoder, token_logits
 from kvar.rollouts.sample import encode_prompts, sample
 from kvar.rollouts.score import log_probs, score
+from kvar.rollouts.score_norms import score_norms
 from kvar.rollouts.types import Rollouts
 from kvar.rollouts.vocabulary import check_same_tokenizer, vocabulary_size
 
@@ -14,6 +15,7 @@ __all__ = [
     "log_probs",
     "sample",
     "score",
+    "score_norms",
     "token_logits",
     "vocabulary_size",
 ]

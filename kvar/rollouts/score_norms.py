@@ -1,0 +1,63 @@
+"""Score norms of sampled tokens at the student's output layer, from one forward pass without gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kvar.returns.score_norms import output_layer_score_norms
+from kvar.rollouts.forward import forward_inputs
+from kvar.rollouts.types import Rollouts
+
+__all__ = ["score_norms"]
+
+MAX_LOGITS = 2**25
+
+
+@torch.no_grad()
+def score_norms(
+    student: nn.Module, rollouts: Rollouts, *, vocabulary: int | None = None, max_logits: int = MAX_LOGITS
+) -> Tensor:
+    """|s_t|^2 of the output layer's weight for every response token, s_t = grad log pi(y_t | s_t).
+
+    Of a weight that is tied to the input embedding, its use as the output layer. A scale or a bias between the head and
+    the logits is not looked at: a constant factor leaves a minimum-variance baseline as it is.
+
+    Args:
+        student: seq2seq or causal model with an output embedding; dropout is off meanwhile.
+        rollouts: N responses of T tokens at most.
+        vocabulary: normalise over the first this many tokens only, as ``log_probs`` with the same argument.
+        max_logits: most logits of one forward pass (at least one response's).
+
+    Returns:
+        (N, T), zero where masked.
+
+    Raises:
+        ValueError: a model whose output embedding cannot be found.
+    """
+    head: Any = student.get_output_embeddings() if hasattr(student, "get_output_embeddings") else None
+    if head is None:
+        raise ValueError(
+            f"{type(student).__name__} names no output embedding, so its score norms are unknown; choose another "
+            "baseline than minimum-variance."
+        )
+    seen: list[Tensor] = []
+    handle = head.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    modes = [(module, module.training) for module in student.modules()]
+    student.eval()
+    rows = max(1, max_logits // (len(head.weight) * max(rollouts.tokens.shape[1], 1)))
+    parts = []
+    try:
+        for start in range(0, len(rollouts), rows):
+            part = rollouts[start : start + rows]
+            inputs, align = forward_inputs(student, part)
+            logits = align(student(**inputs).logits)[..., :vocabulary]
+            norms = output_layer_score_norms(align(seen.pop()), logits, part.tokens)
+            parts.append(norms.masked_fill(~part.mask, 0.0))
+    finally:
+        handle.remove()
+        for module, training in modes:
+            module.training = training
+    return torch.cat(parts) if parts else torch.zeros(rollouts.tokens.shape, device=rollouts.tokens.device)
