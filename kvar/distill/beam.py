@@ -53,6 +53,7 @@ def beam_search(
         decoder_start_token_id=getattr(model.generation_config, "decoder_start_token_id", None)
         or getattr(model.config, "decoder_start_token_id", None),
         suppress_tokens=list(range(vocabulary_size(tokenizer), width)) or None,
+        renormalize_logits=True,  # else beams are compared by probabilities that padding has a share in
     )
     device = next(model.parameters()).device
     if not seq2seq:  # generation needs prompts that end together

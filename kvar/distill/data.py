@@ -15,7 +15,7 @@ from kvar.tasks import Example
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["Collator", "build_dataset", "reference_rollouts"]
+__all__ = ["Collator", "build_dataset", "concatenate", "reference_rollouts"]
 
 
 def build_dataset(
@@ -25,7 +25,7 @@ def build_dataset(
     max_target_tokens: int | None = None,
     max_prompt_tokens: int | None = None,
 ) -> Dataset:
-    """Tokenise examples into a data set with columns prompt, target (ids), index and length.
+    """Tokenise examples into a data set with columns prompt, target (ids), index, length and prompt_length.
 
     Args:
         examples: prompts and references.
@@ -57,6 +57,7 @@ def build_dataset(
         targets = [ids[:max_target_tokens] for ids in targets]
     lengths = [len(p) + len(t) for p, t in zip(prompts, targets, strict=True)]
     columns = {"prompt": prompts, "target": targets, "index": list(range(len(prompts))), "length": lengths}
+    columns["prompt_length"] = [len(prompt) for prompt in prompts]
     return Dataset.from_dict(columns)
 
 
@@ -92,4 +93,23 @@ def reference_rollouts(batch: dict[str, Tensor], eos_token_id: int) -> Rollouts:
         finished=((tokens == eos_token_id) & mask).any(dim=1),
         prompt_index=batch["index"],
         log_probs=torch.zeros(tokens.shape, device=tokens.device),
+    )
+
+
+def concatenate(parts: Sequence[Rollouts]) -> Rollouts:
+    """Rollouts one below the other, padded on the right to the longest prompt and response."""
+
+    def stacked(name: str, fill: float | bool) -> Tensor:
+        rows = [getattr(part, name) for part in parts]
+        width = max(row.shape[1] for row in rows)
+        return torch.cat([torch.nn.functional.pad(row, (0, width - row.shape[1]), value=fill) for row in rows])
+
+    return Rollouts(
+        prompt_ids=stacked("prompt_ids", 0),
+        prompt_mask=stacked("prompt_mask", False),
+        tokens=stacked("tokens", 0),
+        mask=stacked("mask", False),
+        finished=torch.cat([part.finished for part in parts]),
+        prompt_index=torch.cat([part.prompt_index for part in parts]),
+        log_probs=stacked("log_probs", 0.0),
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from dataclasses import replace
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -11,19 +12,29 @@ from torch import Tensor, nn
 
 from kvar.distill.checkpoints import WholeCheckpoints
 from kvar.distill.config import DistillationConfig
-from kvar.distill.data import Collator, reference_rollouts
-from kvar.distill.objectives import OBJECTIVES, Batch, Objective
+from kvar.distill.data import Collator
+from kvar.distill.learning_rates import scale_learning_rates
+from kvar.distill.models.check import check_lengths, check_models
+from kvar.distill.not_finite import not_finite
+from kvar.distill.objectives import Batch, Mixture, Passes
 from kvar.distill.sampler import LengthBatches
-from kvar.distill.seeds import response_seeds
+from kvar.distill.step import Step, on_policy_coin, prepare_step
+from kvar.distill.teacher_responses import TeacherResponses
 from kvar.distill.through import through
 from kvar.distill.throughput import Throughput
-from kvar.rollouts import sample
 
 __all__ = ["DistillationTrainer"]
 
 
+STEP = "optimiser_step"
+"""Where a micro-batch's inputs hold its step and its place in it."""
+
+
 class DistillationTrainer(WholeCheckpoints):
-    """Trains a student by any registered objective; loop, schedule and state are transformers' own.
+    """Trains a student by any registered objective, or a weighted sum of them.
+
+    Loop, schedule and state are transformers' own. The loss of an optimiser step is that of one big batch, however many
+    micro-batches and processes it is made of.
 
     Args:
         model: the student, seq2seq or causal.
@@ -34,85 +45,131 @@ class DistillationTrainer(WholeCheckpoints):
         kwargs: passed on to ``transformers.Trainer``.
 
     Raises:
-        ValueError: an objective that needs a teacher without one, or a tokenizer without pad or end-of-sequence token.
+        ValueError: an objective that needs a teacher without one; models, tokenizer and lengths that do not go together
+            (``check_models``, ``check_lengths``).
     """
 
     args: DistillationConfig
-    objective: Objective
+    mixture: Mixture
 
     def __init__(
         self, model: nn.Module, args: DistillationConfig, *, teacher: nn.Module | None = None, **kwargs: Any
     ) -> None:
-        self.objective = OBJECTIVES[args.objective]
-        if self.objective.teacher and teacher is None:
+        self.mixture = args.mixture
+        if self.mixture.teacher and teacher is None:
             raise ValueError(f"objective {args.objective!r} needs a teacher: pass teacher=, or use objective sft.")
         tokenizer: Any = kwargs.get("processing_class")
-        for token in ("pad_token_id", "eos_token_id"):
-            if getattr(tokenizer, token, None) is None:
-                raise ValueError(
-                    f"processing_class must be a tokenizer with a {token}; got {type(tokenizer).__name__}."
-                )
+        if not hasattr(tokenizer, "eos_token_id"):
+            raise ValueError(f"processing_class must be a tokenizer; got {type(tokenizer).__name__}.")
+        check_models(model, teacher, tokenizer)
+        for dataset in (kwargs.get("train_dataset"), kwargs.get("eval_dataset")):
+            if dataset is not None and "prompt_length" in (getattr(dataset, "column_names", None) or ()):
+                check_lengths(model, teacher, max(dataset["prompt_length"]), args.max_new_tokens)
         kwargs.setdefault("data_collator", Collator(tokenizer.pad_token_id))
         super().__init__(model=model, args=args, **kwargs)
-        self.model_accepts_loss_kwargs = False  # our losses are means over their own micro-batch
+        self.model_accepts_loss_kwargs = False
+        self.loss_is_scaled_for_ga = True  # divided by the whole step's tokens or responses, see prepare_step
         self.tokenizer: Any = tokenizer
         self.teacher = teacher
+        self._teacher_responses: TeacherResponses | None = None
         if teacher is not None:
             teacher.requires_grad_(False).eval()
             teacher.to(self.args.device)
+            self._teacher_responses = TeacherResponses(
+                teacher,
+                tokenizer,
+                beams=args.seqkd_beams,
+                max_new_tokens=args.max_new_tokens,
+                temperature=args.temperature,
+                top_k=args.top_k,
+                seed=args.seed,
+                folder=args.output_dir,
+                process=args.process_index,
+            )
         self._logs: dict[str, list[float]] = defaultdict(list)
+        self._current = Step([])
         self.throughput = Throughput()
         self.add_callback(self.throughput)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor | int | None]:
+        """The micro-batches of the next optimiser step, each with a reference to all of them."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        step = Step(batches)
+        return [{**inputs, STEP: (step, place)} for place, inputs in enumerate(batches)], None
 
     def compute_loss(
         self,
         model: nn.Module,
-        inputs: dict[str, Tensor],
+        inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """The objective's loss on one micro-batch; samples the student's responses first where it needs them."""
-        references = reference_rollouts(inputs, self.tokenizer.eos_token_id)
+        """One micro-batch's share of its step's loss; the step's responses are sampled at its first micro-batch."""
         student = self.accelerator.unwrap_model(model)
-        samples = None
-        if self.objective.samples:
-            samples = sample(
-                student,
-                (inputs["prompt_ids"], inputs["prompt_mask"]),
-                self.tokenizer,
-                rollouts_per_prompt=self.args.rollouts_per_prompt,
-                max_new_tokens=self.args.max_new_tokens,
-                temperature=self.args.temperature,
-                top_k=self.args.top_k,
-                seed=response_seeds(
-                    self.args.seed, self.state.global_step, inputs["index"].tolist(), self.args.rollouts_per_prompt
-                ),
-                vocabulary=len(self.tokenizer),
-            )
-        batch = Batch(references, samples, len(self.tokenizer))
-        kept = []
+        batch = self._batch(student, inputs)
+        samples, values = batch.responses.get("student"), batch.values
 
-        def compute() -> Tensor:  # inside the wrapper's forward, so that DDP sees one forward however many there are
-            kept.append(self.objective.compute(student, self.teacher, batch, self.args))
-            return kept[0].value
-
-        value = through(model, student, compute)
-        loss = replace(kept[0], value=value)
-        if model.training:
-            self.throughput.count((references if samples is None else samples).mask)
-            for name, value in loss.logs.items():
-                self._logs[name].append(value)
-            if samples is not None and loss.values is not None:
+        def on_samples() -> None:
+            if model.training and samples is not None and values is not None:
                 for callback in self.callback_handler.callbacks:
                     if hasattr(callback, "on_rollouts"):  # kvar.hooks.OutputLayerProbe, or anyone's
-                        callback.on_rollouts(samples, loss.values)
-        if not bool(torch.isfinite(loss.value)):
-            rows = inputs["index"].tolist()
-            raise ValueError(
-                f"loss is {loss.value.item()} at step {self.state.global_step} on examples {rows}; the last checkpoint "
-                "is untouched. Lower learning_rate, or set max_grad_norm or return_clip."
-            )
-        return (loss.value, {"loss": loss.value}) if return_outputs else loss.value
+                        callback.on_rollouts(samples, values)
+
+        logs: dict[str, float] = {}
+
+        def compute() -> Tensor:  # inside the wrapper's forward, so that DDP sees one forward however many there are
+            passes = Passes(student, self.teacher, batch, self.args, on_samples)
+            value, numbers = self.mixture.loss(passes, self.args)
+            logs.update(numbers)
+            return value
+
+        loss = through(model, student, compute)
+        if not bool(torch.isfinite(loss)):
+            raise ValueError(not_finite(f"loss is {loss.item()}", self.state.global_step, [inputs], self.tokenizer))
+        if model.training:
+            self.throughput.count(torch.cat([rollouts.mask.flatten() for rollouts in batch.responses.values()]))
+            for name, number in logs.items():
+                self._logs[name].append(number)
+        return (loss, {"loss": loss}) if return_outputs else loss
+
+    def _batch(self, student: nn.Module, inputs: dict[str, Any]) -> Batch:
+        """The micro-batch's responses and what is known of them, prepared with the rest of its step."""
+        if STEP not in inputs:  # evaluation, or a caller of its own: a step of one micro-batch, on this process alone
+            return self._prepared(student, [inputs], alone=True)[0]
+        step, place = inputs[STEP]
+        if step.batches is None:
+            step.inputs = [self._prepare_inputs(batch) for batch in step.inputs]
+            step.batches = dict(enumerate(self._prepared(student, step.inputs)))
+            self._current = step
+        return step.batches.pop(place)
+
+    def _prepared(self, student: nn.Module, inputs: list[dict[str, Any]], *, alone: bool = False) -> list[Batch]:
+        # Outside training there is one random stream for all times, so that evaluations differ by the policy alone.
+        step = self.state.global_step if student.training else -1
+        several = self.args.world_size > 1 and not alone
+        return prepare_step(
+            inputs,
+            student=student,
+            teacher=self.teacher,
+            teacher_responses=self._teacher_responses,
+            mixture=self.mixture,
+            settings=self.args,
+            tokenizer=self.tokenizer,
+            step=step,
+            on_policy=on_policy_coin(self.args.seed, step, self.args.gkd_lambda),
+            all_sum=(lambda x: self.accelerator.reduce(x, reduction="sum")) if several else None,
+            processes=self.args.world_size if several else 1,
+        )
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """Transformers' norm; a step whose gradient is not finite is not taken, unless a loss scaler skips it."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        if self.accelerator.scaler is None and not math.isfinite(float(norm)):
+            what, inputs = f"the gradient's norm is {float(norm)}", self._current.inputs
+            raise ValueError(not_finite(what, self.state.global_step, inputs, self.tokenizer))
+        return norm
 
     def prediction_step(
         self,
@@ -129,12 +186,21 @@ class DistillationTrainer(WholeCheckpoints):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the means of the objective's own numbers since the last log."""
         if "loss" in logs:
-            logs = {**logs, **{name: sum(values) / len(values) for name, values in self._logs.items()}}
+            logs = {**logs, **self._mean_logs()}
             self._logs.clear()
             speed = self.throughput.take(self.args.device, self.args.world_size)
             if speed is not None:
                 logs["tokens_per_second"] = speed
         super().log(logs, start_time)
+
+    def _mean_logs(self) -> dict[str, float]:
+        """Means of the objective's numbers since the last log, over micro-batches and processes."""
+        names = sorted(self._logs)
+        sums = torch.tensor([[sum(self._logs[name]), len(self._logs[name])] for name in names], dtype=torch.float32)
+        if self.args.world_size > 1 and names:  # every process logs, and has the same names
+            sums = self.accelerator.reduce(sums.to(self.args.device), reduction="sum")
+            return {name: float(total / number) for name, (total, number) in zip(names, sums, strict=True)}
+        return {name: sum(self._logs[name]) / len(self._logs[name]) for name in names}
 
     def pending_logs(self) -> dict[str, list[float]]:
         """The objective's numbers since the last log."""
@@ -159,19 +225,8 @@ class DistillationTrainer(WholeCheckpoints):
         )
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Transformers' optimizer; with ``scale_learning_rate`` one group a tensor, learning rates scaled by RMS.
-
-        A tensor's rate is learning_rate * max(RMS(initial weights), 1e-3), the parameter scaling of Adafactor (Shazeer
-        and Stern 2018, arXiv 1804.04235) taken once: T5's embeddings start at RMS 1, its projections at 1/sqrt(width),
-        and one rate for both leaves the embeddings behind.
-        """
+        """Transformers' optimizer; with ``scale_learning_rate`` as :mod:`kvar.distill.learning_rates` has it."""
         optimizer = super().create_optimizer(model)
-        if self.args.scale_learning_rate and len(optimizer.param_groups) <= 2:
-            groups = [dict(group) for group in optimizer.param_groups]
-            optimizer.param_groups.clear()
-            for group in groups:
-                for parameter in group.pop("params"):
-                    rms = float(parameter.detach().float().square().mean().sqrt())
-                    scaled = {**group, "params": [parameter], "lr": group["lr"] * max(rms, 1e-3)}
-                    optimizer.add_param_group(scaled)
+        if self.args.scale_learning_rate:
+            scale_learning_rates(optimizer)
         return optimizer

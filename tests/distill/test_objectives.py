@@ -1,171 +1,249 @@
-"""Every objective against a slow, explicit computation; defects of the reference code that must stay absent."""
+"""Every objective against a slow, explicit computation: value, gradient, padding of rows and of the vocabulary."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
-from kvar.distill import DistillationConfig
-from kvar.distill.objectives import OBJECTIVES, Batch
-from kvar.distill.objectives.ketchup import advantage_weights
-from kvar.returns import KStep, returns
-from kvar.rollouts import Rollouts, log_probs, sample, score, token_logits
-from tests.models import ragged_prompts, tiny_gpt2, tiny_t5
+from kvar.distill.objectives import OBJECTIVES, Batch, Passes, count
+from kvar.distill.objectives.reinforce import advantage_weights, entropy, uniform_cross_entropy
+from kvar.rollouts import log_probs
+from tests.distill.objective_cases import (
+    VOCABULARY,
+    batch_of,
+    config,
+    gradient,
+    loss_of,
+    models,
+    responses,
+    slow,
+    unpadded,
+)
+
+CASES: list[tuple[str, dict[str, Any], dict[str, Any], bool]] = [
+    ("sft", {}, {}, False),
+    ("seqkd", {}, {}, False),
+    ("kl", {}, {}, False),
+    ("kl", {"responses": "teacher"}, {"source": "teacher"}, False),
+    ("reverse-kl", {}, {}, False),
+    ("reverse-kl", {"responses": "data"}, {"source": "data"}, False),
+    ("js", {}, {}, False),
+    ("js", {"responses": "data"}, {"source": "data"}, False),
+    ("tvd", {}, {}, False),
+    ("gkd", {"gkd_beta": 0.3}, {"beta": 0.3}, False),
+    ("gkd", {"gkd_beta": 0.3}, {"beta": 0.3, "source": "student"}, True),
+    ("llmr", {"kernel": "K=4"}, {"kernel": "K=1"}, False),
+    ("ketchup", {"kernel": "K=2"}, {"kernel": "K=2"}, False),
+    ("ketchup", {"kernel": "K=3 free"}, {"kernel": "K=3 free"}, False),
+]
+NAMES = [f"{name}-{index}" for index, (name, *_) in enumerate(CASES)]
 
 
-def config(**changes: Any) -> DistillationConfig:
-    return DistillationConfig(output_dir="unused", use_cpu=True, report_to="none", **changes)
+def test_every_objective_is_among_the_cases() -> None:
+    assert {case[0] for case in CASES} == set(OBJECTIVES)
 
 
-@pytest.fixture(scope="module")
-def batch() -> Batch:
-    student = tiny_t5()
-    samples = sample(student, ragged_prompts(), rollouts_per_prompt=2, max_new_tokens=7, seed=3)
-    references = sample(tiny_t5(seed=5), ragged_prompts(), max_new_tokens=6, seed=8)
-    return Batch(references, samples, 17)
+@pytest.mark.parametrize("family", ["t5", "gpt2"])
+@pytest.mark.parametrize(("name", "changes", "options", "on_policy"), CASES, ids=NAMES)
+def test_value_and_gradient_are_the_slow_ones(
+    family: str, name: str, changes: dict, options: dict, on_policy: bool
+) -> None:
+    """Rows of different lengths, and logits past the tokenizer's vocabulary that would dominate if they counted."""
+    student, teacher = models(family)
+    found = responses(student, teacher)
+    settings = config(objective=name, rollouts_per_prompt=2, **changes)
+    loss = loss_of(student, teacher, batch_of(found, teacher, settings, on_policy=on_policy), settings)
+    expected = slow(name, student, teacher, found, **options)
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-6, abs=1e-9)
+    got, truth = gradient(student, loss), gradient(student, expected)
+    assert float(truth.norm()) > 0
+    torch.testing.assert_close(got, truth, rtol=1e-5, atol=1e-7 * float(truth.norm()))
+    assert all(p.grad is None for model in (student, teacher) for p in model.parameters())
 
 
-def gradient(model: torch.nn.Module, loss: torch.Tensor) -> torch.Tensor:
-    grads = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
-    return torch.cat([g.flatten() for g in grads if g is not None])
+@pytest.mark.parametrize(("name", "changes", "options", "on_policy"), CASES, ids=NAMES)
+def test_gradient_by_finite_differences(name: str, changes: dict, options: dict, on_policy: bool) -> None:
+    """Of the loss itself, with responses, advantages and weights held where the loss has them detached."""
+    student, teacher = models("gpt2")  # T5 normalises in float32, whatever its weights are
+    found = responses(student, teacher)
+    settings = config(objective=name, rollouts_per_prompt=2, importance_weight="none", **changes)
+    batch = batch_of(found, teacher, settings, on_policy=on_policy)
+    g = gradient(student, loss_of(student, teacher, batch, settings))
+    parameters = torch.nn.utils.parameters_to_vector(student.parameters()).detach()
+    direction = torch.randn(len(parameters), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    direction /= direction.norm()
+    values = []
+    for side in (1e-5, -1e-5):
+        torch.nn.utils.vector_to_parameters(parameters + side * direction, student.parameters())
+        with torch.no_grad():
+            values.append(float(loss_of(student, teacher, batch, settings)))
+    assert (values[0] - values[1]) / 2e-5 == pytest.approx(float(g @ direction), rel=1e-5, abs=1e-8)
 
 
-def test_sft_is_the_mean_negative_log_likelihood(batch: Batch) -> None:
-    student = tiny_t5()
-    loss = OBJECTIVES["sft"].compute(student, None, batch, config()).value
-    total, count = 0.0, 0
-    log_p = token_logits(student, batch.references).log_softmax(-1)
-    for i in range(len(batch.references)):
-        for t in range(int(batch.references.lengths[i])):
-            total -= float(log_p[i, t, batch.references.tokens[i, t]])
-            count += 1
-    assert float(loss) == pytest.approx(total / count, rel=1e-5)
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_what_padding_holds_does_not_matter(name: str) -> None:
+    student, teacher = models("gpt2")
+    found = responses(student, teacher)
+    settings = config(objective=name, rollouts_per_prompt=2)
+    clean = loss_of(student, teacher, batch_of(found, teacher, settings), settings)
+    clean_gradient = gradient(student, clean)
+    for rollouts in found.values():
+        rollouts.tokens.masked_fill_(~rollouts.mask, 7)
+        rollouts.prompt_ids.masked_fill_(~rollouts.prompt_mask, 9)
+        rollouts.log_probs.masked_fill_(~rollouts.mask, -3.0)
+    dirty = loss_of(student, teacher, batch_of(found, teacher, settings), settings)
+    torch.testing.assert_close(clean, dirty, rtol=1e-12, atol=0)
+    torch.testing.assert_close(clean_gradient, gradient(student, dirty), rtol=1e-9, atol=1e-14)
 
 
-def test_sft_label_smoothing_mixes_in_the_uniform(batch: Batch) -> None:
-    student = tiny_t5()
-    loss = OBJECTIVES["sft"].compute(student, None, batch, config(label_smoothing_factor=0.2)).value
-    log_p = token_logits(student, batch.references).log_softmax(-1)
-    target = torch.full_like(log_p, 0.2 / 17)
-    target.scatter_add_(-1, batch.references.tokens[..., None], torch.full_like(log_p[..., :1], 0.8))
-    expected = -(target * log_p).sum(-1)[batch.references.mask].mean()
-    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+def test_the_teacher_in_chunks_gives_the_same_divergence() -> None:
+    student, teacher = models("t5")
+    found = responses(student, teacher)
+    losses = []
+    for rows in (None, 1, 2):
+        settings = config(objective="js", rollouts_per_prompt=2, teacher_micro_batch=rows)
+        losses.append(loss_of(student, teacher, batch_of(found, teacher, settings), settings))
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-12, atol=0)
+    torch.testing.assert_close(losses[0], losses[2], rtol=1e-12, atol=0)
 
 
-def test_kl_is_the_mean_divergence_and_zero_for_the_teacher_itself(batch: Batch) -> None:
-    student, teacher = tiny_t5(), tiny_t5(seed=1)
-    loss = OBJECTIVES["kl"].compute(student, teacher, batch, config()).value
-    p, q = (token_logits(m, batch.references).softmax(-1) for m in (teacher, student))
-    expected = (p * (p / q).log()).sum(-1)[batch.references.mask].mean()
-    assert float(loss) == pytest.approx(float(expected), rel=1e-4)
-    assert float(OBJECTIVES["kl"].compute(teacher, teacher, batch, config()).value) == pytest.approx(0, abs=1e-6)
+@pytest.mark.parametrize("name", ["kl", "reverse-kl", "js", "tvd", "gkd"])
+def test_divergences_vanish_for_the_teacher_itself(name: str) -> None:
+    _, teacher = models("t5")
+    settings = config(objective=name)
+    batch = batch_of(responses(teacher, teacher), teacher, settings)
+    assert float(loss_of(teacher, teacher, batch, settings)) == pytest.approx(0.0, abs=1e-12)
 
 
-@pytest.mark.parametrize("kernel", ["K=1", "K=2", "K=3 free", "immediate"])
-def test_ketchup_gradient_is_minus_the_mean_of_return_times_score(batch: Batch, kernel: str) -> None:
-    student, teacher = tiny_t5(), tiny_t5(seed=1)
-    samples = batch.samples
-    assert samples is not None
-    loss = OBJECTIVES["ketchup"].compute(student, teacher, batch, config(kernel=kernel)).value
-    found = gradient(student, loss)
-    from kvar.returns import parse_kernel
+def test_sft_label_smoothing_mixes_in_the_uniform() -> None:
+    student, teacher = models("t5")
+    found = responses(student, teacher)
+    settings = config(objective="sft", label_smoothing_factor=0.2)
+    loss = loss_of(student, None, batch_of(found, teacher, settings), settings)
+    total, tokens = 0.0, 0
+    for row in unpadded(found["data"]):
+        from kvar.rollouts import token_logits
 
-    g = returns(score(teacher, samples), samples.mask, [parse_kernel(kernel)])[0]
-    expected = torch.zeros_like(found)
-    for i in range(len(samples)):  # rho = 1: the samples are the student's own
-        for t in range(int(samples.lengths[i])):
-            expected -= g[i, t] * gradient(student, log_probs(student, samples)[i, t])
-    expected /= samples.mask.sum()
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
-
-
-def test_llmr_is_ketchup_with_one_step(batch: Batch) -> None:
-    student, teacher = tiny_t5(), tiny_t5(seed=1)
-    one = OBJECTIVES["llmr"].compute(student, teacher, batch, config(kernel="K=4")).value
-    two = OBJECTIVES["ketchup"].compute(student, teacher, batch, config(kernel="K=1")).value
-    assert torch.equal(one, two)
+        log_p = token_logits(student, row)[0, :, :VOCABULARY].log_softmax(-1)
+        for t, token in enumerate(row.tokens[0].tolist()):
+            target = [0.2 / VOCABULARY + (0.8 if a == token else 0.0) for a in range(VOCABULARY)]
+            total -= sum(target[a] * float(log_p[t, a]) for a in range(VOCABULARY))
+            tokens += 1
+    assert float(loss) == pytest.approx(total / tokens, rel=1e-10)
 
 
-def test_importance_weight_is_policy_over_behaviour_detached_and_clipped(batch: Batch) -> None:
-    samples = batch.samples
-    assert samples is not None
+def test_mixture_is_the_weighted_sum_and_runs_the_student_once_a_source() -> None:
+    student, teacher = models("t5")
+    found = responses(student, teacher)
+    parts = {}
+    for name in ("ketchup", "sft", "reverse-kl"):
+        one = config(objective=name, rollouts_per_prompt=2)
+        parts[name] = loss_of(student, teacher, batch_of(found, teacher, one), one)
+    settings = config(objective={"ketchup": 1, "sft": 0.1, "reverse-kl": 2.5}, rollouts_per_prompt=2)
+    assert settings.objective == "ketchup + 0.1 sft + 2.5 reverse-kl"
+    calls: list[int] = []
+    handle = student.register_forward_pre_hook(lambda *_: calls.append(1))
+    passes = Passes(student, teacher, batch_of(found, teacher, settings), settings)
+    loss, logs = settings.mixture.loss(passes, settings)
+    handle.remove()
+    assert len(calls) == 2  # its own responses, shared by two objectives, and the data's
+    torch.testing.assert_close(
+        loss, parts["ketchup"] + 0.1 * parts["sft"] + 2.5 * parts["reverse-kl"], rtol=1e-12, atol=0
+    )
+    assert logs["loss_sft"] == pytest.approx(float(parts["sft"]), rel=1e-12)
+
+
+@pytest.mark.parametrize("how", ["token-mean", "sequence-mean", "sequence-token-mean"])
+def test_normalisations(how: str) -> None:
+    student, teacher = models("t5")
+    found = responses(student, teacher)
+    settings = config(objective="sft", normalisation=how)
+    loss = loss_of(student, teacher, batch_of(found, teacher, settings), settings)
+    sums = [float(-log_probs(student, row, vocabulary=VOCABULARY).sum()) for row in unpadded(found["data"])]
+    lengths = found["data"].lengths.tolist()
+    expected = {
+        "token-mean": sum(sums) / sum(lengths),
+        "sequence-mean": sum(sums) / len(sums),
+        "sequence-token-mean": sum(s / n for s, n in zip(sums, lengths, strict=True)) / len(sums),
+    }
+    assert len(set(lengths)) > 1
+    assert float(loss) == pytest.approx(expected[how], rel=1e-10)
+
+
+def test_importance_weight_is_detached_and_clipped() -> None:
+    student, teacher = models("t5")
+    samples = responses(student, teacher)["student"]
     log_pi = (samples.log_probs + 0.5).requires_grad_()
     advantages = torch.linspace(-3, 3, samples.tokens.numel()).view_as(samples.log_probs)
-    plain = advantage_weights(advantages, log_pi, samples, config())
-    torch.testing.assert_close(plain, (advantages * 0.5 * 1.0).mul(2).mul(torch.tensor(0.5).exp()) * samples.mask)
-    assert not plain.requires_grad
-    clipped = advantage_weights(advantages, log_pi, samples, config(importance_clip=1.2))
-    torch.testing.assert_close(clipped, advantages * 1.2 * samples.mask)
-    bounded = advantage_weights(advantages, log_pi, samples, config(return_clip=1.0))
-    assert float(bounded.abs().max()) == 1.0  # the product is clipped, not the return
-    off = advantage_weights(advantages, log_pi, samples, config(importance_weight=False, return_scale=0.1))
-    torch.testing.assert_close(off, advantages * 0.1 * samples.mask)
+
+    def weights(**changes: Any) -> torch.Tensor:
+        found = advantage_weights(advantages, log_pi, samples, config(**changes))
+        assert not found.requires_grad
+        return found
+
+    torch.testing.assert_close(weights(), advantages * torch.tensor(0.5).exp() * samples.mask)
+    torch.testing.assert_close(weights(importance_clip=1.2), advantages * 1.2 * samples.mask)
+    torch.testing.assert_close(weights(importance_weight="policy"), advantages * log_pi.detach().exp() * samples.mask)
+    torch.testing.assert_close(weights(importance_weight="none", return_scale=0.1), advantages * 0.1 * samples.mask)
+    assert float(weights(return_clip=1.0).abs().max()) == 1.0  # the product is clipped, not the return
 
 
-def test_baselines_leave_no_gradient_of_their_own(batch: Batch) -> None:
-    """Defect 3 of the reference code: a stray backward of the baseline leaks into the parameters' gradients."""
-    student, teacher = tiny_t5(), tiny_t5(seed=1)
-    for baseline in ("batch-mean", "teacher-value", "position-mean", "leave-one-out"):
-        settings = config(baseline=baseline, rollouts_per_prompt=2)
-        OBJECTIVES["ketchup"].compute(student, teacher, batch, settings)
-        assert all(p.grad is None for model in (student, teacher) for p in model.parameters())
+@pytest.mark.parametrize("field", ["entropy_weight", "uniform_weight"])
+def test_entropy_terms(field: str) -> None:
+    student, teacher = models("gpt2")
+    found = responses(student, teacher)
+    plain, added = config(), config(**{field: 0.3})
+    difference = loss_of(student, teacher, batch_of(found, teacher, added), added) - loss_of(
+        student, teacher, batch_of(found, teacher, plain), plain
+    )
+    total, tokens = 0.0, 0
+    for row in unpadded(found["student"]):
+        from kvar.rollouts import token_logits
+
+        for p in token_logits(student, row)[0, :, :VOCABULARY].softmax(-1).tolist():
+            import math
+
+            entropy_of = -sum(x * math.log(x) for x in p)
+            towards_uniform = -sum(math.log(x) for x in p) / VOCABULARY
+            total += -entropy_of if field == "entropy_weight" else towards_uniform
+            tokens += 1
+    assert float(difference) == pytest.approx(0.3 * total / tokens, rel=1e-8)
 
 
-def test_padding_beside_longer_rows_changes_no_loss(batch: Batch) -> None:
-    """Defect 4 of the reference code: padded rows read padding states (batch size 1 hides it)."""
-    student, teacher = tiny_t5(), tiny_t5(seed=1)
-    samples = batch.samples
-    assert samples is not None
-    together = gradient(student, OBJECTIVES["ketchup"].compute(student, teacher, batch, config()).value)
-    alone = torch.zeros_like(together)
-    for i in range(len(samples)):
-        row = samples[[i]]
-        n = int(row.lengths)
-        cut = Rollouts(
-            row.prompt_ids, row.prompt_mask, row.tokens[:, :n], row.mask[:, :n], row.finished, row.prompt_index,
-            row.log_probs[:, :n],
-        )  # fmt: skip
-        loss = OBJECTIVES["ketchup"].compute(student, teacher, replace(batch, samples=cut), config()).value
-        alone += gradient(student, loss) * n
-    torch.testing.assert_close(together, alone / samples.mask.sum(), atol=1e-5, rtol=1e-4)
+def test_entropies_by_hand() -> None:
+    logits = torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64).log()
+    assert float(entropy(logits)) == pytest.approx(1.0397207708)  # 1.5 log 2
+    assert float(uniform_cross_entropy(logits)) == pytest.approx(1.1552453009)  # (1 + 2 + 2) log 2 / 3
+    assert float(entropy(torch.zeros(4))) == pytest.approx(float(uniform_cross_entropy(torch.zeros(4))))  # log 4, both
 
 
-def test_student_and_teacher_score_the_same_positions() -> None:
-    """Defect 6 of the reference code: the student's sequence is not shifted where the teacher's is."""
-    model = tiny_gpt2()
-    samples = sample(model, ragged_prompts(), rollouts_per_prompt=2, max_new_tokens=6, seed=1)
-    values = score(model, samples, centre="logsumexp")
-    torch.testing.assert_close(values.q, log_probs(model, samples).detach(), atol=1e-5, rtol=1e-5)
+def test_logs_of_reinforce() -> None:
+    student, teacher = models("t5")
+    found = responses(student, teacher)
+    settings = config()
+    batch = batch_of(found, teacher, settings)
+    _, logs = settings.mixture.loss(Passes(student, teacher, batch, settings), settings)
+    own, values = found["student"], batch.values
+    assert values is not None
+    assert logs["response_length"] == pytest.approx(float(own.lengths.float().mean()))
+    assert logs["finished"] == pytest.approx(float(own.finished.float().mean()))
+    assert logs["total_gap"] == pytest.approx(float(values.gap.sum(1).mean()))
+    assert logs["return"] == pytest.approx(float((values.v[:, 0] - values.gap.sum(1)).mean()))
+    assert 0 < logs["entropy"] < torch.tensor(VOCABULARY).log()
+    assert {"gap_per_token", "log_prob_per_token", "advantage_std"} <= set(logs)
 
 
-def test_token_mean_for_every_objective(batch: Batch) -> None:
-    """Defect 7 of the reference code: KL is summed over a sequence where the others average."""
-    student, teacher = tiny_t5(), tiny_t5(seed=1)
-    double = Batch(*(r[list(range(len(r))) * 2] for r in (batch.references, batch.samples)), 17)  # type: ignore[arg-type, index, union-attr]
-    for name, objective in OBJECTIVES.items():
-        once = objective.compute(student, teacher, batch, config()).value
-        twice = objective.compute(student, teacher, double, config()).value
-        torch.testing.assert_close(once, twice, msg=name)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"objective": "ppo"}, "objective 'ppo' is unknown; choose one of: "),
-        ({"kernel": "K=0"}, "k must be an integer of at least 1; got 0"),
-        ({"temperature": 0.0}, "temperature must be positive in training; got 0.0"),
-        ({"rollouts_per_prompt": 0}, "rollouts_per_prompt must be at least 1; got 0"),
-        ({"baseline": "leave-one-out"}, "leave-one-out needs rollouts_per_prompt >= 2; got 1"),
-        ({"baseline": "critic"}, "baseline 'critic' is unknown"),
-    ],
-)
-def test_bad_settings_are_refused_before_any_work(change: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        config(**change)
-
-
-def test_kernel_spelled_out() -> None:
-    assert KStep(4).name == config(kernel="K=4").kernel
+def test_a_batch_cut_into_parts_keeps_values_advantages_and_rows() -> None:
+    student, teacher = models("t5")
+    found = responses(student, teacher)
+    settings = config(objective="ketchup + sft + seqkd", rollouts_per_prompt=2)
+    whole = batch_of(found, teacher, settings)
+    total = sum(
+        float(loss_of(student, teacher, whole.rows(a, b, 2), settings)) for a, b in ((0, 1), (1, 3))
+    )  # counts are the whole's
+    assert total == pytest.approx(float(loss_of(student, teacher, whole, settings)), rel=1e-10)
+    part = whole.rows(0, 1, 2)
+    assert isinstance(part, Batch) and part.counts["data"] == count(found["data"].mask)
+    assert part.responses["student"].tokens.shape[1] == int(found["student"].lengths[:2].max())

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import TrainerCallback
 
 from kvar.distill import DistillationConfig, DistillationTrainer, build_dataset, build_model, decode, evaluate
 from kvar.tasks import ArithmeticTask
@@ -61,9 +62,12 @@ def test_ketchup_raises_the_students_return(tmp_path: Path, tokenizer: Any, stud
     assert gaps[-1] < 0.9 * gaps[0]
 
 
-@pytest.mark.parametrize("objective", ["sft", "ketchup"])
+@pytest.mark.parametrize("objective", ["sft", "ketchup", "seqkd", "gkd + 0.5 js"])
 def test_a_resumed_run_ends_with_the_same_weights(tmp_path: Path, tokenizer: Any, objective: str) -> None:
-    changes = {"objective": objective, "teacher": T5, "baseline": "batch-mean"}
+    changes = {
+        "objective": objective, "teacher": T5, "baseline": "batch-mean", "gradient_accumulation_steps": 2,
+        "per_device_train_batch_size": 2, "max_new_tokens": 6, "seqkd_beams": 0 if "js" in objective else 2,
+    }  # fmt: skip
     whole = trainer(tmp_path / "whole", tokenizer, **changes)
     whole.train()
     again = trainer(tmp_path / "again", tokenizer, **changes)
@@ -87,12 +91,94 @@ def test_an_objective_that_needs_a_teacher_says_so(tmp_path: Path, tokenizer: An
         trainer(tmp_path, tokenizer, objective="ketchup")
 
 
-def test_nan_loss_stops_and_names_step_and_examples(tmp_path: Path, tokenizer: Any) -> None:
-    run = trainer(tmp_path, tokenizer)
-    with torch.no_grad():
-        next(run.model.parameters()).fill_(float("nan"))
-    with pytest.raises(ValueError, match=r"loss is nan at step 0 on examples \[\d+"):
+class Spoil(TrainerCallback):
+    """Puts a NaN into the weights, or into the next gradient, after five steps."""
+
+    def __init__(self, gradient: bool) -> None:
+        self.gradient = gradient
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 5:
+            weight = next(kwargs["model"].parameters())
+            if self.gradient:
+                weight.register_hook(lambda g: g * float("nan"))
+            else:
+                weight.data.fill_(float("nan"))
+
+
+@pytest.mark.parametrize(("gradient", "what"), [(False, "loss is nan"), (True, "the gradient's norm is nan")])
+def test_what_is_not_finite_stops_the_training(tmp_path: Path, tokenizer: Any, gradient: bool, what: str) -> None:
+    """Step and prompts are named, and the last checkpoint is whole: no step is taken along a NaN."""
+    from kvar.distill import load_model
+
+    run = trainer(tmp_path, tokenizer, gradient_accumulation_steps=2)
+    run.add_callback(Spoil(gradient))
+    with pytest.raises(ValueError, match=what + r" at step 5; training stops(.|\n)*\n  \d+: [A-Z][a-z]+ has") as error:
         run.train()
+    assert ("and 8 more" in str(error.value)) == gradient  # the whole step's sixteen, or the one micro-batch's eight
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-4"]
+    assert bool(weights(load_model(str(tmp_path / "checkpoint-4"))).isfinite().all())
+
+
+def test_a_teacher_or_tokenizer_without_end_of_sequence_is_refused(tmp_path: Path, tokenizer: Any) -> None:
+    from copy import deepcopy
+
+    args = DistillationConfig(output_dir=str(tmp_path), use_cpu=True, report_to="none")
+    student, teacher = build_model(T5, tokenizer), build_model(T5, tokenizer, seed=1)
+    endless = deepcopy(tokenizer)
+    endless.eos_token = None
+    with pytest.raises(ValueError, match="tokenizer has no end-of-sequence token"):
+        DistillationTrainer(student, args, teacher=teacher, processing_class=endless)
+    teacher.config.eos_token_id = teacher.generation_config.eos_token_id = None
+    with pytest.raises(ValueError, match="teacher has no end-of-sequence token"):
+        DistillationTrainer(student, args, teacher=teacher, processing_class=tokenizer)
+    with pytest.raises(ValueError, match="processing_class must be a tokenizer; got NoneType"):
+        DistillationTrainer(student, args, teacher=teacher)
+
+
+def test_prompts_longer_than_the_model_are_refused(tmp_path: Path, tokenizer: Any) -> None:
+    with pytest.raises(ValueError, match="the longest prompt has .* 96 positions of the student"):
+        trainer(tmp_path, tokenizer, student=GPT2, max_new_tokens=90)
+
+
+class Hearer(TrainerCallback):
+    """Counts what the trainer hands over, and the student's training passes seen by then."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[int, int, int]] = []
+        self.passes = 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        kwargs["model"].register_forward_pre_hook(lambda module, *_: self._pass(module))
+
+    def _pass(self, module: Any) -> None:
+        self.passes += int(module.training and torch.is_grad_enabled())
+
+    def on_rollouts(self, rollouts: Any, values: Any) -> None:
+        assert rollouts.tokens.shape == values.q.shape
+        self.heard.append((len(rollouts), len(rollouts.prompt_index.unique()), self.passes))
+
+
+def test_callbacks_hear_of_rollouts_right_after_the_students_pass_over_them(tmp_path: Path, tokenizer: Any) -> None:
+    run = trainer(
+        tmp_path, tokenizer, teacher=T5, objective="sft + ketchup", rollouts_per_prompt=2, max_steps=1,
+        gradient_accumulation_steps=2, per_device_train_batch_size=4, max_new_tokens=5, save_strategy="no",
+    )  # fmt: skip
+    hearer = Hearer()
+    run.add_callback(hearer)
+    run.train()
+    assert hearer.heard == [(8, 4, 2), (8, 4, 4)]  # sft's pass, ketchup's, of either micro-batch
+
+
+def test_logs_of_a_mixture(tmp_path: Path, tokenizer: Any) -> None:
+    run = trainer(
+        tmp_path, tokenizer, teacher=T5, objective="ketchup + 0.1 sft", baseline="minimum-variance", max_steps=2,
+        logging_steps=1, max_new_tokens=5, save_strategy="no",
+    )  # fmt: skip
+    run.train()
+    entry = next(entry for entry in run.state.log_history if "loss" in entry)
+    assert {"return", "total_gap", "response_length", "finished", "entropy", "loss_sft", "loss_ketchup"} <= set(entry)
+    assert entry["loss"] == pytest.approx(entry["loss_ketchup"] + 0.1 * entry["loss_sft"], rel=1e-3)
 
 
 @pytest.mark.parametrize("config", [T5, GPT2])

@@ -1,8 +1,44 @@
-"""Objectives by name: sft, kl, llmr, ketchup. Importing this package registers them."""
+"""Objectives by name, one a file, and weighted sums of them. Importing this package registers them.
 
-from kvar.distill.objectives.base import OBJECTIVES, Batch, Loss, Objective, objective
-from kvar.distill.objectives.ketchup import ketchup, llmr
+sft, seqkd, kl, reverse-kl, js, tvd, gkd, llmr, ketchup
+"""
+
+from kvar.distill.objectives.base import OBJECTIVES, Batch, Loss, Objective, Source, Term, objective
+from kvar.distill.objectives.gkd import gkd
+from kvar.distill.objectives.js import js
+from kvar.distill.objectives.ketchup import ketchup
 from kvar.distill.objectives.kl import kl
+from kvar.distill.objectives.llmr import llmr
+from kvar.distill.objectives.mixture import Mixture, parse_objective
+from kvar.distill.objectives.normalise import NORMALISATIONS, Counts, count, normalise
+from kvar.distill.objectives.passes import Passes
+from kvar.distill.objectives.reverse_kl import reverse_kl
+from kvar.distill.objectives.seqkd import seqkd
 from kvar.distill.objectives.sft import sft
+from kvar.distill.objectives.tvd import tvd
 
-__all__ = ["OBJECTIVES", "Batch", "Loss", "Objective", "ketchup", "kl", "llmr", "objective", "sft"]
+__all__ = [
+    "NORMALISATIONS",
+    "OBJECTIVES",
+    "Batch",
+    "Counts",
+    "Loss",
+    "Mixture",
+    "Objective",
+    "Passes",
+    "Source",
+    "Term",
+    "count",
+    "gkd",
+    "js",
+    "ketchup",
+    "kl",
+    "llmr",
+    "normalise",
+    "objective",
+    "parse_objective",
+    "reverse_kl",
+    "seqkd",
+    "sft",
+    "tvd",
+]

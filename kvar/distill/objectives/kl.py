@@ -1,25 +1,19 @@
-"""Word-level forward KL on the data's responses (Hinton et al. 2015; Kim and Rush 2016, arXiv 1606.07947).
+"""Word-level forward KL (Hinton et al. 2015; Kim and Rush 2016, arXiv 1606.07947).
 
-loss = sum_{i,t} KL( p_T(. | s_it) || pi(. | s_it) ) / number of tokens
+loss = sum_{i,t} KL( p_T(. | s_it) || pi(. | s_it) ), normalised,    on the data's responses unless settings say others
 """
 
 from __future__ import annotations
 
-import torch
-from torch import nn
-
-from kvar.distill.objectives.base import Batch, Loss, Settings, objective, token_mean
-from kvar.rollouts import token_logits
+from kvar.distill.objectives import divergences
+from kvar.distill.objectives.base import Loss, Settings, Term, objective
+from kvar.distill.objectives.passes import Passes
 
 __all__ = ["kl"]
 
 
-@objective("kl", samples=False, teacher=True)
-def kl(student: nn.Module, teacher: nn.Module | None, batch: Batch, settings: Settings) -> Loss:
-    """Token-mean KL from the teacher's distribution to the student's, on ``batch.references``."""
-    assert teacher is not None
-    with torch.no_grad():
-        log_t = token_logits(teacher, batch.references)[..., : batch.vocabulary].float().log_softmax(dim=-1)
-    log_s = token_logits(student, batch.references)[..., : batch.vocabulary].float().log_softmax(dim=-1)
-    divergence = (log_t.exp() * (log_t - log_s)).sum(dim=-1)
-    return Loss(token_mean(divergence, batch.references.mask))
+@objective("kl", sources=lambda settings, on_policy: (settings.responses or "data",), teacher=True)
+def kl(passes: Passes, settings: Settings) -> Loss:
+    """KL from the teacher's distribution to the student's."""
+    source = settings.responses or "data"
+    return Loss((Term(passes.divergence(source, divergences.kl), source),))

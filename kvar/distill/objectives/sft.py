@@ -1,31 +1,34 @@
 """Supervised fine-tuning: the negative log-likelihood of the data's responses.
 
-loss = - sum_{i,t} log pi(y_it | x_i, y_i,<t) / number of tokens
+loss = - sum_{i,t} log pi(y_it | x_i, y_i,<t), normalised
 """
 
 from __future__ import annotations
 
-from torch import nn
+from kvar.distill.objectives.base import Loss, Settings, Source, Term, objective
+from kvar.distill.objectives.passes import Passes
 
-from kvar.distill.objectives.base import Batch, Loss, Settings, objective, token_mean
-from kvar.rollouts import log_probs
-
-__all__ = ["sft"]
+__all__ = ["negative_log_likelihood", "sft"]
 
 
-@objective("sft", samples=False, teacher=False)
-def sft(student: nn.Module, teacher: nn.Module | None, batch: Batch, settings: Settings) -> Loss:
-    """Token-mean negative log-likelihood of ``batch.references``; label smoothing as in the training arguments.
+def negative_log_likelihood(passes: Passes, settings: Settings, source: Source) -> Loss:
+    """Negative log-likelihood of one source's responses under the student.
 
     With ``label_smoothing_factor`` eps the target is (1 - eps) onehot + eps uniform (Szegedy et al. 2016).
     """
+    logits, tokens = passes.student_logits(source), passes.responses(source).tokens
+    normaliser = logits.logsumexp(dim=-1)
+    nll = normaliser - logits.gather(-1, tokens[..., None])[..., 0]
     smoothing = settings.label_smoothing_factor
     if not smoothing:
-        picked = log_probs(student, batch.references, vocabulary=batch.vocabulary)
-        return Loss(token_mean(-picked, batch.references.mask))
-    from kvar.rollouts import token_logits
+        return Loss((Term(nll, source),))
+    uniform = normaliser - logits.mean(dim=-1)
+    mask = passes.responses(source).mask
+    mean = float(nll.detach()[mask].mean())
+    return Loss((Term((1 - smoothing) * nll + smoothing * uniform, source),), {"nll": mean})
 
-    log_p = token_logits(student, batch.references)[..., : batch.vocabulary].float().log_softmax(dim=-1)
-    picked = log_p.gather(-1, batch.references.tokens[..., None])[..., 0]
-    loss = token_mean(-(1 - smoothing) * picked - smoothing * log_p.mean(dim=-1), batch.references.mask)
-    return Loss(loss, {"nll": float(token_mean(-picked.detach(), batch.references.mask))})
+
+@objective("sft", sources=lambda settings, on_policy: ("data",), teacher=False)
+def sft(passes: Passes, settings: Settings) -> Loss:
+    """Negative log-likelihood of the data's responses."""
+    return negative_log_likelihood(passes, settings, "data")

@@ -1,0 +1,69 @@
+"""Divergences between two next-token distributions, from log-probabilities, summed over the vocabulary.
+
+p is the teacher's distribution, q the student's. Each function takes log p and log q of shape (..., V) and returns
+(...); gradients flow to both. All are zero where p = q, and none is negative, up to rounding.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import torch
+from torch import Tensor
+
+__all__ = ["generalised_jsd", "jensen_shannon", "kl", "mixture_kl", "reverse_kl", "total_variation"]
+
+
+def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p || q) = sum p (log p - log q), the forward one.
+
+    Examples:
+        >>> import torch
+        >>> p, q = torch.tensor([0.5, 0.5]), torch.tensor([0.25, 0.75])
+        >>> round(float(kl(p.log(), q.log())), 6)  # log 2 - log 3 / 2
+        0.143841
+    """
+    return (log_p.exp() * (log_p - log_q)).sum(dim=-1)
+
+
+def reverse_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(q || p)."""
+    return kl(log_q, log_p)
+
+
+def total_variation(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """Total variation distance, sum |p - q| / 2, in [0, 1]."""
+    return (log_p.exp() - log_q.exp()).abs().sum(dim=-1) / 2
+
+
+def _log_mixture(log_p: Tensor, log_q: Tensor, beta: float) -> Tensor:
+    """Log of beta p + (1 - beta) q."""
+    return torch.logaddexp(log_p + math.log(beta), log_q + math.log1p(-beta))
+
+
+def mixture_kl(log_a: Tensor, log_p: Tensor, log_q: Tensor, beta: float = 0.5) -> Tensor:
+    """KL(a || beta p + (1 - beta) q)."""
+    return kl(log_a, _log_mixture(log_p, log_q, beta))
+
+
+def generalised_jsd(log_p: Tensor, log_q: Tensor, beta: float) -> Tensor:
+    """GKD's generalised Jensen-Shannon divergence (Agarwal et al. 2024, arXiv 2306.13649, eq. 1).
+
+        D_beta = beta KL(p || m) + (1 - beta) KL(q || m),    m = beta p + (1 - beta) q
+
+    The formula is 0 at beta = 0 and beta = 1; there the limits of D_beta / beta and D_beta / (1 - beta) stand in, which
+    are KL(p || q) and KL(q || p). Mind that D_beta itself shrinks as beta nears either end.
+
+    Args:
+        log_p: (..., V) teacher.
+        log_q: (..., V) student.
+        beta: weight of the teacher, in [0, 1].
+    """
+    if beta in (0, 1):
+        return kl(log_p, log_q) if beta == 0 else kl(log_q, log_p)
+    log_m = _log_mixture(log_p, log_q, beta)
+    return beta * kl(log_p, log_m) + (1 - beta) * kl(log_q, log_m)
+
+
+jensen_shannon = partial(generalised_jsd, beta=0.5)

@@ -1,0 +1,138 @@
+"""Objectives and weighted sums of them, as configs spell them: ``ketchup``, ``ketchup + 0.1 sft``."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from kvar.distill.objectives.base import OBJECTIVES, Objective, Settings, Source
+from kvar.distill.objectives.normalise import normalise
+from kvar.distill.objectives.passes import Passes
+from kvar.returns import Kernel
+
+__all__ = ["Mixture", "parse_objective"]
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """One objective or several, with weights.
+
+    Attributes:
+        parts: (weight, objective), in the order given.
+    """
+
+    parts: tuple[tuple[float, Objective], ...]
+
+    @property
+    def name(self) -> str:
+        """``ketchup``, or ``ketchup + 0.1 sft``; ``parse_objective`` reads it back."""
+        return " + ".join(o.name if weight == 1 else f"{_short(weight)} {o.name}" for weight, o in self.parts)
+
+    @property
+    def teacher(self) -> bool:
+        """Whether any part needs a teacher."""
+        return any(o.teacher for _, o in self.parts)
+
+    def __contains__(self, name: str) -> bool:
+        return any(o.name == name for _, o in self.parts)
+
+    def sources(self, settings: Settings, on_policy: bool) -> set[Source]:
+        """Whose responses a step needs, given GKD's coin."""
+        return {source for _, o in self.parts for source in o.sources(settings, on_policy)}
+
+    def kernels(self, settings: Settings) -> dict[str, Kernel]:
+        """The kernel of every REINFORCE objective, by its name."""
+        return {o.name: o.kernel(settings) for _, o in self.parts if o.kernel is not None}
+
+    def loss(self, passes: Passes, settings: Settings) -> tuple[Tensor, dict[str, float]]:
+        """The scalar to minimise on this micro-batch, and numbers to log.
+
+        Every term is normalised by its own source's counts; of several objectives each one's share is logged as
+        ``loss_<name>``, before its weight.
+        """
+        total: Tensor | None = None
+        logs: dict[str, float] = {}
+        for weight, o in self.parts:
+            found = o.compute(passes, settings)
+            shares = [
+                normalise(
+                    term.per_token,
+                    passes.responses(term.source).mask,
+                    passes.batch.counts[term.source],
+                    settings.normalisation,
+                )
+                for term in found.terms
+            ]
+            value = shares[0]
+            for share in shares[1:]:
+                value = value + share
+            logs.update(found.logs)
+            if len(self.parts) > 1:
+                logs[f"loss_{o.name}"] = float(value.detach())
+            total = weight * value if total is None else total + weight * value
+        assert total is not None  # a mixture has parts
+        return total, logs
+
+
+def parse_objective(given: Any) -> Mixture:
+    """A mixture from a name, a sum of names with weights, or a mapping from name to weight.
+
+    Args:
+        given: ``"ketchup"``, ``"ketchup + 0.1 sft"`` (a weight in front of a name, ``*`` between them or not), or
+            ``{"ketchup": 1, "sft": 0.1}``.
+
+    Raises:
+        ValueError: an unknown name, one that comes twice, a weight that is not a positive number, or nothing at all.
+
+    Examples:
+        >>> parse_objective("ketchup + 0.1*sft").name
+        'ketchup + 0.1 sft'
+        >>> parse_objective({"kl": 0.5, "js": 1}).name
+        '0.5 kl + js'
+    """
+    parts: list[tuple[float, Objective]] = []
+    for weight, name in _terms(given):
+        if name not in OBJECTIVES:
+            raise ValueError(f"objective {name!r} is unknown; choose one of: {', '.join(OBJECTIVES)}.")
+        if any(name == o.name for _, o in parts):
+            raise ValueError(f"objective {given!r} names {name} twice; add its weights up.")
+        if not (math.isfinite(weight) and weight > 0):
+            raise ValueError(f"objective {given!r}: the weight of {name} must be a positive number; got {weight:g}.")
+        parts.append((weight, OBJECTIVES[name]))
+    return Mixture(tuple(parts))
+
+
+def _short(value: float) -> str:
+    """The shortest text that reads back as ``value``."""
+    return format(value, "g") if float(format(value, "g")) == value else repr(value)
+
+
+def _terms(given: Any) -> list[tuple[float, str]]:
+    if isinstance(given, Mapping) and given:
+        for name, weight in given.items():
+            if isinstance(weight, bool) or not isinstance(weight, int | float):
+                raise ValueError(f"objective: the weight of {name} must be a positive number; got {weight!r}.")
+        return [(float(weight), str(name)) for name, weight in given.items()]
+    if not isinstance(given, str) or not given.strip():
+        raise ValueError(
+            f"objective must be a name, a sum such as 'ketchup + 0.1 sft', or a mapping from name to weight; got "
+            f"{given!r}."
+        )
+    terms = []
+    for part in re.split(r"(?<!\d[eE])\+", given):
+        match = re.fullmatch(r"\s*(?:([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*\*?\s*)?([A-Za-z][\w-]*)\s*", part)
+        if match is None:
+            raise ValueError(
+                f"objective {given!r}: {part.strip()!r} is no weighted name. Write for instance 'ketchup + 0.1 sft'."
+            )
+        try:
+            weight = 1.0 if match[1] is None else float(match[1])
+        except ValueError:
+            raise ValueError(f"objective {given!r}: {match[1]!r} is no number.") from None
+        terms.append((weight, match[2].lower()))
+    return terms

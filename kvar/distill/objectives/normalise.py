@@ -1,0 +1,77 @@
+"""From numbers a token to one number a step: what a sum over tokens is divided by.
+
+An optimiser step may be made of several micro-batches and, on several processes, of several ranks. Its loss is that of
+one big batch only if every part is divided by the *step's* tokens or responses, which are counted after sampling and
+before the first loss (:mod:`kvar.distill.step`); a mean of micro-batches' means would weigh their tokens unequally.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["NORMALISATIONS", "Counts", "count", "normalise"]
+
+NORMALISATIONS = ("token-mean", "sequence-mean", "sequence-token-mean")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Denominators of one source of responses over a whole optimiser step.
+
+    Attributes:
+        tokens: response tokens of the step, divided by the number of processes.
+        responses: responses of the step, divided by the number of processes: data parallelism averages gradients over
+            processes, and the loss is to be their sum.
+    """
+
+    tokens: float
+    responses: float
+
+
+def count(mask: Tensor, all_sum: Callable[[Tensor], Tensor] | None = None, processes: int = 1) -> Counts:
+    """Count the step's tokens and responses.
+
+    Args:
+        mask: (N, T) of this process's responses, all micro-batches together.
+        all_sum: adds a tensor up over processes; None for one process.
+        processes: how many there are.
+    """
+    own = torch.stack([mask.sum(), torch.full_like(mask.sum(), len(mask))]).double()
+    tokens, responses = (own if all_sum is None else all_sum(own)).tolist()
+    return Counts(max(tokens, 1.0) / processes, max(responses, 1.0) / processes)
+
+
+def normalise(per_token: Tensor, mask: Tensor, counts: Counts, how: str) -> Tensor:
+    """One micro-batch's share of the step's loss.
+
+    token-mean           sum over all tokens / the step's tokens
+    sequence-mean        sum over all tokens / the step's responses: (5) of theory.md, averaged over trajectories
+    sequence-token-mean  each response's mean over its own tokens, averaged over the step's responses
+
+    Args:
+        per_token: (N, T).
+        mask: (N, T), true on response tokens; anything finite elsewhere is left out.
+        counts: of the step.
+        how: one of the above.
+
+    Raises:
+        ValueError: an unknown normalisation.
+
+    Examples:
+        >>> import torch
+        >>> losses, mask = torch.tensor([[4.0, 2.0], [3.0, 9.0]]), torch.tensor([[1, 1], [1, 0]]).bool()
+        >>> [float(normalise(losses, mask, count(mask), how)) for how in NORMALISATIONS]
+        [3.0, 4.5, 3.0]
+    """
+    kept = per_token.masked_fill(~mask, 0.0)
+    if how == "token-mean":
+        return kept.sum() / counts.tokens
+    if how == "sequence-mean":
+        return kept.sum() / counts.responses
+    if how == "sequence-token-mean":
+        return (kept.sum(dim=1) / mask.sum(dim=1).clamp(min=1)).sum() / counts.responses
+    raise ValueError(f"normalisation {how!r} is unknown; choose one of: {', '.join(NORMALISATIONS)}.")

@@ -1,0 +1,76 @@
+"""Forward passes of student and teacher over a batch's responses, each made once however many objectives use it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from kvar.distill.objectives.base import Batch, Settings, Source
+from kvar.rollouts import Rollouts, token_logits
+
+__all__ = ["Passes"]
+
+MAX_LOGITS = 2**27
+"""Teacher logits of one pass: 512 MiB in float32."""
+
+Divergence = Callable[[Tensor, Tensor], Tensor]
+
+
+class Passes:
+    """What objectives compute from: logits of the student with gradient, divergences from the teacher.
+
+    Args:
+        student: seq2seq or causal model, in training mode or not.
+        teacher: a frozen model, or None.
+        batch: responses.
+        settings: ``teacher_micro_batch`` is read here.
+        on_samples: called once the student has run forward over its own responses, before any other pass.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: nn.Module | None,
+        batch: Batch,
+        settings: Settings,
+        on_samples: Callable[[], None] | None = None,
+    ) -> None:
+        self.student, self.teacher, self.batch, self.settings = student, teacher, batch, settings
+        self.on_samples = on_samples
+        self._student: dict[Source, Tensor] = {}
+
+    def responses(self, source: Source) -> Rollouts:
+        """The responses of one source."""
+        return self.batch.responses[source]
+
+    def student_logits(self, source: Source) -> Tensor:
+        """(N, T, V) with gradient, cut to the tokenizer's vocabulary; in float32 at least."""
+        if source not in self._student:
+            logits = token_logits(self.student, self.responses(source))[..., : self.batch.vocabulary]
+            self._student[source] = _precise(logits)
+            if source == "student" and self.on_samples is not None:
+                self.on_samples()
+        return self._student[source]
+
+    def divergence(self, source: Source, divergence: Divergence) -> Tensor:
+        """(N, T): ``divergence(teacher's log-probabilities, student's)``, each (n, T, V), over the vocabulary.
+
+        The teacher runs over ``teacher_micro_batch`` responses at a time, by default as many as keep its logits under
+        2**27; none of them outlives its chunk.
+        """
+        assert self.teacher is not None  # the trainer refuses to start otherwise
+        rollouts, logits = self.responses(source), self.student_logits(source)
+        rows = self.settings.teacher_micro_batch or max(1, MAX_LOGITS // max(logits[0].numel(), 1))
+        parts = []
+        for start in range(0, len(rollouts), rows):
+            with torch.no_grad():
+                theirs = token_logits(self.teacher, rollouts[start : start + rows])[..., : self.batch.vocabulary]
+                log_t = _precise(theirs).log_softmax(dim=-1)
+            parts.append(divergence(log_t, logits[start : start + rows].log_softmax(dim=-1)))
+        return torch.cat(parts)
+
+
+def _precise(logits: Tensor) -> Tensor:
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits

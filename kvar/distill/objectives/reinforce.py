@@ -1,0 +1,103 @@
+"""REINFORCE on the student's own responses: what KETCHUP and LLMR share.
+
+    loss = - sum_{i,t} clip( rho_it A_it ) log pi(y_it | s_it), normalised
+           - entropy_weight sum_{i,t} H( pi(. | s_it) ) + uniform_weight sum_{i,t} CE( uniform, pi(. | s_it) )
+
+with A the returns less a baseline (:mod:`kvar.distill.advantages`), scaled; rho A is detached and clipped after
+multiplying, as in the released recipe (Fan et al. 2026, arXiv 2504.19024).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kvar.distill.objectives.base import Loss, Settings, Term
+from kvar.distill.objectives.passes import Passes
+from kvar.rollouts import Rollouts
+
+__all__ = ["advantage_weights", "entropy", "reinforce", "uniform_cross_entropy"]
+
+BLOCK_ELEMENTS = 2**24
+
+
+def advantage_weights(advantages: Tensor, log_pi: Tensor, rollouts: Rollouts, settings: Settings) -> Tensor:
+    """The detached factor of log pi: clip(rho * scale * A).
+
+    rho is pi / b with b the probability under the behaviour policy that sampled ("behaviour"), pi itself ("policy":
+    b = 1, the released KETCHUP recipe's), or 1 ("none").
+
+    Args:
+        advantages: (N, T) returns less baseline.
+        log_pi: (N, T) log-probabilities under the policy being trained.
+        rollouts: gives the behaviour's log-probabilities.
+        settings: ``importance_weight``, ``importance_clip``, ``return_scale``, ``return_clip``.
+
+    Returns:
+        (N, T), zero where masked, without gradient.
+    """
+    weights = advantages * settings.return_scale
+    if settings.importance_weight != "none":
+        ratio = log_pi.detach()
+        if settings.importance_weight == "behaviour":
+            ratio = ratio - rollouts.log_probs
+        rho = ratio.exp()
+        if settings.importance_clip is not None:
+            rho = rho.clamp(max=settings.importance_clip)
+        weights = weights * rho
+    if settings.return_clip is not None:
+        weights = weights.clamp(-settings.return_clip, settings.return_clip)
+    return weights.detach().masked_fill(~rollouts.mask, 0.0)
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """H(pi) = -sum_a pi(a) log pi(a) in nats, (..., V) -> (...)."""
+    log_p = logits.log_softmax(dim=-1)
+    return -(log_p.exp() * log_p).sum(dim=-1)
+
+
+def uniform_cross_entropy(logits: Tensor) -> Tensor:
+    """Cross-entropy from the uniform distribution, mean_a -log pi(a), (..., V) -> (...).
+
+    The released recipes of LMReward and KETCHUP call this "entropy". It is not: it is least, log V, where pi is
+    uniform, and grows without bound as any token's probability nears 0.
+    """
+    return logits.logsumexp(dim=-1) - logits.mean(dim=-1)
+
+
+def reinforce(passes: Passes, settings: Settings, name: str) -> Loss:
+    """The loss of objective ``name``, whose advantages the batch holds."""
+    rollouts, values = passes.responses("student"), passes.batch.values
+    logits = passes.student_logits("student")
+    log_pi = logits.gather(-1, rollouts.tokens[..., None])[..., 0] - logits.logsumexp(dim=-1)
+    log_pi = log_pi.masked_fill(~rollouts.mask, 0.0)
+    advantages = passes.batch.advantages[name]
+    weights = advantage_weights(advantages, log_pi, rollouts, settings)
+    per_token = -weights * log_pi
+    if settings.entropy_weight:
+        per_token = per_token - settings.entropy_weight * entropy(logits)
+    if settings.uniform_weight:
+        per_token = per_token + settings.uniform_weight * uniform_cross_entropy(logits)
+    mask = rollouts.mask
+    with torch.no_grad():
+        logs = {
+            "response_length": float(rollouts.lengths.double().mean()),
+            "finished": float(rollouts.finished.double().mean()),
+            "log_prob_per_token": float(log_pi[mask].mean()),
+            "entropy": _mean_entropy(logits.detach(), mask),
+            "advantage_std": float(advantages[mask].std(correction=0)),
+        }
+        if values is not None:
+            gaps = values.gap.sum(dim=1)
+            logs["return"] = float((values.v[:, 0] - gaps).mean())
+            logs["total_gap"] = float(gaps.mean())
+            logs["gap_per_token"] = float(values.gap[mask].mean())
+    return Loss((Term(per_token, "student"),), logs)
+
+
+def _mean_entropy(logits: Tensor, mask: Tensor) -> float:
+    """Mean entropy over unmasked tokens, some tokens at a time."""
+    rows, total = max(1, BLOCK_ELEMENTS // logits.shape[-1]), 0.0
+    for block, kept in zip(logits.flatten(0, 1).split(rows), mask.flatten().split(rows), strict=True):
+        total += float(entropy(block).masked_fill(~kept, 0.0).sum())
+    return total / max(int(mask.sum()), 1)
