@@ -79,7 +79,7 @@ def find_target(
     """The target that ``name`` says.
 
     Args:
-        name: a run's folder, or a config (a YAML file, or one that ships with kvar).
+        name: a run's folder, or the config of a run or study (a YAML file, or one that ships with kvar).
         overrides: command-line words such as ``["--eval_split", "test"]``.
         checkpoint: of a run: "checkpoint-200", "200" or "last"; None for its final model.
         model: folder or hub name of the weights to evaluate by a config; None for the config's own ``student``.
@@ -98,7 +98,9 @@ def find_target(
     path = find_config(name)
     values = load_yaml(path)
     if "stages" in values:
-        raise ValueError(f"{path} is a study; name the folder of one of its runs, or a run's config.")
+        if model is None:
+            raise ValueError(f"{path} is a study; name the folder of one of its runs, or a model of yours by --model.")
+        values = dict(values.get("common") or {})
     if checkpoint is not None:
         raise ValueError(f"--checkpoint {checkpoint} is one of a run, and {name} is a config; use --model FOLDER.")
     chosen = model or values.get("student")

@@ -107,6 +107,19 @@ def test_a_checkpoint_and_a_model_by_a_config(runs: Path, tmp_path: Path, capsys
         main(["evaluate", str(config), "--model", model, "--limit", "3", "--beams", "2", "--output", str(output)]) == 0
     )
     assert content(output)["beams"] == 2 and content(output)["split"] == "validation"
+    study = [
+        "evaluate",
+        "demo",
+        "--model",
+        model,
+        "--no-teacher",
+        "--min_problem_steps",
+        "1",
+        "--max_problem_steps",
+        "1",
+    ]
+    assert main([*study, "--limit", "3", "--output", str(output)]) == 0  # the study's task, split and length limit
+    assert content(output)["split"] == "test" and content(output)["max_new_tokens"] == 60
     capsys.readouterr()
 
 
