@@ -109,19 +109,24 @@ def _causal_inputs(model: nn.Module, rollouts: Rollouts) -> tuple[dict[str, Any]
         )
     ids = torch.cat([rollouts.prompt_ids, rollouts.tokens], dim=1)
     mask = torch.cat([rollouts.prompt_mask, torch.ones_like(rollouts.mask)], dim=1)  # padding tokens trail anyway
-    ids, _ = pack_left(ids, mask)
+    ids = pack_left(ids, mask)[0]
+    ids = ids[:, : max(ids.shape[1] - 1, 1)]  # nothing is read off the last response token
     seen = torch.cat([rollouts.prompt_mask, rollouts.mask], dim=1)
     positions = torch.arange(ids.shape[1], device=ids.device)
     attention = positions < seen.sum(dim=1, keepdim=True)
-    first = int(lengths.min()) - 1 if len(rollouts) else 0  # logits before this position are never needed
     inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": attention.long(), "use_cache": False}
+    n, t = rollouts.tokens.shape
+    first = int(lengths.min()) - 1 if n else 0  # logits before this position are never needed
     keeps = takes(model, "logits_to_keep")
     if keeps:
         inputs["logits_to_keep"] = ids.shape[1] - first
-    where = (lengths - 1 - first)[:, None] + torch.arange(rollouts.tokens.shape[1], device=ids.device)
+    where = (lengths - 1)[:, None] + torch.arange(t, device=ids.device)
 
     def align(output: Tensor) -> Tensor:
-        output = output if keeps else output[:, first:]
-        return output.gather(1, where[..., None].expand(-1, -1, output.shape[-1]))
+        begin = first if keeps else 0
+        if n and int(lengths.max()) == first + 1:
+            return output[:, first - begin : first - begin + t]
+        rows = torch.arange(n, device=output.device)[:, None] * output.shape[1]
+        return output.flatten(0, 1).index_select(0, (rows + where - begin).flatten()).view(n, t, *output.shape[2:])
 
     return inputs, align
