@@ -61,9 +61,9 @@ class Kernel(ABC):
 class KStep(Kernel):
     """KETCHUP's comb: every k-th gap, theory.md eq. (3).
 
-    free:      I_k(t) = {t, t+k, t+2k, ...} up to the last token T.
-    anchored:  the same below T, plus T itself. This is the default, and what the paper's released code computes on a
-               sequence that ends in EOS. With k >= T - t it keeps the lags 0 and T - t.
+    "free" is I_k(t) = {t, t+k, t+2k, ...} up to the last token T. "anchored" is the same below T, plus T itself. It is
+    the default, and what the paper's released code computes on a sequence that ends in EOS. With k >= T - t it keeps
+    the lags 0 and T - t.
 
     Attributes:
         k: the number of steps, an integer of at least 1.
