@@ -1,8 +1,20 @@
 """Per-trajectory gradients of many estimators at once: their norms and inner products."""
 
 from kvar.gradients.jvp import score_projections
+from kvar.gradients.layers import layer_groups
 from kvar.gradients.measure import gradient_moments
 from kvar.gradients.moments import GradientMoments, GroupMoments
+from kvar.gradients.processes import distinct_prompts
 from kvar.gradients.projections import ScoreProjections
+from kvar.gradients.recombine import recombine
 
-__all__ = ["GradientMoments", "GroupMoments", "ScoreProjections", "gradient_moments", "score_projections"]
+__all__ = [
+    "GradientMoments",
+    "GroupMoments",
+    "ScoreProjections",
+    "distinct_prompts",
+    "gradient_moments",
+    "layer_groups",
+    "recombine",
+    "score_projections",
+]

@@ -24,7 +24,16 @@ from kvar.gradients.state import untouched, unwrap
 from kvar.rollouts.forward import token_logits
 from kvar.rollouts.types import Rollouts
 
-__all__ = ["DIRECTIONS", "directions_of", "jvp_moments", "score_projections"]
+__all__ = [
+    "DIRECTIONS",
+    "cells_of",
+    "derivative_along",
+    "directions_of",
+    "jvp_moments",
+    "scalars_of",
+    "score_projections",
+    "token_log_probs",
+]
 
 DIRECTIONS = 64
 """Directions where none are asked for: a relative error of at most 0.18."""
@@ -77,7 +86,7 @@ def score_projections(
         raise ValueError("rollouts is empty (N = 0): sample at least one response.")
     resolved = resolve_groups(student, groups)
     rollouts = rollouts.to(resolved["all"][0].device)
-    cells, members = _cells(resolved)
+    cells, members = cells_of(resolved)
     size = micro_batch or len(rollouts)
     found = torch.zeros(directions, len(cells), *rollouts.mask.shape, dtype=torch.float64)
     with untouched(student):
@@ -86,7 +95,7 @@ def score_projections(
                 own = {id(p): tangents[id(p)] for p in cell}
                 for start in range(0, len(rollouts), size):
                     rows = slice(start, start + size)
-                    found[d, c, rows] = _derivative(student, rollouts[rows], own, _token_log_probs).cpu().double()
+                    found[d, c, rows] = derivative_along(student, rollouts[rows], own, token_log_probs).cpu().double()
     index = rollouts.prompt_index.detach().cpu().long()
     return ScoreProjections(found, members, rollouts.mask.cpu(), index)
 
@@ -131,14 +140,13 @@ def jvp_moments(
         assert record is not None
         projected, members = record.project(weights), record.members
     else:
-        cells, members = _cells(groups)
-        rows = [
-            torch.stack(
-                [_derivative(student, rollouts, {id(p): v[id(p)] for p in cell}, _scalars(weights)) for cell in cells]
-            )
-            for v in directions_of(groups["all"], directions, seed)
-        ]
-        projected = torch.stack(rows).cpu().double()
+        cells, members = cells_of(groups)
+        of = scalars_of(weights)
+
+        def along(v: dict[int, Tensor]) -> Tensor:
+            return torch.stack([derivative_along(student, rollouts, {id(p): v[id(p)] for p in c}, of) for c in cells])
+
+        projected = torch.stack([along(v) for v in directions_of(groups["all"], directions, seed)]).cpu().double()
     index = rollouts.prompt_index.detach().cpu()
     found = projected_moments(projected, members, index, fields=fields)
     if record is None or not score_power:
@@ -169,7 +177,7 @@ def directions_of(parameters: list[nn.Parameter], count: int, seed: int = 0) -> 
         }
 
 
-def _cells(groups: Mapping[str, list[nn.Parameter]]) -> tuple[list[list[nn.Parameter]], dict[str, tuple[int, ...]]]:
+def cells_of(groups: Mapping[str, list[nn.Parameter]]) -> tuple[list[list[nn.Parameter]], dict[str, tuple[int, ...]]]:
     """The finest split of the parameters of which every group is a union, and each group's parts of it."""
     ids = {name: {id(p) for p in members} for name, members in groups.items()}
     cells: dict[tuple[str, ...], list[nn.Parameter]] = {}
@@ -192,7 +200,7 @@ class _Passes(nn.Module):
 
 
 @torch.no_grad()  # of backward graphs; forward mode is not touched by it
-def _derivative(
+def derivative_along(
     student: nn.Module,
     rollouts: Rollouts,
     tangents: dict[int, Tensor],
@@ -218,14 +226,14 @@ def _derivative(
     return torch.zeros_like(primal) if tangent is None else tangent
 
 
-def _token_log_probs(logits: Tensor, rollouts: Rollouts) -> Tensor:
+def token_log_probs(logits: Tensor, rollouts: Rollouts) -> Tensor:
     """(N, T) log pi(y_t | s_t), zero where masked."""
     precise = logits if logits.dtype == torch.float64 else logits.float()
     picked = precise.log_softmax(dim=-1).gather(-1, rollouts.tokens[..., None])[..., 0]
     return picked.masked_fill(~rollouts.mask, 0.0)
 
 
-def _scalars(weights: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Rollouts], Tensor]:
+def scalars_of(weights: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Rollouts], Tensor]:
     """A callable's (E, N) scalars, their shape checked."""
 
     def of(logits: Tensor, rollouts: Rollouts) -> Tensor:

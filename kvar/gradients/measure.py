@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from dataclasses import fields as dataclass_fields
-from dataclasses import replace
-from functools import partial
-from typing import Literal, Protocol, TypeAlias, cast
+from typing import Any, Literal, Protocol, TypeAlias, cast
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from kvar.gradients.groups import GroupSpec, resolve_groups
@@ -60,6 +60,7 @@ def gradient_moments(
     micro_batch: int | None = None,
     score_power: bool = False,
     directions: int | None = None,
+    distributed: bool | dist.ProcessGroup = False,
 ) -> GradientMoments:
     """Inner products of per-trajectory policy-gradient estimates, for E estimators on the same N trajectories.
 
@@ -83,6 +84,9 @@ def gradient_moments(
         micro_batch: trajectories held at once, for engines that process many; not with a callable, which sees all N.
         score_power: also measure sum_t |grad log pi(y_t | s_t)|^2 of every trajectory.
         directions: D of engine="jvp", whose relative error is at most about sqrt(2/D); 64 by default.
+        distributed: true, or a process group, to measure the trajectories of all its processes as one process that
+            holds them all would; every process calls with its own rollouts (N and T may differ) and gets the whole,
+            process after process. A prompt lies on one process: see :func:`kvar.gradients.distinct_prompts`.
 
     Returns:
         The moments, float64 on the CPU.
@@ -90,23 +94,68 @@ def gradient_moments(
     Raises:
         TypeError: the student is no module, or the weights are neither tensor nor callable.
         ValueError: wrong shapes or names, non-finite weights (estimator, trajectory and position named), no trainable
-            parameter, a compiled or sharded student, an unknown engine.
+            parameter, a compiled or sharded student, an unknown engine, processes that disagree.
+        RuntimeError: another process failed, with its error.
         FloatingPointError: a non-finite gradient; the message names estimator, trajectory and group.
     """
-    run = _engine(engine)
+    if directions is not None and engine != "jvp":
+        raise ValueError(f"directions={directions} is for engine='jvp'; engine={engine!r} is exact and has none.")
+    if distributed is not False and engine == "jvp":
+        raise ValueError("engine='jvp' is not joined over processes: use 'auto', or score_projections on each process.")
+    options = {"fields": fields, "score_power": score_power, "micro_batch": micro_batch}
     if directions is not None:
-        if engine != "jvp":
-            raise ValueError(f"directions={directions} is for engine='jvp'; engine={engine!r} is exact and has none.")
-        run = partial(run, directions=directions)  # type: ignore[call-arg]
+        options["directions"] = directions
+
+    def measure() -> _Local:
+        return _measured(student, rollouts, weights, names, groups, engine, options)
+
+    if distributed is False:
+        own = measure()
+        result, index = own.moments, own.rollouts.prompt_index
+    else:
+        from kvar.gradients.distributed import joined_moments
+
+        own, result, index = joined_moments(measure, None if distributed is True else distributed)
+    count = result["all"].sq_norm.shape[0]
+    names = own.names if own.names is not None else tuple(str(e) for e in range(count))
+    _check_name_count(names, count)
+    result = {group: _plain(moments) for group, moments in result.items()}
+    _check_finite(result, names)
+    return GradientMoments(names=names, groups=result, prompt_index=index.detach().cpu().long())
+
+
+@dataclass(frozen=True)
+class _Local:
+    """What one process measured, and from what, checked."""
+
+    student: nn.Module
+    rollouts: Rollouts
+    weights: Weights
+    names: tuple[str, ...] | None
+    groups: dict[str, list[nn.Parameter]]
+    moments: dict[str, GroupMoments]
+    options: dict[str, Any]
+
+
+def _measured(
+    student: nn.Module,
+    rollouts: Rollouts,
+    weights: Weights,
+    names: Sequence[str] | None,
+    groups: Mapping[str, GroupSpec] | None,
+    engine: str,
+    options: dict[str, Any],
+) -> _Local:
+    """Check everything, then run the engine."""
+    run = _engine(engine)
     student = unwrap(student)
-    if fields not in ("all", "norms"):
-        raise ValueError(f"fields must be 'all' or 'norms'; got {fields!r}.")
+    if options["fields"] not in ("all", "norms"):
+        raise ValueError(f"fields must be 'all' or 'norms'; got {options['fields']!r}.")
     if len(rollouts) == 0:
         raise ValueError("rollouts is empty (N = 0): sample at least one response.")
     resolved = resolve_groups(student, groups)
-    device = resolved["all"][0].device
-    rollouts = rollouts.to(device)
-    weights = _checked_weights(weights, rollouts, micro_batch)
+    rollouts = rollouts.to(resolved["all"][0].device)
+    weights = _checked_weights(weights, rollouts, options["micro_batch"])
     if names is not None:
         names = tuple(str(name) for name in names)
         if len(set(names)) != len(names):
@@ -114,16 +163,8 @@ def gradient_moments(
         if isinstance(weights, Tensor):
             _check_name_count(names, weights.shape[0])
     with untouched(student):
-        result = run(
-            student, rollouts, weights, resolved, fields=fields, score_power=score_power, micro_batch=micro_batch
-        )
-    count = result["all"].sq_norm.shape[0]
-    if names is None:
-        names = tuple(str(e) for e in range(count))
-    _check_name_count(names, count)
-    result = {group: _plain(moments) for group, moments in result.items()}
-    _check_finite(result, names)
-    return GradientMoments(names=names, groups=result, prompt_index=rollouts.prompt_index.detach().cpu().long())
+        moments = run(student, rollouts, weights, resolved, **options)
+    return _Local(student, rollouts, weights, names, resolved, moments, options)
 
 
 def _engine(name: str) -> Engine:

@@ -1,8 +1,10 @@
 """Hooks that join any transformers training to kvar's gradients and records."""
 
 from kvar.hooks.estimators import Estimator, estimator_weights, parse_estimators
+from kvar.hooks.measurement import Measurement
 from kvar.hooks.output_layer import OutputLayerProbe, StepStatistics
-from kvar.hooks.probe import GradientProbe, Measurement
+from kvar.hooks.probe import GradientProbe
+from kvar.hooks.progress import Progress
 from kvar.hooks.recorder import Recorder
 
 __all__ = [
@@ -10,6 +12,7 @@ __all__ = [
     "GradientProbe",
     "Measurement",
     "OutputLayerProbe",
+    "Progress",
     "Recorder",
     "StepStatistics",
     "estimator_weights",

@@ -4,42 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from kvar.gradients import GradientMoments, gradient_moments
+from kvar.gradients import gradient_moments
 from kvar.gradients.frames import gradient_frame, prompt_frame, trajectory_frame
+from kvar.gradients.processes import all_or_none, joined_rollouts, joined_values
+from kvar.gradients.state import unwrap
 from kvar.hooks.estimators import Estimator, estimator_weights
+from kvar.hooks.measurement import Measurement
 from kvar.records import RunWriter
 from kvar.returns import Kernel, TokenValues
 from kvar.rollouts import Rollouts, encode_prompts, sample, score
 
-__all__ = ["GradientProbe", "Measurement"]
+__all__ = ["GradientProbe"]
 
 Reward = Callable[[Rollouts], Tensor]
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """One probe: what was sampled, what the teacher said, and the moments of every estimator.
-
-    Attributes:
-        step: training step.
-        rollouts: N responses of the policy at that step.
-        values: (N, T) teacher values; with a reward in place of a teacher, q = reward and V = 0.
-        moments: inner products of the N trajectories' gradients.
-        seconds: wall time of sampling, scoring and gradients together.
-    """
-
-    step: int
-    rollouts: Rollouts
-    values: TokenValues
-    moments: GradientMoments
-    seconds: float
 
 
 class GradientProbe(TrainerCallback):
@@ -116,34 +101,59 @@ class GradientProbe(TrainerCallback):
         self.measurements: list[Measurement] = []
         self._done: set[int] = set()
 
-    def measure(self, student: nn.Module, step: int = 0) -> Measurement:
+    def measure(self, student: nn.Module, step: int = 0, distributed: bool = False) -> Measurement:
         """Sample, score and measure ``student`` now; nothing is recorded.
 
         Args:
-            student: seq2seq or causal model.
+            student: seq2seq or causal model, plain or data-parallel.
             step: names the measurement, and selects its random stream.
+            distributed: share the prompts out among all processes, which must all call and all get the whole.
+
+        Raises:
+            ValueError: fewer prompts than processes.
         """
         start = time.perf_counter()
+        student = unwrap(student)
         self.prompts = encode_prompts(self.prompts, self.tokenizer)
-        rollouts = sample(
-            student,
-            self.prompts,
-            self.tokenizer,
-            rollouts_per_prompt=self.rollouts_per_prompt,
-            max_new_tokens=self.max_new_tokens,
-            seed=(self.seed * 1_000_003 + step) % (2**63),
-            vocabulary=self.vocabulary,
-        )
-        values = self._values(rollouts)
+        rank, count = (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
+        own = torch.arange(rank, len(self.prompts[0]), count)
+        if len(self.prompts[0]) < count:
+            raise ValueError(
+                f"the probe has {len(self.prompts[0])} prompts for {count} processes: give it one for each."
+            )
+
+        def rolled() -> tuple[Rollouts, TokenValues]:
+            rollouts = sample(
+                student,
+                (self.prompts[0][own], self.prompts[1][own]),
+                self.tokenizer,
+                rollouts_per_prompt=self.rollouts_per_prompt,
+                max_new_tokens=self.max_new_tokens,
+                seed=((self.seed * 1_000_003 + step) * count + rank) % (2**63),
+                vocabulary=self.vocabulary,
+            )
+            rollouts = replace(rollouts, prompt_index=own.to(rollouts.tokens.device)[rollouts.prompt_index])
+            return rollouts, self._values(rollouts)
+
+        if distributed:
+            parts = all_or_none(lambda: _on_cpu(*rolled()))
+            rollouts = joined_rollouts([part[0] for part in parts])
+            values = joined_values([part[1] for part in parts])
+            mine, before = parts[rank][0], sum(len(part[0]) for part in parts[:rank])
+        else:
+            rollouts, values = rolled()
+            mine, before = rollouts, 0
+        weights = estimator_weights(self.estimators, values, rollouts.mask, rollouts.prompt_index)
         moments = gradient_moments(
             student,
-            rollouts,
-            estimator_weights(self.estimators, values, rollouts.mask, rollouts.prompt_index),
+            mine,
+            weights[:, before : before + len(mine), : mine.tokens.shape[1]],
             names=[e.name for e in self.estimators],
             groups=self.groups,
             engine=self.engine,
             fields=self.fields,
             micro_batch=self.micro_batch,
+            distributed=distributed,
         )
         return Measurement(step, rollouts, values, moments, time.perf_counter() - start)
 
@@ -181,24 +191,26 @@ class GradientProbe(TrainerCallback):
         if self.tokenizer is None:
             self.tokenizer = kwargs.get("processing_class")
         if state.global_step == 0:
-            self._probe(kwargs["model"], 0, state)
+            self._probe(kwargs["model"], 0, args, state)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Measure after every ``every``-th optimiser step."""
         if state.global_step % self.every == 0:
-            self._probe(kwargs["model"], state.global_step, state)
+            self._probe(kwargs["model"], state.global_step, args, state)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Measure the trained student, unless its last step was measured already."""
-        self._probe(kwargs["model"], state.global_step, state)
+        self._probe(kwargs["model"], state.global_step, args, state)
 
-    def _probe(self, student: nn.Module, step: int, state: TrainerState) -> None:
-        if step in self._done or not state.is_world_process_zero:
+    def _probe(self, student: nn.Module, step: int, args: TrainingArguments, state: TrainerState) -> None:
+        if step in self._done:
             return
         self._done.add(step)
-        measurement = self.measure(student, step)
+        measurement = self.measure(student, step, distributed=args.world_size > 1 and dist.is_initialized())
+        if not state.is_world_process_zero:
+            return
         if self.writer is None:
             self.measurements.append(measurement)
         self.record(measurement)
@@ -220,3 +232,7 @@ class GradientProbe(TrainerCallback):
             raise ValueError(f"reward must give (N, T) = {tuple(rollouts.mask.shape)}; got {tuple(reward.shape)}.")
         reward = reward.masked_fill(~rollouts.mask, 0.0)
         return TokenValues(reward, torch.zeros_like(reward))
+
+
+def _on_cpu(rollouts: Rollouts, values: TokenValues) -> tuple[Rollouts, TokenValues]:
+    return rollouts.to("cpu"), TokenValues(values.q.cpu(), values.v.cpu())

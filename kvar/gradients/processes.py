@@ -1,0 +1,91 @@
+"""Plain things that processes of one ``torch.distributed`` group do together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from kvar.returns import TokenValues
+from kvar.rollouts.types import Rollouts
+
+__all__ = ["all_or_none", "distinct_prompts", "joined_rollouts", "joined_values"]
+
+
+def all_or_none(work: Callable[[], Any], process_group: dist.ProcessGroup | None = None) -> list[Any]:
+    """Run ``work`` on every process and give every process all results; if one fails, all raise, and none waits.
+
+    Args:
+        work: what this process does; no collective operation inside. Its result must pickle.
+        process_group: which processes; None for all.
+
+    Returns:
+        The results in the order of ranks.
+
+    Raises:
+        RuntimeError: another process failed; the message names it and its error. The failing process raises its own.
+    """
+    failure: Exception | None = None
+    result: Any = None
+    try:
+        result = work()
+    except Exception as error:
+        failure = error
+    answers: list[Any] = [None] * dist.get_world_size(process_group)
+    text = None if failure is None else f"{type(failure).__name__}: {failure}"
+    dist.all_gather_object(answers, (text, result), group=process_group)
+    if failure is not None:
+        raise failure
+    for rank, (error_text, _) in enumerate(answers):
+        if error_text is not None:
+            raise RuntimeError(f"process {rank} failed: {error_text}")
+    return [answer for _, answer in answers]
+
+
+def distinct_prompts(rollouts: Rollouts, process_group: dist.ProcessGroup | None = None) -> Rollouts:
+    """The same rollouts, their prompts numbered so that no two processes share a number.
+
+    Args:
+        rollouts: this process's, with prompt indices of its own.
+        process_group: which processes; None for all.
+    """
+    largest = int(rollouts.prompt_index.max()) + 1 if len(rollouts) else 0
+    counts: list[Any] = [None] * dist.get_world_size(process_group)
+    dist.all_gather_object(counts, largest, group=process_group)
+    before = sum(counts[: dist.get_rank(process_group)])
+    return replace(rollouts, prompt_index=rollouts.prompt_index + before)
+
+
+def joined_rollouts(parts: list[Rollouts], pad: int = 0) -> Rollouts:
+    """Rollouts of several processes as one, padded to the longest prompt and response."""
+    s, t = (max(getattr(part, name).shape[1] for part in parts) for name in ("prompt_ids", "tokens"))
+
+    def joined(name: str, width: int | None, value: Any = 0) -> Tensor:
+        rows = [getattr(part, name) for part in parts]
+        if width is not None:
+            rows = [nn.functional.pad(x, (0, width - x.shape[1]), value=value) for x in rows]
+        return torch.cat(rows)
+
+    return Rollouts(
+        prompt_ids=joined("prompt_ids", s, pad),
+        prompt_mask=joined("prompt_mask", s, False),
+        tokens=joined("tokens", t, pad),
+        mask=joined("mask", t, False),
+        finished=joined("finished", None),
+        prompt_index=joined("prompt_index", None),
+        log_probs=joined("log_probs", t),
+    )
+
+
+def joined_values(parts: list[TokenValues]) -> TokenValues:
+    """Teacher values of several processes as one, padded with zeros as rollouts are."""
+    t = max(part.q.shape[1] for part in parts)
+    q, v = (
+        torch.cat([nn.functional.pad(x, (0, t - x.shape[1])) for x in rows])
+        for rows in ([part.q for part in parts], [part.v for part in parts])
+    )
+    return TokenValues(q, v)

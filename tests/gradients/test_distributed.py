@@ -1,0 +1,93 @@
+"""Two real processes over gloo: their joint moments equal those of one process that holds every trajectory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kvar.gradients import gradient_moments
+from kvar.hooks import estimator_weights, parse_estimators
+from kvar.rollouts import score
+from tests.gradients.distributed_worker import ESTIMATORS, OPTIONS, ROWS, double_norms, groups_of
+from tests.gradients.one_pass_cases import assert_close, build, rollouts, weights
+from tests.models import tiny_gpt2, tiny_t5
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of two processes found."""
+    folder = tmp_path_factory.mktemp("two")
+    worker = ROOT / "tests" / "gradients" / "distributed_worker.py"
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [sys.executable, *launch, str(worker), str(folder)]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-6000:]
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("name", "tolerance", "label"),
+    [*((name, 1e-9, label) for name in ("t5-tied", "gpt2") for label in OPTIONS), ("t5-float32-norms", 1e-6, "plain")],
+)
+def test_every_field_equals_one_process(both: list[dict[str, Any]], name: str, tolerance: float, label: str) -> None:
+    model = build("t5-tied" if name.startswith("t5") else name)
+    model = double_norms(model) if name == "t5-tied" else model
+    order = ROWS[0] + ROWS[1]
+    data, w = rollouts(n=9)[order], weights(rollouts(n=9))[:, order]
+    groups = groups_of(model) if "groups" in label else None
+    truth = gradient_moments(model, data, w, groups=groups, **{**OPTIONS[label], "engine": "loop"})
+    for found in both:
+        got = found["moments"][f"{name} {label}"]
+        assert torch.equal(got.prompt_index, data.prompt_index)
+        assert_close(dict(got.groups), dict(truth.groups), tolerance, label)
+
+
+def test_callables_too(both: list[dict[str, Any]]) -> None:
+    plain, called = (both[0]["moments"][f"t5-float32-norms {label}"] for label in ("plain", "callable"))
+    assert_close(dict(called.groups), dict(plain.groups), 1e-6)
+
+
+def test_processes_that_do_not_fit_are_told(both: list[dict[str, Any]]) -> None:
+    for found in both:
+        said = found["refusals"]
+        assert "prompt_index 0 is on processes 0 and 1" in said["prompt"]
+        assert "distinct_prompts" in said["prompt"]
+        assert "3 estimators" in said["estimators"] and "2 estimators" in said["estimators"]
+        assert said["fixed"] == "[0, 1]"
+    assert both[0]["refusals"]["one fails"].startswith("RuntimeError: process 1 failed: ValueError: weights[0, 0, 0]")
+    assert both[1]["refusals"]["one fails"].startswith("ValueError: weights[0, 0, 0] is nan")
+
+
+@pytest.mark.parametrize("make", [tiny_t5, tiny_gpt2])
+def test_a_probe_in_a_trainer_of_two_processes(both: list[dict[str, Any]], make: Any) -> None:
+    """The prompts are shared out, the first process records, and the numbers are those of one process."""
+    first, second = (found["t5" if make is tiny_t5 else "gpt2"] for found in both)
+    assert first["steps"] == [0, 2, 4] and second["steps"] == []
+    assert first["train"]
+    data, moments = first["last"].rollouts, first["last"].moments
+    assert data.prompt_index.tolist() == [0, 0, 2, 2, 4, 4, 1, 1, 3, 3]
+    assert torch.equal(moments.sq_norm, second["last"].moments.sq_norm)
+    student = make()
+    student.load_state_dict(first["state"])
+    values = score(make(seed=1), data)
+    torch.testing.assert_close(values.gap, first["last"].values.gap)
+    w = estimator_weights(parse_estimators(ESTIMATORS), values, data.mask, data.prompt_index)
+    truth = gradient_moments(student, data, w, engine="loop")
+    assert_close(dict(moments.groups), dict(truth.groups), 1e-4)
+
+
+def test_a_group_of_processes_is_needed() -> None:
+    data = rollouts()
+    with pytest.raises(RuntimeError, match="needs torch.distributed.init_process_group"):
+        gradient_moments(build("gpt2"), data, weights(data), distributed=True)
+    with pytest.raises(ValueError, match="engine='jvp' is not joined"):
+        gradient_moments(build("gpt2"), data, weights(data), engine="jvp", distributed=True)
