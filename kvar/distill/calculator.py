@@ -42,22 +42,24 @@ class Calculator(LogitsProcessor):
                 "to two that it knows, such as '[[ ]]', or calculator to false."
             )
         self._spellers: dict[str, list[int]] | None = None
-        self._equals: dict[int, bool] = {}
+        self._spelt: dict[int, str] = {}
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Scores (N, V) of the next token, all but the forced one minus infinity in rows inside a calculation."""
-        for row, ids in enumerate(input_ids[:, self.start :].tolist()):
-            forced = self._forced(ids[-WINDOW:])
-            if forced is not None and forced < scores.shape[1]:
-                scores = scores.clone()
-                scores[row] = -torch.inf
-                scores[row, forced] = 0.0
+        forced = {row: self._forced(ids[-WINDOW:]) for row, ids in enumerate(input_ids[:, self.start :].tolist())}
+        chosen = {row: token for row, token in forced.items() if token is not None and token < scores.shape[1]}
+        if not chosen:
+            return scores
+        scores = scores.clone()
+        for row, token in chosen.items():
+            scores[row] = -torch.inf
+            scores[row, token] = 0.0
         return scores
 
     def _forced(self, ids: list[int]) -> int | None:
         if not ids or ids[-1] in (self.tokenizer.eos_token_id, self.tokenizer.pad_token_id):
             return None
-        if not any(self._has_equals(token) for token in ids):
+        if open_mark("".join(self._spelling(token) for token in ids), *self.marks) is None:  # cheap, and mostly so
             return None
         text = self._decode(ids)
         mark = open_mark(text, *self.marks)
@@ -98,10 +100,11 @@ class Calculator(LogitsProcessor):
                     self._spellers.setdefault(spelt, []).append(token)
         return [t for size in range(len(rest), 0, -1) for t in self._spellers.get(rest[:size], ())]
 
-    def _has_equals(self, token: int) -> bool:
-        if token not in self._equals:
-            self._equals[token] = "=" in self._decode([token])
-        return self._equals[token]
+    def _spelling(self, token: int) -> str:
+        """A token's text on its own; blanks may be lost, which marks do not have."""
+        if token not in self._spelt:
+            self._spelt[token] = self._decode([token])
+        return self._spelt[token]
 
     def _decode(self, ids: list[int]) -> str:
         return str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
