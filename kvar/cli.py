@@ -1,6 +1,8 @@
 """The command line: one thin function a command.
 
-kvar train CONFIG [--field value ...]      train a student, with probes
+kvar train CONFIG [--field value ...]      train a student, with probes; --help lists every field
+kvar probe CONFIG|RUN [--field value ...]  measure gradient moments of trained models, without training
+kvar choose-k RUN                          the kernel that serves a step of M prompts x R rollouts best
 kvar evaluate RUN|CONFIG [RUN]             metrics with intervals of one model, or of two and their difference
 kvar study CONFIG --output DIR             every stage for every student
 kvar demo --output DIR                     the arithmetic study and its report, in minutes
@@ -11,6 +13,8 @@ kvar judge RUN_A RUN_B --judge MODEL       win rate of one run's texts over anot
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 import sys
 from collections.abc import Sequence
 
@@ -18,10 +22,46 @@ __all__ = ["main"]
 
 
 def _train(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    if arguments.help:
+        from kvar.study.field_help import field_help
+        from kvar.study.settings import find_config, load_yaml, settings_from
+
+        values = load_yaml(find_config(arguments.config)) if arguments.config else {}
+        if "stages" in values:
+            raise ValueError(f"{arguments.config} is a study; see kvar study {arguments.config} --help.")
+        if values:
+            settings_from(values, arguments.config)  # an unknown field is an error here too
+        print(field_help({**values, **dict(_pairs(overrides))}, arguments.config))
+        return 0
+    if arguments.config is None:
+        raise ValueError("train needs a CONFIG: a YAML file, or the name of one that ships; see kvar train --help.")
     from kvar.study.run import train_run
     from kvar.study.settings import read_settings
 
     train_run(*read_settings(arguments.config, overrides), overwrite=arguments.overwrite)
+    return 0
+
+
+def _probe(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    from kvar.study.probing import plan_probe, probe_models
+
+    plan = plan_probe(
+        arguments.target, output=arguments.output, models=arguments.model, checkpoints=arguments.checkpoints
+    )
+    words = [word for name, value in _pairs(overrides) for word in (f"--{name}", value)]
+    folder = probe_models(plan, words, overwrite=arguments.overwrite)
+    print(f"records: {folder}; read them with kvar report {folder} --output DIR, or kvar choose-k {folder}")
+    return 0
+
+
+def _choose_k(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    from kvar.records import load
+    from kvar.report.choose_k import choose_k
+
+    _none_left(overrides)
+    step = arguments.step if arguments.step == "last" else int(arguments.step)
+    options = {"step": step, "group": arguments.group, "reference": arguments.reference}
+    print(choose_k(load(arguments.run_folder), arguments.prompts, arguments.rollouts, **options))
     return 0
 
 
@@ -37,6 +77,16 @@ def _study(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
     from kvar.study.study import read_study, run_study
 
+    if arguments.help:
+        from kvar.study.field_help import study_help
+
+        study = read_study(arguments.config) if arguments.config else None
+        print(study_help(arguments.usage(), study, arguments.config))
+        return 0
+    for name in ("config", "output"):
+        if getattr(arguments, name) is None:
+            missing = "a CONFIG" if name == "config" else "--output DIR"
+            raise ValueError(f"study needs {missing}; see kvar study --help.")
     values = {}
     for name, value in _pairs(overrides):
         values[name] = yaml.safe_load(value)
@@ -110,8 +160,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
 
-    train = commands.add_parser("train", help="train a student as CONFIG says", allow_abbrev=False)
-    train.add_argument("config", help="a YAML file, or the name of a config that ships with kvar")
+    train = commands.add_parser("train", help="train a student as CONFIG says", allow_abbrev=False, add_help=False)
+    train.add_argument("-h", "--help", action="store_true", help="every field, with its default")
+    train.add_argument("config", nargs="?", help="a YAML file, or the name of a config that ships with kvar")
     train.add_argument("--overwrite", action="store_true", help="throw away a run that is in the output folder")
     train.set_defaults(run=_train)
 
@@ -133,12 +184,32 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--output", help="JSON file of the result; default evaluation-SPLIT.json beside the run")
     evaluate.set_defaults(run=_evaluate)
 
-    study = commands.add_parser("study", help="train every student through every stage", allow_abbrev=False)
-    study.add_argument("config", help="a YAML file, or the name of a study that ships with kvar")
-    study.add_argument("--output", required=True, help="the study's folder; a killed study goes on there")
+    probe = commands.add_parser("probe", help="measure models without training them", allow_abbrev=False)
+    probe.add_argument("target", metavar="CONFIG|RUN", help="a config, or a run's folder; --field value goes over it")
+    probe.add_argument("--model", nargs="+", default=[], help="model folders or hub names to measure instead")
+    probe.add_argument("--checkpoints", help="of a run: all, last, or steps such as 200,400; default its final model")
+    probe.add_argument("--output", help="folder of the records; default RUN/probe, or the config's output_dir")
+    probe.add_argument("--overwrite", action="store_true", help="measure anew what is in the output folder")
+    probe.set_defaults(run=_probe)
+
+    choose = commands.add_parser("choose-k", help="the best kernel for a step's size", allow_abbrev=False)
+    choose.add_argument("run_folder", metavar="RUN", help="folder of a run with a probe, or of kvar probe's records")
+    choose.add_argument("--prompts", type=int, nargs="+", default=[16, 64, 256], help="M, default 16 64 256")
+    choose.add_argument("--rollouts", type=int, nargs="+", default=[1], help="R of each prompt, default 1")
+    choose.add_argument("--step", default="last", help="training step of the probe, or last")
+    choose.add_argument("--group", default="all", help="parameter group, default all")
+    choose.add_argument("--reference", help="estimator that stands for the true gradient; default the unbiased ones")
+    choose.set_defaults(run=_choose_k)
+
+    study = commands.add_parser(
+        "study", help="train every student through every stage", allow_abbrev=False, add_help=False
+    )
+    study.add_argument("-h", "--help", action="store_true", help="this page, and what the named study holds")
+    study.add_argument("config", nargs="?", help="a YAML file, or the name of a study that ships with kvar")
+    study.add_argument("--output", help="the study's folder; a killed study goes on there")
     study.add_argument("--only", nargs="*", default=[], help="students, or student/stage cells, to run")
     study.add_argument("--overwrite", action="store_true", help="run the cells anew")
-    study.set_defaults(run=_study)
+    study.set_defaults(run=_study, usage=study.format_help)
 
     report = commands.add_parser("report", help="report on runs that hold probes", allow_abbrev=False)
     report.add_argument("runs", nargs="+", help="run folders, or folders above them")
@@ -176,10 +247,19 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Entry point of ``kvar``; returns the exit status: 0 done, 1 a study with failed cells, 2 bad input."""
+    """Entry point of ``kvar``; the exit status: 0 done, 1 failed on the way, 2 bad input."""
     arguments, overrides = _parser().parse_known_args(words)
     try:
         return int(arguments.run(arguments, overrides))
     except ValueError as error:
-        print(f"kvar: {error}", file=sys.stderr)
-        return 2
+        return _failed(error, 2)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            return _failed(f"{error}. The disk is full: free some space, then give the same command again.", 1)
+        return _failed(error, 1)
+
+
+def _failed(what: object, status: int) -> int:
+    rank = os.environ.get("RANK", "0")
+    print(f"kvar{'' if rank == '0' else f' (process {rank})'}: {what}", file=sys.stderr)
+    return status
