@@ -22,10 +22,10 @@ def probes_of(run: Run) -> list[tuple[str, int]]:
     Raises:
         ValueError: the run holds no probe.
     """
-    pairs = run.gradients[["probe", "step"]].drop_duplicates()
-    if not len(pairs):
+    pairs = run.measurements("gradients")
+    if not pairs:
         raise ValueError(f"{run.path} holds no gradient probe; train it with probe_every above 0, or leave it out.")
-    return sorted(((str(p), int(s)) for p, s in pairs.itertuples(index=False)), key=lambda pair: (pair[1], pair[0]))
+    return sorted(pairs, key=lambda pair: (pair[1], pair[0]))
 
 
 def statistics_of(
@@ -66,8 +66,8 @@ def statistics_of(
         if steps is not None and step not in steps:
             continue
         gradients, prompts, trajectories = (
-            table[(table["probe"].astype(str) == probe) & (table["step"] == step)]
-            for table in (run.gradients, run.prompt_gradients, run.trajectories)
+            run.read(table, where={"probe": probe, "step": step})  # one measurement at a time is held
+            for table in ("gradients", "prompt_gradients", "trajectories")
         )
         moments = moments_from_frames(gradients, prompts)
         values, mask = values_from_frame(trajectories)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kvar.records.errors import RecordsError
-from kvar.records.parts import Part, check_version, read_part, readable_parts
+from kvar.records.parts import Part, check_version, read_groups, readable_parts
 from kvar.records.schema import TABLES, schema_of
 
 __all__ = ["CONFIG", "CUT", "Run", "load", "pending_cut", "read_config"]
@@ -41,6 +41,7 @@ class Run:
     config: dict[str, Any]
     version: str
     created: str
+    _parts: dict[str, list[Part]] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def trajectories(self) -> pd.DataFrame:
@@ -81,20 +82,89 @@ class Run:
         Raises:
             RecordsError: no such table or column, or a damaged, foreign or newer part file.
         """
-        schema, where = schema_of(table), dict(where or {})
-        wanted = list(schema.names if columns is None else columns)
-        for name in [*wanted, *where]:
-            if name not in schema.names:
-                raise RecordsError(f"no column {name!r} in {table}; it has {', '.join(schema.names)}.")
-        needed = list(dict.fromkeys([*wanted, *where, "step"]))
+        wanted, needed = _columns(table, columns, where)
 
         def attempt() -> list[pa.Table]:
-            cut = pending_cut(self.path)
-            rows = (read_part(part, needed) for part in readable_parts(self.path / table, table))
-            return [_filter(chunk, where, cut).select(wanted) for chunk in rows]
+            return list(self._groups(table, wanted, needed, where or {}))
 
-        empty = pa.schema([schema.field(name) for name in wanted]).empty_table()
-        return pa.concat_tables([empty, *_while_written(attempt)]).to_pandas(self_destruct=True)
+        empty = pa.schema([schema_of(table).field(name) for name in wanted]).empty_table()
+        return pa.concat_tables([empty, *self._while_written(attempt, table)]).to_pandas(self_destruct=True)
+
+    def batches(
+        self,
+        table: str,
+        columns: Sequence[str] | None = None,
+        where: Mapping[str, object] | None = None,
+    ) -> Iterator[pa.Table]:
+        """The rows of :meth:`read` as Arrow tables of about a million rows or fewer, one at a time.
+
+        Args:
+            table: one of ``TABLES``.
+            columns: the columns wanted, in this order; all by default.
+            where: as for :meth:`read`.
+
+        Yields:
+            Rows in the order of their appending; a batch never holds rows of two appends.
+
+        Raises:
+            RecordsError: as :meth:`read`; also when the writer removes rows that are still to come (read again then).
+        """
+        wanted, needed = _columns(table, columns, where)
+        try:
+            yield from self._groups(table, wanted, needed, where or {})
+        except FileNotFoundError as error:
+            raise RecordsError(
+                f"{self.path}: rows of {table} were removed while they were read; load again."
+            ) from error
+
+    def measurements(self, table: str = "gradients") -> list[tuple[str, int]]:
+        """(probe, step) of every measurement in a table that has these columns, in the order of their appending.
+
+        Raises:
+            RecordsError: no such table, or one without the columns probe and step.
+        """
+        _columns(table, ["probe", "step"], None)
+        found: dict[tuple[str, int], None] = {}
+        for part in self._listed(table):
+            one = part.single(("probe", "step"))
+            if one is not None:
+                found[str(one[0]), int(one[1])] = None
+                continue
+            for rows in read_groups(part, ["probe", "step"]):
+                pairs = rows.group_by(["probe", "step"]).aggregate([]).to_pydict()
+                found |= dict.fromkeys(zip(map(str, pairs["probe"]), pairs["step"], strict=True))
+        cut = pending_cut(self.path)
+        return [(probe, step) for probe, step in found if cut is None or step <= cut]
+
+    def _listed(self, table: str) -> list[Part]:
+        schema_of(table)  # refuses unknown tables
+        if table not in self._parts:
+            self._parts[table] = readable_parts(self.path / table, table)
+        return self._parts[table]
+
+    def _groups(
+        self, table: str, wanted: list[str], needed: list[str], where: Mapping[str, object]
+    ) -> Iterator[pa.Table]:
+        for part in self._listed(table):
+            if any(not part.may_hold(name, _listed_values(value)) for name, value in where.items()):
+                continue
+            cut = pending_cut(self.path)
+            for rows in read_groups(part, needed):
+                chosen = _filter(rows, where, cut).select(wanted)
+                if len(chosen):
+                    yield chosen
+
+    def _while_written(self, attempt: Callable[[], T], table: str) -> T:
+        """Repeat a reading that a writer pulled a file away from (``drop_after``, ``overwrite``)."""
+
+        def again() -> T:
+            try:
+                return attempt()
+            except FileNotFoundError:
+                self._parts.pop(table, None)
+                raise
+
+        return _while_written(again)
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, kvar {self.version}, created {self.created})"
@@ -122,8 +192,8 @@ def load(path: str | Path) -> Run:
     def check() -> dict[str, list[Part]]:
         return {table: readable_parts(folder / table, table) for table in TABLES}
 
-    _while_written(check)
-    return Run(folder, header["config"], str(header.get("kvar", "")), str(header.get("created", "")))
+    parts = _while_written(check)
+    return Run(folder, header["config"], str(header.get("kvar", "")), str(header.get("created", "")), parts)
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:
@@ -153,11 +223,27 @@ def pending_cut(folder: Path) -> int | None:
         return None
 
 
+def _columns(
+    table: str, columns: Sequence[str] | None, where: Mapping[str, object] | None
+) -> tuple[list[str], list[str]]:
+    """The columns wanted, and those to be read for them."""
+    schema = schema_of(table)
+    wanted = list(schema.names if columns is None else columns)
+    for name in [*wanted, *(where or {})]:
+        if name not in schema.names:
+            raise RecordsError(f"no column {name!r} in {table}; it has {', '.join(schema.names)}.")
+    return wanted, list(dict.fromkeys([*wanted, *(where or {}), "step"]))
+
+
+def _listed_values(wanted: object) -> list[object]:
+    return list(wanted) if isinstance(wanted, (list, tuple, set, frozenset)) else [wanted]
+
+
 def _filter(rows: pa.Table, where: Mapping[str, object], cut: int | None) -> pa.Table:
     if cut is not None:
         rows = rows.filter(pc.less_equal(rows["step"], cut))
     for name, wanted in where.items():
-        values = list(wanted) if isinstance(wanted, (list, tuple, set, frozenset)) else [wanted]
+        values = _listed_values(wanted)
         column = rows[name]
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)

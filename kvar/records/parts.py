@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,7 +20,9 @@ import pyarrow.parquet as pq
 from kvar.records.errors import RecordsError, RecordsWarning
 from kvar.records.schema import SCHEMA_VERSION, schema_of
 
-__all__ = ["Part", "check_version", "list_parts", "read_part", "readable_parts", "replace_file", "write_part"]
+__all__ = [
+    "Part", "check_version", "list_parts", "read_groups", "read_part", "readable_parts", "replace_file", "write_part",
+]  # fmt: skip
 
 _NAME = re.compile(r"part-(\d{6,})\.parquet")
 _MAGIC = b"PAR1"
@@ -27,11 +30,32 @@ _MAGIC = b"PAR1"
 
 @dataclass(frozen=True)
 class Part:
-    """One part file: its path, its number, and the key it was appended under (JSON, or None)."""
+    """One part file.
+
+    Attributes:
+        path: where it is.
+        number: its place among the table's parts.
+        key: what it was appended under (JSON), or None.
+        ranges: column -> (smallest, largest) value of its rows, for the columns whose every row group says so.
+    """
 
     path: Path
     number: int
     key: str | None
+    ranges: Mapping[str, tuple[Any, Any]] = field(default_factory=dict, repr=False)
+
+    def may_hold(self, column: str, values: Sequence[object]) -> bool:
+        """Whether a row with one of the values can be in here, as far as the file's own statistics tell."""
+        low, high = self.ranges.get(column, (None, None))
+        try:
+            return low is None or any(low <= value <= high for value in values)
+        except TypeError:  # values of another type: the reader names it
+            return True
+
+    def single(self, columns: Sequence[str]) -> tuple[Any, ...] | None:
+        """The one value that each of these columns holds throughout, or None."""
+        found = [self.ranges.get(column, (0, 1)) for column in columns]
+        return tuple(low for low, _ in found) if all(low == high for low, high in found) else None
 
 
 def check_version(version: object, where: Path) -> None:
@@ -115,7 +139,7 @@ def readable_parts(folder: Path, table: str) -> list[Part]:
     for number, path in listed:
         try:
             with pq.ParquetFile(path) as file:
-                parts.append(Part(path, number, _check(path, table, file.schema_arrow)))
+                parts.append(Part(path, number, _check(path, table, file.schema_arrow), _ranges(file.metadata)))
         except (pa.ArrowInvalid, OSError) as error:
             if isinstance(error, FileNotFoundError):
                 raise
@@ -133,6 +157,26 @@ def read_part(part: Part, columns: Sequence[str] | None = None) -> pa.Table:
     """The rows of one checked part, some columns only if asked."""
     with pq.ParquetFile(part.path) as file:
         return file.read(columns=None if columns is None else list(columns)).replace_schema_metadata(None)
+
+
+def read_groups(part: Part, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """The rows of one checked part, a row group (about a million rows) at a time."""
+    with pq.ParquetFile(part.path) as file:
+        for group in range(file.num_row_groups):
+            yield file.read_row_group(group, columns=list(columns)).replace_schema_metadata(None)
+
+
+def _ranges(metadata: pq.FileMetaData) -> dict[str, tuple[Any, Any]]:
+    """Smallest and largest value by column, where the file tells; text and integers."""
+    found: dict[str, tuple[Any, Any]] = {}
+    if not metadata.num_row_groups:
+        return found
+    for column in range(metadata.num_columns):
+        name = metadata.schema.column(column).name
+        stats = [metadata.row_group(g).column(column).statistics for g in range(metadata.num_row_groups)]
+        if all(s is not None and s.has_min_max and isinstance(s.min, (int, str)) for s in stats):
+            found[name] = (min(s.min for s in stats), max(s.max for s in stats))
+    return found
 
 
 def _check(path: Path, table: str, schema: pa.Schema) -> str | None:

@@ -32,7 +32,7 @@ def find_runs(paths: Iterable[str | Path]) -> list[Run]:
             raise ValueError(f"{path} is not a folder; name run folders, or folders above them.")
         inside = sorted({p.parent for p in path.rglob("config.json") if (p.parent / "gradients").is_dir()})
         bare += sum(1 for p in path.rglob("metrics") if p.is_dir()) - len(inside)
-        runs += [run for run in map(load, inside) if len(run.gradients)]
+        runs += [run for run in map(load, inside) if run.measurements()]
     if not runs:
         raise ValueError(
             f"no run with a gradient probe in {', '.join(map(str, paths))}"
