@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -95,11 +96,14 @@ def test_a_student_of_its_layers_is_saved_and_opened_without_the_package(
 ) -> None:
     save_model(student, tmp_path)
     tokenizer.save_pretrained(tmp_path)
+    assert "quantization_config" not in json.loads((tmp_path / "config.json").read_text())  # or no one could train it
     again, words = load_model(str(tmp_path)), load_tokenizer(str(tmp_path))
     assert again.config.num_hidden_layers == 10 and words.get_vocab() == tokenizer.get_vocab()
     rollouts = rollouts_of(student, words)
     with torch.no_grad():
         assert torch.equal(token_logits(again, rollouts), token_logits(student, rollouts))
+    log = trained(again, None, words, tmp_path, objective="sft", max_steps=1, per_device_train_batch_size=2)
+    assert log[0]["loss"] > 0
 
 
 def test_the_head_is_taken_apart(teacher: Any, student: Any, tokenizer: Any) -> None:

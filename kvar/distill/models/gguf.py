@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-__all__ = ["SMOLLM2", "gguf_source"]
+__all__ = ["SMOLLM2", "dense_weights", "gguf_source"]
 
 SMOLLM2 = "smollm2"
 
@@ -35,6 +36,18 @@ def gguf_source(name: str) -> tuple[str, str] | None:
     if find_spec("gguf") is None:
         raise ValueError(f"model {name!r} is a GGUF file, which needs the package gguf: pip install gguf.")
     return str(file.parent), file.name
+
+
+def dense_weights() -> dict[str, Any]:
+    """Options of ``from_pretrained`` that expand the weights, even where transformers could compute with packed ones.
+
+    The model is then not marked as quantised, so it can be trained, and be loaded again after saving.
+    """
+    try:
+        from transformers import GgufConfig
+    except ImportError:  # before it could
+        return {}
+    return {"quantization_config": GgufConfig(dequantize=True)}
 
 
 def _smollm2_file() -> Path:

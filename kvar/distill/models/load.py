@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kvar.distill.models.gguf import gguf_source
+from kvar.distill.models.gguf import dense_weights, gguf_source
 
 __all__ = ["load_model", "load_tokenizer"]
 
@@ -35,8 +35,8 @@ def load_model(name: str, dtype: str = "float32") -> Any:
         config = AutoConfig.from_pretrained(place, **options)
         family = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         if not options:
-            options = {"use_safetensors": True}
-        return family.from_pretrained(place, dtype=getattr(torch, dtype), **options)
+            return family.from_pretrained(place, dtype=getattr(torch, dtype), use_safetensors=True)
+        return family.from_pretrained(place, dtype=getattr(torch, dtype), **options, **dense_weights())
     except (OSError, ValueError) as error:
         raise ValueError(_message("model", name, error)) from error
 
