@@ -32,8 +32,9 @@ def loop_moments(
     """Moments of per-trajectory gradients, each computed alone from its own unpadded row; theory.md (5), (12), (13).
 
     Two passes over the trajectories: the first adds up the means (over all, and prompt by prompt), the second takes
-    inner products with them. A callable's scalars come from one forward pass of all rows and are differentiated one
-    by one. Inner products are taken in float64 whatever the student's precision is.
+    inner products with them. A callable sees the logits of all rows; each of its scalars is differentiated to its own
+    row's logits, and from there through a forward pass of that row alone. Inner products are taken in float64 whatever
+    the student's precision is.
 
     Args:
         student: in eval mode.
@@ -139,7 +140,9 @@ def _gradients(
             return _each([(w[: len(log_probs)].to(log_probs) * log_probs).sum() for w in weights[:, i]], parameters)
 
         return from_row, e
-    logits = token_logits(student, rollouts)
+    with torch.no_grad():
+        logits = token_logits(student, rollouts)
+    logits = logits.detach().requires_grad_()
     scalars = weights(logits)
     shape = tuple(scalars.shape) if isinstance(scalars, Tensor) else type(scalars).__name__
     if not isinstance(scalars, Tensor) or scalars.dim() != 2 or scalars.shape[1] != len(rollouts):
@@ -148,7 +151,18 @@ def _gradients(
         raise ValueError(
             "weights(logits) returned scalars without a gradient: compute them from the logits, undetached."
         )
-    return lambda i: _each(list(scalars[:, i]), parameters), scalars.shape[0]
+
+    def from_scalars(i: int) -> list[Tensor]:
+        own = token_logits(student, rollouts[i : i + 1])[0]
+        return _each([(own * _row_cotangent(scalar, logits, i)).sum() for scalar in scalars[:, i]], parameters)
+
+    return from_scalars, scalars.shape[0]
+
+
+def _row_cotangent(scalar: Tensor, logits: Tensor, i: int) -> Tensor:
+    """(T, V): d scalar / d logits of row i, the only row it may depend on: a NaN that others hold stays with them."""
+    (grad,) = torch.autograd.grad(scalar, logits, retain_graph=True, allow_unused=True, materialize_grads=True)
+    return grad[i]
 
 
 def _row_log_probs(student: nn.Module, rollouts: Rollouts, i: int) -> Tensor:

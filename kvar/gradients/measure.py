@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from dataclasses import fields as dataclass_fields
-from typing import Any, Literal, Protocol, TypeAlias, cast
+from typing import Any, Literal, Protocol, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from kvar.gradients.checks import (
+    check_finite,
+    check_name_count,
+    checked_weights,
+    finite_scalars,
+    no_checkpointing,
+)
+from kvar.gradients.estimators import Weights
 from kvar.gradients.groups import GroupSpec, resolve_groups
 from kvar.gradients.moments import GradientMoments, GroupMoments
 from kvar.gradients.state import untouched, unwrap
 from kvar.rollouts.types import Rollouts
 
 __all__ = ["ENGINES", "Weights", "gradient_moments"]
-
-Weights: TypeAlias = Tensor | Callable[[Tensor], Tensor]
-"""(E, N, T) token weights, or a callable from logits (N, T, V) to (E, N) scalars, one per estimator and trajectory."""
 
 ENGINES: dict[str, str] = {
     "auto": "kvar.gradients.one_pass:one_pass_moments",
@@ -118,9 +123,9 @@ def gradient_moments(
         own, result, index = joined_moments(measure, None if distributed is True else distributed)
     count = result["all"].sq_norm.shape[0]
     names = own.names if own.names is not None else tuple(str(e) for e in range(count))
-    _check_name_count(names, count)
+    check_name_count(names, count)
     result = {group: _plain(moments) for group, moments in result.items()}
-    _check_finite(result, names)
+    check_finite(result, names)
     return GradientMoments(names=names, groups=result, prompt_index=index.detach().cpu().long())
 
 
@@ -155,14 +160,16 @@ def _measured(
         raise ValueError("rollouts is empty (N = 0): sample at least one response.")
     resolved = resolve_groups(student, groups)
     rollouts = rollouts.to(resolved["all"][0].device)
-    weights = _checked_weights(weights, rollouts, options["micro_batch"])
+    weights = checked_weights(weights, rollouts, options["micro_batch"])
     if names is not None:
         names = tuple(str(name) for name in names)
         if len(set(names)) != len(names):
             raise ValueError(f"names must be distinct; got {list(names)}.")
         if isinstance(weights, Tensor):
-            _check_name_count(names, weights.shape[0])
-    with untouched(student):
+            check_name_count(names, weights.shape[0])
+    if not isinstance(weights, Tensor):
+        weights = finite_scalars(weights, names)
+    with untouched(student), no_checkpointing():
         moments = run(student, rollouts, weights, resolved, **options)
     return _Local(student, rollouts, weights, names, resolved, moments, options)
 
@@ -174,58 +181,7 @@ def _engine(name: str) -> Engine:
     return cast(Engine, getattr(importlib.import_module(module), function))
 
 
-def _checked_weights(weights: Weights, rollouts: Rollouts, micro_batch: int | None) -> Weights:
-    """Weights on the rollouts' device, zero where masked; callables as they are."""
-    if micro_batch is not None and (not isinstance(micro_batch, int) or micro_batch < 1):
-        raise ValueError(f"micro_batch must be a positive integer or None; got {micro_batch!r}.")
-    if not isinstance(weights, Tensor):
-        if not callable(weights):
-            raise TypeError(
-                f"weights must be an (E, N, T) tensor or a callable, logits -> (E, N); got {type(weights).__name__}."
-            )
-        if micro_batch is not None:
-            raise ValueError(
-                f"micro_batch={micro_batch} with a callable in place of weights: the callable sees the logits of all N "
-                "trajectories at once; leave micro_batch None and pass fewer rollouts."
-            )
-        return weights
-    n, t = rollouts.tokens.shape
-    if weights.dim() != 3 or weights.shape[0] == 0 or tuple(weights.shape[1:]) != (n, t):
-        remedy = " (for one estimator, pass weights[None])" if tuple(weights.shape) == (n, t) else ""
-        raise ValueError(
-            f"weights must have shape (E, N, T) = (E, {n}, {t}), E at least 1, beside these rollouts; "
-            f"got {tuple(weights.shape)}{remedy}."
-        )
-    weights = weights.detach().to(rollouts.mask.device)
-    if not weights.is_floating_point():
-        weights = weights.to(torch.get_default_dtype())
-    bad = ~torch.isfinite(weights) & rollouts.mask
-    if bool(bad.any()):
-        e, i, step = (int(x) for x in bad.nonzero()[0])
-        raise ValueError(
-            f"weights[{e}, {i}, {step}] is {float(weights[e, i, step])}: estimator {e}, trajectory {i}, "
-            f"position {step} must be finite; look at the teacher's logits there."
-        )
-    return torch.where(rollouts.mask, weights, torch.zeros_like(weights))
-
-
-def _check_name_count(names: tuple[str, ...], count: int) -> None:
-    if len(names) != count:
-        raise ValueError(f"names has {len(names)} entries {list(names)} for {count} estimators: give one name each.")
-
-
 def _plain(moments: GroupMoments) -> GroupMoments:
     """The same moments as detached float64 CPU tensors."""
     measured = {f.name: getattr(moments, f.name) for f in dataclass_fields(moments)}
     return replace(moments, **{k: v.detach().to("cpu", torch.float64) for k, v in measured.items() if v is not None})
-
-
-def _check_finite(result: Mapping[str, GroupMoments], names: tuple[str, ...]) -> None:
-    for group in sorted(result, key=lambda name: name == "all"):  # the smallest place that can be named comes first
-        bad = ~torch.isfinite(result[group].sq_norm)
-        if bool(bad.any()):
-            e, i = (int(x) for x in bad.nonzero()[0])
-            raise FloatingPointError(
-                f"non-finite gradient: estimator {names[e]!r} (number {e}), trajectory {i}, group {group!r}. Look at "
-                "this trajectory's logits and weights; half precision overflows where float32 or bfloat16 does not."
-            )

@@ -1,0 +1,102 @@
+"""What is asked of the input and result of a gradient measurement, with errors that name field, value and remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from kvar.gradients.estimators import Weights
+from kvar.gradients.moments import GroupMoments
+from kvar.rollouts.types import Rollouts
+
+__all__ = ["check_finite", "check_name_count", "checked_weights", "finite_scalars", "no_checkpointing"]
+
+
+def checked_weights(weights: Weights, rollouts: Rollouts, micro_batch: int | None) -> Weights:
+    """Weights on the rollouts' device, zero where masked; callables as they are."""
+    if micro_batch is not None and (not isinstance(micro_batch, int) or micro_batch < 1):
+        raise ValueError(f"micro_batch must be a positive integer or None; got {micro_batch!r}.")
+    if not isinstance(weights, Tensor):
+        if not callable(weights):
+            raise TypeError(
+                f"weights must be an (E, N, T) tensor or a callable, logits -> (E, N); got {type(weights).__name__}."
+            )
+        if micro_batch is not None:
+            raise ValueError(
+                f"micro_batch={micro_batch} with a callable in place of weights: the callable sees the logits of all N "
+                "trajectories at once; leave micro_batch None and pass fewer rollouts."
+            )
+        return weights
+    n, t = rollouts.tokens.shape
+    if weights.dim() != 3 or weights.shape[0] == 0 or tuple(weights.shape[1:]) != (n, t):
+        remedy = " (for one estimator, pass weights[None])" if tuple(weights.shape) == (n, t) else ""
+        raise ValueError(
+            f"weights must have shape (E, N, T) = (E, {n}, {t}), E at least 1, beside these rollouts; "
+            f"got {tuple(weights.shape)}{remedy}."
+        )
+    weights = weights.detach().to(rollouts.mask.device)
+    if not weights.is_floating_point():
+        weights = weights.to(torch.get_default_dtype())
+    bad = ~torch.isfinite(weights) & rollouts.mask
+    if bool(bad.any()):
+        e, i, step = (int(x) for x in bad.nonzero()[0])
+        raise ValueError(
+            f"weights[{e}, {i}, {step}] is {float(weights[e, i, step])}: estimator {e}, trajectory {i}, "
+            f"position {step} must be finite; look at the teacher's logits there."
+        )
+    return torch.where(rollouts.mask, weights, torch.zeros_like(weights))
+
+
+def finite_scalars(weights: Callable[[Tensor], Tensor], names: tuple[str, ...] | None) -> Callable[[Tensor], Tensor]:
+    """The same callable, which refuses a scalar that is not finite before its gradient spreads to other estimators."""
+
+    def checked(logits: Tensor) -> Tensor:
+        scalars = weights(logits)
+        if isinstance(scalars, Tensor) and scalars.dim() == 2 and scalars.shape[1] == len(logits):
+            present = logits.detach().flatten(1).any(dim=1)  # engines put zeros in the place of rows they leave out
+            bad = ~torch.isfinite(scalars.detach()) & present
+            if bool(bad.any()):
+                e, i = (int(x) for x in bad.nonzero()[0])
+                name = names[e] if names is not None and e < len(names) else str(e)
+                raise FloatingPointError(
+                    f"weights(logits) is {float(scalars[e, i].detach())} for estimator {name!r} (number {e}), "
+                    f"trajectory {i}: it must be finite."
+                )
+        return scalars
+
+    return checked
+
+
+def check_name_count(names: tuple[str, ...], count: int) -> None:
+    """Refuse names that are not one for each of ``count`` estimators."""
+    if len(names) != count:
+        raise ValueError(f"names has {len(names)} entries {list(names)} for {count} estimators: give one name each.")
+
+
+def check_finite(result: Mapping[str, GroupMoments], names: tuple[str, ...]) -> None:
+    """Refuse a non-finite norm: FloatingPointError with estimator, trajectory and the smallest group it shows in."""
+    for group in sorted(result, key=lambda name: name == "all"):  # the smallest place that can be named comes first
+        bad = ~torch.isfinite(result[group].sq_norm)
+        if bool(bad.any()):
+            e, i = (int(x) for x in bad.nonzero()[0])
+            raise FloatingPointError(
+                f"non-finite gradient: estimator {names[e]!r} (number {e}), trajectory {i}, group {group!r}. Look at "
+                "this trajectory's logits and weights; half precision overflows where float32 or bfloat16 does not."
+            )
+
+
+@contextmanager
+def no_checkpointing() -> Iterator[None]:
+    """Say what to do where activation checkpointing, which runs layers again in the backward pass, gets in the way."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "checkpoint" not in str(error).lower():
+            raise
+        raise ValueError(
+            "the student recomputes activations (torch.utils.checkpoint) in eval mode too, which this engine cannot "
+            "follow: switch that off while measuring; with use_reentrant=False, engine='loop' works as well."
+        ) from error
