@@ -65,7 +65,7 @@ class HeadWatch:
         hidden, logits = self._seen
         n, t = rollouts.tokens.shape
         lengths = rollouts.prompt_mask.sum(dim=1)
-        width = t if self.seq2seq else int(lengths.max()) + t  # positions a packed pass over these rollouts has
+        width = t if self.seq2seq else int(lengths.max()) + t - 1  # what a packed pass over these rollouts reads
         skipped = width - logits.shape[1] if logits.dim() == 3 else -1
         if len(logits) != n or skipped < 0 or skipped > (0 if self.seq2seq else int(lengths.min()) - 1):
             raise ValueError(
@@ -74,8 +74,12 @@ class HeadWatch:
             )
         if self.seq2seq:
             return hidden, logits
-        where = (lengths - 1 - skipped)[:, None, None] + torch.arange(t, device=lengths.device)[None, :, None]
-        return tuple(x.gather(1, where.expand(-1, -1, x.shape[-1])) for x in (hidden, logits))  # type: ignore[return-value]
+        start = lengths - 1 - skipped
+        if bool((start == start[0]).all()):
+            return tuple(x[:, int(start[0]) : int(start[0]) + t] for x in (hidden, logits))  # type: ignore[return-value]
+        where = torch.arange(n, device=start.device)[:, None] * logits.shape[1] + start[:, None]
+        where = (where + torch.arange(t, device=start.device)).flatten()
+        return tuple(x.flatten(0, 1).index_select(0, where).unflatten(0, (n, t)) for x in (hidden, logits))  # type: ignore[return-value]
 
     def moments(self, rollouts: Rollouts, weights: Tensor, *, vocabulary: int | None = None) -> GroupMoments:
         """The output layer's moments from the last forward pass, which is then forgotten.
