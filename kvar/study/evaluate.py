@@ -86,6 +86,10 @@ def evaluate_target(target: Target, options: Options = Options()) -> Result:
     settings, training = target.settings, target.training
     kernels = [estimator.kernel for estimator in parse_estimators(target.kernels)]
     parts = assemble(settings, training.seed)
+    if (Path(target.model) / "adapter_config.json").is_file():
+        from peft import load_peft_weights, set_peft_model_state_dict
+
+        set_peft_model_state_dict(parts.student, load_peft_weights(target.model, device="cpu"))
     examples = parts.task.examples(settings.eval_split, settings.eval_limit or None)
     device = "cuda" if torch.cuda.is_available() and not training.use_cpu else "cpu"
     teacher = parts.teacher.to(device) if parts.teacher is not None and options.teacher else None

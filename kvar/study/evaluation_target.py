@@ -28,7 +28,7 @@ class Target:
         name: as given, with the checkpoint where there is one.
         settings: task, model, teacher and evaluation.
         training: length limit and value conventions; the rest is unused.
-        model: folder or hub name of the weights.
+        model: folder or hub name of the weights; of adapters, the folder of a LoRA run's checkpoint.
         run: the run's folder, or None.
         step: the training step of the weights; 0 where unknown.
         kernels: names of the kernels whose returns are reported.
@@ -134,8 +134,12 @@ def _make(
     teacher: bool,
 ) -> Target:
     mine = [f.name for f in fields(RunSettings)]
-    kept = {k: v for k, v in values.items() if (k in mine and k not in NO_START) or k in TRAINER_FIELDS}
-    kept |= {"student": model, "probe_every": 0, "eval_limit": values.get("eval_limit") or 500, "report_to": "none"}
+    adapters = (Path(model) / "adapter_config.json").is_file()  # a LoRA checkpoint: its start is the run's own
+    left_out = () if adapters else NO_START
+    kept = {k: v for k, v in values.items() if (k in mine and k not in left_out) or k in TRAINER_FIELDS}
+    if not adapters:
+        kept["student"] = model
+    kept |= {"probe_every": 0, "eval_limit": values.get("eval_limit") or 500, "report_to": "none"}
     if not teacher:
         kept["teacher"] = None
     settings, training = settings_from(kept, origin, overrides)
@@ -146,7 +150,8 @@ def _make(
     words = [word.partition(" - ")[0].strip() for word in str(named).split(",")]
     if kernels is None and values.get("objective", "ketchup") == "ketchup" and values.get("kernel"):
         words.insert(0, str(values["kernel"]))
-    return Target(name, settings, training, settings.student or model, run, step, list(dict.fromkeys(words)))
+    named_model = model if adapters else settings.student or model
+    return Target(name, settings, training, named_model, run, step, list(dict.fromkeys(words)))
 
 
 def _weights(run: Path, checkpoint: str | None) -> Path:

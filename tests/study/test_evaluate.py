@@ -205,3 +205,17 @@ def test_defect_2_training_never_opens_the_test_split(tmp_path: Path) -> None:
     assert content(tmp_path / "run" / "evaluation.json")["examples"] == 6
     with pytest.raises(ValueError, match="test.jsonl line 1 is not JSON"):
         train_run(*settings_from({**run, "eval_split": "test", "output_dir": str(tmp_path / "other")}, "test"))
+
+
+def test_a_lora_checkpoint_is_the_runs_start_with_its_adapters(runs: Path, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    run = values(runs / "teacher", tmp_path / "run", lora_rank=2, learning_rate=0.1, objective="kl", eval_limit=6)
+    train_run(*settings_from(run, "test"))
+    for words in ([], ["--checkpoint", "2"], ["--checkpoint", "4"]):
+        assert main(["evaluate", str(tmp_path / "run"), *words]) == 0
+    last, merged, earlier = (
+        content(tmp_path / "run" / f"evaluation-validation{end}.json")["metrics"]
+        for end in ("-checkpoint-4", "", "-checkpoint-2")
+    )
+    assert last["total_gap"] == pytest.approx(merged["total_gap"], rel=1e-4)
+    assert earlier["total_gap"] != pytest.approx(merged["total_gap"], rel=1e-4)
