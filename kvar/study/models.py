@@ -28,11 +28,20 @@ def load_models(settings: RunSettings, task: Task, seed: int) -> tuple[Any, Any,
         tokenizer, student, and teacher (None where none is named).
 
     Raises:
-        ValueError: something named cannot be loaded, or teacher and student have different tokenizers.
+        ValueError: something named cannot be loaded, teacher and student have different tokenizers, or models and
+            tokenizer do not go together (``check_models``).
     """
     import torch
 
-    from kvar.distill import add_lora, build_model, load_model, load_tokenizer, parse_layers, prune_layers
+    from kvar.distill import (
+        add_lora,
+        build_model,
+        check_models,
+        load_model,
+        load_tokenizer,
+        parse_layers,
+        prune_layers,
+    )
     from kvar.rollouts import check_same_tokenizer
 
     teacher_name = resolve(settings.teacher)
@@ -49,6 +58,7 @@ def load_models(settings: RunSettings, task: Task, seed: int) -> tuple[Any, Any,
         teacher = teacher.to(getattr(torch, settings.teacher_dtype))
     else:
         student = build_model(settings.student_config, tokenizer, seed=seed)
+    check_models(student, teacher, tokenizer)
     if settings.lora_rank is not None:
         student = add_lora(student, settings.lora_rank, settings.lora_alpha, settings.lora_targets, seed=seed)
     return tokenizer, student, teacher

@@ -144,7 +144,8 @@ def test_targets_are_named_or_all_linear() -> None:
     [
         ({"rank": 0}, "lora_rank must be an integer of at least 1; got 0"),
         ({"rank": 2, "alpha": 0}, "lora_alpha must be positive; got 0"),
-        ({"rank": 2, "targets": "q_proj"}, "fit no layer of this t5; its linear layers are called: .*q.*wo"),
+        ({"rank": 2, "targets": "q_proj"}, "'q_proj' fits no layer of this t5; its linear layers are called: .*q.*wo"),
+        ({"rank": 2, "targets": "q, vv"}, "'vv' fits no layer"),
     ],
 )
 def test_bad_settings_are_refused(arguments: dict, message: str) -> None:

@@ -52,6 +52,11 @@ def add_lora(
         targets = [name.strip() for name in targets.split(",") if name.strip()]
     if targets is None:
         targets = None if student.config.model_type in KNOWN else "all-linear"
+    if isinstance(targets, list | tuple):
+        names = [name for name, _ in student.named_modules()]
+        for target in targets:  # peft asks for one of them only
+            if not any(name == target or name.endswith(f".{target}") for name in names):
+                raise ValueError(_no_layer(target, student))
     config = LoraConfig(
         task_type=TaskType.SEQ_2_SEQ_LM if student.config.is_encoder_decoder else TaskType.CAUSAL_LM,
         r=rank,
@@ -64,10 +69,7 @@ def add_lora(
         try:
             return get_peft_model(student, config)
         except ValueError as error:
-            raise ValueError(
-                f"lora_targets {targets!r} fit no layer of this {student.config.model_type}; "
-                f"its linear layers are called: {', '.join(_linear_names(student))}."
-            ) from error
+            raise ValueError(f"{_no_layer(targets, student)} (peft says: {error})") from error
 
 
 def save_model(model: Any, folder: Path | str) -> None:
@@ -85,7 +87,10 @@ def save_model(model: Any, folder: Path | str) -> None:
     model.save_pretrained(Path(folder) / ADAPTER)
 
 
-def _linear_names(model: Any) -> list[str]:
-    """Last part of the names of linear layers, GPT-2's transposed ones included."""
-    kinds = ("Linear", "Conv1D")
-    return sorted({name.rsplit(".", 1)[-1] for name, part in model.named_modules() if type(part).__name__ in kinds})
+def _no_layer(target: Any, model: Any) -> str:
+    kinds = ("Linear", "Conv1D")  # the second is GPT-2's
+    names = {name.rsplit(".", 1)[-1] for name, part in model.named_modules() if type(part).__name__ in kinds}
+    return (
+        f"lora_targets {target!r} fits no layer of this {model.config.model_type}; its linear layers are called: "
+        f"{', '.join(sorted(names))}."
+    )
