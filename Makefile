@@ -18,7 +18,11 @@ $(STAMP): moved
 endif
 endif
 
-.PHONY: moved help setup demo test slow lint format wheel clean
+BENCH := .venv-bench
+PURELIB := import sysconfig; print(sysconfig.get_path("purelib"))
+PEERS := opacus==1.6.0 backpack-for-pytorch==1.7.1 unfoldNd==0.2.3 einops==0.8.2 opt_einsum==3.4.0
+
+.PHONY: moved help setup demo test slow bench lint format docs wheel clean
 .DEFAULT_GOAL := help
 
 moved:
@@ -51,6 +55,17 @@ test: $(STAMP)  ## tests and doctests; more options: make test ARGS="-k returns"
 slow: $(STAMP)  ## the tests that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow $(ARGS)
 
+bench: $(BENCH)/.installed  ## time the gradient engines beside other libraries; fewer: make bench ARGS=--quick
+	OMP_NUM_THREADS=1 $(BENCH)/bin/python -m benchmarks.engines $(ARGS)
+
+# This environment and the peers beside it, without their dependencies: BackPACK's would replace torch by a CUDA build.
+$(BENCH)/.installed: $(STAMP)
+	rm -rf $(BENCH) && $(BIN)/python -m venv $(BENCH)
+	@echo "import site; site.addsitedir('$$($(BIN)/python -c '$(PURELIB)')')" \
+		> "$$($(BENCH)/bin/python -c '$(PURELIB)')/kvar.pth"
+	@$(BENCH)/bin/python -m pip install --quiet --no-deps $(PEERS) && touch $@ \
+		|| echo "Opacus and BackPACK could not be installed: they are left out" >&2
+
 lint: $(STAMP)  ## style, types and the direction of imports
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
@@ -61,8 +76,14 @@ format: $(STAMP)  ## let ruff mend what it can
 	$(BIN)/python -m ruff check --fix .
 	$(BIN)/python -m ruff format .
 
+docs: $(STAMP)  ## build the pages into build/docs; a warning is an error
+	@$(BIN)/python -c 'import furo, myst_parser, sphinx' 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+	@echo "build/docs/index.html"
+
 wheel: $(STAMP)  ## build dist/*.whl
 	$(BIN)/python -m build --wheel
 
 clean:  ## remove what was built, .venv too; runs stay
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
