@@ -22,7 +22,7 @@ BENCH := .venv-bench
 PURELIB := import sysconfig; print(sysconfig.get_path("purelib"))
 PEERS := opacus==1.6.0 backpack-for-pytorch==1.7.1 unfoldNd==0.2.3 einops==0.8.2 opt_einsum==3.4.0
 
-.PHONY: moved help setup demo test slow bench lint format wheel clean
+.PHONY: moved help setup demo test slow bench lint format docs wheel clean
 .DEFAULT_GOAL := help
 
 moved:
@@ -75,6 +75,12 @@ lint: $(STAMP)  ## style, types and the direction of imports
 format: $(STAMP)  ## let ruff mend what it can
 	$(BIN)/python -m ruff check --fix .
 	$(BIN)/python -m ruff format .
+
+docs: $(STAMP)  ## build the pages into build/docs; a warning is an error
+	@$(BIN)/python -c 'import furo, myst_parser, sphinx' 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+	@echo "build/docs/index.html"
 
 wheel: $(STAMP)  ## build dist/*.whl
 	$(BIN)/python -m build --wheel
