@@ -170,6 +170,9 @@ def test_defect_6_the_students_responses_are_shifted_as_the_teachers_are() -> No
     teacher, student, settings = Table(P.log()), Table(Q.log()), config(objective="js")
     batch = js_batch(written([WORD, EOS]), written([WORD, EOS]))
     value, _ = settings.mixture.loss(Passes(student, teacher, batch, settings), settings)
+    m, states = (P + Q) / 2, (0, WORD)  # the states that both responses are drawn in
+    expected = sum(kl(P[s], m[s]) + kl(Q[s], m[s]) for s in states) / 4
+    assert float(value) == pytest.approx(expected, rel=1e-12)
     (found,) = torch.autograd.grad(value, student.table)
     assert bool((found[EOS] == 0).all())  # no token is drawn in the state after EOS
     assert bool((found[0] != 0).any()) and bool((found[WORD] != 0).any())

@@ -4,8 +4,9 @@
     m = (p_T + pi) / 2 in each state
 
 Each half is taken in the states that its own first argument visits, which is the sequence-level divergence written step
-by step; each is normalised by its own responses. "Teacher's responses" are decoded by the teacher, or the data's with
-``responses: data``. Responses are constants.
+by step; each is normalised by its own responses. "Teacher's responses" are decoded by the teacher: sampled, as the
+sequence-level divergence asks, with ``seqkd_beams: 0``, else by beam search; or the data's with ``responses: data``.
+Responses are constants.
 """
 
 from __future__ import annotations
