@@ -16,7 +16,8 @@ from sphinx.errors import ExtensionError
 
 # An operator's name is set off from what it is applied to, as LaTeX does; docutils leaves that to a space of one's own.
 NAME = re.compile(r"(\\operatorname\{\w+\}|\\log)(_\w)?\s+(?=[A-Za-z]|\\(?:operatorname|pi|mathrm|max))")
-BRACE = re.compile(r"<mo>([{}])</mo>")
+FENCE = re.compile(r"<mo>([{}⟨⟩])</mo>")  # as high as a letter, unless \left asks for more
+BAR = re.compile(r'<mo stretchy="false">\|</mo>')  # a norm's, not a relation's
 TAG = re.compile(r"\s*\\tag\{([^}]*)\}")
 
 
@@ -33,7 +34,9 @@ def convert(node: nodes.Element, *, block: bool) -> tuple[str, str]:
     except MathError as error:
         raise ExtensionError(f"{node.source}:{node.line}: {error} in the formula {text!r}") from error
     made = tree if isinstance(tree, str) else tree.toxml()
-    return BRACE.sub(r'<mo stretchy="false">\1</mo>', made), " ".join(tags)
+    if not re.search(r"\\left\s*\\(?:\{|langle)", text):
+        made = FENCE.sub(r'<mo stretchy="false">\1</mo>', made)
+    return BAR.sub('<mo stretchy="false" lspace="0" rspace="0">|</mo>', made), " ".join(tags)
 
 
 def visit_inline(self: Any, node: nodes.Element) -> None:
