@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from kvar.analysis.estimate import Array
@@ -33,8 +35,13 @@ def probability_of_best(statistic: Array, smallest: bool, draws: int = 4000, see
     if units < 2 or not np.isfinite(statistic).all():
         return np.full_like(theta, np.nan)
     influence = (units - 1) * (replicates.mean(axis=0) - replicates)
-    counts = np.random.default_rng(seed).multinomial(units, np.full(units, 1 / units), size=draws)
-    drawn = theta + counts @ influence / units * np.sqrt(units / (units - 1))
+    drawn = theta + _counts(units, draws, seed) @ influence / units * np.sqrt(units / (units - 1))
     best = drawn.min(axis=1, keepdims=True) if smallest else drawn.max(axis=1, keepdims=True)
     wins = np.isclose(drawn, best, rtol=1e-12, atol=0.0)
     return np.asarray((wins / wins.sum(axis=1, keepdims=True)).mean(axis=0))
+
+
+@lru_cache(maxsize=2)
+def _counts(units: int, draws: int, seed: int) -> Array:
+    """(draws, U) how often each unit is drawn; a study asks for the same draws at every step and for both criteria."""
+    return np.random.default_rng(seed).multinomial(units, np.full(units, 1 / units), size=draws).astype(float)

@@ -125,14 +125,17 @@ def moments_from_frames(gradients: pd.DataFrame, prompt_gradients: pd.DataFrame)
             raise ValueError(f"gradients holds several values of {column}; select the rows of one.")
     if bool(gradients["cross"].isna().any()):
         raise ValueError("gradients holds norms only (cross is missing); probe with fields='all' for statistics.")
-    names = list(dict.fromkeys(gradients["estimator"].astype(str)))
-    first = gradients[gradients["group"] == gradients["group"].iloc[0]]
-    index = first.groupby("trajectory", sort=True)["prompt"].first().to_numpy()
+    names = _values_of(gradients["estimator"])
+    group_names = _values_of(gradients["group"])
+    first = gradients[_code(gradients["group"], group_names) == 0]
+    own = (_code(first["estimator"], names) == 0) & (_code(first["other"], names) == 0)
+    trajectory, prompt = (first[column].to_numpy()[own] for column in ("trajectory", "prompt"))
+    index = prompt[np.argsort(trajectory, kind="stable")]
     groups = {}
-    for group in dict.fromkeys(gradients["group"].astype(str)):
-        rows = gradients[gradients["group"].astype(str) == group]
+    for number, group in enumerate(group_names):
+        rows = gradients[_code(gradients["group"], group_names) == number]
         pair, cross = (_cube(rows, names, "trajectory", column) for column in ("pair", "cross"))
-        prompt_rows = prompt_gradients[prompt_gradients["group"].astype(str) == group]
+        prompt_rows = prompt_gradients[_code(prompt_gradients["group"], group_names) == number]
         diagonal = torch.arange(len(names))
         groups[group] = GroupMoments(
             sq_norm=pair[diagonal, diagonal],
@@ -155,12 +158,25 @@ def values_from_frame(trajectories: pd.DataFrame) -> tuple[TokenValues, Tensor]:
     return TokenValues(torch.from_numpy(q), torch.from_numpy(v)), torch.from_numpy(mask)
 
 
-def _cube(rows: pd.DataFrame, names: list[str], by: str, column: str) -> Tensor:
+def _values_of(column: pd.Series) -> list[str]:
+    """A column's distinct texts in the order of their first appearance."""
+    return [str(value) for value in column.unique()]
+
+
+def _code(column: pd.Series, names: list[str]) -> np.ndarray:
+    """Each row's place in ``names``, -1 for none; by category where the column has categories, as records do."""
+    import pandas as pd
+
     place = {name: i for i, name in enumerate(names)}
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        table = np.array([place.get(str(name), -1) for name in column.cat.categories] + [-1])
+        return np.asarray(table[column.cat.codes.to_numpy()])
+    return np.array([place.get(str(name), -1) for name in column], dtype=int)
+
+
+def _cube(rows: pd.DataFrame, names: list[str], by: str, column: str) -> Tensor:
     keys: Any = rows[by].to_numpy()
     order, where = np.unique(keys, return_inverse=True)
     out = np.full((len(names), len(names), len(order)), np.nan)
-    e = rows["estimator"].astype(str).map(place).to_numpy().astype(int)
-    f = rows["other"].astype(str).map(place).to_numpy().astype(int)
-    out[e, f, where] = rows[column].to_numpy()
+    out[_code(rows["estimator"], names), _code(rows["other"], names), where.reshape(-1)] = rows[column].to_numpy()
     return torch.from_numpy(out)
