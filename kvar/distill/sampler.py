@@ -1,4 +1,4 @@
-"""Batches of examples of like length, in random order."""
+"""The order of the training examples: it depends on (seed, epoch) alone, on one process and on many."""
 
 from __future__ import annotations
 
@@ -7,7 +7,42 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch.utils.data import Sampler
 
-__all__ = ["LengthBatches"]
+from kvar.distill.seeds import stream_seed
+
+__all__ = ["LengthBatches", "ShuffledExamples"]
+
+
+class ShuffledExamples(Sampler[int]):
+    """All examples in random order.
+
+    torch's own sampler draws its order from the process's random state, which accelerate treats differently on one
+    process and on several.
+
+    Args:
+        examples: how many there are.
+        seed: seed of the order.
+
+    Example:
+        >>> sampler = ShuffledExamples(5, seed=0)
+        >>> first = list(sampler)
+        >>> sampler.set_epoch(1)
+        >>> sorted(first) == sorted(sampler) and first != list(sampler)
+        True
+    """
+
+    def __init__(self, examples: int, seed: int) -> None:
+        self.examples, self.seed, self.epoch = examples, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order is handed out next."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.examples
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(stream_seed(self.seed, self.epoch))
+        yield from torch.randperm(self.examples, generator=generator).tolist()
 
 
 class LengthBatches(Sampler[int]):

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from kvar.distill.checkpoints import WholeCheckpoints
 from kvar.distill.config import DistillationConfig
 from kvar.distill.data import Collator
+from kvar.distill.epochs import Epochs
 from kvar.distill.learning_rates import scale_learning_rates
 from kvar.distill.models.check import check_lengths, check_models
 from kvar.distill.not_finite import not_finite
 from kvar.distill.objectives import Batch, Mixture, Passes
-from kvar.distill.sampler import LengthBatches
+from kvar.distill.sampler import LengthBatches, ShuffledExamples
 from kvar.distill.step import Step, on_policy_coin, prepare_step
 from kvar.distill.teacher_responses import TeacherResponses
 from kvar.distill.through import through
@@ -90,6 +91,8 @@ class DistillationTrainer(WholeCheckpoints):
         self._current = Step([])
         self.throughput = Throughput()
         self.add_callback(self.throughput)
+        self.epochs = Epochs()
+        self.add_callback(self.epochs)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -211,18 +214,18 @@ class DistillationTrainer(WholeCheckpoints):
         self._logs.update(pending)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int] | None:
-        """Transformers' choice, but batches of like length come in random order (``LengthBatches``)."""
+        """Transformers' choice, in an order of our own where it is random, the same for any number of processes."""
         dataset: Any = self.train_dataset if train_dataset is None else train_dataset
-        if self.args.train_sampling_strategy != "group_by_length" or "length" not in getattr(
-            dataset, "column_names", ()
-        ):
-            return super()._get_train_sampler(train_dataset)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return LengthBatches(
-            dataset["length"],
-            self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size,
-            seed,
-        )
+        strategy = self.args.train_sampling_strategy
+        batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        if strategy == "group_by_length" and "length" in getattr(dataset, "column_names", ()):
+            self.epochs.sampler = LengthBatches(dataset["length"], batch, seed)
+        elif strategy == "random" and hasattr(dataset, "__len__"):
+            self.epochs.sampler = ShuffledExamples(len(dataset), seed)
+        else:
+            return super()._get_train_sampler(train_dataset)
+        return self.epochs.sampler
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Transformers' optimizer; with ``scale_learning_rate`` as :mod:`kvar.distill.learning_rates` has it."""

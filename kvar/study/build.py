@@ -62,7 +62,7 @@ def build_datasets(settings: RunSettings, training: DistillationConfig, parts: P
 
 
 def build_probes(
-    settings: RunSettings, training: DistillationConfig, parts: Parts, writer: RunWriter
+    settings: RunSettings, training: DistillationConfig, parts: Parts, writer: RunWriter | None
 ) -> list[GradientProbe]:
     """The gradient probe that the settings ask for, or none."""
     from kvar.hooks import GradientProbe, parse_estimators
@@ -126,7 +126,10 @@ def build_trainer(
         train_dataset=train,
         eval_dataset=validation,
         processing_class=parts.tokenizer,
-        callbacks=[] if writer is None else [Recorder(writer), *build_probes(settings, training, parts, writer)],
+        callbacks=[
+            *([] if writer is None else [Recorder(writer)]),
+            *build_probes(settings, training, parts, writer),  # every process measures its share of the prompts
+        ],
     )
     for default in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(default)
