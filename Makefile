@@ -22,14 +22,14 @@ BENCH := .venv-bench
 PURELIB := import sysconfig; print(sysconfig.get_path("purelib"))
 PEERS := opacus==1.6.0 backpack-for-pytorch==1.7.1 unfoldNd==0.2.3 einops==0.8.2 opt_einsum==3.4.0
 
-.PHONY: moved help setup demo test slow bench lint format docs wheel clean
+.PHONY: moved help setup demo test slow bench bench-training lint format docs wheel clean
 .DEFAULT_GOAL := help
 
 moved:
 	rm -rf $(VENV)
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/'
 
 setup: $(STAMP)  ## create or refresh .venv
 
@@ -54,6 +54,9 @@ test: $(STAMP)  ## tests and doctests; more options: make test ARGS="-k returns"
 
 slow: $(STAMP)  ## the tests that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow $(ARGS)
+
+bench-training: $(STAMP)  ## time training beside TRL, and what the probes cost (minutes, one thread); ARGS=--render: tables only
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.training $(ARGS)
 
 bench: $(BENCH)/.installed  ## time the gradient engines beside other libraries; fewer: make bench ARGS=--quick
 	OMP_NUM_THREADS=1 $(BENCH)/bin/python -m benchmarks.engines $(ARGS)

@@ -79,7 +79,7 @@ class HeadWatch:
             return tuple(x[:, int(start[0]) : int(start[0]) + t] for x in (hidden, logits))  # type: ignore[return-value]
         where = torch.arange(n, device=start.device)[:, None] * logits.shape[1] + start[:, None]
         where = (where + torch.arange(t, device=start.device)).flatten()
-        return tuple(x.flatten(0, 1).index_select(0, where).unflatten(0, (n, t)) for x in (hidden, logits))  # type: ignore[return-value]
+        return tuple(x.flatten(0, 1).index_select(0, where).unflatten(0, (n, t)) for x in (hidden, logits))
 
     def moments(self, rollouts: Rollouts, weights: Tensor, *, vocabulary: int | None = None) -> GroupMoments:
         """The output layer's moments from the last forward pass, which is then forgotten.
