@@ -226,8 +226,10 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(run=_demo)
 
     judge = commands.add_parser("judge", help="compare two runs' evaluation texts by a judge", allow_abbrev=False)
-    judge.add_argument("run_a", metavar="RUN_A", help="run whose win rate is reported")
-    judge.add_argument("run_b", metavar="RUN_B", help="run to compare it with")
+    judge.add_argument(
+        "run_a", metavar="RUN_A", help="whose win rate is reported: a run's folder, or a file of kvar evaluate"
+    )
+    judge.add_argument("run_b", metavar="RUN_B", help="what to compare it with, likewise")
     judge.add_argument(
         "--judge",
         required=True,

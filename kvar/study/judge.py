@@ -69,8 +69,8 @@ def judge_runs(
     call goes on where a killed one stopped.
 
     Args:
-        run_a: a run's folder, with its evaluation.json.
-        run_b: the run to compare with.
+        run_a: a run's folder, with its evaluation.json (the first examples only), or a file of ``kvar evaluate`` (all).
+        run_b: what to compare with.
         judge: a model folder, a hub name, an http(s) address, or a judge made elsewhere.
         output: folder of verdicts and result; default ``RUN_A/judge/`` and a name made of the other run's and judge's.
         criterion: what "better" means, in a sentence or two; default: the better answer to the prompt.
@@ -90,8 +90,7 @@ def judge_runs(
         raise ValueError(f"limit must be at least 1; got {limit}.")
     pairs, left_out = shared_pairs(Path(run_a), Path(run_b))
     asked = load_judge(judge, **(options or {})) if isinstance(judge, str) else judge
-    name = re.sub(r"[^\w.-]+", "-", f"{Path(run_b).resolve().name}-by-{asked.name}").strip("-")[-120:]
-    folder = Path(output) if output is not None else Path(run_a) / "judge" / name
+    folder = Path(output) if output is not None else _default_output(Path(run_a), Path(run_b), asked.name)
     folder.mkdir(parents=True, exist_ok=True)
     lock = lock_folder(folder)
     result = compare(
@@ -102,6 +101,13 @@ def judge_runs(
     content = {"run_a": str(run_a), "run_b": str(run_b), "judge": asked.name, "prompts_left_out": left_out, **values}
     (folder / "result.json").write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
     return result
+
+
+def _default_output(run_a: Path, run_b: Path, judge: str) -> Path:
+    """``judge/B-by-JUDGE`` in the first run's folder, B with its folder's name where it is a file."""
+    other = f"{run_b.resolve().parent.name}-{run_b.stem}" if run_b.is_file() else run_b.resolve().name
+    name = re.sub(r"[^\w.-]+", "-", f"{other}-by-{judge}").strip("-")[-120:]
+    return (run_a.parent if run_a.is_file() else run_a) / "judge" / name
 
 
 def load_judge(
@@ -167,14 +173,14 @@ def shared_pairs(run_a: Path, run_b: Path) -> tuple[list[Pair], int]:
 
 
 def read_texts(run: Path) -> list[tuple[str, str]]:
-    """(prompt, text) of every example that a run's evaluation.json holds.
+    """(prompt, text) of every example in a run's evaluation.json, or in a file that ``kvar evaluate`` wrote.
 
     Raises:
         ValueError: no such file, or none of its texts.
     """
-    path = run / FILE
+    path = run if run.is_file() else run / FILE
     if not path.is_file():
-        raise ValueError(f"{path} is missing: finish the run, or evaluate it, with eval_limit above 0.")
+        raise ValueError(f"{path} is missing: finish the run with eval_limit above 0, or name a file of kvar evaluate.")
     try:
         samples = json.loads(path.read_text(encoding="utf-8"))["samples"]
         texts = [(str(row["prompt"]), str(row["text"])) for row in samples]

@@ -87,6 +87,15 @@ def test_the_default_output_lies_in_the_first_run(runs: tuple[Path, Path], alway
     assert folder.name.startswith("two-by-") and (folder / "result.json").exists()
 
 
+def test_files_of_kvar_evaluate_are_compared_too(runs: tuple[Path, Path], always_a: Path) -> None:
+    files = [run / "evaluation-test.json" for run in runs]
+    for run, file in zip(runs, files, strict=True):
+        (run / "evaluation.json").rename(file)
+    assert judge_runs(*files, str(always_a)).n == 4
+    (folder,) = (runs[0] / "judge").iterdir()
+    assert folder.name.startswith("two-evaluation-test-by-")
+
+
 def test_bad_input_is_one_line(runs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
