@@ -75,7 +75,10 @@ def train(args: argparse.Namespace, size: str, kernel: str) -> None:
             max_new_tokens=40, seed=args.seed, writer=writer, vocabulary=len(tokenizer), micro_batch=args.micro_batch,
         )  # fmt: skip
         free = OutputLayerProbe(
-            parse_estimators(f"{KERNELS}, K=1 - batch-mean"), writer=writer, vocabulary=len(tokenizer)
+            parse_estimators(f"{KERNELS}, K=1 - batch-mean"),
+            means_every=1,
+            writer=writer,
+            vocabulary=len(tokenizer),
         )
         trainer = DistillationTrainer(
             student, training, teacher=teacher, processing_class=tokenizer,

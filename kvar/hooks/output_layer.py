@@ -31,15 +31,16 @@ class StepStatistics:
 
     Attributes:
         step: optimiser steps taken before: the policy that sampled the trajectories is the one after that many.
-        trace: (E,) unbiased tr Cov(g^e).
-        inner: (E, E) unbiased <E g^e, E g^f>; its diagonal is the signal. Both from pairs of distinct prompts.
+        power: (E,) mean of |g_i^e|^2; tr Cov is this less the signal.
+        inner: (E, E) unbiased <E g^e, E g^f>, from pairs of distinct prompts; its diagonal is the signal. None at steps
+            where only norms were measured.
         n: trajectories.
         seconds: what the measurement cost.
     """
 
     step: int
-    trace: Tensor
-    inner: Tensor
+    power: Tensor
+    inner: Tensor | None
     n: int
     seconds: float
 
@@ -55,19 +56,24 @@ class OutputLayerProbe(TrainerCallback):
     ``DistillationTrainer`` does so for every callback that has the method; in a trainer of your own call it in
     ``compute_loss``, after ``kvar.rollouts.log_probs(model, rollouts)``. The figures are those of the head's own use of
     its weight; docs/output-layer.md shows how well they follow the gradient of all parameters. A single step is noisy:
-    average over steps (``kvar.analysis.output_layer_statistics``). Dropout, where the training uses it, is in them.
+    average over steps (``kvar.analysis.output_layer``). Dropout, where the training uses it, is in them.
+
+    Norms are cheap; inner products of means take a Gram of all the batch's tokens, three times as much in all, and are
+    a small part of the variance there. So norms are taken every ``every`` steps, means every ``means_every``-th time.
 
     Args:
         estimators: kernels, or :class:`Estimator` with baselines, names distinct.
         every: optimiser steps between measurements.
-        writer: where to append rows of ``metrics`` (split ``name``): "trace K=4", "signal K=4" and "inner K=4", the
-            last with the first estimator. None keeps :class:`StepStatistics` in ``.measurements`` only.
+        means_every: measurements between two that take means.
+        writer: where to append rows of ``metrics`` (split ``name``): "power K=4", and where means were taken "signal
+            K=4" and "inner K=4", the last with the first estimator. None keeps :class:`StepStatistics` in
+            ``.measurements`` only.
         name: the split's name in the records.
         vocabulary: the tokenizer's size, where the loss is normalised over no more than it.
         head: the output layer, where the model does not name it.
 
     Raises:
-        ValueError: no estimators, names that repeat, ``every`` below 1.
+        ValueError: no estimators, names that repeat, ``every`` or ``means_every`` below 1.
     """
 
     def __init__(
@@ -75,18 +81,21 @@ class OutputLayerProbe(TrainerCallback):
         estimators: Sequence[Kernel | Estimator],
         *,
         every: int = 1,
+        means_every: int = 10,
         writer: RunWriter | None = None,
         name: str = "output-layer",
         vocabulary: int | None = None,
         head: nn.Module | None = None,
     ) -> None:
-        if every < 1:
-            raise ValueError(f"every must be at least 1 training step; got {every}.")
+        for field, value in (("every", every), ("means_every", means_every)):
+            if value < 1:
+                raise ValueError(f"{field} must be at least 1; got {value}.")
         self.estimators = [e if isinstance(e, Estimator) else Estimator(e) for e in estimators]
         self.names = [e.name for e in self.estimators]
         if not self.names or len(set(self.names)) < len(self.names):
             raise ValueError(f"estimators must be one or more, with distinct names; got {self.names}.")
-        self.every, self.writer, self.name, self.vocabulary, self.head = every, writer, name, vocabulary, head
+        self.every, self.means_every, self.writer, self.name = every, means_every, writer, name
+        self.vocabulary, self.head = vocabulary, head
         self.measurements: list[StepStatistics] = []
         self._pending: list[StepStatistics] = []
         self._watch: HeadWatch | None = None
@@ -115,17 +124,22 @@ class OutputLayerProbe(TrainerCallback):
             return
         start = time.perf_counter()
         mask, index = rollouts.mask, rollouts.prompt_index
+        inner = None
         with torch.no_grad():
             weights = estimator_weights(self.estimators, values, mask, index)
             if hidden is not None and logits is not None:
                 logits = logits[..., : self.vocabulary]
                 moments = output_layer_moments(hidden, logits, rollouts.tokens, mask, weights, index)
-            elif self._watch is not None:
-                moments = self._watch.moments(rollouts, weights, vocabulary=self.vocabulary)
-            else:
+                norms, inner = moments.sq_norm, _inner(moments, index)
+            elif self._watch is None:
                 raise ValueError("OutputLayerProbe is not in a training yet: give it to a trainer as a callback.")
-            trace, inner = _unbiased(moments, index)
-        found = StepStatistics(self._step, trace, inner, len(rollouts), time.perf_counter() - start)
+            elif self._step // self.every % self.means_every == 0:
+                moments = self._watch.moments(rollouts, weights, vocabulary=self.vocabulary)
+                norms, inner = moments.sq_norm, _inner(moments, index)
+            else:
+                norms = self._watch.norms(rollouts, weights, vocabulary=self.vocabulary)
+        seconds = time.perf_counter() - start
+        found = StepStatistics(self._step, norms.mean(dim=1), inner, len(rollouts), seconds)
         if self.writer is None:
             self.measurements.append(found)
         else:
@@ -142,15 +156,13 @@ class OutputLayerProbe(TrainerCallback):
         rows = []
         for step in sorted({m.step for m in self._pending}):
             parts = [m for m in self._pending if m.step == step]
-            seconds = sum(m.seconds for m in parts)
-            total = sum(m.n for m in parts)
-            trace = sum((m.n * m.trace for m in parts), torch.zeros(())) / total
-            inner = sum((m.n * m.inner for m in parts), torch.zeros(())) / total
-            numbers = {"n": float(total), "seconds": seconds}
+            numbers = {"n": float(sum(m.n for m in parts)), "seconds": sum(m.seconds for m in parts)}
+            power = _average([(m.n, m.power) for m in parts])
+            inner = _average([(m.n, m.inner) for m in parts if m.inner is not None])
             for e, name in enumerate(self.names):
-                numbers[f"trace {name}"] = float(trace[e])
-                numbers[f"signal {name}"] = float(inner[e, e])
-                numbers[f"inner {name}"] = float(inner[e, 0])
+                numbers[f"power {name}"] = float(power[e])
+                if len(inner):
+                    numbers |= {f"signal {name}": float(inner[e, e]), f"inner {name}": float(inner[e, 0])}
             rows += [{"step": step, "split": self.name, "name": k, "value": v} for k, v in numbers.items()]
         self.writer.append("metrics", pd.DataFrame(rows), key=(self.name, self._pending[0].step))
         self._pending.clear()
@@ -185,13 +197,18 @@ class OutputLayerProbe(TrainerCallback):
             self._watch = None
 
 
-def _unbiased(moments: GroupMoments, prompt_index: Tensor) -> tuple[Tensor, Tensor]:
-    """(E,) trace and (E, E) inner products of means, theory.md (12) over pairs of distinct prompts; NaN for one."""
-    pair, prompt_pair = moments.pair, moments.prompt_pair
-    assert pair is not None  # the output-layer pass gives every field
-    assert prompt_pair is not None
-    n = pair.shape[-1]
+def _average(parts: list[tuple[int, Tensor]]) -> Tensor:
+    """Mean over micro-batches, weighted by trajectories; empty for none."""
+    if not parts:
+        return torch.zeros(0)
+    return torch.stack([n * x for n, x in parts]).sum(dim=0) / sum(n for n, _ in parts)
+
+
+def _inner(moments: GroupMoments, prompt_index: Tensor) -> Tensor:
+    """(E, E) unbiased <E g^e, E g^f>, theory.md (12) over pairs of distinct prompts; NaN where there is one prompt."""
+    prompt_pair = moments.prompt_pair
+    assert prompt_pair is not None  # the output-layer pass gives every field
+    n = len(prompt_index)
     sizes = prompt_index.unique(return_counts=True)[1].double().cpu()
     same = (sizes**2 * prompt_pair).sum(dim=-1)
-    inner = (n**2 * moments.mean_pair - same) / (n**2 - float((sizes**2).sum()))
-    return moments.sq_norm.mean(dim=-1) - inner.diagonal(), inner
+    return (n**2 * moments.mean_pair - same) / (n**2 - float((sizes**2).sum()))
