@@ -55,6 +55,14 @@ def test_a_name_that_is_nowhere_says_what_to_do(hub: Path, load: Any, what: str)
     assert "\n" not in str(caught.value) and "HF_HOME" in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["runs/teacher/model", "./model", "/no/model", "~/model", ""])
+def test_a_path_that_is_not_there_is_not_looked_for_on_the_hub(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", lambda *_, **__: pytest.fail("asked the hub"))
+    for load in (load_model, load_tokenizer):
+        with pytest.raises(ValueError, match=f"model {name!r} is no folder. Give a folder"):
+            load(name)
+
+
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cannot be loaded from that folder") as caught:
         load_model(str(tmp_path))

@@ -65,7 +65,7 @@ def by_hand(name: str, teacher: Any, keep: list[int]) -> Any:
     return model
 
 
-@pytest.mark.parametrize("keep", [[0, 2], [1, 3], [3]])
+@pytest.mark.parametrize("keep", [[0, 2], [3]])
 @pytest.mark.parametrize("name", TEACHERS)
 def test_logits_are_those_of_a_model_assembled_by_hand(name: str, keep: list[int], tmp_path: Path) -> None:
     teacher = TEACHERS[name]()

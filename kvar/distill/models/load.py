@@ -60,7 +60,14 @@ def load_tokenizer(name: str) -> Any:
 
 
 def _source(name: str) -> tuple[str, dict[str, Any]]:
+    """What ``from_pretrained`` takes; a path that cannot be a hub name is not asked for there, which takes a minute."""
     gguf = gguf_source(name)
+    like_a_path = name.count("/") > 1 or name[:1] in ("", ".", "/", "~", "\\")
+    if gguf is None and like_a_path and not (name and Path(name).is_dir()):
+        raise ValueError(
+            f"model {name!r} is no folder. Give a folder that save_pretrained wrote, a hub name (owner/name), a .gguf "
+            "file, or smollm2."
+        )
     return (name, {}) if gguf is None else (gguf[0], {"gguf_file": gguf[1]})
 
 
