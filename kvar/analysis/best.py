@@ -8,7 +8,7 @@ import numpy as np
 
 from kvar.analysis.estimate import Array
 
-__all__ = ["probability_of_best"]
+__all__ = ["probability_of_best", "probability_over_seeds", "units_to_resolve"]
 
 
 def probability_of_best(statistic: Array, smallest: bool, draws: int = 4000, seed: int = 0) -> Array:
@@ -36,6 +36,73 @@ def probability_of_best(statistic: Array, smallest: bool, draws: int = 4000, see
         return np.full_like(theta, np.nan)
     influence = (units - 1) * (replicates.mean(axis=0) - replicates)
     drawn = theta + _counts(units, draws, seed) @ influence / units * np.sqrt(units / (units - 1))
+    return _shares(drawn, smallest)
+
+
+def probability_over_seeds(values: Array, smallest: bool, draws: int = 4000, seed: int = 0) -> Array:
+    """Probability of each estimator to have the smallest (or largest) mean over independent runs.
+
+    Draws are of a multivariate t with S - 1 degrees of freedom about the mean of the runs, with their covariance over
+    S, so that kernels stay paired and sampling noise within runs counts through the spread among them.
+
+    Args:
+        values: (S, E), one row a run.
+        smallest: whether the best is the smallest.
+        draws: how many.
+        seed: of the draws.
+
+    Returns:
+        (E,) shares, adding up to 1; ties are shared. NaN throughout for one run, or if any value is not finite.
+
+    Example:
+        >>> probability_over_seeds(np.array([[1.0, 9.0], [1.1, 9.2], [0.9, 8.9]]), smallest=True).round(2).tolist()
+        [1.0, 0.0]
+    """
+    runs = len(values)
+    if runs < 2 or not np.isfinite(values).all():
+        return np.full(values.shape[1], np.nan)
+    rng = np.random.default_rng(seed)
+    mean = values.mean(axis=0)
+    scale = np.sqrt((runs - 1) / rng.chisquare(runs - 1, size=(draws, 1)) / (runs * (runs - 1)))
+    return _shares(mean + scale * (rng.standard_normal((draws, runs)) @ (values - mean)), smallest)
+
+
+def units_to_resolve(statistic: Array, smallest: bool, probability: float = 0.95) -> float:
+    """How many units would tell the winner from every other estimator, were the present differences the true ones.
+
+    Each difference's standard error, the jackknife's, falls as one over the root of the units; the answer is where the
+    difference that is hardest to tell is z(probability) standard errors wide.
+
+    Args:
+        statistic: (1 + U, E): with all units, then with each left out.
+        smallest: whether the winner is the smallest.
+        probability: that each single comparison should have.
+
+    Returns:
+        A number of units, infinity where another estimator ties with the winner but for noise. NaN if any value is not
+        finite, or with fewer than two units.
+
+    Example:
+        >>> round(units_to_resolve(np.array([[1.0, 2.0], [1.5, 2.0], [0.5, 2.0]]), smallest=True), 2)
+        1.35
+    """
+    from scipy.special import ndtri
+
+    units = len(statistic) - 1
+    if units < 2 or not np.isfinite(statistic).all():
+        return np.nan
+    winner = int(np.argmin(statistic[0]) if smallest else np.argmax(statistic[0]))
+    rivals = np.delete(statistic, winner, axis=1) - statistic[:, [winner]]
+    error = np.sqrt((units - 1) / units * ((rivals[1:] - rivals[1:].mean(axis=0)) ** 2).sum(axis=0))
+    told = error > 1e-12 * np.abs(statistic[0]).max()  # estimators that are the same ones tie whatever is drawn
+    if not told.any():
+        return 2.0
+    with np.errstate(divide="ignore"):
+        return float(np.max(units * (float(ndtri(probability)) * error[told] / rivals[0][told]) ** 2))
+
+
+def _shares(drawn: Array, smallest: bool) -> Array:
+    """(E,) share of the draws (D, E) that each wins."""
     best = drawn.min(axis=1, keepdims=True) if smallest else drawn.max(axis=1, keepdims=True)
     wins = np.isclose(drawn, best, rtol=1e-12, atol=0.0)
     return np.asarray((wins / wins.sum(axis=1, keepdims=True)).mean(axis=0))

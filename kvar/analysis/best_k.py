@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kvar.analysis.best import probability_of_best
+from kvar.analysis.best import probability_of_best, units_to_resolve
 from kvar.analysis.bias import bias_of, need_pairs
 from kvar.analysis.design import design_replicates, step_variance
 from kvar.analysis.efficiency import direction_of, efficiency
@@ -50,7 +50,9 @@ def best_k(
         A table with one row per estimator: kernel, mse, mse_low, mse_high, mse_best (probability), efficiency,
         efficiency_low, efficiency_high, efficiency_best (probability; NaN throughout where some estimator's direction
         is so little resolved that its interval is all of [0, 1]). ``table.attrs`` holds the names of the two
-        winners under "best_mse" and "best_efficiency" (the latter None where the reference is not resolved).
+        winners under "best_mse" and "best_efficiency" (the latter None where the reference is not resolved); "units",
+        how many units were measured; and "units_mse" and "units_efficiency", how many would tell each winner from all
+        others (:func:`kvar.analysis.best.units_to_resolve`).
 
     Raises:
         ValueError: as :func:`kvar.analysis.mse.mse`.
@@ -88,4 +90,7 @@ def best_k(
     table.attrs["best_mse"] = moments.names[int(np.argmin(error.value))]
     resolved = bool(np.isfinite(along.value).all())
     table.attrs["best_efficiency"] = moments.names[int(np.argmax(along.value))] if resolved else None
+    table.attrs["units"] = data.units
+    table.attrs["units_mse"] = units_to_resolve(errors, smallest=True)
+    table.attrs["units_efficiency"] = units_to_resolve(directions, smallest=False)
     return table

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import torch
+
+from kvar.analysis.by_position import by_position
 from kvar.analysis.summary import summarise
 from kvar.gradients.frames import moments_from_frames, values_from_frame
+from kvar.gradients.moments import GradientMoments
+from kvar.gradients.recombine import recombine
 from kvar.records import Run
 from kvar.returns import parse_kernel
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["probes_of", "statistics_of"]
+__all__ = ["by_position_of", "probes_of", "statistics_of"]
 
 
 def probes_of(run: Run) -> list[tuple[str, int]]:
@@ -37,11 +42,13 @@ def statistics_of(
     batch: float = 64,
     rollouts_per_prompt: int = 1,
     confidence: float = 0.95,
+    theory: bool = False,
 ) -> pd.DataFrame:
     """One row per (step, group, kernel, statistic) of a run's probes.
 
     With several rollouts a prompt the sampling unit is the prompt; values are then debiased for it (see
-    ``kvar.analysis.trace_covariance``). Estimators with a baseline take part, named as the probe named them.
+    ``kvar.analysis.trace_covariance``). Estimators with a baseline take part, named as the probe named them; those
+    split by position ("K=4 @ 0-7") are left to :func:`by_position_of`.
 
     Args:
         run: from ``kvar.load``; its config names the parameter count.
@@ -52,6 +59,7 @@ def statistics_of(
         batch: B of (11'), trajectories a training step.
         rollouts_per_prompt: R of that step.
         confidence: of the intervals.
+        theory: also hold T0 and T1 against the measurement, which takes several times as long.
 
     Returns:
         Columns student, parameters, step, group, kernel, k, statistic, value, low, high, n.
@@ -69,7 +77,9 @@ def statistics_of(
             run.read(table, where={"probe": probe, "step": step})  # one measurement at a time is held
             for table in ("gradients", "prompt_gradients", "trajectories")
         )
-        moments = moments_from_frames(gradients, prompts)
+        moments = _estimators(moments_from_frames(gradients, prompts), split=False)
+        if moments is None:
+            continue
         values, mask = values_from_frame(trajectories)
         several = len(moments.prompts) < len(moments.prompt_index)
         kernels = [parse_kernel(name.partition(" - ")[0]) for name in moments.names]
@@ -86,6 +96,7 @@ def statistics_of(
                 reference=reference or _reference(moments.names),
                 unit="prompt" if several else "trajectory",
                 confidence=confidence,
+                theory=theory,
             )
             frame.insert(0, "group", group)
             frame.insert(0, "step", step)
@@ -97,6 +108,51 @@ def statistics_of(
     out.insert(0, "parameters", int(run.config["parameters"]))
     out.insert(0, "student", student)
     return out
+
+
+def by_position_of(
+    run: Run, student: str, *, steps: Sequence[int] | None = None, confidence: float = 0.95
+) -> pd.DataFrame:
+    """Where along the responses the variance arises, for probes whose estimators were split by position.
+
+    Args:
+        run: from ``kvar.load``.
+        student: the name to show for it.
+        steps: which steps; None for all.
+        confidence: of the intervals.
+
+    Returns:
+        Columns student, step, and those of :func:`kvar.analysis.by_position`; without rows where no probe has such
+        estimators.
+
+    Raises:
+        ValueError: no probes.
+    """
+    import pandas as pd
+
+    frames = [pd.DataFrame()]
+    for probe, step in probes_of(run):
+        names = run.read("gradients", ["estimator"], where={"probe": probe, "step": step})["estimator"].unique()
+        if (steps is not None and step not in steps) or not any(" @ " in str(name) for name in names):
+            continue
+        tables = (run.read(t, where={"probe": probe, "step": step}) for t in ("gradients", "prompt_gradients"))
+        moments = _estimators(moments_from_frames(*tables), split=True)
+        assert moments is not None  # some name has a range
+        several = len(moments.prompts) < len(moments.prompt_index)
+        table = by_position(moments, unit="prompt" if several else "trajectory", confidence=confidence)
+        table.insert(0, "step", step)
+        frames.append(table)
+    out = pd.concat(frames, ignore_index=True)
+    out.insert(0, "student", student)
+    return out
+
+
+def _estimators(moments: GradientMoments, split: bool) -> GradientMoments | None:
+    """Those of the estimators that are split by position, or those that are not; None for none."""
+    keep = [i for i, name in enumerate(moments.names) if (" @ " in name) == split]
+    if len(keep) == len(moments.names):
+        return moments
+    return recombine(moments, torch.eye(len(moments.names))[keep], [moments.names[i] for i in keep]) if keep else None
 
 
 def _reference(names: Sequence[str]) -> str:
