@@ -36,8 +36,8 @@ class DistillationConfig(TrainingArguments):
     kernel: str = _option("K=4", "return kernel of ketchup: K=4, K=4 free, immediate, geometric(0.95), lags(1, 0.5)")
     baseline: str | None = _option(
         None,
-        "subtracted from returns: none, teacher-value, batch-mean, position-mean, leave-one-out or minimum-variance; "
-        "means are over the whole optimiser step",
+        "subtracted from returns: none, teacher-value, batch-mean, position-mean, leave-one-out or minimum-variance "
+        "(one more forward pass of the student); means are over the whole optimiser step",
     )
     centre: Literal["mean", "logsumexp", "none"] = _option(
         "mean", "c(s) of the teacher's logits: mean, logsumexp or none"

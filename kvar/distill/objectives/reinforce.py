@@ -19,6 +19,7 @@ from kvar.rollouts import Rollouts
 __all__ = ["advantage_weights", "entropy", "reinforce", "uniform_cross_entropy"]
 
 BLOCK_ELEMENTS = 2**24
+ENTROPY_STRIDE = 4
 
 
 def advantage_weights(advantages: Tensor, log_pi: Tensor, rollouts: Rollouts, settings: Settings) -> Tensor:
@@ -96,8 +97,10 @@ def reinforce(passes: Passes, settings: Settings, name: str) -> Loss:
 
 
 def _mean_entropy(logits: Tensor, mask: Tensor) -> float:
-    """Mean entropy over unmasked tokens, some tokens at a time."""
-    rows, total = max(1, BLOCK_ELEMENTS // logits.shape[-1]), 0.0
-    for block, kept in zip(logits.flatten(0, 1).split(rows), mask.flatten().split(rows), strict=True):
-        total += float(entropy(block).masked_fill(~kept, 0.0).sum())
-    return total / max(int(mask.sum()), 1)
+    """Mean entropy over every fourth unmasked token: for the log, where a pass over all logits would be felt."""
+    rows, positions = (index[::ENTROPY_STRIDE] for index in mask.nonzero(as_tuple=True))
+    size = max(1, BLOCK_ELEMENTS // logits.shape[-1])
+    total = 0.0
+    for r, p in zip(rows.split(size), positions.split(size), strict=True):
+        total += float(entropy(logits[r, p]).sum())
+    return total / max(len(rows), 1)
