@@ -37,7 +37,8 @@ def score_norms(
     Raises:
         ValueError: a model whose output embedding cannot be found.
     """
-    head: Any = student.get_output_embeddings() if hasattr(student, "get_output_embeddings") else None
+    getter: Any = getattr(student, "get_output_embeddings", None)
+    head: Any = getter() if getter is not None else None
     if head is None:
         raise ValueError(
             f"{type(student).__name__} names no output embedding, so its score norms are unknown; choose another "
