@@ -40,11 +40,16 @@ class Case(NamedTuple):
     kernels: tuple[Kernel, ...]
     drawn: int
     rollouts: int
+    teacher_scale: float = 1.0
+    policy_scale: float = 1.0
 
 
 CASES = {
     "one prompt, prefix table": Case(3, 4, 1, "prefix", 0, (KStep(1), KStep(3, "free"), Geometric(0.5)), 512, 1),
     "one prompt, shared table": Case(4, 4, 1, "last-token", 1, (KStep(1), KStep(2), Immediate()), 512, 1),
+    # fourth moments E|g|^4 / (E|g|^2)^2 of 7 to 37, and of 51 to 57 (nine responses, the variance in rare ones)
+    "heavy tails": Case(4, 5, 1, "last-token", 3, (KStep(1), KStep(2), Immediate()), 2048, 1, 4.0, 2.0),
+    "long and rare": Case(2, 8, 1, "prefix", 7, (KStep(1), KStep(2), KStep(4)), 2048, 1, 2.0, 1.0),
     "prompts by rollouts": Case(3, 5, 8, "last-token", 2, (KStep(1), KStep(3), Immediate()), 192, 3),
 }
 ALWAYS = ("trace", "signal", "bias", "ratio", "difference", "snr", "noise_scale", "cosine", "efficiency", "mse")
@@ -55,7 +60,10 @@ CLUSTERED = (*ALWAYS, "within", "between", "share", "mse_mr")
 def coverage(name: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Share of intervals that hold the truth, and mean value over truth, per statistic and kernel."""
     case = CASES[name]
-    mdp = TokenMDP(case.vocabulary, case.horizon, seed=case.seed, prompts=case.prompts, state=case.state)
+    mdp = TokenMDP(
+        case.vocabulary, case.horizon, seed=case.seed, prompts=case.prompts, state=case.state,
+        teacher_scale=case.teacher_scale, policy_scale=case.policy_scale,
+    )  # fmt: skip
     gradients = torch.stack([mdp.gradients(k) for k in case.kernels])
     exact = [mdp.exact(k) for k in case.kernels]
     mean = torch.stack([e.mean for e in exact])
@@ -105,8 +113,16 @@ def coverage(name: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     return {k: hits[k] / REPEATS for k in wanted}, {k: sums[k] / REPEATS / scale[k] for k in wanted}
 
 
+HEAVY = ("heavy tails", "long and rare")
+
+
 @pytest.mark.parametrize(
-    ("case", "statistic"), [(c, s) for c in CASES for s in (CLUSTERED if CASES[c].rollouts > 1 else ALWAYS)]
+    ("case", "statistic"),
+    [
+        pytest.param(c, s, marks=pytest.mark.slow if c in HEAVY else ())
+        for c in CASES
+        for s in (CLUSTERED if CASES[c].rollouts > 1 else ALWAYS)
+    ],
 )
 def test_intervals_cover(case: str, statistic: str) -> None:
     share, _ = coverage(case)
@@ -114,10 +130,13 @@ def test_intervals_cover(case: str, statistic: str) -> None:
     if statistic in ("bias", "ratio", "difference"):
         assert covered[0] == 1.0  # the reference against itself has no error
         covered = covered[1:]
-    assert ((covered >= 0.93) & (covered <= 0.97)).all(), covered
+    low = (
+        0.92 if case in HEAVY else 0.93
+    )  # with N = 256 "long and rare" covers 55 to 95 %, with N = 64 "heavy" 78 to 97 %
+    assert ((covered >= low) & (covered <= 0.97)).all(), covered
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [case for case in CASES if case not in HEAVY])
 def test_values_are_unbiased(case: str) -> None:
     _, relative = coverage(case)
     for statistic in ("trace", "signal", "mse", "difference", "within", "between", "mse_mr"):
