@@ -38,7 +38,7 @@ def run(rounds: int) -> list[dict[str, Any]]:
 def _pair(name: str, student: Any, teacher: Any, rounds: int) -> dict[str, Any]:
     plain: list[list[tuple[float, float]]] = []
     watched: list[list[tuple[float, float]]] = []
-    output_layer: list[tuple[float, float]] = []
+    output_layer: dict[str, list[tuple[float, float]]] = {"norms": [], "means": []}
     full: list[tuple[float, float]] = []
     prompts = tuple(x[: setup.BATCH // ROLLOUTS] for x in setup.batch())
     for i in range(rounds):
@@ -46,11 +46,19 @@ def _pair(name: str, student: Any, teacher: Any, rounds: int) -> dict[str, Any]:
         plain.append(setup.kvar_steps(student, teacher, STEPS, objective="ketchup")[0])
         probe = _Clocked(KERNELS, vocabulary=setup.VOCABULARY)
         watched.append(setup.kvar_steps(student, teacher, STEPS, callbacks=[probe], objective="ketchup")[0])
-        output_layer += probe.seconds[1:]
+        for seconds, found in zip(probe.seconds, probe.measurements, strict=True):
+            output_layer["norms" if found.inner is None else "means"].append(seconds)
         whole = GradientProbe(
             prompts, KERNELS, teacher=teacher, rollouts_per_prompt=ROLLOUTS, max_new_tokens=setup.TOKENS,
             tokenizer=setup.tokenizer(), vocabulary=setup.VOCABULARY, engine="one-pass",
         )  # fmt: skip
         full.append(setup.timed(lambda whole=whole, i=i: whole.measure(student, i)))
         student.zero_grad()
-    return {"pair": name, "plain": plain, "watched": watched, "output_layer": output_layer, "full": full}
+    return {
+        "pair": name,
+        "plain": plain,
+        "watched": watched,
+        "output_layer": output_layer,
+        "full": full,
+        "means_every": probe.means_every,
+    }
