@@ -98,8 +98,8 @@ def _probes(pairs: list[dict[str, Any]]) -> str:
             ]
         )
     head = [
-        "pair", "step, ms", "full probe, ms", "in steps", f"every {EVERY} steps adds", "output-layer probe, ms: norms, and with means",
-        "at every step it adds", "steps with norms are longer by",
+        "pair", "step, ms", "full probe, ms", "in steps", f"every {EVERY} steps adds",
+        "output-layer probe, ms: norms, and with means", "at every step it adds", "steps with norms are longer by",
     ]  # fmt: skip
     return _table(head, rows)
 
