@@ -84,6 +84,10 @@ class DistillationConfig(TrainingArguments):
         None, "responses a teacher pass takes at a time; none for as many as its logits leave room for"
     )
     scale_learning_rate: bool = _option(False, "scale each tensor's learning rate by its initial RMS")
+    report_to: None | str | list[str] = field(  # noqa: RUF036 (the order that transformers' parser wants)
+        default="tensorboard",
+        metadata={"help": "where logs go: tensorboard (in the run's folder), trackio, wandb or others, or none"},
+    )
     remove_unused_columns: bool = _option(False, "kept false: the collator needs every column")
 
     def __post_init__(self) -> None:

@@ -28,14 +28,16 @@ def check_machine(settings: RunSettings, training: DistillationConfig) -> None:
     """
     _check_reporters([training.report_to] if isinstance(training.report_to, str) else list(training.report_to or []))
     _check_writable(Path(str(training.output_dir)))
-    if _uses_fsdp(training) and (settings.probe_every or training.objective not in ("sft", "kl", "seqkd")):
+    samples = any("student" in training.mixture.sources(training, coin) for coin in (False, True))
+    if _uses_fsdp(training) and (settings.probe_every or samples):
         what = (
             f"probe_every is {settings.probe_every}"
             if settings.probe_every
             else f"objective {training.objective!r} samples from the student"
         )
         raise ValueError(
-            f"{what}, which needs the whole student in each process; FSDP splits it. Use DDP, or sft or kl."
+            f"{what}, which needs the whole student in each process; FSDP splits it. Use DDP, or an objective on given "
+            "responses, such as sft or kl."
         )
 
 

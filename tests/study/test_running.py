@@ -1,0 +1,168 @@
+"""Checkpoints, cards, checks before long work, help: what a user of ``kvar train`` meets."""
+
+from __future__ import annotations
+
+import errno
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import kvar
+from kvar.cli import main
+from kvar.distill.checkpoints import CheckpointError, last_checkpoint
+from kvar.study.run import train_run
+from kvar.study.settings import settings_from
+
+VALUES = {
+    "task": "arithmetic", "min_problem_steps": 1, "max_problem_steps": 1, "objective": "sft", "train_limit": 16,
+    "student_config": {"model_type": "t5", "d_model": 8, "d_kv": 4, "num_heads": 2, "d_ff": 8, "num_layers": 1},
+    "max_steps": 4, "save_steps": 2, "logging_steps": 1, "per_device_train_batch_size": 4, "eval_limit": 2,
+    "max_new_tokens": 8, "use_cpu": True, "disable_tqdm": True,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("running") / "run"
+    train_run(*settings_from({**VALUES, "output_dir": str(folder)}, "test"))
+    return folder
+
+
+def test_anyone_opens_model_and_checkpoint(run: Path) -> None:
+    from huggingface_hub import ModelCard
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    for name in ("model", "checkpoint-2", "checkpoint-4"):
+        model = AutoModelForSeq2SeqLM.from_pretrained(run / name)
+        tokenizer = AutoTokenizer.from_pretrained(run / name)
+        assert model.generation_config.eos_token_id == tokenizer.eos_token_id
+        card = ModelCard.load(run / name / "README.md")
+        assert card.data.library_name == "transformers" and "| objective | sft |" in card.text
+    final = ModelCard.load(run / "model" / "README.md")
+    scores = json.loads((run / "evaluation.json").read_text())["metrics"]
+    assert {r.metric_type: r.metric_value for r in final.data.eval_results} == scores
+
+
+def test_tensorboard_is_in_the_run_and_speed_in_the_records(run: Path) -> None:
+    assert list((run / "tensorboard").glob("events.out.tfevents.*"))
+    metrics = kvar.load(run).metrics
+    speed = metrics[metrics["name"] == "tokens_per_second"]
+    assert speed["step"].tolist() == [1, 2, 3, 4] and (speed["value"] > 0).all()
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk fills while the optimizer of checkpoint 4 is written: its weights are there already."""
+    folder, save = tmp_path / "run", torch.save
+
+    def full(content: object, path: object, *args: object, **kwargs: object) -> None:
+        if "checkpoint-4" in str(path) and "optimizer" in str(path):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(content, path, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(torch, "save", full)
+    words = settings_from({**VALUES, "output_dir": str(folder), "report_to": "none"}, "test")
+    with pytest.raises(CheckpointError, match="checkpoint-2 is whole and untouched. The disk is full: free some space"):
+        train_run(*words)
+    assert [p.name for p in folder.glob("*checkpoint*")] == ["checkpoint-2"]
+    assert not (folder / ".saving").exists()
+    monkeypatch.undo()
+    metrics = train_run(*settings_from({**VALUES, "output_dir": str(folder), "report_to": "none"}, "test"))
+    assert "exact_answer" in metrics and last_checkpoint(folder) == folder / "checkpoint-4"
+
+
+def test_a_checkpoint_without_its_state_is_no_checkpoint(tmp_path: Path) -> None:
+    for step, state in ((2, '{"global_step": 2}'), (4, '{"global_st'), (6, None)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        if state is not None:
+            (folder / "trainer_state.json").write_text(state)
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"report_to": "wandb"}, "report_to 'wandb' needs a package that is not installed: pip install wandb"),
+        ({"report_to": "tensorbord"}, "report_to 'tensorbord' is unknown"),
+        ({"output_dir": "/proc/self/cmdline/run"}, "which is a file"),
+        ({"fsdp": "full_shard", "objective": "llmr", "teacher": "arithmetic"}, "FSDP splits it"),
+        ({"resume_from_checkpoint": "nowhere"}, "'nowhere' is no whole checkpoint"),
+    ],
+)
+def test_what_cannot_work_is_said_first(
+    changes: dict, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from importlib.util import find_spec
+
+    monkeypatch.setattr("kvar.study.preflight.find_spec", lambda name: None if name == "wandb" else find_spec(name))
+    values = {**VALUES, "output_dir": str(tmp_path / "run"), **changes}
+    with pytest.raises(ValueError, match=message):
+        train_run(*settings_from(values, "test"))
+    assert not list(tmp_path.rglob("*.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"student_config": {**VALUES["student_config"], "d_model": 16}},
+            "of another student: .* has shape .*8",
+        ),
+        ({"learning_rate": 0.5}, "of another run: learning_rate is .* 0.5 here"),
+    ],
+)
+def test_a_checkpoint_of_another_config(changes: dict, message: str, run: Path, tmp_path: Path) -> None:
+    values = {**VALUES, "output_dir": str(tmp_path / "run"), "resume_from_checkpoint": str(run / "checkpoint-2")}
+    with pytest.raises(ValueError, match=message):
+        train_run(*settings_from({**values, **changes}, "test"))
+
+
+def test_a_disk_too_small_for_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from collections import namedtuple
+
+    usage = namedtuple("usage", "total used free")(1, 1, 1000)
+    monkeypatch.setattr("kvar.study.preflight.shutil.disk_usage", lambda path: usage)
+    with pytest.raises(ValueError, match="has 0 MB free; a checkpoint of"):
+        train_run(*settings_from({**VALUES, "output_dir": str(tmp_path / "run")}, "test"))
+
+
+def test_help_shows_every_field_with_the_configs_values(capsys: pytest.CaptureFixture[str]) -> None:
+    from dataclasses import fields
+
+    from kvar.distill import DistillationConfig
+    from kvar.study.settings import RunSettings
+
+    assert main(["train", "arithmetic-teacher", "--max_steps", "7", "--help"]) == 0
+    page = capsys.readouterr().out
+    for kind in (RunSettings, DistillationConfig):
+        for field in fields(kind):
+            assert f"  --{field.name} " in page or not field.init
+    assert "--learning_rate FLOAT  [0.01]" in page and "--max_steps INT  [7]" in page
+    assert main(["study", "demo", "--help"]) == 0
+    page = capsys.readouterr().out
+    assert "students: 24k, 90k, 270k" in page and "--only" in page
+
+
+def test_plain_help_imports_nothing_heavy() -> None:
+    code = "import sys; from kvar.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    code += "print([m for m in ('torch', 'transformers', 'pandas') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-1] == "[]" and "choose-k" in out
+
+
+def test_probe_and_choose_k(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["probe", str(run), "--checkpoints", "all", "--output", str(tmp_path / "probe"), "--teacher", "arithmetic"]
+    words += ["--probe_prompts", "6", "--probe_rollouts", "2", "--probe_kernels", "K=1,K=2"]
+    assert main(words) == 0
+    assert sorted(kvar.load(tmp_path / "probe").gradients["step"].unique()) == [2, 4]
+    assert main(words) == 0
+    assert capsys.readouterr().out.count("measured before") == 2
+    assert main(["choose-k", str(tmp_path / "probe"), "--prompts", "8", "--rollouts", "1", "2"]) == 0
+    page = capsys.readouterr().out
+    assert "steps of 8 prompts x 2 rollouts" in page and "P(best)" in page and "K=2" in page
+    assert main(["choose-k", str(run)]) == 2
+    assert "holds no gradient probe" in capsys.readouterr().err
