@@ -66,22 +66,21 @@ def scaled_rows(logits: Tensor, record: Record, cotangents: Cotangents) -> Scale
         )[0]
 
     n, t, _ = logits.shape
-    rows = pull(residual)
-    if rows is None:
-        return None
     places = torch.arange(1, n * t + 1, device=logits.device).view(n, t)
     test = torch.rand(n, t, generator=torch.Generator().manual_seed(0)).to(residual) + 0.5
-    where, tested = pull(places[..., None].to(logits.dtype).expand_as(logits)), pull(residual * test[..., None])
-    if where is None or tested is None or n * t >= 2**24:
+    where = pull(places[..., None].to(logits.dtype).expand_as(logits)) if n * t < 2**24 else None
+    if where is None:
         return None
     code = where[..., 0].round().long()
+    del where
     if bool((code < 0).any()) or bool((code > n * t).any()):
         return None
 
     def moved(values: Tensor) -> Tensor:
         return torch.cat([values.new_zeros(1), values.reshape(-1)])[code]
 
-    if not torch.allclose(tested, rows * moved(test)[..., None], rtol=1e-5, atol=0):
+    rows, tested = pull(residual), pull(residual * test[..., None])
+    if rows is None or tested is None or not torch.allclose(tested, rows * moved(test)[..., None], rtol=1e-5, atol=0):
         return None
     return ScaledRows(rows, torch.stack([moved(w) for w in weights]))
 

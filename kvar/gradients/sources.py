@@ -76,7 +76,7 @@ class Graph:
         self.logits = logits
         self.cotangents = estimators.cotangents(logits, rows)
         self.estimators = len(self.cotangents)
-        self.score_cotangents = partial(estimators.score_cotangents, logits, rows)
+        self._scores = partial(estimators.score_cotangents, rows=rows)
         self.wanted = wanted
 
     def blocks(self, scores: range | None = None) -> Iterator[tuple[nn.Parameter, Block]]:
@@ -84,7 +84,7 @@ class Graph:
         records = dict(enumerate(self.captured.records))
         if not records or not self.logits.requires_grad:
             return
-        cotangents = self.cotangents if scores is None else self.score_cotangents(scores)
+        cotangents = self.cotangents if scores is None else self._scores(self.logits, positions=scores)
         head = scaled_rows(self.logits, records[len(records) - 1], cotangents)
         uses: dict[int, list[tuple[int, str]]] = {key: [] for key in self.wanted}
         for k, record in records.items():
@@ -97,6 +97,8 @@ class Graph:
         under = None if head is None else below(self.captured, self.logits, head, list(records.values()))
         if under is not None and self.captured.last_input is not None:
             start, seeds = self.captured.last_input, under
+            if scores is None:
+                self.logits = torch.empty(0)  # large, and their graph is not walked again
         done = pulled_back(self.captured, start, seeds, head, keep=scores is not None)
         del cotangents, seeds, under, start, head, record
         for k, grads in done:

@@ -47,15 +47,14 @@ def parameter_named(module: nn.Module, name: str) -> nn.Parameter | None:
 
 
 def repeated_blocks(student: nn.Module) -> Iterator[nn.Module]:
-    """The outermost members of module lists: a network's repeated blocks."""
+    """The members of module lists, nested ones too: a network's repeated blocks and their parts."""
     stack = [student]
     while stack:
         module = stack.pop()
         for child in module.children():
             if isinstance(module, nn.ModuleList):
                 yield child
-            else:
-                stack.append(child)
+            stack.append(child)
 
 
 def reached_leaves(ends: list[Tensor]) -> set[int]:
