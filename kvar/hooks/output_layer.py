@@ -60,6 +60,7 @@ class OutputLayerProbe(TrainerCallback):
 
     Norms are cheap; inner products of means take a Gram of all the batch's tokens, three times as much in all, and are
     a small part of the variance there. So norms are taken every ``every`` steps, means every ``means_every``-th time.
+    In a training of several processes the first measures its own share of the batch.
 
     Args:
         estimators: kernels, or :class:`Estimator` with baselines, names distinct.
@@ -100,6 +101,7 @@ class OutputLayerProbe(TrainerCallback):
         self._pending: list[StepStatistics] = []
         self._watch: HeadWatch | None = None
         self._step = 0
+        self._idle = False
 
     def on_rollouts(
         self,
@@ -120,7 +122,7 @@ class OutputLayerProbe(TrainerCallback):
         Raises:
             ValueError: the last training forward pass was not over these rollouts.
         """
-        if self._step % self.every:
+        if self._idle or self._step % self.every:
             return
         start = time.perf_counter()
         mask, index = rollouts.mask, rollouts.prompt_index
@@ -172,8 +174,9 @@ class OutputLayerProbe(TrainerCallback):
     ) -> None:
         """Start to watch the student's head."""
         self._step = state.global_step
-        if state.is_world_process_zero:
-            self._close()
+        self._idle = not state.is_world_process_zero
+        self._close()
+        if not self._idle:
             self._watch = HeadWatch(kwargs["model"], self.head, training_only=True)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
 import kvar
 from kvar.gradients import gradient_moments
@@ -141,6 +141,21 @@ def test_micro_batches_and_records(tmp_path: Path) -> None:
     assert (rows.loc[rows["name"] == "n", "value"] == 12).all()  # two micro-batches of six
     assert {"power K=1", "signal immediate", "inner K=2", "power K=1 - batch-mean"} <= set(rows["name"])
     assert rows.loc[rows["name"] == "signal K=1", "step"].tolist() == [0, 2]
+
+
+def test_only_the_first_process_measures() -> None:
+    student = tiny_t5()
+    data = sample(student, ragged_prompts(), max_new_tokens=5)
+    values, args = score(tiny_t5(seed=1), data), TrainingArguments("unused", use_cpu=True, report_to="none")
+    for first in (True, False):
+        probe, state = OutputLayerProbe(KERNELS), TrainerState(is_world_process_zero=first)
+        probe.on_train_begin(args, state, TrainerControl(), model=student)
+        log_probs(student.train(), data)
+        probe.on_rollouts(data, values)
+        probe.on_train_end(args, state, TrainerControl())
+        assert len(probe.measurements) == int(first)
+    with pytest.raises(ValueError, match="not in a training yet"):
+        OutputLayerProbe(KERNELS).on_rollouts(data, values)
 
 
 def test_distillation_trainer_hands_over(tmp_path: Path) -> None:
