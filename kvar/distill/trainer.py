@@ -23,6 +23,7 @@ from kvar.distill.step import Step, on_policy_coin, prepare_step
 from kvar.distill.teacher_responses import TeacherResponses
 from kvar.distill.through import through
 from kvar.distill.throughput import Throughput
+from kvar.rollouts import NonFiniteLogitsError
 
 __all__ = ["DistillationTrainer"]
 
@@ -152,19 +153,23 @@ class DistillationTrainer(WholeCheckpoints):
         # Outside training there is one random stream for all times, so that evaluations differ by the policy alone.
         step = self.state.global_step if student.training else -1
         several = self.args.world_size > 1 and not alone
-        return prepare_step(
-            inputs,
-            student=student,
-            teacher=self.teacher,
-            teacher_responses=self._teacher_responses,
-            mixture=self.mixture,
-            settings=self.args,
-            tokenizer=self.tokenizer,
-            step=step,
-            on_policy=on_policy_coin(self.args.seed, step, self.args.gkd_lambda),
-            all_sum=(lambda x: self.accelerator.reduce(x, reduction="sum")) if several else None,
-            processes=self.args.world_size if several else 1,
-        )
+        try:
+            return prepare_step(
+                inputs,
+                student=student,
+                teacher=self.teacher,
+                teacher_responses=self._teacher_responses,
+                mixture=self.mixture,
+                settings=self.args,
+                tokenizer=self.tokenizer,
+                step=step,
+                on_policy=on_policy_coin(self.args.seed, step, self.args.gkd_lambda),
+                all_sum=(lambda x: self.accelerator.reduce(x, reduction="sum")) if several else None,
+                processes=self.args.world_size if several else 1,
+            )
+        except NonFiniteLogitsError as error:
+            what = "a model's logits are not finite while responses are sampled"
+            raise ValueError(not_finite(what, self.state.global_step, inputs, self.tokenizer)) from error
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """Transformers' norm; a step whose gradient is not finite is not taken, unless a loss scaler skips it."""

@@ -1,5 +1,6 @@
 """Responses: sampling them, scoring them with a teacher, and their log-probabilities under a student."""
 
+from kvar.rollouts.draw import NonFiniteLogitsError
 from kvar.rollouts.forward import is_encoder_decoder, token_logits
 from kvar.rollouts.sample import encode_prompts, sample
 from kvar.rollouts.score import log_probs, score
@@ -8,6 +9,7 @@ from kvar.rollouts.types import Rollouts
 from kvar.rollouts.vocabulary import check_same_tokenizer, vocabulary_size
 
 __all__ = [
+    "NonFiniteLogitsError",
     "Rollouts",
     "check_same_tokenizer",
     "encode_prompts",

@@ -7,7 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["draw", "uniforms"]
+__all__ = ["NonFiniteLogitsError", "draw", "uniforms"]
+
+
+class NonFiniteLogitsError(ValueError):
+    """The model that is sampled from gave logits that are NaN or infinite."""
 
 
 def uniforms(seed: int | Sequence[int], rows: int, steps: int) -> Tensor:
@@ -53,7 +57,7 @@ def draw(logits: Tensor, temperature: float, top_k: int, chance: Tensor) -> tupl
         (N,) int64 tokens and (N,) log-probabilities, after temperature and top-k.
 
     Raises:
-        ValueError: logits that are not finite.
+        NonFiniteLogitsError: logits that are not finite.
 
     Example:
         >>> logits = torch.tensor([[0.2, 0.5, 0.3]]).log().expand(4, -1)
@@ -76,7 +80,7 @@ def draw(logits: Tensor, temperature: float, top_k: int, chance: Tensor) -> tupl
     below = mass.cumsum(dim=-1, dtype=torch.float64)
     if not bool(torch.isfinite(below[:, -1]).all()):
         row = int((~torch.isfinite(below[:, -1])).nonzero()[0])
-        raise ValueError(
+        raise NonFiniteLogitsError(
             f"the model's logits are not finite (row {row} of the batch being sampled), so no token can be drawn. Look "
             "for NaN in its weights: lower learning_rate, set max_grad_norm, or load the last checkpoint."
         )

@@ -121,6 +121,14 @@ def test_what_is_not_finite_stops_the_training(tmp_path: Path, tokenizer: Any, g
     assert bool(weights(load_model(str(tmp_path / "checkpoint-4"))).isfinite().all())
 
 
+def test_logits_that_are_not_finite_stop_the_sampling_and_name_step_and_prompts(tmp_path: Path, tokenizer: Any) -> None:
+    run = trainer(tmp_path, tokenizer, T5, T5, objective="ketchup", baseline="batch-mean", max_new_tokens=6)
+    run.add_callback(Spoil(gradient=False))
+    with pytest.raises(ValueError, match=r"sampled at step 5; training stops(.|\n)*\n  \d+: [A-Z][a-z]+ has"):
+        run.train()
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-4"]
+
+
 def test_a_teacher_or_tokenizer_without_end_of_sequence_is_refused(tmp_path: Path, tokenizer: Any) -> None:
     from copy import deepcopy
 

@@ -55,6 +55,8 @@ def generalised_jsd(log_p: Tensor, log_q: Tensor, beta: float) -> Tensor:
     The formula is 0 at beta = 0 and beta = 1; there the limits of D_beta / beta and D_beta / (1 - beta) stand in, which
     are KL(p || q) and KL(q || p). Mind that D_beta itself shrinks as beta nears either end.
 
+    The gradient through log m is -sum_a m_a d(log m_a) = -d(sum_a m_a) = 0, so log m is computed without one.
+
     Args:
         log_p: (..., V) teacher.
         log_q: (..., V) student.
@@ -62,7 +64,7 @@ def generalised_jsd(log_p: Tensor, log_q: Tensor, beta: float) -> Tensor:
     """
     if beta in (0, 1):
         return kl(log_p, log_q) if beta == 0 else kl(log_q, log_p)
-    log_m = _log_mixture(log_p, log_q, beta)
+    log_m = _log_mixture(log_p.detach(), log_q.detach(), beta)
     return beta * kl(log_p, log_m) + (1 - beta) * kl(log_q, log_m)
 
 
