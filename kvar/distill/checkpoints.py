@@ -113,6 +113,7 @@ class WholeCheckpoints(Trainer):
         self.checkpoint_hooks: list[Callable[[Path], None]] = []
         super().__init__(*args, **kwargs)
         self._resumed_from: Path | None = None
+        self._finished_epoch = False
         self.add_callback(_Restore(self))
 
     def train(
@@ -127,8 +128,35 @@ class WholeCheckpoints(Trainer):
             if resume_from_checkpoint is None:
                 raise ValueError(f"no whole checkpoint in {self.args.output_dir}; train without resuming.")
         self._resumed_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
+        self._finished_epoch = False
         source = str(self._resumed_from) if self._resumed_from else None
         return super().train(source, trial, ignore_keys_for_eval)
+
+    def _run_epoch(self, **call: Any) -> None:
+        """As transformers does, but a run resumed at its last step takes no further one."""
+        self._finish_epoch(
+            call["model"], call["trial"], call["epoch"], call["ignore_keys_for_eval"], call["start_time"]
+        )
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(**call)
+
+    def _finalize_training(self, trial: Any, num_train_samples: int, start_time: float) -> Any:
+        self._finish_epoch(self.model_wrapped, trial, int(self.state.epoch or 0), None, start_time)
+        return super()._finalize_training(trial, num_train_samples, start_time)
+
+    def _finish_epoch(self, model: nn.Module, trial: Any, epoch: int, ignore: Any, start_time: float) -> None:
+        """Log and evaluate what an epoch's end asks for, once, where the checkpoint was saved just before it."""
+        if self._resumed_from is None or self._finished_epoch:
+            return
+        self._finished_epoch = True
+        done = self.state.epoch or 0.0
+        if self.state.global_step < self.state.max_steps and abs(done - round(done)) > 1e-6:
+            return
+        self.control = self.callback_handler.on_epoch_end(self.args, self.state, self.control)
+        self.control.should_save = False
+        self._maybe_log_save_evaluate(self._tr_loss, None, model, trial, epoch, ignore, start_time)
 
     def pending_logs(self) -> dict[str, Any]:
         """Numbers gathered since the last log, as JSON types; saved with each checkpoint."""
