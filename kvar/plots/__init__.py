@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from kvar.plots.bias_against_variance import bias_against_variance
+from kvar.plots.breakdown_of_variance import breakdown_of_variance
 from kvar.plots.efficiency_against_k import efficiency_against_k
 from kvar.plots.frame import COLUMNS, STATISTICS
+from kvar.plots.gap_autocorrelation import gap_autocorrelation
+from kvar.plots.mse_against_k import mse_against_k
 from kvar.plots.save import save
 from kvar.plots.snr_against_k import snr_against_k
 from kvar.plots.style import COLUMN_WIDTH, DOUBLE_WIDTH, context
+from kvar.plots.theory_beside_measurement import theory_beside_measurement
 from kvar.plots.variance_against_k import variance_against_k
 from kvar.plots.variance_against_size import variance_against_size
+from kvar.plots.variance_by_layer import variance_by_layer
+from kvar.plots.variance_by_position import variance_by_position
 from kvar.plots.variance_over_training import variance_over_training
 from kvar.plots.within_between_shares import within_between_shares
 
@@ -19,12 +25,18 @@ __all__ = [
     "DOUBLE_WIDTH",
     "STATISTICS",
     "bias_against_variance",
+    "breakdown_of_variance",
     "context",
     "efficiency_against_k",
+    "gap_autocorrelation",
+    "mse_against_k",
     "save",
     "snr_against_k",
+    "theory_beside_measurement",
     "variance_against_k",
     "variance_against_size",
+    "variance_by_layer",
+    "variance_by_position",
     "variance_over_training",
     "within_between_shares",
 ]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
-__all__ = ["dodge", "draw_band", "draw_line", "fit_log", "log_if_positive"]
+__all__ = ["dodge", "draw_band", "draw_line", "fit_log", "log_if_positive", "power_label"]
 
 
 def dodge(index: int, count: int, step: float = 0.07) -> float:
@@ -80,8 +80,20 @@ def _thin_log_ticks(ax: Axes, axis: str, span: float) -> None:
     which.set_major_locator(LogLocator(subs=subs, numticks=9))
     which.set_minor_formatter(NullFormatter())
     if span <= 120:
-        plain = "{:.2g}".format
-        which.set_major_formatter(FuncFormatter(lambda v, _: plain(v) if 1e-4 < v < 100 else f"{v:g}"))
+        which.set_major_formatter(FuncFormatter(lambda v, _: power_label(v)))
+
+
+def power_label(value: float) -> str:
+    r"""A positive tick value, as a power of ten in mathtext where plain digits would be long.
+
+    >>> [power_label(v) for v in (0.05, 2.0, 500.0, 2e5, 1e6, 3e-5)]
+    ['0.05', '2', '500', '$2\\times10^{5}$', '$10^{6}$', '$3\\times10^{-5}$']
+    """
+    if 1e-3 <= value < 1e4:
+        return f"{value:g}"
+    digits, power = f"{value:.1e}".split("e")
+    mantissa = f"{float(digits):g}"
+    return f"$10^{{{int(power)}}}$" if mantissa == "1" else rf"${mantissa}\times10^{{{int(power)}}}$"
 
 
 def log_if_positive(ax: Axes, rows: pd.DataFrame) -> bool:

@@ -18,9 +18,13 @@ STATISTICS = {
     "trace": "tr Cov(g), eq. (8)",
     "trace_ratio": "tr Cov(g), paired ratio to K = 1",
     "trace_ratio_t0": "the ratio that T0, eqs. (15) and (16), predicts",
+    "trace_ratio_t1": "the ratio that T1, eq. (17), predicts",
+    "calibration_t0": "T0's ratio over the measured one",
+    "calibration_t1": "T1's ratio over the measured one",
     "signal": "|E g|^2, eq. (12), never clamped",
     "snr": "|E g|^2 / (tr Cov / N)",
     "relative_variance": "tr Cov / |E g|^2",
+    "norm_test": "tr Cov / (B |E g|^2), the norm test's squared error of a batch",
     "bias_sq": "|E g - g*|^2, eq. (7), never clamped",
     "efficiency": "eta, eq. (11')",
     "mse": "eq. (10)",
@@ -28,6 +32,9 @@ STATISTICS = {
     "between": "tr Cov_x E[g | x], eq. (9)",
     "within_share": "within / tr Cov",
     "best_probability": "probability that this kernel has the highest eta",
+    "mse_best_probability": "probability that this kernel has the smallest error",
+    "score_power": "tr F, the score power sum_t |s_t|^2 of a response; the same for every kernel",
+    "variance_per_score_power": "tr Cov / tr F, flat over sizes if eq. (16) is all there is",
 }
 """Known statistics and what they are, with theory.md's equation numbers."""
 

@@ -117,17 +117,25 @@ def student_series(frame: pd.DataFrame) -> dict[str, Series]:
     return dict(zip(names, series(labels), strict=True))
 
 
-def legend_above(ax: Axes, handles: Sequence[Any] | None = None) -> None:
-    """A legend over the axes, where it can hide nothing, in as many columns as fit."""
+def legend_above(ax: Axes, handles: Sequence[Any] | None = None, title: str | None = None, short: bool = False) -> None:
+    """A legend over the axes, where it can hide nothing, in as many columns as fit.
+
+    Args:
+        ax: axes.
+        handles: what to show; by default all that has a label.
+        title: over the legend, on the left.
+        short: short handles, for patches and lone markers.
+    """
     chosen = list(handles) if handles is not None else ax.get_legend_handles_labels()[0]
     if not chosen:
         return
     figure = ax.get_figure(root=True)
     width = figure.get_figwidth() * ax.get_position().width if figure is not None else COLUMN_WIDTH
     longest = max(len(str(handle.get_label())) for handle in chosen)
-    columns = max(1, min(len(chosen), int(width * 72 // (3.7 * longest + 30))))
+    columns = max(1, min(len(chosen), int(width * 72 // ((3.4 if short else 3.7) * longest + (22 if short else 30)))))
     legend = ax.legend(
         handles=chosen, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=columns, borderaxespad=0.2,
-        handlelength=2.4, columnspacing=1.0, handletextpad=0.5, labelspacing=0.3,
+        handlelength=1.4 if short else 2.4, columnspacing=1.0, handletextpad=0.5, labelspacing=0.3,
+        title=title, title_fontsize=7.0, alignment="left",
     )  # fmt: skip
     legend.set_gid("legend")

@@ -32,7 +32,8 @@ def variance_over_training(
     """A statistic, tr Cov(g) of theory.md eq. (8) unless told, against the training step, intervals as bands.
 
     One student: one line a kernel. Several: colour is the student and line style the kernel, and only the two extreme
-    kernels are drawn unless ``kernels`` says which.
+    K are drawn unless ``kernels`` says which. Of several seeds pass ``kvar.analysis.across_seeds``' frame: its bands
+    are the seeds' intervals.
 
     Args:
         frame: a statistics frame with the statistic at one or more steps.
@@ -60,7 +61,7 @@ def variance_over_training(
         rows = rows[rows["student"] == student]
     names = list(dict.fromkeys(rows.sort_values("k", kind="stable")["kernel"]))
     several = rows["student"].nunique() > 1
-    wanted = list(kernels) if kernels is not None else [names[0], names[-1]] if several and len(names) > 2 else names
+    wanted = list(kernels) if kernels is not None else _extremes(rows, names) if several else names
     absent = [name for name in wanted if name not in names]
     if absent:
         raise ValueError(f"no {statistic!r} of kernel {', '.join(absent)}; measured kernels: {', '.join(names)}.")
@@ -91,3 +92,10 @@ def variance_over_training(
         styles = [Line2D([], [], color="0.3", linestyle=s.line, label=s.label) for s in by_kernel.values()]
         legend_above(ax, [*handles, *styles] if several else None)
     return ax
+
+
+def _extremes(rows: pd.DataFrame, names: list[str]) -> list[str]:
+    """The kernels of the smallest and the largest K; of those without a K, where no kernel has one, first and last."""
+    with_k = set(rows[rows["k"].notna()]["kernel"])
+    chosen = [name for name in names if name in with_k] or names
+    return chosen if len(chosen) < 3 else [chosen[0], chosen[-1]]

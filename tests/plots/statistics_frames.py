@@ -54,14 +54,88 @@ def study(steps: tuple[int, ...] = (0, 100, 200), students: tuple[str, ...] = tu
                 add("trace", trace, 0.15)
                 add("trace_ratio", ratio, 0.0 if exact else 0.18)
                 add("trace_ratio_t0", ratio * (1 if exact else 1.3 + 0.1 * e), known=False)
+                add("trace_ratio_t1", ratio * (1 if exact else 1.2 + 0.05 * e), known=False)
+                add("calibration_t0", 1.0 if exact else 1.3 + 0.1 * e, 0.0 if exact else 0.08)
+                add("calibration_t1", 1.0 if exact else 1.2 + 0.05 * e, 0.0 if exact else 0.08)
                 add("signal", signal, 0.3, 0.0001 * unit)
                 add("snr", 256 * signal / trace, 0.35)
+                add("norm_test", trace / signal / 64, 0.2)
                 add("relative_variance", trace / signal, 0.2)
                 add("bias_sq", bias, 0.0 if exact else 0.2, 0.0 if exact else 0.0003 * unit)
                 add("efficiency", eta, 0.3, 0.005)
-                add("mse", bias + trace / 64, 0.2)
+                add("mse", max(bias, 0.0) + trace / 64, 0.2)
                 add("within", trace * (0.99 - 0.03 * e), 0.1)
                 add("between", trace * (0.01 + 0.03 * e), 0.1)
                 add("within_share", 0.99 - 0.03 * e, 0.02)
                 add("best_probability", chance, known=False)
+                add("mse_best_probability", _CHANCE[student][4 - e], known=False)
+                add("score_power", 40.0 * 2.0**s, 0.05)
+                add("variance_per_score_power", trace / (40.0 * 2.0**s), 0.15)
     return pd.DataFrame(rows)
+
+
+def layers(step: int = 200) -> pd.DataFrame:
+    """The last step of :func:`study` with three parameter groups beside "all"."""
+    whole = study()
+    whole = whole[whole["step"] == step]
+    shares = {"embeddings": 0.01, "encoder.block.0": 0.2, "decoder.block.0": 0.79}
+    parts = []
+    for group, share in shares.items():
+        scale = np.where(whole["statistic"] == "trace", share, 1.0)
+        parts.append(whole.assign(group=group, **{end: whole[end] * scale for end in ("value", "low", "high")}))
+    return pd.concat([whole, *parts], ignore_index=True)
+
+
+def positions() -> pd.DataFrame:
+    """A table of ``kvar.analysis.by_position``: two students, two kernels, three ranges."""
+    rows = []
+    for s, student in enumerate(("small", "large")):
+        for e, kernel in enumerate(("K=1", "immediate")):
+            for (first, last), share in zip(
+                ((0, 3), (4, 9), (10, 31)), (0.6 - 0.1 * e, 0.5, -0.1 + 0.1 * e), strict=True
+            ):
+                own = max(abs(share), 0.01) * 10.0**-e * (1 + s)
+                rows.append((student, kernel, first, last, own, own / 2, own * 2, share, share - 0.1, share + 0.1, 64))
+    names = [
+        "student",
+        "kernel",
+        "first",
+        "last",
+        "own",
+        "own_low",
+        "own_high",
+        "share",
+        "share_low",
+        "share_high",
+        "n",
+    ]
+    return pd.DataFrame(rows, columns=names)
+
+
+def autocorrelation() -> pd.DataFrame:
+    """A table of ``gap_autocorrelation`` for two students and two steps."""
+    rows = []
+    for s, student in enumerate(("large", "small")):
+        for step in (0, 100):
+            for lag in range(6):
+                rho = (0.5 - 0.1 * s - step / 1000) ** lag if lag else 1.0
+                half = 0.05 if lag else 0.0
+                rows.append((student, SIZES[student], "probe", step, lag, rho, rho - half, rho + half, 64))
+    names = ["student", "parameters", "probe", "step", "lag", "value", "low", "high", "n"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def breakdown() -> pd.DataFrame:
+    """A table of ``kvar.analysis.theory.breakdown`` for three kernels; the terms add up to the trace."""
+    from kvar.analysis.theory import TERMS
+
+    rows = []
+    for kernel, trace, shares in (
+        ("K=1", 50.0, (0.7, 0.1, 0.02, 0.2, -0.05, 0.04, -0.01)),
+        ("K=4", 4.0, (0.9, 0.05, -0.02, 0.1, 0.0, -0.02, -0.01)),
+        ("immediate", 1.0, (1.6, 0.0, 0.0, 0.0, -0.6, 0.01, -0.01)),
+    ):
+        for term, share in (*zip(TERMS, shares, strict=True), ("trace", 1.0)):
+            value = share * trace
+            rows.append(("small", kernel, term, value, value - 0.05 * trace, value + 0.05 * trace, share, 64))
+    return pd.DataFrame(rows, columns=["student", "kernel", "term", "value", "low", "high", "share", "n"])

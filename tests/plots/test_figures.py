@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
-
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from drawn import by_gid, clashes, legend
 from matplotlib.figure import Figure
 from statistics_frames import KS, SIZES, row, study
 
 import kvar.plots as plots
+from kvar.analysis import across_seeds, power_law
 from kvar.plots.bias_against_variance import signed_root
 from kvar.plots.draw import dodge
 
@@ -19,21 +19,14 @@ FIGURES = {
     "variance_against_k": "trace_ratio",
     "bias_against_variance": "bias_sq",
     "efficiency_against_k": "efficiency",
+    "mse_against_k": "mse",
+    "theory_beside_measurement": "calibration_t0",
     "snr_against_k": "snr",
     "variance_over_training": "trace",
     "variance_against_size": "trace",
     "within_between_shares": "within_share",
 }
 LABELS = ["small (22k)", "medium (90k)", "large (500k)"]
-
-
-def by_gid(ax, gid):
-    (artist,) = [child for child in ax.get_children() if child.get_gid() == gid]
-    return artist
-
-
-def legend(ax):
-    return [text.get_text() for text in ax.get_legend().get_texts()]
 
 
 def values(frame, student, statistic, column="value", step=200):
@@ -68,26 +61,8 @@ def test_global_settings_and_given_axes_are_respected(frame, name):
 @pytest.mark.parametrize("name", FIGURES)
 def test_no_text_lies_on_text_or_off_the_page(frame, name, width):
     ax = getattr(plots, name)(frame, width=width)
-    ax.figure.draw_without_rendering()
-    texts = [*ax.get_xticklabels(), *ax.get_yticklabels(), ax.xaxis.label, ax.yaxis.label, *ax.texts]
-    texts += ax.get_legend().get_texts()
-    low, high = ax.get_window_extent().get_points()
-    shown = []
-    for text in texts:
-        box = text.get_window_extent()
-        is_tick = text in ax.get_xticklabels() or text in ax.get_yticklabels()
-        x, y = box.x0 + box.width / 2, box.y0 + box.height / 2
-        off = is_tick and not (low[0] - 1 <= x <= high[0] + 1 or low[1] - 1 <= y <= high[1] + 1)
-        if text.get_visible() and text.get_text() and not off:
-            shown.append((text.get_text(), box))
+    assert clashes(ax) == []
     assert ax.figure.get_figwidth() == width
-    page = ax.figure.bbox
-    for text, box in shown:
-        outside = box.x0 < page.x0 - 1 or box.x1 > page.x1 + 1 or box.y1 > page.y1 + 1
-        assert not outside, text
-    for (one, a), (other, b) in itertools.combinations(shown, 2):
-        crossing = min(a.x1, b.x1) - max(a.x0, b.x0) > 1.5 and min(a.y1, b.y1) - max(a.y0, b.y0) > 1.5
-        assert not crossing, (one, other)
 
 
 def test_variance_against_k_draws_measurement_prediction_and_scale(frame):
@@ -204,13 +179,50 @@ def test_variance_over_training_of_several_students_has_the_extreme_kernels(fram
         plots.variance_over_training(frame, student="huge")
 
 
+def test_variance_over_training_draws_the_intervals_of_several_seeds(frame):
+    seeds = pd.concat([frame.assign(value=frame["value"] * scale, seed=i) for i, scale in enumerate((0.9, 1.0, 1.2))])
+    combined = across_seeds(seeds)
+    ax = plots.variance_over_training(combined, student="small", kernels=["K=1"])
+    own = combined.query("student == 'small' and kernel == 'K=1' and statistic == 'trace'").sort_values("step")
+    corners = by_gid(ax, "measured:small:K=1:interval").get_paths()[0].vertices
+    np.testing.assert_allclose(corners[:, 1].max(), own["high"].max())
+    np.testing.assert_allclose(by_gid(ax, "measured:small:K=1").get_ydata(), own["value"])
+    assert (own["n"] == 3).all()
+
+
 def test_variance_against_size_has_a_line_a_kernel(frame):
-    ax = plots.variance_against_size(frame, statistic="trace_ratio")
+    ax = plots.variance_against_size(frame, statistic="trace_ratio", exponents=False)
     assert legend(ax) == list(KS)
     expected = [values(frame, student, "trace_ratio")[2] for student in SIZES]
     np.testing.assert_allclose(by_gid(ax, "measured:K=4").get_ydata(), expected)
     np.testing.assert_allclose(by_gid(ax, "measured:K=4").get_xdata(), list(SIZES.values()), rtol=0.1)
     assert [t.get_text() for t in ax.get_xticklabels()] == ["22k", "90k", "500k"]
+
+
+def test_variance_against_size_fits_exponents_with_their_intervals(frame):
+    ax = plots.variance_against_size(frame)
+    sizes = np.array(list(SIZES.values()), dtype=float)
+    value, low, high = (
+        np.array([values(frame, student, "trace", end)[1] for student in SIZES]) for end in ("value", "low", "high")
+    )
+    law = power_law(sizes, value, np.log(high / low) / 3.92)
+    assert legend(ax)[1] == f"K=2: {law.exponent:.2f} ± {law.exponent - law.low:.2f}"
+    assert ax.get_legend().get_title().get_text() == "exponent of size, 95 % interval"
+    x, y = by_gid(ax, "law:K=2").get_data()
+    np.testing.assert_allclose(y, law.scale * x**law.exponent)
+    two = plots.variance_against_size(frame[frame["student"] != "small"])
+    assert legend(two) == list(KS)
+    exact = plots.variance_against_size(frame, statistic="trace_ratio")
+    assert legend(exact)[0] == "K=1"  # one by definition: nothing to fit
+
+
+def test_score_power_is_one_line_and_its_exponent_the_fisher_traces(frame):
+    ax = plots.variance_against_size(frame, statistic="score_power")
+    assert len([line for line in ax.lines if str(line.get_gid()).startswith("measured:")]) == 1
+    np.testing.assert_allclose(by_gid(ax, "measured:tr F").get_ydata(), [40.0, 80.0, 160.0])
+    assert legend(ax)[0].startswith("tr F: 0.4")
+    per = plots.variance_against_size(frame, statistic="variance_per_score_power")
+    assert len(legend(per)) == 5 and per.get_ylabel() == "tr Cov / tr F"
 
 
 def test_within_and_between_fill_the_bar(frame):
@@ -233,7 +245,8 @@ def test_a_share_above_one_is_shown_as_it_is():
 def test_one_student_and_one_kernel_is_enough():
     frame = study(steps=(0,), students=("small",))
     for name in FIGURES:
-        ax = getattr(plots, name)(frame[frame["kernel"] == "K=1"])
+        kernel = "K=2" if name == "theory_beside_measurement" else "K=1"
+        ax = getattr(plots, name)(frame[frame["kernel"] == kernel])
         assert ax.lines or ax.patches, name
 
 

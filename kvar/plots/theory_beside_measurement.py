@@ -1,0 +1,90 @@
+"""Figure: how far theory's predictions of the variance are from what was measured."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kvar.plots.draw import dodge, draw_line, log_if_positive
+from kvar.plots.frame import find, select
+from kvar.plots.style import COLUMN_WIDTH, context, legend_above, new_axes, student_series
+from kvar.plots.ticks import k_axis
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+__all__ = ["theory_beside_measurement"]
+
+
+def theory_beside_measurement(
+    frame: pd.DataFrame,
+    *,
+    group: str = "all",
+    step: int | str = "last",
+    width: float = COLUMN_WIDTH,
+    ax: Axes | None = None,
+) -> Axes:
+    """Predicted over measured ratio of tr Cov(g^K) to K = 1, theory.md eqs. (15) to (17): a line a student and level.
+
+    Filled markers on a solid line are T0, hollow ones on a dashed line, a little to the right, T1; bars are intervals
+    of the quotient. The grey line at one is a perfect prediction; K = 1 stands there by definition and is not drawn.
+
+    Args:
+        frame: a statistics frame with ``calibration_t0``, and ``calibration_t1`` where it is to be shown.
+        group: parameter group.
+        step: training step, or "last".
+        width: inches of a fresh figure.
+        ax: axes to draw on instead of a fresh figure.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ValueError: the frame is empty or lacks a column or the statistic; the message names it.
+    """
+    import pandas as pd
+    from matplotlib.lines import Line2D
+
+    levels = {
+        "T0": select(frame, "calibration_t0", group=group, step=step),
+        "T1": find(frame, "calibration_t1", group=group, step=step),
+    }
+    levels = {name: rows[rows["k"] != 1.0] for name, rows in levels.items()}
+    both = pd.concat(levels.values())
+    if not len(both):
+        raise ValueError("the statistics frame has 'calibration_t0' of K = 1 only, where it is one by definition.")
+    looks = {name: look for name, look in student_series(frame).items() if name in set(both["student"])}
+    with context():
+        ax = new_axes(ax, width=width)
+        places = k_axis(ax, both["k"])
+        handles = []
+        for i, (name, look) in enumerate(looks.items()):
+            for level, rows in levels.items():
+                rows = rows[rows["student"] == name]
+                if not len(rows):
+                    continue
+                x = rows["k"].map(places).to_numpy(dtype=float) + dodge(i, len(looks), 0.16)
+                hollow = level == "T1"
+                line = draw_line(
+                    ax, x + 0.07 * hollow, rows, look, gid=f"{level}:{name}", line=(0, (3, 2)) if hollow else "-"
+                )
+                if hollow:
+                    line.set(markerfacecolor="white", markersize=3.6, markeredgewidth=0.8, linewidth=0.8)
+            handles.append(Line2D([], [], color=look.colour, marker=look.marker, linestyle="none", label=look.label))
+        ax.axhline(1.0, color="0.6", linewidth=0.8, zorder=0, gid="perfect")
+        if log_if_positive(ax, both):
+            low, high = ax.get_ylim()
+            ax.set_ylim(min(low, 0.93), max(high, 1.07))
+        ax.set_ylabel("predicted / measured variance ratio")
+        for level, rows in levels.items():
+            if len(rows):
+                hollow = level == "T1"
+                handles.append(
+                    Line2D(
+                        [], [], color="0.3", marker="o", linestyle=(0, (3, 2)) if hollow else "-", label=level,
+                        markerfacecolor="white" if hollow else "0.3", markersize=3.6 if hollow else 4.5,
+                        linewidth=0.8 if hollow else 1.2,
+                    )
+                )  # fmt: skip
+        legend_above(ax, handles)
+    return ax

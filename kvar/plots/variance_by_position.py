@@ -1,0 +1,75 @@
+"""Figure: where along the response the gradient's variance arises."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from kvar.plots.draw import dodge, draw_line, log_if_positive
+from kvar.plots.style import COLUMN_WIDTH, context, legend_above, new_axes, series
+from kvar.plots.tables import check_table, one_student, student_title
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+__all__ = ["variance_by_position"]
+
+_COLUMNS = ("kernel", "first", "last", "own", "own_low", "own_high", "share", "share_low", "share_high")
+
+
+def variance_by_position(
+    table: pd.DataFrame,
+    *,
+    quantity: Literal["share", "own"] = "share",
+    student: str | None = None,
+    width: float = COLUMN_WIDTH,
+    ax: Axes | None = None,
+) -> Axes:
+    """The share of tr Cov(g) that arises in each range of positions, or what the range varies by itself: a line a K.
+
+    Shares count half of every covariance with other ranges, add up to one, and may be negative.
+
+    Args:
+        table: of :func:`kvar.analysis.by_position`, or of ``by_position_of`` (its last step is drawn).
+        quantity: "share", or "own" for the variance of the range's own part of g.
+        student: its name, where the table holds several; by default the last.
+        width: inches of a fresh figure.
+        ax: axes to draw on instead of a fresh figure.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ValueError: the table is empty or lacks a column or the student, or another quantity.
+    """
+    if quantity not in ("share", "own"):
+        raise ValueError(f"quantity must be 'share' or 'own'; got {quantity!r}.")
+    check_table(table, _COLUMNS, "position")
+    rows = one_student(table, student)
+    if "step" in rows:
+        rows = rows[rows["step"] == rows["step"].max()]
+    ranges = sorted(set(zip(rows["first"].astype(int), rows["last"].astype(int), strict=True)))
+    kernels = list(dict.fromkeys(rows["kernel"]))
+    names = {quantity: "value", f"{quantity}_low": "low", f"{quantity}_high": "high"}
+    with context():
+        ax = new_axes(ax, width=width)
+        drawn = rows[list(names)].rename(columns=names)
+        for i, look in enumerate(series(kernels)):
+            own = rows[rows["kernel"] == look.label].sort_values("first")
+            x = np.array([ranges.index((int(a), int(b))) for a, b in zip(own["first"], own["last"], strict=True)])
+            draw_line(
+                ax, x + dodge(i, len(kernels), 0.1), own[list(names)].rename(columns=names), look,
+                gid=f"measured:{look.label}",
+            )  # fmt: skip
+        if quantity == "share":
+            ax.axhline(0.0, color="0.7", linewidth=0.7, zorder=0, gid="zero")
+        else:
+            log_if_positive(ax, drawn)
+        ax.set_xticks(range(len(ranges)), [str(a) if a == b else f"{a}-{b}" for a, b in ranges])
+        ax.set_xlim(-0.4, len(ranges) - 0.6)
+        ax.set_xlabel("position in the response")
+        ax.set_ylabel("share of tr Cov(g)" if quantity == "share" else "tr Cov of the range's part of g")
+        legend_above(ax, title=student_title(rows))
+    return ax
