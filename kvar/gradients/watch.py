@@ -108,7 +108,7 @@ class HeadWatch:
         )
 
     def norms(self, rollouts: Rollouts, weights: Tensor, *, vocabulary: int | None = None) -> Tensor:
-        """(E, N): the field ``sq_norm`` of ``moments`` alone, at a third of the cost; the pass is then forgotten."""
+        """(E, N): the field ``sq_norm`` of ``moments`` alone, at less than half the cost; the pass is then forgotten."""
         hidden, logits = self.aligned(rollouts)
         self._seen = None
         found = []
