@@ -108,7 +108,7 @@ class HeadWatch:
         )
 
     def norms(self, rollouts: Rollouts, weights: Tensor, *, vocabulary: int | None = None) -> Tensor:
-        """(E, N): the field ``sq_norm`` of ``moments`` alone, at less than half the cost; the pass is then forgotten."""
+        """(E, N): the field ``sq_norm`` of ``moments`` alone, at half the cost or less; the pass is forgotten."""
         hidden, logits = self.aligned(rollouts)
         self._seen = None
         found = []

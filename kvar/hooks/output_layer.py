@@ -58,7 +58,7 @@ class OutputLayerProbe(TrainerCallback):
     its weight; docs/output-layer.md shows how well they follow the gradient of all parameters. A single step is noisy:
     average over steps (``kvar.analysis.output_layer``). Dropout, where the training uses it, is in them.
 
-    Norms are cheap; with inner products of means, a Gram of all tokens, it costs two to three times as much, and these are
+    Norms are cheap; with inner products of means, a Gram of all tokens, it costs two to three times as much; these are
     a small part of the variance there. So norms are taken every ``every`` steps, means every ``means_every``-th time.
     In a training of several processes the first measures its own share of the batch.
 
