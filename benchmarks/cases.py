@@ -87,20 +87,9 @@ class Untied(nn.Module):
     def __init__(self, V: int, d: int, heads: int, untied: int, **_: int) -> None:
         super().__init__()
         self.config = SimpleNamespace(is_encoder_decoder=False)
-        self.heads = heads
         self.tokens = nn.Embedding(V, d)
         self.positions = nn.Embedding(256, d)
-        self.layers = nn.ModuleList(
-            nn.ModuleDict(
-                {
-                    "qkv": nn.Linear(d, 3 * d, bias=False),
-                    "out": nn.Linear(d, d, bias=False),
-                    "up": nn.Linear(d, 4 * d, bias=False),
-                    "down": nn.Linear(4 * d, d, bias=False),
-                }
-            )
-            for _ in range(untied)
-        )
+        self.layers = nn.ModuleList(Layer(d, heads) for _ in range(untied))
         self.head = nn.Linear(d, V, bias=False)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, use_cache: bool = False) -> object:
@@ -109,9 +98,23 @@ class Untied(nn.Module):
         n, t = input_ids.shape
         x = self.tokens(input_ids.contiguous()) + self.positions(torch.arange(t).repeat(n, 1))
         for layer in self.layers:
-            y = F.layer_norm(x, x.shape[-1:])
-            q, k, v = (z.view(n, t, self.heads, -1).transpose(1, 2) for z in layer["qkv"](y).chunk(3, dim=-1))
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(n, t, -1)
-            x = x + layer["out"](y)
-            x = x + layer["down"](layer["up"](F.layer_norm(x, x.shape[-1:])).relu())
+            x = layer(x)
         return SimpleNamespace(logits=self.head(F.layer_norm(x, x.shape[-1:])))
+
+
+class Layer(nn.Module):
+    """Causal self-attention and two linear layers, each after a norm without parameters."""
+
+    def __init__(self, d: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv, self.out = nn.Linear(d, 3 * d, bias=False), nn.Linear(d, d, bias=False)
+        self.up, self.down = nn.Linear(d, 4 * d, bias=False), nn.Linear(4 * d, d, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, T, d) to the same."""
+        n, t, d = x.shape
+        q, k, v = (z.view(n, t, self.heads, -1).transpose(1, 2) for z in self.qkv(F.layer_norm(x, (d,))).chunk(3, -1))
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(n, t, d)
+        x = x + self.out(y)
+        return x + self.down(self.up(F.layer_norm(x, (d,))).relu())

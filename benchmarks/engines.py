@@ -9,6 +9,7 @@ python -m benchmarks.engines --render        the plot and the tables again from 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import time
 import warnings
@@ -35,34 +36,42 @@ CURVES: dict[str, tuple[int, ...]] = {"n": (8, 16, 32, 64), "t": (8, 16, 32, 64)
 
 def measure(part: str, rounds: int, fast: bool = False) -> list[dict[str, object]]:
     """The rows of one part: a student at the standard sizes, or a curve."""
-    from benchmarks.cases import case
-
     if part in PARTS:
         kind, size = part.split("-")
-        grouped = compare(part, case(kind, size), KVAR if fast else PARTS[part], rounds)
-        if part.startswith("t5"):  # a prompt's rollouts make one field more expensive: inner products of prompt means
-            four = case(kind, size, rollouts_per_prompt=4)
+        rows = compare(part, (kind, size), {}, KVAR if fast else PARTS[part], rounds)
+        if kind == "t5":  # a prompt's rollouts make one field more expensive: inner products of prompt means
             names = ("plain step", "one-pass, all fields")
-            grouped += compare(f"{part}-4", four, names, rounds)
-        return grouped
+            rows += compare(f"{part}-4", (kind, size), {"rollouts_per_prompt": 4}, names, rounds)
+        return rows
     if part == "curve-p":
-        return compare("curve-p", case("t5", "0.3M"), KVAR[:3], rounds)
+        return compare(part, ("t5", "0.3M"), {}, KVAR[:3], rounds)
     axis = part.removeprefix("curve-")
-    rows = []
-    for value in CURVES[axis]:
-        rows += compare(part, case("t5", "1M", **{axis: value}), KVAR[:3], rounds)
-    return rows
+    return [row for v in CURVES[axis] for row in compare(part, ("t5", "1M"), {axis: v}, KVAR[:3], rounds)]
 
 
-def compare(part: str, case: object, names: tuple[str, ...], rounds: int) -> list[dict[str, object]]:
+def compare(part: str, *what: object) -> list[dict[str, object]]:
+    """As ``compared``, in a new process, so that no memory freed earlier is used again unseen."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(compared, (part, *what))
+
+
+def compared(
+    part: str, student: tuple[str, str], sizes: dict[str, int], names: tuple[str, ...], rounds: int
+) -> list[dict[str, object]]:
     """One row a contestant: seconds, peak memory and operations, and their ratios to the plain step's."""
     import statistics
 
-    from benchmarks.cases import Case
+    import torch
+    import transformers
+
+    from benchmarks import cases
     from benchmarks.contestants import CONTESTANTS, SLOW, scale
     from benchmarks.measure import interleaved, operations, peak_memory
 
-    assert isinstance(case, Case)
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore")
+    transformers.logging.set_verbosity_error()
+    case = cases.case(*student, **sizes)
     jobs, small, memory, flops = {}, {}, {}, {}
     for name in names:
         few, job = CONTESTANTS[name](case.rows(4)), CONTESTANTS[name](case)
@@ -131,13 +140,10 @@ def _measure_all(parts: list[str], rounds: int, data: Path, fast: bool) -> None:
     """Each part's rows replace those of the same part; written after each, so that a killed run can be taken up."""
     import pandas as pd
     import torch
-    import transformers
 
     from benchmarks.measure import machine
 
     torch.set_num_threads(1)
-    warnings.filterwarnings("ignore")
-    transformers.logging.set_verbosity_error()
     for part in parts:
         start, on = time.time(), machine()
         print(f"{part} ({on})", flush=True)

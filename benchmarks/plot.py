@@ -55,10 +55,10 @@ def _side_by_side(axis: object, frame: pd.DataFrame) -> None:
     if peers.empty:
         return
     size = peers["size"].iloc[peers["parameters"].argmax()]
-    own = peers[(peers["size"] == size) & (peers["contestant"] != "plain step")].sort_values("steps_min")
+    own = peers[(peers["size"] == size) & ~peers["contestant"].str.contains("plain|output")].sort_values("steps_min")
     axis.barh(own["contestant"], own["steps_min"], color=[ENGINES.get(c, "#999999") for c in own["contestant"]])
     for y, steps in enumerate(own["steps_min"]):
         axis.text(steps, y, f" {steps:.1f}", va="center", fontsize=8)
     axis.invert_yaxis()
     axis.tick_params(axis="y", labelsize=8)
-    axis.set_xlabel(f"plain steps, six kernels, untied causal student of {own['parameters'].iloc[0] / 1e6:.1f} M")
+    axis.set_xlabel(f"plain steps, six kernels, untied {own['parameters'].iloc[0] / 1e6:.1f} M", fontsize=9)
