@@ -35,6 +35,7 @@ class RunWriter:
         path: the run's folder; made where missing. Files of others in it are left alone.
         config: what the run is; JSON types, paths and tuples. Two configs are the same if their JSON is.
         overwrite: throw away the records of a run that is there, whatever its config.
+        defaults: what fields were taken to be where an older config does not name them.
 
     Raises:
         RecordsError: the folder holds another run, records of a newer kvar, or damaged ones; another process writes
@@ -49,7 +50,13 @@ class RunWriter:
         25.0
     """
 
-    def __init__(self, path: str | Path, config: Mapping[str, Any], overwrite: bool = False) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        config: Mapping[str, Any],
+        overwrite: bool = False,
+        defaults: Mapping[str, Any] | None = None,
+    ) -> None:
         self.path = Path(path)
         self.config = _plain(config)
         if self.path.exists() and not self.path.is_dir():
@@ -62,7 +69,7 @@ class RunWriter:
         if header is None:
             self._start()
         else:
-            _same(self.path, header["config"], self.config)
+            _same(self.path, _with_defaults(header["config"], self.config, defaults), self.config)
         self._keys: dict[str, dict[str, Part]] = {table: self._adopt(table) for table in TABLES}
         cut = pending_cut(self.path)
         if cut is not None:
@@ -178,12 +185,13 @@ class RunWriter:
         (self.path / CUT).unlink(missing_ok=True)
 
 
-def check_folder(path: str | Path, config: Mapping[str, Any]) -> None:
+def check_folder(path: str | Path, config: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> None:
     """Refuse a folder that holds another run, before any work is done for this one; nothing is written.
 
     Args:
         path: the folder a run would be written to; it need not exist.
         config: fields of the run, all or some of them.
+        defaults: what fields were taken to be where an older config does not name them.
 
     Raises:
         RecordsError: one of these fields has another value in the run that is there, or the folder is a file.
@@ -194,7 +202,8 @@ def check_folder(path: str | Path, config: Mapping[str, Any]) -> None:
     header = read_config(folder) if folder.is_dir() else None
     if header is not None:
         here = _plain(config)
-        _same(folder, {name: value for name, value in header["config"].items() if name in here}, here)
+        there = _with_defaults(header["config"], here, defaults)
+        _same(folder, {name: value for name, value in there.items() if name in here}, here)
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -212,6 +221,13 @@ def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
         except (TypeError, ValueError) as error:
             raise RecordsError(f"config field {name!r} is not JSON: {error}. Pass plain values.") from error
     return plain
+
+
+def _with_defaults(
+    there: Mapping[str, Any], here: Mapping[str, Any], defaults: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """A folder's config, with fields that came in after it was written at the values they stood for."""
+    return {**{name: value for name, value in _plain(defaults or {}).items() if name in here}, **there}
 
 
 def _same(folder: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:

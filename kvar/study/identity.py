@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from kvar.study.settings import RunSettings
 if TYPE_CHECKING:
     from kvar.distill import DistillationConfig
 
-__all__ = ["RUN_FILE", "check_checkpoint", "check_output", "find_checkpoint", "run_config"]
+__all__ = ["RUN_FILE", "check_checkpoint", "check_output", "find_checkpoint", "run_config", "setting_defaults"]
 
 RUN_FILE = "kvar_run.json"
 OWN = ("objective", "kernel", "baseline")
@@ -39,6 +39,11 @@ def run_config(settings: RunSettings, training: DistillationConfig) -> dict[str,
     return {**asdict(settings), **{k: v for k, v in differing.items() if k not in NO_MATTER}}
 
 
+def setting_defaults() -> dict[str, Any]:
+    """Each run setting's default: what a run that was recorded before the setting came in did."""
+    return {f.name: f.default for f in fields(RunSettings)}
+
+
 @cache
 def _defaults(use_cpu: bool) -> dict[str, Any]:
     from kvar.distill import DistillationConfig
@@ -53,7 +58,7 @@ def check_output(settings: RunSettings, training: DistillationConfig, *, overwri
         ValueError: the folder's run differs; the message names a field and both its values.
     """
     if not overwrite:
-        check_folder(str(training.output_dir), run_config(settings, training))
+        check_folder(str(training.output_dir), run_config(settings, training), setting_defaults())
 
 
 def find_checkpoint(training: DistillationConfig) -> Path | None:
@@ -98,7 +103,7 @@ def check_checkpoint(checkpoint: Path, student: Any, config: dict[str, Any]) -> 
             )
     path = checkpoint / RUN_FILE
     if path.is_file():
-        saved = json.loads(path.read_text())
+        saved = {**json.loads(json.dumps(setting_defaults(), default=str)), **json.loads(path.read_text())}
         now = json.loads(json.dumps(config, default=str))
         for name in sorted({*saved, *now}):
             if saved.get(name) != now.get(name):

@@ -13,7 +13,7 @@ from kvar.records.lock import lock_folder
 from kvar.records.parts import replace_file
 from kvar.study.build import Parts, assemble, build_datasets, build_trainer
 from kvar.study.finish import save_student, score_run
-from kvar.study.identity import check_checkpoint, check_output, find_checkpoint, run_config
+from kvar.study.identity import check_checkpoint, check_output, find_checkpoint, run_config, setting_defaults
 from kvar.study.model_card import model_card
 from kvar.study.preflight import check_machine, check_room
 from kvar.study.settings import RunSettings
@@ -69,7 +69,8 @@ def train_run(settings: RunSettings, training: DistillationConfig, *, overwrite:
     checkpoint = find_checkpoint(training)
     if checkpoint is not None:
         check_checkpoint(checkpoint, parts.student, config)
-    with RunWriter(folder, {**config, "parameters": parameters}) if main else nullcontext() as writer:
+    whole = {**config, "parameters": parameters}
+    with RunWriter(folder, whole, defaults=setting_defaults()) if main else nullcontext() as writer:
         if writer is not None:
             print(f"{folder}: student of {parameters:,} parameters, {len(train):,} training examples", flush=True)
             if checkpoint is not None:

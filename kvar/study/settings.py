@@ -80,6 +80,10 @@ class RunSettings:
             import yaml
 
             self.student_config = yaml.safe_load(self.student_config)
+        if self.student_config is not None and not isinstance(self.student_config, dict):
+            raise ValueError(
+                f"student_config must be a mapping with model_type and sizes; got {self.student_config!r}."
+            )
         check_models(self)
         if self.probe_every and self.teacher is None:
             raise ValueError(
@@ -149,10 +153,30 @@ def settings_from(
         if name not in known:
             near = get_close_matches(str(name), known, n=1)
             raise ValueError(f"{origin}: unknown field {name!r}" + (f"; did you mean {near[0]!r}?" if near else "."))
+    values, overrides = _mapping_from_words({**values}, list(overrides))
     parser = HfArgumentParser((RunSettings, DistillationConfig), prog="kvar", allow_abbrev=False)  # type: ignore[arg-type]
     parser.set_defaults(**values)
     settings, training = parser.parse_args_into_dataclasses(args=list(overrides), look_for_args_file=False)
     return settings, training
+
+
+def _mapping_from_words(values: dict[str, Any], words: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """Take ``--student_config "{...}"`` out of a command line's words: the parser has no type for mappings."""
+    import yaml
+
+    rest: list[str] = []
+    while words:
+        word = words.pop(0)
+        name, equals, text = word.partition("=")
+        if name.replace("-", "_") != "__student_config":
+            rest.append(word)
+            continue
+        text = text if equals else words.pop(0) if words else ""
+        try:
+            values["student_config"] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(f"student_config {text!r} is no YAML mapping: {error}") from error
+    return values, rest
 
 
 def read_settings(config: str, overrides: Sequence[str] = ()) -> tuple[RunSettings, DistillationConfig]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kvar.records import RecordsError, RunWriter, load
+from kvar.records import RecordsError, RunWriter, check_folder, load
 
 
 def steps(folder: Path) -> list[int]:
@@ -128,3 +128,15 @@ def test_a_second_process_may_not_write(tmp_path, config, metrics):
     del run, same_process
     assert other() == ""
     assert steps(tmp_path) == [1, 2]
+
+
+def test_a_field_that_came_in_later_has_its_default_in_an_older_run(tmp_path: Path) -> None:
+    with RunWriter(tmp_path, {"seed": 1}):
+        pass
+    with RunWriter(tmp_path, {"seed": 1, "stemmer": True}, defaults={"stemmer": True, "other": 3}):
+        pass
+    check_folder(tmp_path, {"seed": 1, "stemmer": True}, {"stemmer": True})
+    with pytest.raises(RecordsError, match="stemmer is True there, False here"):
+        RunWriter(tmp_path, {"seed": 1, "stemmer": False}, defaults={"stemmer": True})
+    with pytest.raises(RecordsError, match=r"stemmer is '\(not set\)' there"):
+        RunWriter(tmp_path, {"seed": 1, "stemmer": True})

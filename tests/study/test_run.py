@@ -175,3 +175,14 @@ def test_shipped_configs_are_whole() -> None:
 def test_evaluation_file_holds_samples(study: Path) -> None:
     content = json.loads((study / "out/small/ketchup/evaluation.json").read_text())
     assert content["examples"] == 4 and len(content["samples"]) == 4 and "exact_answer" in content["metrics"]
+
+
+def test_a_students_config_can_be_given_on_the_command_line(tmp_path: Path) -> None:
+    at = ["--output_dir", str(tmp_path), "--use_cpu", "true"]
+    for words in (["--student_config", "{model_type: gpt2}"], ["--student_config={model_type: gpt2}"]):
+        settings, _ = read_settings("arithmetic-teacher", [*words, *at])
+        assert settings.student_config == {"model_type": "gpt2"}
+    with pytest.raises(ValueError, match="student_config '{a: ' is no YAML mapping"):
+        read_settings("arithmetic-teacher", ["--student_config", "{a: ", *at])
+    with pytest.raises(ValueError, match="student_config must be a mapping"):
+        read_settings("arithmetic-teacher", ["--student_config", "gpt2", *at])
