@@ -176,6 +176,8 @@ def _mapping_from_words(values: dict[str, Any], words: list[str]) -> tuple[dict[
             values["student_config"] = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise ValueError(f"student_config {text!r} is no YAML mapping: {error}") from error
+        if isinstance(values["student_config"], str):  # the parser would take it for a word of its own
+            raise ValueError(f"student_config must be a mapping with model_type and sizes; got {text!r}.")
     return values, rest
 
 
