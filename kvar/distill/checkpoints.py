@@ -132,7 +132,7 @@ class WholeCheckpoints(Trainer):
         source = str(self._resumed_from) if self._resumed_from else None
         return super().train(source, trial, ignore_keys_for_eval)
 
-    def _run_epoch(self, **call: Any) -> None:
+    def _run_epoch(self, **call: Any) -> None:  # type: ignore[override]
         """As transformers does, but a run resumed at its last step takes no further one."""
         self._finish_epoch(
             call["model"], call["trial"], call["epoch"], call["ignore_keys_for_eval"], call["start_time"]
