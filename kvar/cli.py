@@ -2,7 +2,7 @@
 
 kvar train CONFIG [--field value ...]      train a student, with probes; --help lists every field
 kvar probe CONFIG|RUN [--field value ...]  measure gradient moments of trained models, without training
-kvar choose-k RUN                          the kernel that serves a step of M prompts x R rollouts best
+kvar choose-k RUN...                       the kernel that serves a step of M prompts x R rollouts best
 kvar evaluate RUN|CONFIG [RUN]             metrics with intervals of one model, or of two and their difference
 kvar study CONFIG --output DIR             every stage for every student
 kvar demo --output DIR                     the arithmetic study and its report, in minutes
@@ -60,8 +60,9 @@ def _choose_k(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
     _none_left(overrides)
     step = arguments.step if arguments.step == "last" else int(arguments.step)
-    options = {"step": step, "group": arguments.group, "reference": arguments.reference}
-    print(choose_k(load(arguments.run_folder), arguments.prompts, arguments.rollouts, **options))
+    options = {"step": step, "group": arguments.group, "reference": arguments.reference, "plot": arguments.plot}
+    runs = [load(folder) for folder in arguments.run_folders]
+    print(choose_k(runs, arguments.prompts, arguments.rollouts, **options))
     return 0
 
 
@@ -193,12 +194,15 @@ def _parser() -> argparse.ArgumentParser:
     probe.set_defaults(run=_probe)
 
     choose = commands.add_parser("choose-k", help="the best kernel for a step's size", allow_abbrev=False)
-    choose.add_argument("run_folder", metavar="RUN", help="folder of a run with a probe, or of kvar probe's records")
+    choose.add_argument(
+        "run_folders", metavar="RUN", nargs="+", help="a run with a probe, or kvar probe's records; several: its seeds"
+    )
     choose.add_argument("--prompts", type=int, nargs="+", default=[16, 64, 256], help="M, default 16 64 256")
     choose.add_argument("--rollouts", type=int, nargs="+", default=[1], help="R of each prompt, default 1")
     choose.add_argument("--step", default="last", help="training step of the probe, or last")
     choose.add_argument("--group", default="all", help="parameter group, default all")
     choose.add_argument("--reference", help="estimator that stands for the true gradient; default the unbiased ones")
+    choose.add_argument("--plot", metavar="FILE", help="draw efficiency and error against K as FILE.png and FILE.svg")
     choose.set_defaults(run=_choose_k)
 
     study = commands.add_parser(

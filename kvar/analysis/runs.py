@@ -18,7 +18,7 @@ from kvar.returns import parse_kernel
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["by_position_of", "probes_of", "statistics_of"]
+__all__ = ["by_position_of", "default_reference", "moments_at", "probes_of", "statistics_of"]
 
 
 def probes_of(run: Run) -> list[tuple[str, int]]:
@@ -73,13 +73,10 @@ def statistics_of(
     for probe, step in probes_of(run):
         if steps is not None and step not in steps:
             continue
-        gradients, prompts, trajectories = (
-            run.read(table, where={"probe": probe, "step": step})  # one measurement at a time is held
-            for table in ("gradients", "prompt_gradients", "trajectories")
-        )
-        moments = _estimators(moments_from_frames(gradients, prompts), split=False)
+        moments = moments_at(run, probe, step)  # one measurement at a time is held
         if moments is None:
             continue
+        trajectories = run.read("trajectories", where={"probe": probe, "step": step})
         values, mask = values_from_frame(trajectories)
         several = len(moments.prompts) < len(moments.prompt_index)
         kernels = [parse_kernel(name.partition(" - ")[0]) for name in moments.names]
@@ -93,7 +90,7 @@ def statistics_of(
                 kernels=kernels,
                 group=group,
                 batch=batch,
-                reference=reference or _reference(moments.names),
+                reference=reference or default_reference(moments.names),
                 unit="prompt" if several else "trajectory",
                 confidence=confidence,
                 theory=theory,
@@ -135,8 +132,7 @@ def by_position_of(
         names = run.read("gradients", ["estimator"], where={"probe": probe, "step": step})["estimator"].unique()
         if (steps is not None and step not in steps) or not any(" @ " in str(name) for name in names):
             continue
-        tables = (run.read(t, where={"probe": probe, "step": step}) for t in ("gradients", "prompt_gradients"))
-        moments = _estimators(moments_from_frames(*tables), split=True)
+        moments = moments_at(run, probe, step, split=True)
         assert moments is not None  # some name has a range
         several = len(moments.prompts) < len(moments.prompt_index)
         table = by_position(moments, unit="prompt" if several else "trajectory", confidence=confidence)
@@ -147,15 +143,31 @@ def by_position_of(
     return out
 
 
-def _estimators(moments: GradientMoments, split: bool) -> GradientMoments | None:
-    """Those of the estimators that are split by position, or those that are not; None for none."""
+def moments_at(run: Run, probe: str, step: int, split: bool = False) -> GradientMoments | None:
+    """The recorded moments of one measurement.
+
+    Args:
+        run: from ``kvar.load``.
+        probe: its name.
+        step: training step.
+        split: those of the estimators that are split by position ("K=4 @ 0-7") instead of those that are not.
+
+    Returns:
+        The moments, or None where there are no such estimators.
+
+    Raises:
+        ValueError: no such measurement, or norms only.
+    """
+    gradients, prompts = (run.read(t, where={"probe": probe, "step": step}) for t in ("gradients", "prompt_gradients"))
+    moments = moments_from_frames(gradients, prompts)
     keep = [i for i, name in enumerate(moments.names) if (" @ " in name) == split]
     if len(keep) == len(moments.names):
         return moments
     return recombine(moments, torch.eye(len(moments.names))[keep], [moments.names[i] for i in keep]) if keep else None
 
 
-def _reference(names: Sequence[str]) -> str:
+def default_reference(names: Sequence[str]) -> str:
+    """The estimator of least variance that is unbiased without doubt: K=1 less a leave-one-out baseline, or K=1."""
     for name in ("K=1 - leave-one-out", "K=1"):
         if name in names:
             return name

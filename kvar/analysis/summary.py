@@ -29,7 +29,7 @@ from kvar.returns import Immediate, Kernel, KStep, TokenValues, parse_kernel
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["STATISTICS", "THEORY_STATISTICS", "summarise"]
+__all__ = ["STATISTICS", "THEORY_STATISTICS", "steps_of", "summarise"]
 
 STATISTICS = (
     "trace", "trace_ratio", "signal", "snr", "noise_scale", "relative_variance", "bias_sq", "efficiency", "mse",
@@ -131,7 +131,7 @@ def summarise(
     if theory and paired and moments[group].score_power is not None:
         found["score_power"] = score_power(moments, **shared)[np.zeros(len(moments.names), int)]  # type: ignore[arg-type]
         found["variance_per_score_power"] = variance_per_score_power(moments, **shared)  # type: ignore[arg-type]
-    ks = [_steps(name) for name in moments.names] if kernels is None else [_steps(kernel) for kernel in kernels]
+    ks = [steps_of(name) for name in moments.names] if kernels is None else [steps_of(kernel) for kernel in kernels]
     rows = [
         (name, ks[e], statistic, est.value[e], est.low[e], est.high[e], est.n)
         for statistic, est in found.items()
@@ -180,7 +180,7 @@ def _bare(value: Array, n: int) -> Estimate:
     return Estimate(value, np.full_like(value, np.nan), np.full_like(value, np.nan), n)
 
 
-def _steps(kernel: Kernel | str) -> float:
+def steps_of(kernel: Kernel | str) -> float:
     """K of a K-step kernel, infinity for the immediate one, else NaN."""
     if isinstance(kernel, str):
         try:

@@ -59,7 +59,7 @@ def ringed_against_k(
         handles, points, paths = [], [], []
         for i, (name, look) in enumerate(looks.items()):
             rows = measured[measured["student"] == name]
-            x = rows["k"].map(places).to_numpy(dtype=float) + dodge(i, len(looks), 0.12)
+            x = rows["k"].map(places).to_numpy(dtype=float) + dodge(i, len(looks), min(0.12, 0.5 / len(looks)))
             y = rows["value"].to_numpy(dtype=float)
             handles.append(draw_line(ax, x, rows, look, gid=f"measured:{name}"))
             own = [chances.get((name, kernel), 0.0) for kernel in rows["kernel"]]

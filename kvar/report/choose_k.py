@@ -1,82 +1,144 @@
-"""``kvar choose-k``: which kernel serves a step of M prompts x R rollouts best, from a run's probe."""
+"""``kvar choose-k``: which kernel serves a step of M prompts x R rollouts best, from probes of one run or its seeds."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kvar.analysis.best_k import best_k
-from kvar.analysis.runs import probes_of
-from kvar.gradients.frames import moments_from_frames
 from kvar.records import Run
 from kvar.report.cells import Cell
+from kvar.report.choices import CRITERIA, Choice, choices, probe_at, verdict_of
 from kvar.report.table import compact
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
-__all__ = ["choose_k"]
+__all__ = ["choose_k", "choose_k_figure"]
 
 
 def choose_k(
-    run: Run,
+    runs: Run | Sequence[Run],
     prompts: Sequence[int],
     rollouts: Sequence[int],
     *,
     step: int | str = "last",
     group: str = "all",
     reference: str | None = None,
+    plot: str | Path | None = None,
 ) -> str:
-    """Tables of every (M, R): efficiency (11'), mean squared error (10), and how often each kernel is best in them.
+    """Tables of every (M, R): efficiency (11'), mean squared error (10), how often each kernel is best, and a verdict.
 
     Args:
-        run: with a probe.
+        runs: with a probe; several are combined as seeds of one run, with intervals from the spread among them.
         prompts: values of M.
         rollouts: values of R.
         step: training step of the probe, or "last".
         group: parameter group.
         reference: unbiased estimator; by default K=1, less a leave-one-out baseline where that was measured.
+        plot: file of a figure to draw as well, as PNG and SVG.
 
     Raises:
-        ValueError: no probe at that step, or R > 1 where prompts were measured with one rollout.
+        ValueError: as :func:`kvar.report.choices.choices`.
     """
-    probes = probes_of(run)
-    wanted = [pair for pair in probes if step in ("last", pair[1])]
-    if not wanted:
-        raise ValueError(f"{run.path} has no probe at step {step}; choose of {sorted({s for _, s in probes})}.")
-    probe, at = wanted[-1]
-    where = {"probe": probe, "step": at}
-    moments = moments_from_frames(run.read("gradients", where=where), run.read("prompt_gradients", where=where))
-    measured = [name for name in (reference, "K=1 - leave-one-out", "K=1") if name in moments.names]
-    units = f"{len(moments.prompts)} prompts, {len(moments.prompt_index)} responses"
-    lines = [f"{run.path}: {probe} at step {at}, {units}; parameter group {group}"]
-    for m in prompts:
-        for r in rollouts:
-            table = best_k(moments, m, r, group=group, reference=reference or next(iter(measured), None))
-            lines += ["", f"steps of {m} prompts x {r} rollouts", *_rows(table)]
-            winner = table.attrs["best_efficiency"] or "not resolved (more prompts in the probe would tell)"
-            lines += [f"best by efficiency (Adam, tuned rates): {winner}; by squared error (plain SGD): "
-                      f"{table.attrs['best_mse']}"]  # fmt: skip
+    several = [runs] if isinstance(runs, Run) else list(runs)
+    found = choices(several, prompts, rollouts, step=step, group=group, reference=reference)
+    lines = [f"{run.path}: {probe} at step {at}" for run in several for probe, at in [probe_at(run, step)]]
+    told = next(choice for choice in found if not choice.reason)
+    lines.append(f"parameter group {group}; brackets are 95 % intervals over {told.units} {told.unit}")
+    for choice in found:
+        ones = ("" if count == 1 else "s" for count in (choice.prompts, choice.rollouts))
+        design = f"steps of {choice.prompts} prompt{next(ones)} x {choice.rollouts} rollout{next(ones)}"
+        lines += ["", design, *_rows(choice)]
+        if choice.reason:
+            lines.append(f"not told: {choice.reason}")
+            continue
+        lines += [f"best by {what}: {verdict_of(choice, name)}" for name, what in CRITERIA.items()]
+        if choice.silent:
+            lines.append(
+                "the probe saw no noise: all its responses have one and the same gradient, so only bias counts"
+            )
+    if plot is not None:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from kvar.plots import save
+
+        lines += ["", *(f"figure: {path}" for path in save(choose_k_figure(found), plot))]
     return "\n".join(lines)
 
 
-def _rows(table: pd.DataFrame) -> list[str]:
+def choose_k_figure(found: Sequence[Choice]) -> Figure:
+    """Efficiency and squared error against K side by side, a line a design; only kernels with a K are drawn.
+
+    Raises:
+        ValueError: no efficiency is resolved at all.
+    """
+    from matplotlib.figure import Figure
+
+    from kvar import plots
+
+    frame = _statistics(found)
+    with plots.context():
+        figure = Figure(figsize=(plots.DOUBLE_WIDTH, 3.1), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        plots.efficiency_against_k(frame, ax=left)
+        plots.mse_against_k(frame, ax=right)
+        for axes in (left, right):
+            axes.get_legend().set_title("prompts x rollouts (trajectories)", {"size": 7.0})
+    return figure
+
+
+def _statistics(found: Sequence[Choice]) -> pd.DataFrame:
+    """A statistics frame with designs in place of students, ordered by their batch."""
+    import pandas as pd
+
+    from kvar.analysis.summary import steps_of
+
+    rows = []
+    for choice in found:
+        label = f"{choice.prompts} x {choice.rollouts}"
+        for row in choice.table.to_dict("records"):
+            kernel = str(row["kernel"])
+            k = math.nan if " - " in kernel else steps_of(kernel)
+            base = (label, choice.prompts * choice.rollouts, 0, "all", kernel, k)
+            for name in CRITERIA:
+                value, low, high, best = (row[f"{name}{end}"] for end in ("", "_low", "_high", "_best"))
+                rows.append((*base, name, value, low, high, choice.units))
+                chance = "best_probability" if name == "efficiency" else "mse_best_probability"
+                rows.append((*base, chance, best, math.nan, math.nan, choice.units))
+    names = ["student", "parameters", "step", "group", "kernel", "k", "statistic", "value", "low", "high", "n"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def _rows(choice: Choice) -> list[str]:
     columns = ["kernel", "efficiency", "P(best)", "squared error", "P(best)"]
-    rows: list[dict[str, Any]] = table.to_dict("records")  # type: ignore[assignment]
+    rows: list[dict[str, Any]] = choice.table.to_dict("records")  # type: ignore[assignment]
+    if not rows:
+        return []
     body = [
         [
             str(row["kernel"]),
-            compact(Cell(row["efficiency"], row["efficiency_low"], row["efficiency_high"])),
-            _share(row["efficiency_best"]),
-            compact(Cell(row["mse"], row["mse_low"], row["mse_high"])),
-            _share(row["mse_best"]),
+            *(
+                text
+                for name in CRITERIA
+                for text in (
+                    _compact(Cell(row[name], row[f"{name}_low"], row[f"{name}_high"])),
+                    _share(row[f"{name}_best"]),
+                )
+            ),
         ]
         for row in rows
     ]
     widths = [max(len(line[i]) for line in [columns, *body]) for i in range(len(columns))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
             for line in [columns, *body]]  # fmt: skip
+
+
+def _compact(cell: Cell) -> str:
+    return "-" if math.isnan(cell.value) else compact(cell)
 
 
 def _share(probability: float) -> str:

@@ -15,7 +15,9 @@ from kvar.report.cells import number
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["figure_html", "flatten", "mapping_html", "samples_html", "statistics_html", "verdict_html"]
+__all__ = [
+    "figure_html", "flatten", "mapping_html", "samples_html", "statistics_html", "table_html", "verdict_html",
+]  # fmt: skip
 
 
 def verdict_html(paragraphs: Sequence[Sequence[str]]) -> str:
@@ -83,6 +85,16 @@ def statistics_html(frame: pd.DataFrame, *, group: str = "all", step: int | str 
     head += [(name.replace("_", " "), STATISTICS.get(name, "")) for name in names]
     body = "\n".join(lines)
     return f'<div class="wide"><table class="sortable">{_head(head)}<tbody>\n{body}\n</tbody></table></div>'
+
+
+def table_html(table: pd.DataFrame) -> str:
+    """Any table, a line a row; every cell as text."""
+    head = "".join(f'<th scope="col">{escape(str(name))}</th>' for name in table.columns)
+    lines = "\n".join(
+        "<tr>" + "".join(f'<td class="text">{escape(str(cell))}</td>' for cell in row) + "</tr>"
+        for row in table.itertuples(index=False)
+    )
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>\n{lines}\n</tbody></table></div>'
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

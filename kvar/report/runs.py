@@ -8,15 +8,19 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kvar.analysis.runs import probes_of, statistics_of
+from kvar.analysis.return_statistics import gap_autocorrelation
+from kvar.analysis.runs import by_position_of, probes_of, statistics_of
 from kvar.records import Run, load
+from kvar.report.compatible import differences
+from kvar.report.figures import draw_figures
 from kvar.report.table import render_table
+from kvar.report.tables import calibration_table, choice_table
 from kvar.report.write import write_report
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["draw_figures", "find_runs", "report_runs", "study_statistics"]
+__all__ = ["find_runs", "report_runs", "student_names", "study_statistics"]
 
 
 def find_runs(paths: Iterable[str | Path]) -> list[Run]:
@@ -42,6 +46,15 @@ def find_runs(paths: Iterable[str | Path]) -> list[Run]:
     return runs
 
 
+def student_names(runs: Sequence[Run]) -> list[str]:
+    """A name a run: its parent folder's, or "student/stage" where a student has several stages with probes."""
+    parents = [run.path.parent.name for run in runs]
+    return [
+        parent if parents.count(parent) == 1 else f"{parent}/{run.path.name}"
+        for parent, run in zip(parents, runs, strict=True)
+    ]
+
+
 def study_statistics(runs: Sequence[Run], **options: Any) -> pd.DataFrame:
     """The statistics frame of several runs, students named after their folders.
 
@@ -52,59 +65,10 @@ def study_statistics(runs: Sequence[Run], **options: Any) -> pd.DataFrame:
     """
     import pandas as pd
 
-    parents = [run.path.parent.name for run in runs]
-    names = [
-        parent if parents.count(parent) == 1 else f"{parent}/{run.path.name}"
-        for parent, run in zip(parents, runs, strict=True)
-    ]
+    names = student_names(runs)
     return pd.concat(
         [statistics_of(run, name, **options) for run, name in zip(runs, names, strict=True)], ignore_index=True
     )
-
-
-def draw_figures(frame: pd.DataFrame, folder: Path, step: int | str = "last") -> tuple[dict[str, Path], dict[str, str]]:
-    """Draw the standard figures of a statistics frame into ``folder`` as PNG and SVG.
-
-    Args:
-        frame: statistics.
-        folder: made where missing.
-        step: training step, or "last"; the figure over training shows all.
-
-    Returns:
-        title -> PNG of what was drawn, and title -> reason of what the frame does not hold (for instance an efficiency
-        where |g*|^2 was not resolved for any student).
-    """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    from kvar import plots
-
-    at = {"step": step}
-    wanted: dict[str, tuple[str, Any, dict[str, Any]]] = {
-        "Variance against K, with the T0 prediction": ("variance_against_k", plots.variance_against_k, at),
-        "Bias against variance": ("bias_against_variance", plots.bias_against_variance, at),
-        "Efficiency against K": ("efficiency_against_k", plots.efficiency_against_k, at),
-        "Signal-to-noise ratio against K": ("snr_against_k", plots.snr_against_k, at),
-        "Within and between prompts": ("within_between_shares", plots.within_between_shares, at),
-        "Variance against size": ("variance_against_size", plots.variance_against_size, at),
-    }
-    if frame["step"].nunique() > 1:
-        ends = frame.dropna(subset="k").sort_values("k", kind="stable")["kernel"].unique()[[0, -1]].tolist()
-        wanted["Variance over training"] = ("variance_over_training", plots.variance_over_training, {"kernels": ends})
-    folder.mkdir(parents=True, exist_ok=True)
-    drawn: dict[str, Path] = {}
-    missing: dict[str, str] = {}
-    for title, (name, draw, options) in wanted.items():
-        try:
-            axes = draw(frame, **options)
-        except ValueError as error:
-            missing[title] = str(error)
-            continue
-        drawn[title] = plots.save(axes, folder / name)[0]
-        plt.close(axes.get_figure(root=True))
-    return drawn, missing
 
 
 def report_runs(
@@ -116,6 +80,8 @@ def report_runs(
     step: int | str = "last",
 ) -> str:
     """Write ``report.html``, ``statistics.parquet``, ``table.txt`` and ``figures/`` for the probes of some runs.
+
+    The page also holds theory over measurement for every step, and which K serves which step, as ``kvar choose-k``.
 
     Args:
         paths: run folders, or folders above them.
@@ -133,11 +99,21 @@ def report_runs(
     runs = find_runs(paths)
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    frame = study_statistics(runs, reference=reference, batch=batch)
+    frame = study_statistics(runs, reference=reference, batch=batch, theory=True)
     frame.to_parquet(output / "statistics.parquet", index=False)
-    figures, missing = draw_figures(frame, output / "figures", step)
-    table = render_table(frame, step=step)
+    names = student_names(runs)
+    gaps, positions = _gaps(runs, names, step), _positions(runs, names, step)
+    figures, missing = draw_figures(frame, output / "figures", step, gaps, positions)
+    notes = [
+        f"Beware: these runs differ in {field} ({', '.join(map(str, values))}), so do not compare their students."
+        for field, values in differences(runs).items()
+    ]
+    table = "\n".join([*notes, render_table(frame, step=step)])
     (output / "table.txt").write_text(table + "\n", encoding="utf-8")
+    tables = {
+        "Theory over measurement": calibration_table(frame),
+        "Which K for which step": choice_table(runs, names, step=step, reference=reference),
+    }
     config = {f"{run.path.parent.name}/{run.path.name}": dict(run.config) for run in runs}
     write_report(
         output / "report.html",
@@ -145,10 +121,33 @@ def report_runs(
         step=step,
         figures=figures,
         config=config,
+        tables=tables,
+        notes=notes,
         samples=[sample for run in runs for sample in _samples(run)],
         provenance={**_provenance(runs), **({"not drawn": missing} if missing else {})},
     )
     return table
+
+
+def _gaps(runs: Sequence[Run], names: Sequence[str], step: int | str) -> pd.DataFrame:
+    """Autocorrelation of gaps of every run, with its student and parameters; at all steps of a lone run."""
+    import pandas as pd
+
+    frames = [pd.DataFrame()]
+    for run, name in zip(runs, names, strict=True):
+        steps = sorted({at for _, at in run.measurements("trajectories")})
+        wanted = steps if len(runs) == 1 else [at for at in steps if at == (steps[-1] if step == "last" else step)]
+        if wanted:
+            table = gap_autocorrelation(run, lags=12, steps=wanted)
+            frames.append(table.assign(student=name, parameters=int(run.config["parameters"])))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _positions(runs: Sequence[Run], names: Sequence[str], step: int | str) -> pd.DataFrame:
+    import pandas as pd
+
+    steps = None if step == "last" else [int(step)]
+    return pd.concat([by_position_of(run, name, steps=steps) for run, name in zip(runs, names, strict=True)])
 
 
 def _samples(run: Run, count: int = 5) -> list[dict[str, Any]]:

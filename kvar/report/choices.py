@@ -1,0 +1,229 @@
+"""Every kernel's efficiency and error for steps of M prompts x R rollouts, from one run or from several seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kvar.analysis.best import probability_over_seeds, units_to_resolve
+from kvar.analysis.best_k import best_k
+from kvar.analysis.design import check_design
+from kvar.analysis.replicates import resolve_reference
+from kvar.analysis.runs import default_reference, moments_at, probes_of
+from kvar.analysis.seeds import across_seeds
+from kvar.analysis.trace_covariance import trace_covariance
+from kvar.gradients.moments import GradientMoments
+from kvar.records import Run
+from kvar.report.compatible import need_seeds_of_one_run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["CRITERIA", "Choice", "choices", "leaders", "probe_at", "verdict_of"]
+
+_ALIKE = 100
+
+CRITERIA = {"efficiency": "efficiency (Adam, tuned rates)", "mse": "squared error (plain SGD)"}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is known about one design.
+
+    Attributes:
+        prompts: M.
+        rollouts: R.
+        table: a row a kernel: kernel; efficiency and mse, each with _low, _high and _best (probability).
+        units: how many independent units the probabilities rest on.
+        unit: what they are: "prompts", "responses" or "seeds".
+        needed: criterion -> how many of them would tell the winner, were the present differences the true ones.
+        reason: why the design cannot be told; the table is empty then.
+        silent: whether the probe saw no noise at all: all responses have one and the same gradient.
+    """
+
+    prompts: int
+    rollouts: int
+    table: pd.DataFrame
+    units: int = 0
+    unit: str = "prompts"
+    needed: dict[str, float] | None = None
+    reason: str | None = None
+    silent: bool = False
+
+
+def probe_at(run: Run, step: int | str) -> tuple[str, int]:
+    """(probe, step) of a run's measurement at a step, or of its last.
+
+    Raises:
+        ValueError: no probe there.
+    """
+    probes = probes_of(run)
+    wanted = [pair for pair in probes if step in ("last", pair[1])]
+    if not wanted:
+        raise ValueError(f"{run.path} has no probe at step {step}; choose of {sorted({s for _, s in probes})}.")
+    return wanted[-1]
+
+
+def choices(
+    runs: Sequence[Run],
+    prompts: Sequence[int],
+    rollouts: Sequence[int],
+    *,
+    step: int | str = "last",
+    group: str = "all",
+    reference: str | None = None,
+) -> list[Choice]:
+    """Every (M, R), rollouts fastest.
+
+    Args:
+        runs: one with a probe, or several seeds of one run.
+        prompts: values of M.
+        rollouts: values of R.
+        step: training step of the probe, or "last".
+        group: parameter group.
+        reference: unbiased estimator; by default K=1, less a leave-one-out baseline where that was measured.
+
+    Raises:
+        ValueError: no probe at that step, another group or reference, M or R below 1, runs that do not belong together,
+            fewer than two trajectories, or no design that can be told.
+    """
+    if len(runs) > 1:
+        need_seeds_of_one_run(runs)
+    places = [probe_at(run, step) for run in runs]
+    if len({at for _, at in places}) > 1:
+        steps = ", ".join(f"{run.path}: {at}" for run, (_, at) in zip(runs, places, strict=True))
+        raise ValueError(f"the last probes are of different steps ({steps}); name one with step.")
+    found = [moments_at(run, *place) for run, place in zip(runs, places, strict=True)]
+    measured = [moments for moments in found if moments is not None]
+    if len(measured) < len(runs) or len({moments.names for moments in measured}) > 1:
+        kernels = "; ".join(", ".join(m.names) if m is not None else "only parts of responses" for m in found)
+        raise ValueError(f"these runs differ in the kernels measured, or measured none whole: {kernels}.")
+    first = measured[0]
+    if group not in first.groups:
+        raise ValueError(f"no parameter group {group!r}; measured groups: {', '.join(first)}.")
+    r = resolve_reference(first.names, reference or default_reference(first.names))
+    out = []
+    for m in prompts:
+        for per_prompt in rollouts:
+            check_design(m, per_prompt)
+            reason = next((why for x in measured if (why := _refused(x, m, per_prompt))), None)
+            out.append(
+                Choice(m, per_prompt, _empty(), reason=reason)
+                if reason
+                else _combined(measured, m, per_prompt, group, first.names[r])
+            )
+    if all(choice.reason for choice in out):
+        raise ValueError(f"none of these steps can be told: {out[0].reason}")
+    return out
+
+
+def _refused(moments: GradientMoments, m: int, r: int) -> str | None:
+    """Why a design cannot be told from these moments."""
+    counts = moments.prompt_index.unique(return_counts=True)[1]
+    if len(counts) == 1 and m > 1:
+        return (
+            "the probe has one prompt, which says nothing about how prompts differ; only steps of that prompt can be "
+            "told (--prompts 1). Probe more prompts."
+        )
+    if len(counts) > 1 and r > 1 and int((counts > 1).sum()) < 2:
+        return (
+            "the probe has one rollout a prompt, which does not tell the variance within prompts from that between; "
+            "only R = 1 can be told. Probe with 2 rollouts a prompt or more."
+        )
+    return None
+
+
+def _single(moments: GradientMoments, m: int, r: int, group: str, reference: str) -> pd.DataFrame:
+    if len(moments.prompts) == 1:  # R rollouts of this very prompt: independent, and nothing is between
+        return best_k(moments, r, 1, group=group, reference=reference, unit="trajectory")
+    return best_k(moments, m, r, group=group, reference=reference)
+
+
+def _combined(measured: Sequence[GradientMoments], m: int, r: int, group: str, reference: str) -> Choice:
+    import pandas as pd
+
+    silent = all(_silent(moments, group) for moments in measured)
+    tables = [_single(moments, m, r, group, reference) for moments in measured]
+    if len(tables) == 1:
+        attrs = tables[0].attrs
+        needed = {name: attrs[f"units_{name}"] for name in CRITERIA}
+        whole = measured[0]
+        unit = "prompts" if 1 < len(whole.prompts) == attrs["units"] else "responses"
+        return Choice(m, r, tables[0], attrs["units"], unit, needed, silent=silent)
+    table = pd.DataFrame({"kernel": tables[0]["kernel"]})
+    needed = {}
+    for name in CRITERIA:
+        values = np.stack([t[name].to_numpy(dtype=float) for t in tables])
+        long = pd.concat(
+            [
+                t[["kernel"]].assign(
+                    statistic=name, value=t[name], low=t[f"{name}_low"], high=t[f"{name}_high"], seed=seed
+                )
+                for seed, t in enumerate(tables)
+            ]
+        )
+        own = across_seeds(long, by=("kernel", "statistic")).set_index("kernel").loc[table["kernel"]]
+        for ending, column in (("", "value"), ("_low", "low"), ("_high", "high")):
+            table[f"{name}{ending}"] = own[column].to_numpy()
+        table[f"{name}_best"] = probability_over_seeds(values, smallest=name == "mse")
+        left = (values.sum(axis=0) - values) / (len(values) - 1)
+        needed[name] = units_to_resolve(np.concatenate([values.mean(axis=0)[None], left]), smallest=name == "mse")
+    return Choice(m, r, table, len(tables), "seeds", needed, silent=silent)
+
+
+def _silent(moments: GradientMoments, group: str) -> bool:
+    spread = trace_covariance(moments, group).value
+    return bool((abs(spread) <= 1e-12 * moments[group].sq_norm.mean(dim=1).numpy()).all())
+
+
+def _empty() -> pd.DataFrame:
+    import pandas as pd
+
+    columns = ["kernel", *(f"{name}{ending}" for name in CRITERIA for ending in ("", "_low", "_high", "_best"))]
+    return pd.DataFrame(columns=columns)
+
+
+def leaders(choice: Choice, criterion: str, least: float = 0.1) -> list[tuple[str, float]]:
+    """Kernels with at least this probability of being the best, the likeliest first; empty where it is not known."""
+    chances = choice.table[f"{criterion}_best"].to_numpy(dtype=float)
+    order = sorted(range(len(chances)), key=lambda e: -chances[e]) if np.isfinite(chances).all() else []
+    named = [(str(choice.table["kernel"].iloc[e]), float(chances[e])) for e in order]
+    return [pair for i, pair in enumerate(named) if i == 0 or pair[1] >= least]
+
+
+def verdict_of(choice: Choice, criterion: str, sure: float = 0.95) -> str:
+    """One clause: the best kernel and its probability, or that the data do not tell, and how many more would."""
+    if choice.reason:
+        return f"not told: {choice.reason}"
+    first = leaders(choice, criterion)
+    if not first:
+        return (
+            f"not resolved: {choice.units} {choice.unit} do not tell the true gradient's direction from noise; "
+            "measure more"
+        )
+    (name, chance), rest = first[0], first[1:]
+    if chance >= sure:
+        return f"{name}, with probability {chance:.2f}"
+    same = {round(p, 3) for _, p in first}
+    others = ", ".join(f"{other} ({p:.2f})" for other, p in rest) or "others, each below 0.1"
+    if len(same) == 1 and rest:
+        names = [other for other, _ in first]
+        return f"not resolved: {', '.join(names[:-1])} and {names[-1]} come out alike ({chance:.2f} each)"
+    return f"not resolved: {name} ({chance:.2f}) or {others}; {_more(choice, criterion)}"
+
+
+def _more(choice: Choice, criterion: str) -> str:
+    needed = (choice.needed or {}).get(criterion, math.nan)
+    if not math.isfinite(needed) or needed > _ALIKE * choice.units:
+        return f"so alike that {_ALIKE} times the {choice.units} {choice.unit} would not tell: take either"
+    if needed <= choice.units:
+        return f"a few more {choice.unit} than {choice.units} would tell"
+    shown = max(float(f"{needed:.2g}"), choice.units + 1)
+    return (
+        f"about {shown:,.0f} {choice.unit} ({needed / choice.units:.2g} times the {choice.units} there are) would "
+        "tell, were the difference seen the true one"
+    )

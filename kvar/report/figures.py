@@ -1,0 +1,94 @@
+"""The figures of a report: what the tables hold is drawn, what they do not is named with the reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["draw_figures"]
+
+
+def draw_figures(
+    frame: pd.DataFrame,
+    folder: Path,
+    step: int | str = "last",
+    gaps: pd.DataFrame | None = None,
+    positions: pd.DataFrame | None = None,
+) -> tuple[dict[str, Path], dict[str, str]]:
+    """Draw the standard figures of a study into ``folder`` as PNG and SVG.
+
+    Args:
+        frame: statistics.
+        folder: made where missing.
+        step: training step, or "last"; the figure over training shows all.
+        gaps: autocorrelation of gaps, with a column "student".
+        positions: variance by position, with a column "student".
+
+    Returns:
+        title -> PNG of what was drawn, and title -> reason of what the frame does not hold (for instance an efficiency
+        where |g*|^2 was not resolved for any student).
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from kvar import plots
+
+    def at_step(draw: Any, **options: Any) -> Any:
+        return lambda: draw(frame, step=step, **options)
+
+    def table(draw: Any, rows: pd.DataFrame | None, why: str) -> Any:
+        def draw_table() -> Any:
+            if rows is None or not len(rows):
+                raise ValueError(why)
+            return draw(rows)
+
+        return draw_table
+
+    wanted: dict[str, tuple[str, Any]] = {
+        "Variance against K, with the T0 prediction": ("variance_against_k", at_step(plots.variance_against_k)),
+        "Theory beside measurement": ("theory_beside_measurement", at_step(plots.theory_beside_measurement)),
+        "Bias against variance": ("bias_against_variance", at_step(plots.bias_against_variance)),
+        "Efficiency against K": ("efficiency_against_k", at_step(plots.efficiency_against_k)),
+        "Squared error against K": ("mse_against_k", at_step(plots.mse_against_k)),
+        "Signal-to-noise ratio against K": ("snr_against_k", at_step(plots.snr_against_k)),
+        "Within and between prompts": ("within_between_shares", at_step(plots.within_between_shares)),
+        "Variance against size": ("variance_against_size", at_step(plots.variance_against_size)),
+        "Variance by layer": ("variance_by_layer", at_step(plots.variance_by_layer)),
+        "Variance by position": (
+            "variance_by_position",
+            table(plots.variance_by_position, positions, "no probe has estimators split by position."),
+        ),
+        "Autocorrelation of gaps": (
+            "gap_autocorrelation",
+            table(plots.gap_autocorrelation, gaps, "no trajectories are recorded at that step."),
+        ),
+    }
+    for statistic, title in (
+        ("score_power", "Score power against size"),
+        ("variance_per_score_power", "Variance per score power against size"),
+    ):
+        if statistic in set(frame["statistic"]):
+            wanted[title] = (f"{statistic}_against_size", at_step(plots.variance_against_size, statistic=statistic))
+    if frame["step"].nunique() > 1:
+        for statistic, title in (("trace", "Variance over training"), ("efficiency", "Efficiency over training")):
+            wanted[title] = (
+                title.lower().replace(" ", "_"),
+                lambda statistic=statistic: plots.variance_over_training(frame, statistic=statistic),
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn: dict[str, Path] = {}
+    missing: dict[str, str] = {}
+    for title, (name, draw) in wanted.items():
+        try:
+            axes = draw()
+        except ValueError as error:
+            missing[title] = str(error)
+            continue
+        drawn[title] = plots.save(axes, folder / name)[0]
+        plt.close(axes.get_figure(root=True))
+    return drawn, missing

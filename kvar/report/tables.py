@@ -1,0 +1,91 @@
+"""The report's tables beside the statistics: theory over measurement, and which K for which step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from kvar.plots.frame import students
+from kvar.plots.style import student_series
+from kvar.records import Run
+from kvar.report.cells import Cell, cells, number
+from kvar.report.choices import Choice, choices, leaders, verdict_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["calibration_table", "choice_table"]
+
+
+def calibration_table(frame: pd.DataFrame, *, group: str = "all") -> pd.DataFrame:
+    """T0's and T1's ratio to K = 1 over the measured one, per student, step and kernel; 1 is a perfect prediction.
+
+    Args:
+        frame: a statistics frame; its rows calibration_t0 and calibration_t1 are used.
+        group: parameter group.
+
+    Returns:
+        Columns student, step, theory, and one a kernel: value with its interval. Without rows where the frame holds no
+        calibration.
+    """
+    import pandas as pd
+
+    labels = {name: look.label for name, look in student_series(frame).items()}
+    rows = []
+    for name in students(frame):
+        own = frame[frame["student"] == name]
+        for step in sorted(set(own["step"])):
+            for level in ("T0", "T1"):
+                found = cells(own, f"calibration_{level.lower()}", group=group, step=step, only_k=False).get(name, {})
+                line = {str(kernel): _short(cell) for kernel, cell in found.items() if cell.known and cell.value != 1}
+                if line:
+                    rows.append({"student": labels[name], "step": step, "theory": level, **line})
+    return pd.DataFrame(rows).fillna("-")
+
+
+def choice_table(
+    runs: Sequence[Run],
+    names: Sequence[str],
+    *,
+    step: int | str = "last",
+    reference: str | None = None,
+    prompts: Sequence[int] = (16, 64, 256),
+    rollouts: Sequence[int] = (1, 4),
+) -> pd.DataFrame:
+    """Which kernel for steps of M prompts x R rollouts, as ``kvar choose-k`` says, for every run.
+
+    Args:
+        runs: with probes.
+        names: what to call them.
+        step: training step of the probes, or "last"; runs without a probe there are left out.
+        reference: unbiased estimator, where a run has it.
+        prompts: values of M.
+        rollouts: values of R.
+
+    Returns:
+        Columns student, step of, best by efficiency, best by squared error.
+    """
+    import pandas as pd
+
+    rows = []
+    for run, name in zip(runs, names, strict=True):
+        try:
+            found = choices([run], prompts, rollouts, step=step, reference=reference)
+        except ValueError as error:
+            rows.append((name, "any", f"not told: {error}", ""))
+            continue
+        for choice in found:
+            design = f"{choice.prompts} x {choice.rollouts}"
+            rows.append((name, design, _answer(choice, "efficiency"), _answer(choice, "mse")))
+    columns = ["student", "prompts x rollouts", "best by efficiency (Adam)", "best by squared error (plain SGD)"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _answer(choice: Choice, criterion: str) -> str:
+    if not choice.reason and leaders(choice, criterion) and leaders(choice, criterion)[0][1] >= 0.95:
+        return verdict_of(choice, criterion)
+    return verdict_of(choice, criterion).partition(", were")[0]
+
+
+def _short(cell: Cell) -> str:
+    return f"{number(cell.value)} ({number(cell.low)} to {number(cell.high)})"

@@ -1,0 +1,88 @@
+"""``kvar report``: from run folders to a page with every figure that the records hold."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from statistics_frames import study
+
+from kvar.analysis.runs import by_position_of, moments_at, statistics_of
+from kvar.report.runs import report_runs
+from kvar.report.tables import calibration_table
+from tests.report.small_runs import write_run
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    write_run(folder / "runs" / "tiny" / "K=1", steps=(0, 10), split=True, groups=True)
+    table = report_runs([folder / "runs"], folder / "out")
+    return folder / "out", table
+
+
+def test_every_figure_that_the_records_hold_is_drawn_and_the_others_have_a_reason(reported):
+    folder, _ = reported
+    drawn = {path.stem for path in (folder / "figures").glob("*.png")}
+    assert {
+        "variance_against_k", "theory_beside_measurement", "bias_against_variance", "efficiency_against_k",
+        "mse_against_k", "variance_by_layer", "variance_by_position", "gap_autocorrelation", "variance_over_training",
+        "efficiency_over_training",
+    } <= drawn  # fmt: skip
+    assert "score_power_against_size" not in drawn
+    assert {path.stem for path in (folder / "figures").glob("*.svg")} == drawn
+
+
+def test_the_page_holds_calibration_and_choices(reported):
+    folder, _ = reported
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "<h2>Theory over measurement</h2>" in page
+    assert "<h2>Which K for which step</h2>" in page
+    assert "256 x 4" in page
+
+
+def test_statistics_on_disk_hold_the_theory_of_every_step_and_group(reported):
+    folder, _ = reported
+    frame = pd.read_parquet(folder / "statistics.parquet")
+    own = frame[frame["statistic"] == "calibration_t1"]
+    assert set(own["step"]) == {0, 10}
+    assert set(own["group"]) == {"all", "first", "second"}
+    assert not frame["kernel"].str.contains("@").any()
+    known = own[(own["k"] != 1) & (own["group"] == "all")]
+    assert (known["low"] < known["value"]).all() and (known["value"] < known["high"]).all()
+
+
+def test_estimators_split_by_position_are_kept_apart(tmp_path):
+    both, plain = (write_run(tmp_path / str(split) / "r", split=split) for split in (True, False))
+    pd.testing.assert_frame_equal(statistics_of(both, "s"), statistics_of(plain, "s"), rtol=1e-9)
+    positions = by_position_of(both, "s")
+    assert list(positions["kernel"].unique()) == ["K=1", "K=2", "K=4", "immediate"]
+    np.testing.assert_allclose(positions.groupby("kernel")["share"].sum(), 1.0)
+    assert not len(by_position_of(plain, "s"))
+    assert moments_at(plain, "probe", 0, split=True) is None
+
+
+def test_runs_of_different_teachers_are_reported_with_a_warning(tmp_path):
+    for name, teacher in (("a", "one"), ("b", "two")):
+        write_run(tmp_path / "runs" / name / "K=1", teacher=teacher, prompts=20)
+    table = report_runs([tmp_path / "runs"], tmp_path / "out")
+    assert table.startswith("Beware: these runs differ in teacher (one, two), so do not compare their students.")
+    assert "Beware: these runs differ in teacher" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_calibration_table_has_a_line_a_student_step_and_level():
+    frame = study()
+    table = calibration_table(frame)
+    assert len(table) == 3 * 3 * 2
+    assert list(table.columns) == ["student", "step", "theory", "K=2", "K=4", "K=8", "immediate"]
+    assert table["K=4"].iloc[0] == "1.5 (1.4 to 1.6)"
+    assert not len(calibration_table(frame[~frame["statistic"].str.startswith("calibration")]))
+
+
+def test_equal_responses_and_one_rollout_are_reported(tmp_path):
+    write_run(tmp_path / "runs" / "equal" / "K=1", equal=True, prompts=20)
+    write_run(tmp_path / "runs" / "single" / "K=1", rollouts=1, prompts=40)
+    table = report_runs([tmp_path / "runs"], tmp_path / "out")
+    assert "equal" in table and "single" in table
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "the probe has one rollout a prompt" in page
