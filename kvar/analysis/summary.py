@@ -162,9 +162,10 @@ def _theory(
     absolute = known if moments[group].score_power is not None else np.full_like(known, np.nan)
     found = {"trace_t0": _bare(absolute * trace, len(mask)), "trace_ratio_t0": ratio(trace)}
     if calibrated:
-        table = calibrate(
-            moments, values, mask, kernels, group=group, reference=plain, unit=unit, confidence=confidence
-        )
+        with np.errstate(all="ignore"):  # trajectories that do not differ have no ratio
+            table = calibrate(
+                moments, values, mask, kernels, group=group, reference=plain, unit=unit, confidence=confidence
+            )
         rows = table[table["scale"] == "relative"]
         for level in ("T0", "T1"):
             own = rows[rows["level"] == level]

@@ -26,7 +26,7 @@ STATISTICS = {
     "relative_variance": "tr Cov / |E g|^2",
     "norm_test": "tr Cov / (B |E g|^2), the norm test's squared error of a batch",
     "bias_sq": "|E g - g*|^2, eq. (7), never clamped",
-    "efficiency": "eta, eq. (11')",
+    "efficiency": "efficiency eta, eq. (11')",
     "mse": "eq. (10)",
     "within": "E_x tr Cov(g | x), eq. (9)",
     "between": "tr Cov_x E[g | x], eq. (9)",

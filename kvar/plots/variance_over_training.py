@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["variance_over_training"]
 
+_LINEAR = ("efficiency", "within_share", "best_probability", "mse_best_probability")
+"""Statistics that lie between 0 and 1."""
+
 
 def variance_over_training(
     frame: pd.DataFrame,
@@ -81,7 +84,10 @@ def variance_over_training(
                 look = look if several else by_kernel[kernel]
                 draw_band(ax, x, line, look, gid=gid)
                 draw_line(ax, x, line.assign(low=np.nan, high=np.nan), look, gid=gid)
-        log_if_positive(ax, rows)
+        if statistic in _LINEAR:
+            ax.axhline(0.0, color="0.7", linewidth=0.7, zorder=0, gid="zero")
+        else:
+            log_if_positive(ax, rows)
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         ax.set_xlabel("training step")
         ax.set_ylabel(STATISTICS.get(statistic, statistic).split(", eq.")[0].split(", never")[0])

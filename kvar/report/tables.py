@@ -88,4 +88,5 @@ def _answer(choice: Choice, criterion: str) -> str:
 
 
 def _short(cell: Cell) -> str:
-    return f"{number(cell.value)} ({number(cell.low)} to {number(cell.high)})"
+    texts = [f"{v:.2f}" if abs(v) < 100 else number(v) for v in (cell.value, cell.low, cell.high)]
+    return f"{texts[0]} ({texts[1]} to {texts[2]})"

@@ -168,6 +168,14 @@ def test_variance_over_training_of_one_student_has_a_line_a_kernel(frame):
     np.testing.assert_allclose(line.get_xydata(), chosen[["step", "value"]])
 
 
+def test_efficiency_over_training_is_drawn_on_a_linear_axis(frame):
+    ax = plots.variance_over_training(frame, statistic="efficiency")
+    assert ax.get_yscale() == "linear"
+    assert ax.get_ylabel() == "efficiency eta"
+    assert clashes(ax) == []
+    assert plots.variance_over_training(frame).get_yscale() == "log"
+
+
 def test_variance_over_training_of_several_students_has_the_extreme_kernels(frame):
     ax = plots.variance_over_training(frame)
     assert legend(ax) == [*LABELS, "K=1", "immediate"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -75,14 +77,16 @@ def test_calibration_table_has_a_line_a_student_step_and_level():
     table = calibration_table(frame)
     assert len(table) == 3 * 3 * 2
     assert list(table.columns) == ["student", "step", "theory", "K=2", "K=4", "K=8", "immediate"]
-    assert table["K=4"].iloc[0] == "1.5 (1.4 to 1.6)"
+    assert table["K=4"].iloc[0] == "1.50 (1.38 to 1.62)"
     assert not len(calibration_table(frame[~frame["statistic"].str.startswith("calibration")]))
 
 
 def test_equal_responses_and_one_rollout_are_reported(tmp_path):
     write_run(tmp_path / "runs" / "equal" / "K=1", equal=True, prompts=20)
     write_run(tmp_path / "runs" / "single" / "K=1", rollouts=1, prompts=40)
-    table = report_runs([tmp_path / "runs"], tmp_path / "out")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        table = report_runs([tmp_path / "runs"], tmp_path / "out")
     assert "equal" in table and "single" in table
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "the probe has one rollout a prompt" in page
