@@ -36,6 +36,12 @@ def best_k(
     learning rate is tuned or normalised (Adam). The smallest error and the largest efficiency are the two answers to
     "which K"; how sure they are is the share of bootstrap draws, by the interval's unit, in which each wins.
 
+    On enumerable MDPs these shares are right as often as they say (a test holds them to it), with two exceptions. At
+    64 trajectories claims near 0 and 1 are too sure by up to 0.05. Where a few rare responses carry most of the
+    variance (policies and teachers of 2.5 times the usual spread), what a sample lacks it cannot count: a kernel said
+    to have the largest efficiency with 0.99 had it in 0.85, 0.94 and 0.96 of the cases at 64, 128 and 512
+    trajectories, one said to have the smallest error in 0.97, 0.99 and 0.98.
+
     Args:
         moments: of E estimators, with all fields.
         prompts: M.
