@@ -78,10 +78,11 @@ def compared(
         if few is None or job is None:
             print(f"  {name}: not installed, left out", flush=True)
             continue
-        few()
         small[name], jobs[name] = few, job
-    for name, job in jobs.items():  # before anything large has run here, so that no freed memory is used again
+    for name, job in jobs.items():  # before anything has run here: a child would use freed memory again, uncounted
         memory[name] = peak_memory(job, small[name])
+    for few in small.values():
+        few()
     for name, job in jobs.items():
         counted = name not in SLOW or case.size != "9M"  # a second run of what takes minutes
         flops[name] = operations(job) * scale(name, case) if counted else float("nan")
@@ -97,7 +98,7 @@ def compared(
                 "estimators": e, "trajectories": n, "tokens": t, "contestant": name, "rounds": len(found),
                 "seconds_min": min(found), "seconds_median": statistics.median(found),
                 "steps_min": min(found) / min(unit), "steps_median": statistics.median(found) / statistics.median(unit),
-                "memory_bytes": memory[name], "memory_ratio": memory[name] / memory["plain step"],
+                "memory_bytes": memory[name], "memory_ratio": memory[name] / (memory["plain step"] or float("nan")),
                 "flop": flops[name], "flop_ratio": flops[name] / flops["plain step"],
             }
         )  # fmt: skip

@@ -19,7 +19,7 @@ _SCALE = {"trace": "log", "signal": "root", "relative_variance": "log", "efficie
 
 def output_layer_statistics(
     metrics: pd.DataFrame,
-    window: int = 20,
+    window: int = 50,
     batch: float = 64,
     split: str = "output-layer",
     centres: Sequence[int] | None = None,

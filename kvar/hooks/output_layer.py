@@ -82,7 +82,7 @@ class OutputLayerProbe(TrainerCallback):
         estimators: Sequence[Kernel | Estimator],
         *,
         every: int = 1,
-        means_every: int = 10,
+        means_every: int = 50,
         writer: RunWriter | None = None,
         name: str = "output-layer",
         vocabulary: int | None = None,
