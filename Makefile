@@ -22,7 +22,7 @@ BENCH := .venv-bench
 PURELIB := import sysconfig; print(sysconfig.get_path("purelib"))
 PEERS := opacus==1.6.0 backpack-for-pytorch==1.7.1 unfoldNd==0.2.3 einops==0.8.2 opt_einsum==3.4.0
 
-.PHONY: moved help setup demo test slow bench bench-training lint format docs wheel clean
+.PHONY: moved help setup demo test slow bench bench-training lint format docs notebooks wheel clean
 .DEFAULT_GOAL := help
 
 moved:
@@ -84,6 +84,9 @@ docs: $(STAMP)  ## build the pages into build/docs; a warning is an error
 		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
 	@echo "build/docs/index.html"
+
+notebooks: $(STAMP)  ## run all notebooks and keep their outputs (minutes); some: make notebooks ARGS="1 4"
+	OMP_NUM_THREADS=1 $(BIN)/python -m notebooks.run $(ARGS)
 
 wheel: $(STAMP)  ## build dist/*.whl
 	$(BIN)/python -m build --wheel
