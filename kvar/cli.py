@@ -4,7 +4,7 @@ kvar train CONFIG [--field value ...]      train a student, with probes; --help 
 kvar probe CONFIG|RUN [--field value ...]  measure gradient moments of trained models, without training
 kvar choose-k RUN...                       the kernel that serves a step of M prompts x R rollouts best
 kvar evaluate RUN|CONFIG [RUN]             metrics with intervals of one model, or of two and their difference
-kvar study CONFIG --output DIR             every stage for every student
+kvar study CONFIG --output DIR             a grid of tasks, students, methods and seeds
 kvar demo --output DIR                     the arithmetic study and its report, in minutes
 kvar report RUN ... --output FILE          one HTML file and figures from finished runs
 kvar judge RUN_A RUN_B --judge MODEL       win rate of one run's texts over another's, judged by a language model
@@ -27,7 +27,7 @@ def _train(arguments: argparse.Namespace, overrides: list[str]) -> int:
         from kvar.study.settings import find_config, load_yaml, settings_from
 
         values = load_yaml(find_config(arguments.config)) if arguments.config else {}
-        if "stages" in values:
+        if "stages" in values or "methods" in values:
             raise ValueError(f"{arguments.config} is a study; see kvar study {arguments.config} --help.")
         if values:
             settings_from(values, arguments.config)  # an unknown field is an error here too
@@ -76,7 +76,7 @@ def _evaluate(arguments: argparse.Namespace, overrides: list[str]) -> int:
 def _study(arguments: argparse.Namespace, overrides: list[str]) -> int:
     import yaml
 
-    from kvar.study.study import read_study, run_study
+    from kvar.study.study import describe_plan, plan_study, read_study, run_study
 
     if arguments.help:
         from kvar.study.field_help import study_help
@@ -91,14 +91,12 @@ def _study(arguments: argparse.Namespace, overrides: list[str]) -> int:
     values = {}
     for name, value in _pairs(overrides):
         values[name] = yaml.safe_load(value)
-    failed = run_study(
-        read_study(arguments.config),
-        arguments.output,
-        overrides=values,
-        only=arguments.only,
-        overwrite=arguments.overwrite,
-    )
-    return 1 if failed else 0
+    study = read_study(arguments.config)
+    options = {"overrides": values, "only": arguments.only, "overwrite": arguments.overwrite}
+    if arguments.dry_run:
+        print(describe_plan(plan_study(study, arguments.output, **options)))
+        return 0
+    return 1 if run_study(study, arguments.output, jobs=arguments.jobs, **options) else 0
 
 
 def _report(arguments: argparse.Namespace, overrides: list[str]) -> int:
@@ -206,12 +204,16 @@ def _parser() -> argparse.ArgumentParser:
     choose.set_defaults(run=_choose_k)
 
     study = commands.add_parser(
-        "study", help="train every student through every stage", allow_abbrev=False, add_help=False
+        "study", help="train a grid of students, methods, tasks and seeds", allow_abbrev=False, add_help=False
     )
     study.add_argument("-h", "--help", action="store_true", help="this page, and what the named study holds")
     study.add_argument("config", nargs="?", help="a YAML file, or the name of a study that ships with kvar")
     study.add_argument("--output", help="the study's folder; a killed study goes on there")
-    study.add_argument("--only", nargs="*", default=[], help="students, or student/stage cells, to run")
+    study.add_argument(
+        "--only", nargs="*", default=[], help="cells to run: names, parts of names, or patterns such as '*/K=*/seed-0'"
+    )
+    study.add_argument("--jobs", type=int, default=1, help="cells run at a time, in processes of their own, default 1")
+    study.add_argument("--dry-run", action="store_true", help="print the plan, check all but the weights, run nothing")
     study.add_argument("--overwrite", action="store_true", help="run the cells anew")
     study.set_defaults(run=_study, usage=study.format_help)
 

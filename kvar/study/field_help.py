@@ -90,6 +90,9 @@ def study_help(parser_help: str, study: Mapping[str, Any] | None, origin: str | 
     ]
     if study is not None:
         lines += ["", f"{origin}:", f"  students: {', '.join(map(str, study['students']))}"]
+        for axis in ("tasks", "seeds"):
+            if axis in study:
+                lines.append(f"  {axis}: {', '.join(map(str, study[axis]))}")
         lines += _settings("common", study.get("common") or {})
         for stage in study["stages"]:
             lines += _settings(f"stage {stage['name']}", {k: v for k, v in stage.items() if k != "name"})

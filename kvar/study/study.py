@@ -1,111 +1,37 @@
-"""A study: every stage of training for every student, one run folder a cell, resumable.
+"""A study: a grid of runs, one run folder a cell, resumable.
 
 A study file is a YAML mapping:
 
     common:   fields of every cell, those of RunSettings and DistillationConfig
+    tasks:    optional; task's name -> fields of its cells, over those of common
     students: student's name -> its ``student_config``, or the folder or hub name of a pretrained one, or
               ``{student_layers: every 3}`` for one made of the teacher's layers
     stages:   a list of mappings; ``name``, optionally ``from`` (the earlier stage whose student it starts from, instead
-              of random weights), and any fields
+              of random weights), ``seeds`` (its own, instead of the study's), and any fields
+    methods:  the same as a mapping, name -> fields; they come behind the stages
+    seeds:    optional; a list of seeds, each cell's ``seed``
 
-Cell (student, stage) is the run in ``OUTPUT/student/stage``. A finished cell is not run again, a killed one is gone on
-with, a failed one is reported and does not stop the rest.
+Cell (task, student, method, seed) is the run in ``OUTPUT/[task/]student/method[/seed-N]``. A finished cell is not run
+again, a killed one is gone on with, a failed one is reported and does not stop the rest.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kvar.study.run import check_output, train_run
-from kvar.study.settings import find_config, load_yaml, settings_from
+from kvar.study.executors import Executor, InProcess, Job, LocalProcesses
+from kvar.study.grid import Cell, cells_of, read_study
+from kvar.study.plan import Planned, describe_plan, plan_study
+from kvar.study.study_folder import mark_study_folder
 
-__all__ = ["Cell", "cells_of", "read_study", "run_study"]
-
-KEYS = ("common", "students", "stages")
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run of a study.
-
-    Attributes:
-        student: the student's name.
-        stage: the stage's name.
-        values: all fields of the run but student and output_dir.
-        start: the stage whose student this one starts from, or None.
-    """
-
-    student: str
-    stage: str
-    values: dict[str, Any]
-    start: str | None
-
-    @property
-    def name(self) -> str:
-        """student/stage: the run's folder inside the study's."""
-        return f"{self.student}/{self.stage}"
+__all__ = ["Cell", "cells_of", "describe_plan", "plan_study", "read_study", "run_study"]
 
 
-def read_study(config: str) -> dict[str, Any]:
-    """A study file's mapping, checked.
-
-    Args:
-        config: a path, or the name of a study that ships with kvar.
-
-    Raises:
-        ValueError: unreadable, a key missing or unknown, no students or stages, a stage named twice, or ``from`` naming
-            no earlier stage.
-    """
-    path = find_config(config)
-    study = load_yaml(path)
-    unknown = sorted(set(study) - set(KEYS))
-    if unknown:
-        raise ValueError(f"{path}: unknown key {unknown[0]!r}; a study has {', '.join(KEYS)}.")
-    for key in ("students", "stages"):
-        if not study.get(key):
-            raise ValueError(f"{path}: {key} is missing or empty; a study needs at least one of them.")
-    seen: list[str] = []
-    for stage in study["stages"]:
-        name, start = stage.get("name"), stage.get("from")
-        if not name or name in seen:
-            raise ValueError(f"{path}: every stage needs a name of its own; got {name!r} after {seen}.")
-        if start is not None and start not in seen:
-            raise ValueError(f"{path}: stage {name!r} starts from {start!r}, which is no earlier stage ({seen}).")
-        seen.append(name)
-    return study
-
-
-def cells_of(study: Mapping[str, Any], only: Sequence[str] = ()) -> list[Cell]:
-    """The study's cells, students in order, stages in order.
-
-    Args:
-        study: what :func:`read_study` gave.
-        only: keep the cells whose "student/stage" or student is named; empty for all.
-
-    Raises:
-        ValueError: ``only`` names something that is not there.
-    """
-    cells = []
-    for student, config in study["students"].items():
-        for stage in study["stages"]:
-            values = {**(study.get("common") or {}), **{k: v for k, v in stage.items() if k not in ("name", "from")}}
-            if stage.get("from") is None:
-                values.update(_origin(config))
-            cells.append(Cell(str(student), str(stage["name"]), values, stage.get("from")))
-    for name in only:
-        if not any(name in (cell.name, cell.student) for cell in cells):
-            raise ValueError(f"only {name!r} names no cell; there are: {', '.join(cell.name for cell in cells)}.")
-    return [cell for cell in cells if not only or cell.name in only or cell.student in only]
-
-
-def _origin(student: Any) -> dict[str, Any]:
-    """The fields that say what a student starts from."""
-    if isinstance(student, str):
-        return {"student": student}
-    return dict(student) if "student_layers" in student else {"student_config": student}
+def _say(text: str) -> None:
+    print(text, flush=True)
 
 
 def run_study(
@@ -115,7 +41,9 @@ def run_study(
     overrides: Mapping[str, Any] | None = None,
     only: Sequence[str] = (),
     overwrite: bool = False,
-    say: Callable[[str], None] = print,
+    jobs: int = 1,
+    executor: Executor | None = None,
+    say: Callable[[str], None] = _say,
 ) -> dict[str, str]:
     """Run the cells that are not finished yet.
 
@@ -123,33 +51,66 @@ def run_study(
         study: what :func:`read_study` gave.
         output: the study's folder.
         overrides: fields set in every cell, over the study's own.
-        only: see :func:`cells_of`.
+        only: see ``select_cells``.
         overwrite: run every cell anew.
-        say: told of every cell as it starts and ends.
+        jobs: cells run at a time, each in a process of its own where there are several.
+        executor: where cells run, instead of this process or ``jobs`` of them.
+        say: told of every cell as it starts and of what becomes of it.
 
     Returns:
-        Failed cells: name -> what went wrong.
+        Failed cells: name -> what went wrong. A cell whose start failed is one of them.
 
     Raises:
-        ValueError: bad settings in any cell, or a folder that holds another run, before the first one runs.
+        ValueError: bad settings in any cell, or a folder that holds another run or study, before the first one runs.
     """
-    cells = cells_of(study, only)
-    planned = [_settings(cell, Path(output), overrides or {}) for cell in cells]
-    for settings, training in planned:
-        check_output(settings, training, overwrite=overwrite)
-    failed: dict[str, str] = {}
-    for number, (cell, (settings, training)) in enumerate(zip(cells, planned, strict=True), start=1):
-        say(f"[{number}/{len(cells)}] {cell.name}")
-        try:
-            train_run(settings, training, overwrite=overwrite)
-        except (ValueError, OSError, RuntimeError) as error:
-            failed[cell.name] = f"{type(error).__name__}: {error}"
-            say(f"[{number}/{len(cells)}] {cell.name} failed: {error}")
+    if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1:
+        raise ValueError(f"jobs must be a number from 1; got {jobs!r}.")
+    if jobs > 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError(f"jobs is {jobs} under accelerate launch, whose processes share every cell; leave one out.")
+    planned = plan_study(study, output, overrides=overrides, only=only, overwrite=overwrite)
+    if os.environ.get("RANK", "0") == "0" and any(item.state != "done" for item in planned):
+        mark_study_folder(Path(output), cells_of(study))
+    executor = executor or (InProcess() if jobs == 1 else LocalProcesses(jobs))
+    try:
+        failed = _run(planned, executor, overwrite, say)
+    finally:
+        executor.close()
+    before = sum(item.state == "done" for item in planned)
+    done = len(planned) - before - len(failed)
+    say(f"study: {len(planned)} cells, {before} done before, {done} now, {len(failed)} failed")
+    for name, what in failed.items():
+        say(f"  {name}: {what}")
     return failed
 
 
-def _settings(cell: Cell, output: Path, overrides: Mapping[str, Any]) -> Any:
-    values = {**cell.values, **overrides, "output_dir": str(output / cell.student / cell.stage)}
-    if cell.start is not None:
-        values["student"] = str(output / cell.student / cell.start / "model")
-    return settings_from(values, f"cell {cell.name}")
+def _run(planned: Sequence[Planned], executor: Executor, overwrite: bool, say: Callable[[str], None]) -> dict[str, str]:
+    """Give the executor every cell as soon as there is a place for it and its start is there."""
+    labels = {item.cell.name: f"[{i}/{len(planned)}] {item.cell.name}" for i, item in enumerate(planned, start=1)}
+    waiting: dict[str, Planned] = {}
+    for item in planned:
+        if item.state == "done":
+            say(f"{labels[item.cell.name]}: finished before; nothing to do.")
+        else:
+            waiting[item.cell.name] = item
+    running: set[str] = set()
+    failed: dict[str, str] = {}
+    while waiting or running:
+        for name, item in list(waiting.items()):
+            needs = item.cell.needs
+            if needs in failed:
+                failed[name] = f"not run: {needs}, from which it starts, failed"
+                say(f"{labels[name]} {failed[name]}")
+                del waiting[name]
+            elif len(running) < executor.slots and needs not in running and needs not in waiting:
+                say(labels[name])
+                executor.start(Job(name, waiting.pop(name).values, overwrite))
+                running.add(name)
+        if running:
+            name, error = executor.wait()
+            running.discard(name)
+            if error is not None:
+                failed[name] = error
+                say(f"{labels[name]} failed: {error}")
+            elif executor.slots > 1:
+                say(f"{labels[name]} done")
+    return failed
