@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from kvar.gradients import gradient_moments
+from kvar.gradients import gradient_moments, layer_groups
 from kvar.gradients.frames import gradient_frame, prompt_frame, trajectory_frame
 from kvar.gradients.processes import all_or_none, joined_rollouts, joined_values
 from kvar.gradients.state import unwrap
@@ -20,7 +20,7 @@ from kvar.hooks.autocast import plain_forward
 from kvar.hooks.estimators import Estimator, estimator_weights
 from kvar.hooks.measurement import Measurement
 from kvar.records import RunWriter
-from kvar.returns import Kernel, TokenValues
+from kvar.returns import Kernel, TokenValues, position_edges, split_by_position
 from kvar.rollouts import Rollouts, encode_prompts, sample, score
 
 __all__ = ["GradientProbe"]
@@ -48,7 +48,10 @@ class GradientProbe(TrainerCallback):
         writer: where to append ``trajectories``, ``gradients``, ``prompt_gradients`` and timings; None keeps
             measurements in ``.measurements`` only.
         name: the probe's name in the records.
-        groups: parameter groups, see ``kvar.gradients.gradient_moments``.
+        groups: parameter groups, see ``kvar.gradients.gradient_moments``; "layers" for one a layer
+            (``kvar.gradients.layer_groups``).
+        position_bins: also split every estimator over this many ranges of positions, named "K=4 @ 0-3"
+            (``kvar.returns.split_by_position``), at the cost of as many more estimators; 0 for none.
         engine: see there.
         fields: see there.
         micro_batch: see there; also the rows that one teacher pass takes.
@@ -74,7 +77,8 @@ class GradientProbe(TrainerCallback):
         seed: int = 0,
         writer: RunWriter | None = None,
         name: str = "probe",
-        groups: Mapping[str, Any] | None = None,
+        groups: Mapping[str, Any] | Literal["layers"] | None = None,
+        position_bins: int = 0,
         engine: str = "auto",
         fields: Literal["all", "norms"] = "all",
         micro_batch: int | None = None,
@@ -94,9 +98,14 @@ class GradientProbe(TrainerCallback):
             raise ValueError("baseline teacher-value needs teacher=; a reward has no V. Use another baseline.")
         if len(prompts) == 0:
             raise ValueError("prompts is empty: give the probe at least one prompt.")
+        if isinstance(groups, str) and groups != "layers":
+            raise ValueError(f"groups must be a mapping, 'layers' or None; got {groups!r}.")
+        if position_bins < 0:
+            raise ValueError(f"position_bins must be 0 or more ranges of positions; got {position_bins}.")
         self.prompts, self.teacher, self.reward, self.tokenizer = prompts, teacher, reward, tokenizer
         self.every, self.rollouts_per_prompt, self.max_new_tokens = every, rollouts_per_prompt, max_new_tokens
         self.seed, self.writer, self.name, self.groups = seed, writer, name, groups
+        self.position_bins = position_bins
         self.engine, self.fields, self.micro_batch = engine, fields, micro_batch
         self.centre, self.value, self.vocabulary = centre, value, vocabulary
         self.measurements: list[Measurement] = []
@@ -144,19 +153,29 @@ class GradientProbe(TrainerCallback):
         else:
             rollouts, values = rolled()
             mine, before = rollouts, 0
-        weights = estimator_weights(self.estimators, values, rollouts.mask, rollouts.prompt_index)
+        weights, names = self._weights(rollouts, values)
         moments = gradient_moments(
             student,
             mine,
             weights[:, before : before + len(mine), : mine.tokens.shape[1]],
-            names=[e.name for e in self.estimators],
-            groups=self.groups,
+            names=names,
+            groups=layer_groups(student) if self.groups == "layers" else self.groups,
             engine=self.engine,
             fields=self.fields,
             micro_batch=self.micro_batch,
             distributed=distributed,
         )
         return Measurement(step, rollouts, values, moments, time.perf_counter() - start)
+
+    def _weights(self, rollouts: Rollouts, values: TokenValues) -> tuple[Tensor, list[str]]:
+        """(E, N, T) weights and their names, those split by position behind the others."""
+        weights = estimator_weights(self.estimators, values, rollouts.mask, rollouts.prompt_index)
+        names = [e.name for e in self.estimators]
+        if not self.position_bins:
+            return weights, names
+        edges = position_edges(rollouts.mask, min(self.position_bins, rollouts.mask.shape[1]))
+        split, split_names = split_by_position(weights, names, edges)
+        return torch.cat([weights, split]), names + split_names
 
     def record(self, measurement: Measurement) -> None:
         """Append a measurement to the writer's tables; the same (name, step) again replaces, never repeats."""

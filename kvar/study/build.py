@@ -81,6 +81,8 @@ def build_probes(
             max_new_tokens=training.max_new_tokens,
             seed=settings.probe_seed,
             writer=writer,
+            groups="layers" if settings.probe_groups else None,
+            position_bins=settings.probe_positions,
             micro_batch=settings.probe_micro_batch,
             centre=training.centre,
             value=training.value,

@@ -74,6 +74,8 @@ class RunSettings:
     probe_rollouts: int = _option(4, "responses sampled per prompt in the probe")
     probe_micro_batch: int | None = _option(None, "trajectories the probe's engine takes at a time")
     probe_seed: int = _option(0, "seed of the probe's sampling")
+    probe_groups: str | None = _option(None, "layers: the probe's moments of every layer as well; none for all alone")
+    probe_positions: int = _option(0, "ranges of positions to split the probe's estimators over; 0 for none")
 
     def __post_init__(self) -> None:
         if isinstance(self.student_config, str):
@@ -89,6 +91,12 @@ class RunSettings:
             raise ValueError(
                 f"probe_every is {self.probe_every} but there is no teacher; set teacher, or probe_every 0."
             )
+        if self.probe_groups in ("none", ""):
+            self.probe_groups = None
+        if self.probe_groups not in (None, "layers"):
+            raise ValueError(f"probe_groups must be layers or none; got {self.probe_groups!r}.")
+        if self.probe_positions < 0:
+            raise ValueError(f"probe_positions must be 0 or more; got {self.probe_positions}.")
         for name in ("probe_prompts", "probe_rollouts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")

@@ -10,7 +10,7 @@ import torch
 from transformers import Trainer, TrainingArguments
 
 import kvar
-from kvar.analysis.runs import statistics_of
+from kvar.analysis.runs import by_position_of, statistics_of
 from kvar.gradients import gradient_moments
 from kvar.gradients.frames import moments_from_frames, values_from_frame
 from kvar.hooks import Estimator, GradientProbe, Recorder, estimator_weights, parse_estimators
@@ -151,3 +151,28 @@ def test_estimators_from_text() -> None:
     for text, message in (("", "empty"), ("1, K=1", "K=1 twice"), ("K=0", "k must be an integer")):
         with pytest.raises(ValueError, match=message):
             parse_estimators(text)
+
+
+def test_layers_and_ranges_of_positions_are_measured_and_recorded(tmp_path: Path) -> None:
+    """The records give both back, and leave the ranges out of the table of whole estimators."""
+    with RunWriter(tmp_path, {"parameters": 1}) as writer:
+        it = probe(writer=writer, groups="layers", position_bins=3)
+        measured = it.measure(tiny_t5())
+        it.record(measured)
+    assert {"all", "embeddings", "encoder.block.0", "decoder.block.0"} <= set(measured.moments.groups)
+    names, means = measured.moments.names, measured.moments.mean_pair
+    parts = [i for i, name in enumerate(names) if name.startswith("K=2 @")]
+    assert len(parts) > 1 and names[1] == "K=2"
+    assert float(means[parts][:, parts].sum()) == pytest.approx(float(means[1, 1]), rel=1e-4)
+    run = kvar.load(tmp_path)
+    frame = statistics_of(run, "tiny")
+    assert set(frame["group"]) == set(measured.moments.groups)
+    assert set(frame["kernel"]) == {"K=1", "K=2", "immediate", "K=1 - leave-one-out"}
+    table = by_position_of(run, "tiny")
+    assert table.groupby("kernel")["share"].sum().to_numpy() == pytest.approx(1.0)
+
+
+def test_other_groups_and_negative_bins_are_refused() -> None:
+    for change, match in (({"groups": "heads"}, "groups must be a mapping"), ({"position_bins": -1}, "position_bins")):
+        with pytest.raises(ValueError, match=match):
+            probe(**change)
