@@ -3,13 +3,15 @@
     python -m benchmarks.records [--trajectories 1000000] [--folder FOLDER]
 
 Trajectories come in measurements of 1,024, as a probe writes them, with gradient moments of four estimators. Each table
-is made in a process of its own; its peak resident memory is the operating system's own count.
+is made in a process of its own (gradient statistics by two more); the peak resident memory, of the largest process, is
+the operating system's own count.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -21,23 +23,26 @@ PER_PROBE, TOKENS, KERNELS = 1024, 64, ("K=1", "K=2", "K=4", "immediate")
 TABLES = {
     "returns of five kernels": "return_statistics(run, [*map(parse_kernel, KERNELS), Geometric(0.9)])",
     "gap autocorrelation": "gap_autocorrelation(run, lags=16)",
-    "gradient statistics": "statistics_of(run, 'student', reference='K=1')",
+    "gradient statistics, two processes": "statistics_of(run, 'student', reference='K=1', processes=2)",
 }
 
 READ = """
 import json, resource, sys, time
 import torch
-torch.set_num_threads({threads})
 import kvar
 from benchmarks.records import KERNELS
 from kvar.analysis.return_statistics import gap_autocorrelation, return_statistics
 from kvar.analysis.runs import statistics_of
 from kvar.returns import Geometric, parse_kernel
-start = time.perf_counter()
-run = kvar.load(sys.argv[1])
-table = {expression}
-took = time.perf_counter() - start
-print(json.dumps(dict(seconds=took, rows=len(table), gib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)))
+
+if __name__ == "__main__":
+    torch.set_num_threads({threads})
+    start = time.perf_counter()
+    run = kvar.load(sys.argv[1])
+    table = {expression}
+    took = time.perf_counter() - start
+    peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    print(json.dumps(dict(seconds=took, rows=len(table), gib=max(peaks) / 2**20)))
 """
 
 
@@ -91,8 +96,11 @@ def main() -> None:
         print(f"written in {time.perf_counter() - start:.0f} s")
         print("| table | rows | seconds | peak memory, GiB |\n|---|---:|---:|---:|")
         for name, expression in TABLES.items():
-            code = READ.format(expression=expression, threads=arguments.threads)
-            done = subprocess.run([sys.executable, "-c", code, str(folder)], check=True, capture_output=True, text=True)
+            script = Path(scratch) / "read.py"
+            script.write_text(READ.format(expression=expression, threads=arguments.threads))
+            here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+            command = [sys.executable, str(script), str(folder)]
+            done = subprocess.run(command, check=True, capture_output=True, text=True, env=here)
             found = json.loads(done.stdout.splitlines()[-1])
             print(f"| {name} | {found['rows']:,} | {found['seconds']:.1f} | {found['gib']:.2f} |", flush=True)
 

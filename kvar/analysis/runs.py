@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -12,7 +16,7 @@ from kvar.analysis.summary import summarise
 from kvar.gradients.frames import moments_from_frames, values_from_frame
 from kvar.gradients.moments import GradientMoments
 from kvar.gradients.recombine import recombine
-from kvar.records import Run
+from kvar.records import Run, load
 from kvar.returns import parse_kernel
 
 if TYPE_CHECKING:
@@ -43,6 +47,7 @@ def statistics_of(
     rollouts_per_prompt: int = 1,
     confidence: float = 0.95,
     theory: bool = False,
+    processes: int = 1,
 ) -> pd.DataFrame:
     """One row per (step, group, kernel, statistic) of a run's probes.
 
@@ -60,6 +65,7 @@ def statistics_of(
         rollouts_per_prompt: R of that step.
         confidence: of the intervals.
         theory: also hold T0 and T1 against the measurement, which takes several times as long.
+        processes: share many measurements out among this many processes, of one thread each.
 
     Returns:
         Columns student, parameters, step, group, kernel, k, statistic, value, low, high, n.
@@ -69,35 +75,22 @@ def statistics_of(
     """
     import pandas as pd
 
-    frames = []
-    for probe, step in probes_of(run):
-        if steps is not None and step not in steps:
-            continue
-        moments = moments_at(run, probe, step)  # one measurement at a time is held
-        if moments is None:
-            continue
-        trajectories = run.read("trajectories", where={"probe": probe, "step": step})
-        values, mask = values_from_frame(trajectories)
-        several = len(moments.prompts) < len(moments.prompt_index)
-        kernels = [parse_kernel(name.partition(" - ")[0]) for name in moments.names]
-        for group in moments:
-            frame = summarise(
-                moments,
-                prompts=batch / rollouts_per_prompt,
-                rollouts_per_prompt=rollouts_per_prompt,
-                values=values,
-                mask=mask,
-                kernels=kernels,
-                group=group,
-                batch=batch,
-                reference=reference or default_reference(moments.names),
-                unit="prompt" if several else "trajectory",
-                confidence=confidence,
-                theory=theory,
-            )
-            frame.insert(0, "group", group)
-            frame.insert(0, "step", step)
-            frames.append(frame)
+    at = [(probe, step) for probe, step in probes_of(run) if steps is None or step in steps]
+    options: dict[str, Any] = {
+        "prompts": batch / rollouts_per_prompt,
+        "rollouts_per_prompt": rollouts_per_prompt,
+        "batch": batch,
+        "confidence": confidence,
+        "theory": theory,
+    }
+    if processes > 1 and len(at) > 1:
+        size = -(-len(at) // (4 * processes))
+        parts = [at[start : start + size] for start in range(0, len(at), size)]
+        work = partial(_loaded_statistics, run.path, reference, options)
+        with ProcessPoolExecutor(min(processes, len(parts)), mp_context=get_context("spawn")) as pool:
+            frames = [frame for found in pool.map(work, parts) for frame in found]
+    else:
+        frames = _statistics(run, reference, options, at)
     if not frames:
         raise ValueError(f"{run.path} holds no probe at steps {list(steps or [])}.")
     out = pd.concat(frames, ignore_index=True)
@@ -105,6 +98,43 @@ def statistics_of(
     out.insert(0, "parameters", int(run.config["parameters"]))
     out.insert(0, "student", student)
     return out
+
+
+def _loaded_statistics(
+    path: Path, reference: str | None, options: dict[str, Any], at: Sequence[tuple[str, int]]
+) -> list[pd.DataFrame]:
+    """As :func:`_statistics`, in a process of its own."""
+    torch.set_num_threads(1)
+    return _statistics(load(path), reference, options, at)
+
+
+def _statistics(
+    run: Run, reference: str | None, options: dict[str, Any], at: Sequence[tuple[str, int]]
+) -> list[pd.DataFrame]:
+    """A frame for every measurement and group; one measurement at a time is held."""
+    frames = []
+    for probe, step in at:
+        moments = moments_at(run, probe, step)
+        if moments is None:
+            continue
+        columns = ["trajectory", "position", "q", "v"]
+        values, mask = values_from_frame(run.read("trajectories", columns, {"probe": probe, "step": step}))
+        several = len(moments.prompts) < len(moments.prompt_index)
+        for group in moments:
+            frame = summarise(
+                moments,
+                values=values,
+                mask=mask,
+                kernels=[parse_kernel(name.partition(" - ")[0]) for name in moments.names],
+                group=group,
+                reference=reference or default_reference(moments.names),
+                unit="prompt" if several else "trajectory",
+                **options,
+            )
+            frame.insert(0, "group", group)
+            frame.insert(0, "step", step)
+            frames.append(frame)
+    return frames
 
 
 def by_position_of(

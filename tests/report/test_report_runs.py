@@ -90,3 +90,8 @@ def test_equal_responses_and_one_rollout_are_reported(tmp_path):
     assert "equal" in table and "single" in table
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "the probe has one rollout a prompt" in page
+
+
+def test_two_processes_give_the_frame_of_one(tmp_path):
+    run = write_run(tmp_path / "tiny" / "K=1", steps=(0, 10, 20))
+    pd.testing.assert_frame_equal(statistics_of(run, "tiny", processes=2), statistics_of(run, "tiny"))
