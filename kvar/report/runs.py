@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import platform
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -47,12 +48,17 @@ def find_runs(paths: Iterable[str | Path]) -> list[Run]:
 
 
 def student_names(runs: Sequence[Run]) -> list[str]:
-    """A name a run: its parent folder's, or "student/stage" where a student has several stages with probes."""
-    parents = [run.path.parent.name for run in runs]
-    return [
-        parent if parents.count(parent) == 1 else f"{parent}/{run.path.name}"
-        for parent, run in zip(parents, runs, strict=True)
-    ]
+    """A name a run, of a study's folders STUDENT/METHOD or STUDENT/METHOD/seed-N: as many of these as tell them apart."""
+    parts = []
+    for run in runs:
+        own = run.path.resolve().parts
+        parts.append(own[-3:] if re.fullmatch(r"seed-\d+", own[-1]) else own[-2:])
+    names = [path[0] for path in parts]
+    for depth in (2, 3):
+        names = [
+            name if names.count(name) == 1 else "/".join(path[:depth]) for name, path in zip(names, parts, strict=True)
+        ]
+    return names
 
 
 def study_statistics(runs: Sequence[Run], **options: Any) -> pd.DataFrame:

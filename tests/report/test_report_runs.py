@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ import pytest
 from statistics_frames import study
 
 from kvar.analysis.runs import by_position_of, moments_at, statistics_of
-from kvar.report.runs import report_runs
+from kvar.report.runs import report_runs, student_names
 from kvar.report.tables import calibration_table
 from tests.report.small_runs import write_run
 
@@ -95,3 +96,13 @@ def test_equal_responses_and_one_rollout_are_reported(tmp_path):
 def test_two_processes_give_the_frame_of_one(tmp_path):
     run = write_run(tmp_path / "tiny" / "K=1", steps=(0, 10, 20))
     pd.testing.assert_frame_equal(statistics_of(run, "tiny", processes=2), statistics_of(run, "tiny"))
+
+
+def test_runs_are_named_by_as_much_of_their_folders_as_tells_them_apart(tmp_path):
+    def named(*folders):
+        return student_names([SimpleNamespace(path=tmp_path / folder) for folder in folders])
+
+    assert named("small/K=1", "large/K=1") == ["small", "large"]
+    assert named("small/K=1", "small/K=4", "large/K=1") == ["small/K=1", "small/K=4", "large"]
+    assert named("small/K=1/seed-0", "large/K=1/seed-0") == ["small", "large"]
+    assert named("small/K=1/seed-0", "small/K=1/seed-1") == ["small/K=1/seed-0", "small/K=1/seed-1"]
