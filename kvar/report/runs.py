@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 import platform
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,7 +48,7 @@ def find_runs(paths: Iterable[str | Path]) -> list[Run]:
 
 
 def student_names(runs: Sequence[Run]) -> list[str]:
-    """A name a run, of a study's folders STUDENT/METHOD or STUDENT/METHOD/seed-N: as many of these as tell them apart."""
+    """A name a run: as many of STUDENT, METHOD and seed-N, its last folders, as tell it from the others."""
     parts = []
     for run in runs:
         own = run.path.resolve().parts
