@@ -140,7 +140,8 @@ class Explorer:
         from kvar.plots.style import context
 
         rows = self.rows()
-        wanted = [name for name in self.kernels.options if name in self.kernels.value or name == self.chosen]
+        there = set(rows["kernel"])
+        wanted = [name for name in self.kernels.options if name in {*self.kernels.value, self.chosen} & there]
         with context():
             figure = Figure(figsize=(7.4, 2.9), layout="constrained")
             left, right = figure.subplots(1, 2)
@@ -205,6 +206,8 @@ def _against_kernel(ax: Axes, rows: pd.DataFrame, wanted: list[str], chosen: str
     else:
         ax.text(0.5, 0.5, "not measured here", ha="center", va="center", transform=ax.transAxes)
     ax.set_xticks(range(len(wanted)), wanted, rotation=30, ha="right", rotation_mode="anchor")
+    for label, look in zip(ax.get_xticklabels(), series(wanted), strict=True):
+        label.set_color(look.colour)  # the legend of both pictures
     ax.set_xlim(-0.5, max(len(wanted), 1) - 0.5)
     ax.set_ylabel(statistic.replace("_", " "))
 
@@ -221,5 +224,8 @@ def _over_training(
         return
     group = str(rows["group"].iloc[0])
     variance_over_training(frame, statistic=statistic, student=student, kernels=there, group=group, ax=ax)
+    legend = ax.get_legend()
+    if legend is not None:
+        legend.remove()
     ax.axvline(step, color="0.6", linewidth=0.8, linestyle=":", zorder=0, gid="step")
     ax.set_ylabel("")

@@ -1,0 +1,199 @@
+"""A notebook in a real JupyterLab in a real browser: run all, move widgets, see the picture change."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("jupyterlab", reason="needs the extra kvar[notebooks]")
+pytest.importorskip("websocket", reason="needs websocket-client, which comes with JupyterLab")
+
+import nbformat
+import websocket
+
+from notebooks.run import notebooks, tidy, with_parameters
+from tests.notebooks.test_notebooks import SMALL
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(BROWSER is None, reason=f"no browser: none of {', '.join(NAMES)} is on the PATH"),
+]
+
+ERROR = "application/vnd.jupyter.error"
+PICTURE = "document.querySelector('img.widget-image')"
+DIGEST = f"""fetch({PICTURE}.src).then(r => r.arrayBuffer()).then(b => crypto.subtle.digest('SHA-1', b))
+    .then(d => Array.from(new Uint8Array(d)).join(','))"""
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def eventually(what: str, attempt: Any, seconds: float = 120) -> Any:
+    """The first true value of ``attempt``, which may also fail until then."""
+    end, last = time.monotonic() + seconds, None
+    while time.monotonic() < end:
+        try:
+            last = attempt()
+        except (OSError, ValueError, RuntimeError) as error:
+            last = error
+        if last and not isinstance(last, Exception):
+            return last
+        time.sleep(0.5)
+    raise AssertionError(f"{what}: not within {seconds:.0f} s; last seen {last!r}")
+
+
+class Page:
+    """A tab of the browser, over the DevTools protocol."""
+
+    def __init__(self, address: str) -> None:
+        self.socket = websocket.create_connection(address, timeout=120, suppress_origin=True)
+        self.number = 0
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        self.number += 1
+        self.socket.send(json.dumps({"id": self.number, "method": method, "params": parameters}))
+        while True:
+            answer = json.loads(self.socket.recv())
+            if answer.get("id") == self.number:
+                if "error" in answer:
+                    raise RuntimeError(answer["error"])
+                return dict(answer["result"])
+
+    def value(self, script: str) -> Any:
+        found = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        if "exceptionDetails" in found:
+            raise RuntimeError(found["exceptionDetails"].get("exception", {}).get("description", "failed"))
+        return found["result"].get("value")
+
+    def press(self, key: str) -> None:
+        code = {"ArrowRight": 39, "ArrowLeft": 37}[key]
+        for kind in ("keyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
+
+
+def ended(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(20)
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[str]:
+    """JupyterLab on the loopback address, over a folder with the quick start on small settings, without outputs."""
+    path = notebooks()[0]
+    book = with_parameters(path, SMALL[path.stem])
+    for cell in book.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    (tmp_path / "work").mkdir()
+    nbformat.write(tidy(book), tmp_path / "work" / "quick.ipynb")
+    port, token = free_port(), "kvar"
+    options = {
+        "ServerApp.ip": "127.0.0.1",
+        "ServerApp.port": port,
+        "ServerApp.port_retries": 0,
+        "ServerApp.root_dir": tmp_path / "work",
+        "IdentityProvider.token": token,
+        "LabApp.expose_app_in_browser": True,
+        "LabApp.news_url": None,
+        "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
+    }
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", *(f"--{k}={v}" for k, v in options.items())]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        command.append("--allow-root")
+    folders = ("JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR")
+    own = {name: str(tmp_path / name.lower()) for name in folders}
+    environment = os.environ | own | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    with (tmp_path / "lab.log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        try:
+            eventually("JupyterLab", lambda: urllib.request.urlopen(f"http://127.0.0.1:{port}/api", timeout=5).read())
+            yield f"http://127.0.0.1:{port}/lab/tree/quick.ipynb?token={token}"
+        finally:
+            ended(process)
+
+
+@pytest.fixture
+def page(lab: str, tmp_path: Path) -> Iterator[Page]:
+    port = free_port()
+    command = [
+        str(BROWSER), "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+        "--window-size=1400,1000", f"--remote-debugging-port={port}", f"--user-data-dir={tmp_path / 'browser'}", lab,
+    ]  # fmt: skip
+    with (tmp_path / "browser.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+
+            def address() -> str | None:
+                tabs = json.load(urllib.request.urlopen(f"http://127.0.0.1:{port}/json", timeout=5))
+                return next((t["webSocketDebuggerUrl"] for t in tabs if t["type"] == "page"), None)
+
+            yield Page(eventually("the browser", address))
+        finally:
+            ended(process)
+
+
+def test_widgets_move_the_picture_in_jupyterlab(page: Page, tmp_path: Path) -> None:
+    ready = "document.querySelectorAll('.jp-Notebook .jp-Cell').length > 10 && !!window.jupyterapp"
+    eventually("the notebook", lambda: page.value(ready))
+    kernel = "document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status"
+    eventually("the kernel", lambda: page.value(kernel) == "idle")
+    page.value("window.jupyterapp.commands.execute('notebook:run-all-cells').then(() => true)")
+
+    def shown() -> Any:
+        failed = page.value(
+            "document.querySelector('.jp-Notebook [data-mime-type=\"application/vnd.jupyter.error\"]')?.innerText"
+        )
+        assert not failed, failed
+        page.value("document.querySelector('.jp-Notebook .jp-Cell:last-child')?.scrollIntoView(), true")
+        return page.value(f"{PICTURE}?.naturalWidth > 300")
+
+    eventually("the widgets", shown, 300)
+    page.value(f"{PICTURE}.scrollIntoView(), true")
+    caption = "Array.from(document.querySelectorAll('.widget-html-content')).map(e => e.textContent).join(' ')"
+
+    def row(label: str) -> str:
+        return (
+            "Array.from(document.querySelectorAll('label.widget-label'))"
+            f".find(e => e.textContent === '{label}').parentElement"
+        )
+
+    before, said = page.value(DIGEST), page.value(caption)
+    assert "K=1" in said
+    page.value(f"{row('K')}.querySelector('.noUi-handle').focus(), true")  # the K slider, by its keyboard
+    page.press("ArrowRight")
+    eventually("the slider of K", lambda: "K=2" in page.value(caption) and page.value(DIGEST) != before, 60)
+
+    for label in ("statistic", "step", "kernels"):
+        before = page.value(DIGEST)
+        if label == "step":
+            page.value(f"{row(label)}.querySelector('.noUi-handle').focus(), true")
+            page.press("ArrowLeft")
+        else:
+            page.value(
+                f"(() => {{ const s = {row(label)}.querySelector('select');"
+                "s.options[0].selected = true; if (s.multiple) for (const o of s.options) o.selected = o.index < 2;"
+                "else s.selectedIndex = 0; s.dispatchEvent(new Event('change', {bubbles: true})); return true })()"
+            )
+        eventually(label, lambda before=before: page.value(DIGEST) != before, 60)
+    assert "trace of K=2" in page.value(caption) and "step 1" in page.value(caption)
