@@ -23,7 +23,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "5_your_own_kernel_or_layer_rule": {"PROMPTS": 8, "ROLLOUTS": 2, "LAGS": 8, "WIDTH": 16, "TRAJECTORIES": 8},
     "6_attach_the_probe": {"STEPS": 4, "EVERY": 2, "PROMPTS": 8, "ROLLOUTS": 2, "LENGTH": 6},
 }
-SLOWER = {"2_variance_against_k", "4_student_size"}
+SLOWER = {"2_variance_against_k", "4_student_size", "6_attach_the_probe"}
 BOOKS = notebooks()
 
 

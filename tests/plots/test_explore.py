@@ -61,7 +61,7 @@ def test_reads_out_the_number_of_the_chosen_k(frame: pd.DataFrame) -> None:
     explorer = explore(frame, statistic="trace")
     explorer.student.value, explorer.step.value, explorer.k.value = "medium", 100, "K=2"
     where = (frame[["student", "step", "kernel", "statistic", "group"]] == ["medium", 100, "K=2", "trace", "all"]).all(
-        1
+        axis=1
     )
     (number,) = frame[where]["value"]
     assert f"trace of K=2, medium, step 100: <b>{number:.3g}</b> [" in explorer.caption.value
