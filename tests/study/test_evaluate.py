@@ -165,7 +165,7 @@ def test_runs_on_other_examples_are_not_compared(runs: Path) -> None:
         (["{runs}/a", "--kernels", "K=x"], "kernel 'K=x' is unknown"),
         (["{runs}/a", "--eval_spit", "x"], "did you mean 'eval_split'"),
         (["{runs}/a", "{runs}/b", "{runs}/a"], "takes one target, or two to compare; got 3"),
-        (["{runs}/a", "--model", "{runs}/none"], "cannot be"),
+        (["{runs}/a", "--model", "{runs}/none"], "is no folder"),
     ],
 )
 def test_bad_input_is_one_line(runs: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
