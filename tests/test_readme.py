@@ -24,5 +24,5 @@ def test_the_first_example_runs() -> None:
 
 def test_paths_the_readme_names_exist() -> None:
     text = README.read_text()
-    for path in re.findall(r"\]\(((?:figures|docs|CONTRIBUTING|CITATION)[^)]*)\)", text):
+    for path in re.findall(r"\]\(((?:figures|docs|notebooks|benchmarks|CONTRIBUTING|CITATION)[^)]*)\)", text):
         assert (README.parent / path).exists(), path
