@@ -8,10 +8,14 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from kvar.analysis.estimate import Array
+from kvar.analysis.remembered import remembered
 from kvar.analysis.unit_sums import UnitSums, unit_sums
 from kvar.gradients.moments import GradientMoments, GroupMoments
 
 __all__ = ["Replicates", "Unit", "replicates", "resolve_reference"]
+
+_REMEMBERED = 2**14
+"""Trajectories of the largest measurement whose sums are kept between two statistics."""
 
 Unit: TypeAlias = Literal["trajectory", "prompt"] | None
 
@@ -110,7 +114,14 @@ def replicates(moments: GradientMoments, group: str = "all", unit: Unit = None, 
         if unit == "prompt" or by_prompt:
             raise ValueError("prompts as units need all moments: measure with fields='all' instead of 'norms'.")
         return _norms_only(moments.names, data, n)
-    return _leave_one_out(unit_sums(moments, group, prompts), clustered=unit == "prompt")
+    clustered = unit == "prompt"
+
+    def make() -> Replicates:
+        return _leave_one_out(unit_sums(moments, group, prompts), clustered)
+
+    if n > _REMEMBERED:
+        return make()
+    return remembered(moments, ("replicates", group, prompts, clustered), make)
 
 
 def resolve_reference(names: tuple[str, ...], reference: str | int | None) -> int:

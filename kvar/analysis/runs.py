@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import torch
 
 from kvar.analysis.by_position import by_position
@@ -87,7 +90,7 @@ def statistics_of(
         size = -(-len(at) // (4 * processes))
         parts = [at[start : start + size] for start in range(0, len(at), size)]
         work = partial(_loaded_statistics, run.path, reference, options)
-        with ProcessPoolExecutor(min(processes, len(parts)), mp_context=get_context("spawn")) as pool:
+        with _one_thread(), ProcessPoolExecutor(min(processes, len(parts)), mp_context=get_context("spawn")) as pool:
             frames = [frame for found in pool.map(work, parts) for frame in found]
     else:
         frames = _statistics(run, reference, options, at)
@@ -100,11 +103,28 @@ def statistics_of(
     return out
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Processes that are started meanwhile multiply matrices with one thread each."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
 def _loaded_statistics(
     path: Path, reference: str | None, options: dict[str, Any], at: Sequence[tuple[str, int]]
 ) -> list[pd.DataFrame]:
     """As :func:`_statistics`, in a process of its own."""
     torch.set_num_threads(1)
+    pa.set_cpu_count(1)
     return _statistics(load(path), reference, options, at)
 
 
