@@ -139,7 +139,7 @@ def whole(config: Path) -> Path:
     return folder
 
 
-def check(point: str, config: Path, whole: Path, folder: Path) -> None:
+def assert_ends_as_if_never_killed(point: str, config: Path, whole: Path, folder: Path) -> None:
     assert train(point, config, folder) == -signal.SIGKILL
     assert not (folder / "evaluation.json").exists()
     assert train("none", config, folder) == 0
@@ -154,10 +154,10 @@ def check(point: str, config: Path, whole: Path, folder: Path) -> None:
 
 @pytest.mark.parametrize("point", QUICK)
 def test_a_killed_run_ends_as_if_nothing_had_happened(point: str, config: Path, whole: Path, tmp_path: Path) -> None:
-    check(point, config, whole, tmp_path / "run")
+    assert_ends_as_if_never_killed(point, config, whole, tmp_path / "run")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("point", SLOW)
 def test_killed_anywhere(point: str, config: Path, whole: Path, tmp_path: Path) -> None:
-    check(point, config, whole, tmp_path / "run")
+    assert_ends_as_if_never_killed(point, config, whole, tmp_path / "run")
