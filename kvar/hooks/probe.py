@@ -41,7 +41,8 @@ class GradientProbe(TrainerCallback):
         teacher: scores the responses; None with ``reward``.
         reward: rollouts -> (N, T) per-token rewards u_t, used as theory.md (4') does.
         tokenizer: needed for texts; default the trainer's.
-        every: training steps between probes.
+        every: training steps between probes; the last step is measured whatever it is.
+        first: measure the student before its first step as well.
         rollouts_per_prompt: responses to each prompt.
         max_new_tokens: length limit of responses.
         seed: seed of the sampling.
@@ -72,6 +73,7 @@ class GradientProbe(TrainerCallback):
         reward: Reward | None = None,
         tokenizer: Any = None,
         every: int = 50,
+        first: bool = True,
         rollouts_per_prompt: int = 4,
         max_new_tokens: int = 64,
         seed: int = 0,
@@ -104,6 +106,7 @@ class GradientProbe(TrainerCallback):
             raise ValueError(f"position_bins must be 0 or more ranges of positions; got {position_bins}.")
         self.prompts, self.teacher, self.reward, self.tokenizer = prompts, teacher, reward, tokenizer
         self.every, self.rollouts_per_prompt, self.max_new_tokens = every, rollouts_per_prompt, max_new_tokens
+        self.first = first
         self.seed, self.writer, self.name, self.groups = seed, writer, name, groups
         self.position_bins = position_bins
         self.engine, self.fields, self.micro_batch = engine, fields, micro_batch
@@ -207,10 +210,10 @@ class GradientProbe(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Take the trainer's tokenizer, and measure the untrained student (step 0 of a fresh run)."""
+        """Take the trainer's tokenizer, and measure the student before its first step, unless ``first`` is False."""
         if self.tokenizer is None:
             self.tokenizer = kwargs.get("processing_class")
-        if state.global_step == 0:
+        if self.first and state.global_step == 0:
             self._probe(kwargs["model"], 0, args, state)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

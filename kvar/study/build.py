@@ -77,6 +77,7 @@ def build_probes(
             teacher=parts.teacher,
             tokenizer=parts.tokenizer,
             every=settings.probe_every,
+            first=settings.probe_first,
             rollouts_per_prompt=settings.probe_rollouts,
             max_new_tokens=training.max_new_tokens,
             seed=settings.probe_seed,

@@ -45,6 +45,7 @@ class RunSettings:
     vocabulary: int = _option(4000, "tokens of a tokenizer trained on the task's own text")
     min_problem_steps: int = _option(2, "fewest steps of an arithmetic problem")
     max_problem_steps: int = _option(4, "most steps of an arithmetic problem")
+    max_calculations: int | None = _option(None, "keep the gsm8k problems of at most this many calculations")
     task_seed: int = _option(0, "seed of generated problems")
     train_limit: int | None = _option(None, "use the first this many training examples")
     teacher: str | None = _option(
@@ -68,6 +69,7 @@ class RunSettings:
     eval_limit: int = _option(500, "examples decoded at the end; 0 for none")
     eval_beams: int = _option(1, "beams of the final decoding; 1 is greedy")
     probe_every: int = _option(0, "training steps between gradient probes; 0 for none")
+    probe_first: bool = _option(True, "probe before the first step too; false where an earlier stage's last probe did")
     probe_kernels: str = _option("K=1,K=2,K=4,K=8,immediate", "kernels measured by the probe, comma-separated")
     probe_baseline: str | None = _option(None, "baseline of the probed returns")
     probe_prompts: int = _option(64, "prompts of the probe, the first of the validation split")

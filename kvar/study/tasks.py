@@ -40,6 +40,7 @@ def build_task(settings: RunSettings) -> Task:
         skip_empty=settings.skip_empty,
         stemmer=settings.stemmer,
         calculator_marks=(marks[0], marks[1]),
+        max_calculations=settings.max_calculations,
     )
 
 

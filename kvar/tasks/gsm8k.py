@@ -23,10 +23,12 @@ class GSM8KTask(TextTask):
         held_out: rows at the end of train that serve as validation, by position.
         calculator_marks: what opens and closes a calculation. "<<" and ">>" are GSM8K's own; T5's tokenizer has no
             "<", so give its students others such as ("[[", "]]"): targets are rewritten with them.
+        max_calculations: keep the problems whose worked answer has one to this many calculations; None keeps all. The
+            held-out rows are set apart first, so that no choice of it moves a problem from one split to another.
         options: as of :class:`TextTask`.
 
     Raises:
-        ValueError: a mark that is empty or holds what occurs in calculations.
+        ValueError: a mark that is empty or holds what occurs in calculations, or max_calculations below 1.
     """
 
     name = "gsm8k"
@@ -39,6 +41,7 @@ class GSM8KTask(TextTask):
         *,
         held_out: int | None = 500,
         calculator_marks: tuple[str, str] = ("<<", ">>"),
+        max_calculations: int | None = None,
         **options: Any,
     ) -> None:
         super().__init__(data, source_field, target_field, held_out=held_out, **options)
@@ -47,11 +50,28 @@ class GSM8KTask(TextTask):
                 f"calculator_marks must be two marks without digits, blanks or + - * / ( ) . , % =; got "
                 f"{calculator_marks}. GSM8K's own are << and >>."
             )
+        if max_calculations is not None and max_calculations < 1:
+            raise ValueError(
+                f"max_calculations must be at least 1, or left out for all problems; got {max_calculations}."
+            )
         self.calculator_marks = self._marks = calculator_marks
+        self.max_calculations = max_calculations
 
     def examples(self, split: str, limit: int | None = None) -> list[Example]:
-        """The split's examples, with the calculator's marks as chosen."""
-        examples = super().examples(split, limit)
+        """The split's examples of as many calculations as are kept, with the calculator's marks as chosen.
+
+        Raises:
+            ValueError: see :meth:`TextTask.examples`; or no problem is short enough.
+        """
+        if self.max_calculations is None:
+            examples = super().examples(split, limit)
+        else:
+            every = super().examples(split)
+            examples = [e for e in every if 1 <= e.target.count("<<") <= self.max_calculations][:limit]
+            if not examples:
+                raise ValueError(
+                    f"max_calculations {self.max_calculations} leaves no {split} problem of {self.data}; raise it."
+                )
         opening, closing = self._marks
         if (opening, closing) == ("<<", ">>"):
             return examples

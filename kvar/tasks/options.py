@@ -38,6 +38,7 @@ def task_from_options(
     skip_empty: bool = False,
     stemmer: bool = True,
     calculator_marks: tuple[str, str] = ("<<", ">>"),
+    max_calculations: int | None = None,
 ) -> Task:
     """The task called ``name``, set up from the flat options of a config file.
 
@@ -57,11 +58,14 @@ def task_from_options(
         skip_empty: leave out rows with an empty field instead of refusing them.
         stemmer: Porter stemming in ROUGE (summarisation).
         calculator_marks: what opens and closes a calculation (gsm8k).
+        max_calculations: keep the problems of at most this many calculations (gsm8k).
 
     Raises:
         ValueError: an unknown name, or a task that needs ``data`` or fields without them.
     """
     if name == "arithmetic":
+        if max_calculations is not None:
+            raise ValueError(f"max_calculations is {max_calculations}, but arithmetic has max_problem_steps; use that.")
         return ArithmeticTask(min_steps=difficulty[0], max_steps=difficulty[1], seed=seed)
     if name not in KINDS:
         raise ValueError(f"task {name!r} is unknown; choose one of: {', '.join(TASKS)}.")
@@ -74,6 +78,11 @@ def task_from_options(
     if name == "gsm8k":
         source_field, target_field = source_field or "question", target_field or "answer"
         options["calculator_marks"] = calculator_marks
+        options["max_calculations"] = max_calculations
+    elif max_calculations is not None:
+        raise ValueError(
+            f"max_calculations is {max_calculations}, but task {name!r} has no calculations to count; leave it out."
+        )
     if name == "summarisation":
         options["stemmer"] = stemmer
     if not source_field or not target_field:

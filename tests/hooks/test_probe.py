@@ -63,6 +63,16 @@ def foreign_trainer(folder: Path, model: torch.nn.Module, callbacks: list) -> Tr
     return Trainer(model=model, args=args, train_dataset=Rows(), callbacks=callbacks)
 
 
+@pytest.mark.parametrize(
+    ("changes", "steps"), [({}, [0, 4, 6]), ({"first": False}, [4, 6]), ({"every": 100, "first": False}, [6])]
+)
+def test_the_last_step_is_always_measured_and_the_first_where_asked(tmp_path: Path, changes: dict, steps: list) -> None:
+    student = tiny_t5()
+    it = probe(**{"every": 4, **changes})
+    foreign_trainer(tmp_path, student, [it]).train()
+    assert [m.step for m in it.measurements] == steps
+
+
 @pytest.mark.parametrize("make", [tiny_t5, tiny_gpt2])
 def test_a_probed_training_ends_with_the_same_weights(tmp_path: Path, make: Any) -> None:
     dropout = {"dropout_rate": 0.3} if make is tiny_t5 else {"resid_pdrop": 0.3}

@@ -259,3 +259,24 @@ def test_gsm8k_rewrites_its_calculator_marks(tmp_path: Path) -> None:
     assert [e.target for e in task.examples("validation")] == ["[[1+3=4]]4 #### 4"]
     with pytest.raises(ValueError, match=r"calculator_marks must be two marks without .*GSM8K's own are << and >>"):
         GSM8KTask(str(tmp_path), calculator_marks=("(", ")"))
+
+
+def test_gsm8k_keeps_the_short_problems(tmp_path: Path) -> None:
+    steps = [0, 1, 3, 2, 1, 2]
+    rows = [{"question": f"q{i}", "answer": "<<1+1=2>>2 " * n + "#### 2"} for i, n in enumerate(steps)]
+    write(tmp_path, "train.jsonl", rows)
+    task = task_from_options("gsm8k", data=str(tmp_path), held_out=2, max_calculations=2)
+    assert [e.prompt for e in task.examples("train")] == ["q1", "q3"]  # no calculation at all is not short, but wrong
+    assert [e.prompt for e in task.examples("train", 1)] == ["q1"]
+    assert [e.prompt for e in task.examples("validation")] == ["q4", "q5"]  # the held-out rows stay the last two
+    shortest = task_from_options("gsm8k", data=str(tmp_path), held_out=1, max_calculations=1)
+    with pytest.raises(ValueError, match=r"max_calculations 1 leaves no validation problem .*; raise it"):
+        shortest.examples("validation")
+    with pytest.raises(ValueError, match=r"max_calculations must be at least 1, or .*; got 0"):
+        task_from_options("gsm8k", data=str(tmp_path), max_calculations=0)
+
+
+@pytest.mark.parametrize("name", ["arithmetic", "text"])
+def test_other_tasks_have_no_calculations_to_keep(name: str) -> None:
+    with pytest.raises(ValueError, match="max_calculations is 2, but"):
+        task_from_options(name, data="unused", max_calculations=2)
