@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from kvar.report.sections import section
 from kvar.report.table import render_table
 from kvar.report.verdict import verdict
 from kvar.report.write import write_report
 
-__all__ = ["render_table", "verdict", "write_report"]
+__all__ = ["render_table", "section", "verdict", "write_report"]

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from kvar.plots.frame import STATISTICS, at_step, find, students
 from kvar.plots.style import student_series
 from kvar.report.cells import number
+from kvar.report.sections import head_html
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "figure_html", "flatten", "mapping_html", "samples_html", "statistics_html", "table_html", "verdict_html",
-]  # fmt: skip
+__all__ = ["figure_html", "flatten", "mapping_html", "samples_html", "statistics_html", "verdict_html"]
 
 
 def verdict_html(paragraphs: Sequence[Sequence[str]]) -> str:
@@ -35,14 +34,6 @@ def figure_html(title: str, uri: str) -> str:
     """A picture with its title below."""
     name = escape(title)
     return f'<figure><img src="{escape(uri)}" alt="{name}"><figcaption>{name}</figcaption></figure>'
-
-
-def _head(names: Iterable[tuple[str, str]]) -> str:
-    cells = "".join(
-        f'<th scope="col" title="{escape(what)}"><button type="button">{escape(name)}</button></th>'
-        for name, what in names
-    )
-    return f"<thead><tr>{cells}</tr></thead>"
 
 
 def _cell(value: float, low: float, high: float) -> str:
@@ -83,18 +74,9 @@ def statistics_html(frame: pd.DataFrame, *, group: str = "all", step: int | str 
         lines.append(f"<tr>{left}{''.join(_cell(*table[name].get(key, blank)) for name in names)}</tr>")
     head = [("student", "name and parameters"), ("kernel", ""), ("step", "training step"), ("n", "trajectories")]
     head += [(name.replace("_", " "), STATISTICS.get(name, "")) for name in names]
+    top = head_html(head, [i > 1 for i in range(len(head))])
     body = "\n".join(lines)
-    return f'<div class="wide"><table class="sortable">{_head(head)}<tbody>\n{body}\n</tbody></table></div>'
-
-
-def table_html(table: pd.DataFrame) -> str:
-    """Any table, a line a row; every cell as text."""
-    head = "".join(f'<th scope="col">{escape(str(name))}</th>' for name in table.columns)
-    lines = "\n".join(
-        "<tr>" + "".join(f'<td class="text">{escape(str(cell))}</td>' for cell in row) + "</tr>"
-        for row in table.itertuples(index=False)
-    )
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>\n{lines}\n</tbody></table></div>'
+    return f'<div class="wide"><table class="sortable">{top}<tbody>\n{body}\n</tbody></table></div>'
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -129,5 +111,5 @@ def samples_html(samples: Sequence[Mapping[str, Any]]) -> str:
         "<tr>" + "".join(f'<td class="text">{escape(str(sample.get(name, "")))}</td>' for name in names) + "</tr>"
         for sample in samples
     )
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>\n{lines}\n</tbody></table>"
+    table = f'<table class="samples"><thead><tr>{head}</tr></thead><tbody>\n{lines}\n</tbody></table>'
     return f'<div class="wide">{table}</div>'

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvar.plots.frame import check_frame
 from kvar.report.embed import data_uri
-from kvar.report.html_parts import figure_html, mapping_html, samples_html, statistics_html, table_html, verdict_html
+from kvar.report.html_parts import figure_html, mapping_html, samples_html, statistics_html, verdict_html
 from kvar.report.page import page
+from kvar.report.sections import section
 from kvar.report.verdict import verdict_paragraphs
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def write_report(
     samples: Sequence[Mapping[str, Any]] | None = None,
     provenance: Mapping[str, Any] | None = None,
     tables: Mapping[str, pd.DataFrame] | None = None,
+    further: Sequence[str] = (),
     notes: Sequence[str] = (),
     title: str = "K-step returns: variance and bias of the gradient",
     group: str = "all",
@@ -45,7 +46,8 @@ def write_report(
         verdict: sentences in place of those that :func:`kvar.report.verdict` computes from the frame.
         samples: prompts and responses to show, one mapping each; shown as text whatever they contain.
         provenance: where the numbers come from: versions, command, seed, date.
-        tables: heading -> table, shown between figures and statistics, every cell as text.
+        tables: heading -> table, shown between figures and statistics by :func:`kvar.report.sections.section`.
+        further: ready-made sections, as :func:`kvar.report.sections.section` makes them, shown after the tables.
         notes: sentences to stand before the verdict, on what to beware of.
         title: heading of the page.
         group: parameter group.
@@ -65,8 +67,8 @@ def write_report(
     if figures:
         drawn = "\n".join(figure_html(name, data_uri(figure, name)) for name, figure in figures.items())
         sections.append(f'<section>\n<h2>Figures</h2>\n<div class="figures">\n{drawn}\n</div>\n</section>')
-    sections += [f"<section>\n<h2>{escape(name)}</h2>\n{table_html(own)}\n</section>"
-                 for name, own in (tables or {}).items() if len(own)]  # fmt: skip
+    sections += [section(name, own) for name, own in (tables or {}).items() if len(own)]
+    sections += further
     table = statistics_html(frame, group=group, step=step)
     sections.append(f"<section>\n<h2>Statistics</h2>\n{table}\n</section>")
     if samples:
