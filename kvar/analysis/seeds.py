@@ -37,8 +37,6 @@ def mean_with_interval(
         >>> [round(x, 2) for x in mean_with_interval(np.array([1.0, 2.0, 3.0]))]
         [2.0, -0.48, 4.48]
     """
-    from scipy.special import stdtrit
-
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie between 0 and 1; got {confidence!r}. Use 0.95 for a 95 % interval.")
     x = np.asarray(values, dtype=float)
@@ -47,11 +45,17 @@ def mean_with_interval(
     logs = scale == "log" and bool((x > 0).all())
     y = np.log(x) if logs else x
     centre = float(y.mean())
-    half = np.nan
-    if len(y) > 1:
-        half = float(stdtrit(len(y) - 1, 0.5 + confidence / 2) * y.std(ddof=1) / np.sqrt(len(y)))
+    half = float(_reach(y.std(ddof=1, keepdims=True), np.array([len(y)]), confidence)[0]) if len(y) > 1 else np.nan
     ends = (centre, centre - half, centre + half)
     return (float(np.exp(ends[0])), float(np.exp(ends[1])), float(np.exp(ends[2]))) if logs else ends
+
+
+def _reach(spread: Array, n: Array, confidence: float) -> Array:
+    """Half a t interval from the standard deviation over n runs; NaN for one run."""
+    from scipy.special import stdtrit
+
+    with np.errstate(invalid="ignore"):
+        return np.asarray(stdtrit(n - 1.0, 0.5 + confidence / 2) * spread / np.sqrt(n))
 
 
 def across_seeds(
@@ -74,8 +78,6 @@ def across_seeds(
     Raises:
         ValueError: no column "seed", or a seed that occurs twice for one quantity.
     """
-    import pandas as pd
-
     if "seed" not in statistics:
         raise ValueError("statistics has no column 'seed': add one to each run's frame before combining them.")
     keys = [name for name in by if name in statistics]
@@ -85,13 +87,23 @@ def across_seeds(
         raise ValueError(
             f"seed {row['seed']} occurs twice for {', '.join(f'{k}={row[k]}' for k in keys)}: give each run one seed."
         )
-    rows = []
-    for key, part in statistics.groupby(keys, sort=False, dropna=False, observed=True):
-        scale: Literal["plain", "log"] = "log" if _positive(str(part["statistic"].iloc[0])) else "plain"
-        value, low, high = mean_with_interval(part["value"].to_numpy(dtype=float), confidence, scale)
-        within = float(((part["high"] - part["low"]) / 2).median())
-        rows.append((*key, value, low, high, len(part), within))
-    return pd.DataFrame(rows, columns=[*keys, "value", "low", "high", "n", "within"])
+    frame = statistics.assign(
+        half=(statistics["high"] - statistics["low"]) / 2, unknown=statistics["value"].isna(), y=statistics["value"]
+    )
+    by_quantity = frame.groupby(keys, sort=False, dropna=False, observed=True)
+    logs = frame["statistic"].map(_positive) & (by_quantity["value"].transform("min") > 0)
+    frame.loc[logs, "y"] = np.log(frame.loc[logs, "value"])
+    found = frame.assign(logs=logs).groupby(keys, sort=False, dropna=False, observed=True)
+    table = found.agg(
+        value=("y", "mean"), spread=("y", "std"), n=("y", "size"), within=("half", "median"), logs=("logs", "first"),
+        unknown=("unknown", "any"),
+    ).reset_index()  # fmt: skip
+    table.loc[table["unknown"], "value"] = np.nan
+    reach = _reach(table["spread"].to_numpy(), table["n"].to_numpy(), confidence)
+    table = table.assign(low=table["value"] - reach, high=table["value"] + reach)
+    ends = ["value", "low", "high"]
+    table.loc[table["logs"], ends] = np.exp(table.loc[table["logs"], ends])
+    return table[[*keys, *ends, "n", "within"]]
 
 
 def _positive(statistic: str) -> bool:
