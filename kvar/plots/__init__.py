@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from kvar.plots.best_k_over_size import best_k_over_size
 from kvar.plots.bias_against_variance import bias_against_variance
 from kvar.plots.breakdown_of_variance import breakdown_of_variance
 from kvar.plots.efficiency_against_k import efficiency_against_k
 from kvar.plots.frame import COLUMNS, STATISTICS
 from kvar.plots.gap_autocorrelation import gap_autocorrelation
+from kvar.plots.kernels_over_tasks import kernels_over_tasks
+from kvar.plots.learning_curves import learning_curves
 from kvar.plots.mse_against_k import mse_against_k
 from kvar.plots.save import save
+from kvar.plots.score_against_variance import score_against_variance
 from kvar.plots.snr_against_k import snr_against_k
 from kvar.plots.style import COLUMN_WIDTH, DOUBLE_WIDTH, context
 from kvar.plots.theory_beside_measurement import theory_beside_measurement
@@ -24,13 +28,17 @@ __all__ = [
     "COLUMN_WIDTH",
     "DOUBLE_WIDTH",
     "STATISTICS",
+    "best_k_over_size",
     "bias_against_variance",
     "breakdown_of_variance",
     "context",
     "efficiency_against_k",
     "gap_autocorrelation",
+    "kernels_over_tasks",
+    "learning_curves",
     "mse_against_k",
     "save",
+    "score_against_variance",
     "snr_against_k",
     "theory_beside_measurement",
     "variance_against_k",

@@ -33,6 +33,7 @@ def label_points(
     paths: Sequence[np.ndarray] = (),
     size: float = 6.5,
     gap: float = 3.5,
+    settled: bool = False,
 ) -> list[Annotation]:
     """Write a text beside each point.
 
@@ -42,6 +43,7 @@ def label_points(
         paths: (n, 2) polylines in data units that labels should keep off, intervals included.
         size: font size in points.
         gap: least distance from the point, in points.
+        settled: the figure has been laid out, so that positions are known; else it is first drawn for them.
 
     Returns:
         The annotations, in order.
@@ -51,7 +53,8 @@ def label_points(
     figure = ax.get_figure(root=True)
     if figure is None or not points:
         return []
-    figure.draw_without_rendering()
+    if not settled:
+        figure.draw_without_rendering()
     to_points = 72.0 / figure.dpi
     with np.errstate(invalid="ignore", divide="ignore"):
         spots = ax.transData.transform([(x, y) for x, y, _, _ in points]) * to_points

@@ -1,0 +1,87 @@
+"""Figure: what the logs of training show, a line a method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from kvar.plots.panels import legend_below, need_columns, new_panels, panel_title, settle
+from kvar.plots.style import DOUBLE_WIDTH, context, series
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+__all__ = ["QUANTITIES", "learning_curves"]
+
+QUANTITIES = {
+    "loss": "training loss",
+    "total_gap": "total gap of a response, -J + const.",
+    "response_length": "response length, tokens",
+}
+"""Known quantities and their axis labels; by theory.md (6) J = E[V_1 - sum_t gap_t], and V_1 is the prompt's alone."""
+
+
+def learning_curves(
+    curves: pd.DataFrame,
+    quantity: str = "total_gap",
+    *,
+    methods: Sequence[str] | None = None,
+    width: float = DOUBLE_WIDTH,
+) -> Figure:
+    """A quantity of the training logs against the step: a row of panels a task, a panel a student, a line a method.
+
+    Lines are means over seeds at each logged step, bands the range of the seeds (not an interval). A log is the mean
+    over the steps since the one before, so single points are noisy.
+
+    Args:
+        curves: task, student, parameters, method, seed, step, quantity, value.
+        quantity: which one; known ones have a label of their own (:data:`QUANTITIES`).
+        methods: which, in the order of the legend; by default all that have the quantity.
+        width: inches.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: a column is missing, or no method has the quantity.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    need_columns(
+        curves, ("task", "student", "parameters", "method", "seed", "step", "quantity", "value"), "learning curves"
+    )
+    rows = curves[curves["quantity"] == quantity].dropna(subset="value")
+    if methods is not None:
+        rows = rows[rows["method"].isin(methods)]
+    if not len(rows):
+        there = ", ".join(sorted(map(str, curves["quantity"].unique())))
+        raise ValueError(f"no method has {quantity!r} in its logs; there are {there}.")
+    names = [str(m) for m in (methods or rows["method"].unique()) if m in set(rows["method"])]
+    looks = dict(zip(names, series(names), strict=True))
+    tasks = [str(task) for task in rows["task"].unique()]
+    sizes = rows.groupby("student")["parameters"].max().sort_values()
+    with context():
+        figure, axes = new_panels(len(tasks), len(sizes), width=width, height=1.55, sharex=True)
+        for i, task in enumerate(tasks):
+            for j, student in enumerate(sizes.index):
+                ax = axes[i, j]
+                own = rows[(rows["task"] == task) & (rows["student"] == student)]
+                for name, look in looks.items():
+                    line = own[own["method"] == name].groupby("step")["value"].agg(["mean", "min", "max"])
+                    if not len(line):
+                        continue
+                    gid = f"{task}:{student}:{name}"
+                    ax.plot(line.index, line["mean"], color=look.colour, linestyle=look.line, linewidth=1.0,
+                            label=name, gid=gid, zorder=3)  # fmt: skip
+                    ax.fill_between(line.index, line["min"], line["max"], color=look.colour, alpha=0.09, linewidth=0,
+                                    zorder=1).set_gid(f"{gid}:range")  # fmt: skip
+                ax.set_title(panel_title(task, student, own["parameters"].max()), fontsize=7.5)
+                if i == len(tasks) - 1:
+                    ax.set_xlabel("training step")
+                ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+                ax.yaxis.set_major_locator(MaxNLocator(5))
+        figure.supylabel(QUANTITIES.get(quantity, quantity), fontsize=8)
+        legend_below(figure, axes.ravel().tolist())
+        settle(figure)
+    return figure

@@ -1,0 +1,127 @@
+"""Figure: whether a less noisy gradient made a better student."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kvar.analysis.rank_correlation import rank_correlation
+from kvar.analysis.seeds import mean_with_interval
+from kvar.plots.draw import fit_log
+from kvar.plots.labels import label_points
+from kvar.plots.panels import legend_below, need_columns, new_panels, panel_title, settle
+from kvar.plots.style import DOUBLE_WIDTH, Series, context, series
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["score_against_variance"]
+
+
+def score_against_variance(
+    points: pd.DataFrame,
+    *,
+    x_label: str = "efficiency η at the start",
+    y_label: str = "gain",
+    log_x: bool = False,
+    width: float = DOUBLE_WIDTH,
+) -> Figure:
+    """What each method's student gained against how noisy its estimator was: a row of panels a task, a panel a student.
+
+    A labelled point is a method: its means over seeds, with t intervals over seeds both ways (4.3 standard errors at
+    three seeds; axes are fitted to seeds and means, intervals run off). Faint points of the same look are its seeds.
+    The corner tells Spearman's rank correlation of x and y across the methods, the mean over seeds, where every method
+    has every seed: how far x orders y.
+
+    Args:
+        points: task, student, parameters, method, seed, x, y, one row a seed; y is a change from the start of which
+            more is better. Rows without an x or a y are left out.
+        x_label: of the horizontal axes.
+        y_label: of the vertical ones.
+        log_x: horizontal axes are logarithmic, for variances; means of x are then geometric.
+        width: inches.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: a column is missing, or no row has both x and y.
+    """
+    need_columns(points, ("task", "student", "parameters", "method", "seed", "x", "y"), "gains against noise")
+    rows = points[np.isfinite(points["x"]) & np.isfinite(points["y"])]
+    if not len(rows):
+        raise ValueError("no method has both an estimator measured at the start and an outcome: nothing to compare.")
+    tasks = [str(task) for task in rows["task"].unique()]
+    sizes = rows.groupby("student")["parameters"].max().sort_values()
+    names = [str(name) for name in rows["method"].unique()]
+    looks = dict(zip(names, series(names), strict=True))
+    with context():
+        figure, axes = new_panels(len(tasks), len(sizes), width=width, height=1.75)
+        labels: list[tuple[Axes, list[Any], list[np.ndarray]]] = []
+        for i, task in enumerate(tasks):
+            axes[i, 0].set_ylabel(y_label)
+            for j, student in enumerate(sizes.index):
+                ax = axes[i, j]
+                own = rows[(rows["task"] == task) & (rows["student"] == student)]
+                ax.set_title(panel_title(task, student, own["parameters"].max()), fontsize=7.5)
+                if i == len(tasks) - 1:
+                    ax.set_xlabel(x_label, fontsize=7)
+                if not len(own):
+                    ax.set_axis_off()
+                    continue
+                labels.append((ax, *_panel(ax, own, looks, log_x)))
+                rho = _rho(own)
+                if np.isfinite(rho):
+                    corner: dict[str, Any] = {"transform": ax.transAxes, "ha": "right", "va": "top", "color": "0.3"}
+                    said = ax.text(0.98, 0.98, f"$\\rho$ = {rho:.2f}", fontsize=6.5, **corner)
+                    said.set_gid(f"rho:{task}:{student}")
+        legend_below(figure, axes.ravel().tolist())
+        settle(figure)
+        for ax, marks, paths in labels:
+            label_points(ax, marks, paths, size=6.0, settled=True)
+    return figure
+
+
+def _panel(ax: Axes, rows: pd.DataFrame, looks: dict[str, Series], log_x: bool) -> tuple[list[Any], list[np.ndarray]]:
+    """Draw one student's methods; the labels still to be written and what they should keep off."""
+    ax.axhline(0.0, color="0.7", linewidth=0.7, zorder=0, gid="zero")
+    marks, paths = [], []
+    for name, look in looks.items():
+        own = rows[rows["method"] == name]
+        if not len(own):
+            continue
+        x = mean_with_interval(own["x"].to_numpy(dtype=float), scale="log" if log_x else "plain")
+        y = mean_with_interval(own["y"].to_numpy(dtype=float))
+        shared: dict[str, Any] = {"color": look.colour, "marker": look.marker, "linestyle": "none"}
+        faint: dict[str, Any] = {"markersize": 2.6, "alpha": 0.35, "markeredgewidth": 0, "zorder": 2}
+        ax.plot(own["x"], own["y"], **shared, **faint, gid=f"seeds:{name}")
+        ax.plot([x[0]], [y[0]], **shared, label=name, gid=f"mean:{name}", zorder=3)
+        bars: dict[str, Any] = {"color": look.colour, "linewidth": 0.7, "alpha": 0.5, "zorder": 1}
+        ax.hlines([y[0]], x[1], x[2], **bars).set_gid(f"x:{name}")
+        ax.vlines([x[0]], y[1], y[2], **bars).set_gid(f"y:{name}")
+        marks.append((x[0], y[0], name, look.colour))
+        paths.append(own[["x", "y"]].to_numpy(dtype=float))
+    xs, ys = np.array([[mark[0], mark[1]] for mark in marks]).T
+    if log_x:
+        fit_log(ax, rows["x"], axis="x")
+    else:
+        ax.set_xlim(*_room(np.concatenate([rows["x"].to_numpy(dtype=float), xs])))
+    ax.set_ylim(*_room(np.concatenate([rows["y"].to_numpy(dtype=float), ys, [0.0]])))
+    return marks, paths
+
+
+def _room(values: np.ndarray) -> tuple[float, float]:
+    """Limits with room for labels around what is to be seen."""
+    low, high = float(values.min()), float(values.max())
+    pad = 0.2 * ((high - low) or abs(high) or 1.0)
+    return low - pad, high + pad
+
+
+def _rho(rows: pd.DataFrame) -> float:
+    """Mean over seeds of the rank correlation across methods; NaN where some method lacks a seed."""
+    x = rows.pivot(index="seed", columns="method", values="x")
+    y = rows.pivot(index="seed", columns="method", values="y")
+    return rank_correlation(x.to_numpy(dtype=float), y.to_numpy(dtype=float)).rho
