@@ -28,7 +28,7 @@ def page(title: str, sections: Sequence[str], scripts: Sequence[str] = ()) -> st
     """
     every = [asset("sort.js"), *scripts]
     allowed = " ".join(f"'sha256-{_digest(script)}'" for script in every)
-    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}"
+    policy = f"default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src {allowed}"
     body = "\n".join(sections)
     run = "\n".join(f"<script>{script}</script>" for script in every)
     return f"""<!DOCTYPE html>

@@ -2,63 +2,81 @@
 
 from __future__ import annotations
 
-import json
-import platform
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvar.analysis.return_statistics import gap_autocorrelation
-from kvar.analysis.runs import by_position_of, probes_of, statistics_of
-from kvar.records import Run, load
+from kvar.analysis.runs import by_position_of, statistics_of
+from kvar.records import TABLES, Run, load
 from kvar.report.compatible import differences
+from kvar.report.evaluations import samples_of, scores_frame
 from kvar.report.figures import draw_figures
+from kvar.report.places import at_places, places_of
+from kvar.report.provenance import provenance_of
+from kvar.report.responses import responses_data, spread
 from kvar.report.table import render_table
 from kvar.report.tables import calibration_table, choice_table
-from kvar.report.write import write_report
+from kvar.report.write import NO_PROBES, write_report
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["find_runs", "report_runs", "student_names", "study_statistics"]
+MOST_DRAWN = 12
+"""Runs in the figures, spread evenly over all; the interactive plot has all."""
+
+__all__ = ["MOST_DRAWN", "find_runs", "report_runs", "student_names", "study_statistics"]
 
 
-def find_runs(paths: Iterable[str | Path]) -> list[Run]:
-    """The runs with probes in or below some folders, in the order of their paths.
+def find_runs(paths: Iterable[str | Path]) -> tuple[list[Run], list[Run]]:
+    """The runs in or below some folders: those with gradient probes and those without, in the order of their paths.
 
     Raises:
-        ValueError: a folder that does not exist, or no run with a probe anywhere.
+        ValueError: a folder that does not exist, or no run anywhere.
     """
-    runs: list[Run] = []
-    bare = 0
+    runs: dict[Path, Run] = {}
     for path in map(Path, paths):
         if not path.is_dir():
             raise ValueError(f"{path} is not a folder; name run folders, or folders above them.")
-        inside = sorted({p.parent for p in path.rglob("config.json") if (p.parent / "gradients").is_dir()})
-        bare += sum(1 for p in path.rglob("metrics") if p.is_dir()) - len(inside)
-        runs += [run for run in map(load, inside) if run.measurements()]
+        inside = sorted(p.parent for p in path.rglob("config.json"))
+        for folder in inside:
+            if any((folder / table).is_dir() for table in TABLES):
+                runs.setdefault(folder.resolve(), load(folder))
     if not runs:
         raise ValueError(
-            f"no run with a gradient probe in {', '.join(map(str, paths))}"
-            + (f" ({bare} runs without one)" if bare > 0 else "")
-            + "; train with probe_every above 0."
+            f"no run in {', '.join(map(str, paths))}; name folders that kvar train or kvar study wrote to, or folders "
+            "above them."
         )
-    return runs
+    probed = [run for run in runs.values() if run.measurements()]
+    return probed, [run for run in runs.values() if run not in probed]
 
 
 def student_names(runs: Sequence[Run]) -> list[str]:
-    """A name a run: as many of STUDENT, METHOD and seed-N, its last folders, as tell it from the others."""
+    """A name a run: as many of STUDENT, METHOD and seed-N, its last folders, as tell it from the others.
+
+    Where these are the same for runs of different tasks, the folders above stand before.
+    """
     parts = []
+    above = []
     for run in runs:
         own = run.path.resolve().parts
-        parts.append(own[-3:] if re.fullmatch(r"seed-\d+", own[-1]) else own[-2:])
+        last = 3 if re.fullmatch(r"seed-\d+", own[-1]) else 2
+        parts.append(own[-last:])
+        above.append(own[:-last])
     names = [path[0] for path in parts]
     for depth in (2, 3):
-        names = [
-            name if names.count(name) == 1 else "/".join(path[:depth]) for name, path in zip(names, parts, strict=True)
-        ]
+        names = _longer(names, ["/".join(path[:depth]) for path in parts])
+    for depth in range(1, max((len(path) for path in above), default=0)):
+        if len(set(names)) == len(names):
+            break
+        names = _longer(names, ["/".join((*up[-depth:], *path)) for up, path in zip(above, parts, strict=True)])
     return names
+
+
+def _longer(names: Sequence[str], longer: Sequence[str]) -> list[str]:
+    """Names, the longer where one is not alone."""
+    return [name if names.count(name) == 1 else more for name, more in zip(names, longer, strict=True)]
 
 
 def study_statistics(runs: Sequence[Run], **options: Any) -> pd.DataFrame:
@@ -85,9 +103,11 @@ def report_runs(
     batch: int = 64,
     step: int | str = "last",
 ) -> str:
-    """Write ``report.html``, ``statistics.parquet``, ``table.txt`` and ``figures/`` for the probes of some runs.
+    """Write ``report.html``, ``statistics.parquet``, ``table.txt`` and ``figures/`` for some runs.
 
-    The page also holds theory over measurement for every step, and which K serves which step, as ``kvar choose-k``.
+    Runs without gradient probes take part with their scores and samples; where no run has one, there is only the page
+    and the table. The page also holds theory over measurement for every step, and which K serves which step, as
+    ``kvar choose-k``.
 
     Args:
         paths: run folders, or folders above them.
@@ -100,37 +120,56 @@ def report_runs(
         The table, for the terminal.
 
     Raises:
-        ValueError: no runs with probes, or a reference that was not measured.
+        ValueError: no runs, or a reference that was not measured.
     """
-    runs = find_runs(paths)
+    runs, bare = find_runs(paths)
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
+    every = [*runs, *bare]
+    everywhere = places_of(every)
+    names, places = student_names(runs), everywhere[: len(runs)]
+    scores = scores_frame(every, everywhere)
+    page: dict[str, Any] = {
+        "configs": {str(place): run.config for run, place in zip(every, everywhere, strict=True)},
+        "samples": samples_of(every, everywhere),
+        "provenance": provenance_of(every),
+    }
+    if not runs:
+        table = f"{NO_PROBES}\n{scores.to_string(index=False)}" if len(scores) else NO_PROBES
+        (output / "table.txt").write_text(table + "\n", encoding="utf-8")
+        write_report(output / "report.html", None, tables={"Scores": scores}, title="Distillation runs", **page)
+        return table
     frame = study_statistics(runs, reference=reference, batch=batch, theory=True)
     frame.to_parquet(output / "statistics.parquet", index=False)
-    names = student_names(runs)
-    gaps, positions = _gaps(runs, names, step), _positions(runs, names, step)
-    figures, missing = draw_figures(frame, output / "figures", step, gaps, positions)
+    few = [runs[i] for i in spread(len(runs), MOST_DRAWN)]
+    few_names = [names[i] for i in spread(len(runs), MOST_DRAWN)]
+    drawn = frame[frame["student"].isin(few_names)]
+    gaps, positions = _gaps(few, few_names, step), _positions(few, few_names, step)
+    figures, missing = draw_figures(drawn, output / "figures", step, gaps, positions)
     notes = [
         f"Beware: these runs differ in {field} ({', '.join(map(str, values))}), so do not compare their students."
         for field, values in differences(runs).items()
     ]
+    if len(few) < len(runs):
+        notes.append(f"Figures and the table of which K for which step show {len(few)} of {len(runs)} probed runs.")
+    if bare:
+        notes.append(f"{len(bare)} of {len(every)} runs hold no gradient probe: of these there are scores only.")
     table = "\n".join([*notes, render_table(frame, step=step)])
     (output / "table.txt").write_text(table + "\n", encoding="utf-8")
-    tables = {
-        "Theory over measurement": calibration_table(frame),
-        "Which K for which step": choice_table(runs, names, step=step, reference=reference),
-    }
-    config = {f"{run.path.parent.name}/{run.path.name}": dict(run.config) for run in runs}
     write_report(
         output / "report.html",
         frame,
+        explore=at_places(frame, names, places),
         step=step,
         figures=figures,
-        config=config,
-        tables=tables,
+        responses=responses_data(runs, places),
+        tables={
+            "Scores": scores,
+            "Theory over measurement": calibration_table(frame),
+            "Which K for which step": choice_table(few, few_names, step=step, reference=reference),
+        },
         notes=notes,
-        samples=[sample for run in runs for sample in _samples(run)],
-        provenance={**_provenance(runs), **({"not drawn": missing} if missing else {})},
+        **{**page, "provenance": page["provenance"] | ({"not drawn": missing} if missing else {})},
     )
     return table
 
@@ -154,26 +193,3 @@ def _positions(runs: Sequence[Run], names: Sequence[str], step: int | str) -> pd
 
     steps = None if step == "last" else [int(step)]
     return pd.concat([by_position_of(run, name, steps=steps) for run, name in zip(runs, names, strict=True)])
-
-
-def _samples(run: Run, count: int = 5) -> list[dict[str, Any]]:
-    path = run.path / "evaluation.json"
-    if not path.exists():
-        return []
-    rows = json.loads(path.read_text(encoding="utf-8"))["samples"][:count]
-    return [{"student": run.path.parent.name, **row} for row in rows]
-
-
-def _provenance(runs: Sequence[Run]) -> dict[str, Any]:
-    import torch
-    import transformers
-
-    return {
-        "kvar": runs[0].version,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
-        "runs": {
-            f"{run.path.parent.name}/{run.path.name}": f"begun {run.created}, probes {probes_of(run)}" for run in runs
-        },
-    }

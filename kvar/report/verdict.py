@@ -182,7 +182,10 @@ def size_sentence(ratios: Mapping[str, Row], sizes: Mapping[str, int], labels: M
     if at[large].above(at[small]):
         return f"The effect depends on student size: {where} is higher for the largest student ({both})."
     if max(cell.low for cell in at.values()) > min(cell.high for cell in at.values()):
-        every = ", ".join(f"{cell} for {labels[name]}" for name, cell in at.items())
+        named = list(at)
+        if len(at) > 6:
+            named = [min(at, key=lambda name: at[name].value), max(at, key=lambda name: at[name].value)]
+        every = (", " if named == list(at) else " to ").join(f"{at[name]} for {labels[name]}" for name in named)
         return f"The effect differs between students, but not from the smallest to the largest: {where} is {every}."
     return f"No dependence on student size is resolved: {where} is {both}, and the intervals overlap."
 

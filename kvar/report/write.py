@@ -4,30 +4,42 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kvar.plots.frame import check_frame
+from kvar.plots.frame import check_frame, students
 from kvar.report.embed import data_uri
 from kvar.report.html_parts import figure_html, mapping_html, samples_html, statistics_html, verdict_html
+from kvar.report.interactive import interactive_parts
 from kvar.report.page import page
-from kvar.report.sections import section
+from kvar.report.sections import MOST_ROWS, section
+from kvar.report.settings_html import settings_html
 from kvar.report.verdict import verdict_paragraphs
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["write_report"]
+__all__ = ["NO_PROBES", "write_report"]
+
+NO_PROBES = (
+    "No run here holds a gradient probe, so nothing can be said about variance, bias or the best K; train with "
+    "probe_every above 0, or run kvar probe on a finished run, to measure them."
+)
+_MOST_PARAGRAPHS = 12
 
 
 def write_report(
     path: str | Path,
-    frame: pd.DataFrame,
+    frame: pd.DataFrame | None,
     *,
+    explore: pd.DataFrame | None = None,
     figures: Mapping[str, Any] | None = None,
     config: Mapping[str, Any] | None = None,
+    configs: Mapping[str, Mapping[str, Any]] | None = None,
     verdict: Sequence[str] | None = None,
     samples: Sequence[Mapping[str, Any]] | None = None,
+    responses: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
     tables: Mapping[str, pd.DataFrame] | None = None,
     further: Sequence[str] = (),
@@ -36,22 +48,27 @@ def write_report(
     group: str = "all",
     step: int | str = "last",
 ) -> Path:
-    """Write the report of a study: verdict, figures, table, samples, settings, provenance, all in one file.
+    """Write the report of a study: verdict, plots, tables, responses, settings, provenance, all in one file.
 
     Args:
         path: the HTML file; its folder is made, and the file appears whole or not at all.
-        frame: a statistics frame (``kvar.plots.COLUMNS``).
+        frame: a statistics frame (``kvar.plots.COLUMNS``) of one run a student; None where nothing was probed, which
+            the page then says.
+        explore: what the interactive plot shows: a statistics frame with the columns task, method and seed, whose
+            students may have many runs; by default the frame.
         figures: title -> matplotlib figure or axes, or the path of a PNG, SVG or JPEG file.
         config: settings, nested or flat.
+        configs: run -> its settings: the fields that differ are shown, the others folded.
         verdict: sentences in place of those that :func:`kvar.report.verdict` computes from the frame.
         samples: prompts and responses to show, one mapping each; shown as text whatever they contain.
+        responses: sampled responses with their gaps, from ``kvar.report.responses.responses_data``.
         provenance: where the numbers come from: versions, command, seed, date.
         tables: heading -> table, shown between figures and statistics by :func:`kvar.report.sections.section`.
         further: ready-made sections, as :func:`kvar.report.sections.section` makes them, shown after the tables.
         notes: sentences to stand before the verdict, on what to beware of.
         title: heading of the page.
-        group: parameter group.
-        step: training step, or "last".
+        group: parameter group of verdict and table of statistics.
+        step: training step of these, or "last".
 
     Returns:
         The path.
@@ -60,25 +77,65 @@ def write_report(
         ValueError: the frame is empty or lacks a column or what a verdict needs, or a figure's file is missing; no file
             is written then.
     """
-    check_frame(frame)
-    paragraphs = verdict_paragraphs(frame, group=group, step=step) if verdict is None else [list(verdict)]
-    paragraphs = [*([list(notes)] if notes else []), *paragraphs]
-    sections = [f'<section class="verdict" aria-label="Verdict">\n{verdict_html(paragraphs)}\n</section>']
+    if verdict is not None:
+        paragraphs = [list(verdict)]
+    elif frame is None:
+        paragraphs = [[NO_PROBES]]
+    else:
+        paragraphs = verdict_paragraphs(frame, group=group, step=step)
+    sections = [_verdict_section(paragraphs, notes)]
+    drawn, answering, scripts = interactive_parts(frame if explore is None else explore, responses)
+    sections += drawn
     if figures:
-        drawn = "\n".join(figure_html(name, data_uri(figure, name)) for name, figure in figures.items())
-        sections.append(f'<section>\n<h2>Figures</h2>\n<div class="figures">\n{drawn}\n</div>\n</section>')
+        shown = "\n".join(figure_html(name, data_uri(figure, name)) for name, figure in figures.items())
+        sections.append(f'<section>\n<h2>Figures</h2>\n<div class="figures">\n{shown}\n</div>\n</section>')
     sections += [section(name, own) for name, own in (tables or {}).items() if len(own)]
     sections += further
-    table = statistics_html(frame, group=group, step=step)
-    sections.append(f"<section>\n<h2>Statistics</h2>\n{table}\n</section>")
+    if frame is not None:
+        sections.append(_statistics_section(frame, group, step))
+    sections += answering
     if samples:
         sections.append(f"<section>\n<h2>Samples</h2>\n{samples_html(samples)}\n</section>")
-    for heading, values in (("Configuration", config), ("Provenance", provenance)):
-        if values:
-            sections.append(f"<section>\n<h2>{heading}</h2>\n{mapping_html(values)}\n</section>")
+    if configs:
+        sections.append(settings_html(configs))
+    if config:
+        sections.append(f"<section>\n<h2>Configuration</h2>\n{mapping_html(config)}\n</section>")
+    if provenance:
+        sections.append(_provenance_section(provenance))
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial")
-    partial.write_text(page(title, sections), encoding="utf-8")
+    partial.write_text(page(title, sections, scripts), encoding="utf-8")
     os.replace(partial, target)
     return target
+
+
+def _verdict_section(paragraphs: Sequence[Sequence[str]], notes: Sequence[str]) -> str:
+    """The verdict; of many students the first words and the last, and what is said of each folded below."""
+    many = len(paragraphs) > _MOST_PARAGRAPHS
+    said = verdict_html([paragraphs[0], paragraphs[-1]] if many else paragraphs)
+    rest = paragraphs[1:-1] if many else []
+    each = f"\n<details><summary>Each of {len(rest)} runs</summary>\n{verdict_html(rest)}\n</details>" if rest else ""
+    first = f"{verdict_html([notes])}\n" if notes else ""
+    return f'<section class="verdict" aria-label="Verdict">\n{first}{said}{each}\n</section>'
+
+
+def _provenance_section(values: Mapping[str, Any]) -> str:
+    """Where the numbers come from; lists of many are folded."""
+    plain = {name: value for name, value in values.items() if not isinstance(value, Mapping)}
+    folded = "\n".join(
+        f"<details><summary>{escape(name)} ({len(value)})</summary>\n{mapping_html(value)}\n</details>"
+        for name, value in values.items()
+        if isinstance(value, Mapping)
+    )
+    return f"<section>\n<h2>Provenance</h2>\n{mapping_html(plain) if plain else ''}\n{folded}\n</section>"
+
+
+def _statistics_section(frame: pd.DataFrame, group: str, step: int | str) -> str:
+    """The table of statistics, of as many students as a page can hold."""
+    check_frame(frame)
+    names = students(frame)
+    most = max(1, MOST_ROWS // max(1, frame["kernel"].nunique()))
+    left = f"<p>The {most} smallest of {len(names)} students.</p>\n" if len(names) > most else ""
+    table = statistics_html(frame[frame["student"].isin(names[:most])], group=group, step=step)
+    return f"<section>\n<h2>Statistics</h2>\n{left}{table}\n</section>"

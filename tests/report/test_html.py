@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import base64
+from hashlib import sha256
 from html.parser import HTMLParser
 
+import pandas as pd
 import pytest
+from plotly.offline import get_plotlyjs
 
 import kvar.plots as plots
 from kvar.report import verdict, write_report
+from kvar.report.settings_html import settings_html
+from kvar.report.write import NO_PROBES
 
 VOID = {"meta", "img", "br", "link"}
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>'
@@ -80,9 +85,13 @@ def test_page_is_self_contained(frame, picture, tmp_path):
     for _, attrs in page.tags:
         for name in ("src", "href", "action", "srcset"):
             assert attrs.get(name, "data:").startswith("data:")
-    assert "http://" not in text
-    assert "https://" not in text
     assert "default-src 'none'" in page.all("meta")[1]["content"]
+    allowed = page.all("meta")[1]["content"].partition("script-src ")[2].split()
+    run = [code for tag, code in page.texts if tag == "script" and not code.startswith("{")]
+    assert allowed == [f"'sha256-{base64.b64encode(sha256(code.encode()).digest()).decode()}'" for code in run]
+    assert "https://" not in text.replace(
+        get_plotlyjs(), ""
+    )  # which has addresses and, under default-src, no use of them
     first = page.all("img")[0]["src"]
     assert b"<svg" in base64.b64decode(first.split(",")[1])
 
@@ -99,12 +108,13 @@ def test_text_from_outside_is_text(frame, tmp_path):
         title=EVIL,
     )
     page = Page(path.read_text(encoding="utf-8"))
-    assert len(page.all("script")) == 1
+    plain = Page(write_report(tmp_path / "p.html", frame).read_text(encoding="utf-8"))
+    assert len(page.all("script")) == len(plain.all("script"))
     assert len(page.all("img")) == 1
     assert not any(name.startswith("on") for _, attrs in page.tags for name in attrs)
     assert page.text().count(EVIL) > 10
     given = write_report(tmp_path / "s.html", frame, verdict=["Up " + EVIL])
-    assert len(Page(given.read_text(encoding="utf-8")).all("script")) == 1
+    assert len(Page(given.read_text(encoding="utf-8")).all("script")) == len(plain.all("script"))
 
 
 def test_table_holds_every_statistic_and_sorts_by_value(frame, tmp_path):
@@ -136,3 +146,33 @@ def test_a_bad_figure_is_named_and_nothing_is_written(frame, tmp_path, name, mes
     with pytest.raises(ValueError, match="is empty"):
         write_report(tmp_path / "r.html", frame.iloc[:0])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_probes_the_page_says_so_and_shows_scores_and_samples(tmp_path):
+    scores = pd.DataFrame({"student": [EVIL], "bleu": [12.5]})
+    path = write_report(tmp_path / "r.html", None, tables={"Scores": scores}, samples=[{"text": EVIL}])
+    page = Page(path.read_text(encoding="utf-8"))
+    assert NO_PROBES in page.text() and "12.5" in page.text() and page.text().count(EVIL) == 2
+    assert len(page.all("script")) == 1 and "Explore" not in page.text()
+    assert path.stat().st_size < 50_000
+
+
+def test_many_students_are_folded_and_cut_aloud(frame, tmp_path, monkeypatch):
+    monkeypatch.setattr("kvar.report.write.MOST_ROWS", 50)
+    one = frame[frame["student"] == "small"]
+    many = pd.concat([one.assign(student=f"s{i:03}", parameters=1000 + i) for i in range(15)], ignore_index=True)
+    page = Page(write_report(tmp_path / "r.html", many).read_text(encoding="utf-8"))
+    assert "Each of 15 runs" in page.text() and "The 10 smallest of 15 students." in page.text()
+    assert len(page.all("tr")) == 1 + 10 * 5
+    assert "smallest of" not in Page(write_report(tmp_path / "s.html", frame).read_text(encoding="utf-8")).text()
+
+
+def test_settings_that_differ_come_first_and_all_are_there():
+    configs = {EVIL: {"lr": 0.1, "model": {"d": 8, "name": EVIL}}, "b": {"lr": 0.2, "model": {"d": 8, "name": EVIL}}}
+    page = Page(settings_html(configs))
+    plain = page.text()
+    assert plain.index("Fields that differ between the 2 runs") < plain.index("0.2") < plain.index("model.d")
+    assert [data for tag, data in page.texts if tag == "button"] == ["run", "lr"]
+    assert not page.all("img")
+    alone = Page(settings_html({"a": {"lr": 0.1}}))
+    assert "All fields" in alone.text() and not alone.all("button")

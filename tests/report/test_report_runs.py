@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from types import SimpleNamespace
 
@@ -11,15 +12,28 @@ import pytest
 from statistics_frames import study
 
 from kvar.analysis.runs import by_position_of, moments_at, statistics_of
+from kvar.records import RunWriter
 from kvar.report.runs import report_runs, student_names
 from kvar.report.tables import calibration_table
+from kvar.report.write import NO_PROBES
 from tests.report.small_runs import write_run
+
+
+def plain_run(folder, score):
+    """A run without a probe, evaluated."""
+    with RunWriter(folder, {"task": "tiny", "parameters": 27, "objective": "kl", "seed": 0}) as writer:
+        row = {"step": [1], "split": ["train"], "name": ["loss"], "value": [1.0]}
+        writer.append("metrics", pd.DataFrame(row), key=("step", 1))
+    samples = [{"prompt": "1 + 1", "target": "2", "text": "<i>3</i>"}]
+    content = {"split": "test", "examples": 1, "metrics": {"accuracy": score}, "samples": samples}
+    (folder / "evaluation.json").write_text(json.dumps(content))
 
 
 @pytest.fixture(scope="module")
 def reported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     write_run(folder / "runs" / "tiny" / "K=1", steps=(0, 10), split=True, groups=True)
+    plain_run(folder / "runs" / "tiny" / "kl", 41.5)
     table = report_runs([folder / "runs"], folder / "out")
     return folder / "out", table
 
@@ -73,6 +87,31 @@ def test_runs_of_different_teachers_are_reported_with_a_warning(tmp_path):
     assert "Beware: these runs differ in teacher" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
+def test_runs_without_probes_are_reported_by_their_scores(tmp_path):
+    plain_run(tmp_path / "runs" / "small" / "kl", 41.5)
+    table = report_runs([tmp_path / "runs"], tmp_path / "out")
+    assert table.startswith(NO_PROBES) and "41.5" in table
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert NO_PROBES in page and "41.5" in page and "&lt;i&gt;3&lt;/i&gt;" in page
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report.html", "table.txt"]
+
+
+def test_a_mix_of_runs_shows_the_scores_of_all(reported):
+    folder, table = reported
+    assert "1 of 2 runs hold no gradient probe" in table
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "41.5" in page and "Fields that differ between the 2 runs" in page and 'id="explore-data"' in page
+    assert 'id="responses-data"' in page
+
+
+def test_folders_without_runs_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="no run in .*; name folders that kvar train"):
+        report_runs([tmp_path], tmp_path / "out")
+    with pytest.raises(ValueError, match="is not a folder"):
+        report_runs([tmp_path / "absent"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_calibration_table_has_a_line_a_student_step_and_level():
     frame = study()
     table = calibration_table(frame)
@@ -106,3 +145,4 @@ def test_runs_are_named_by_as_much_of_their_folders_as_tells_them_apart(tmp_path
     assert named("small/K=1", "small/K=4", "large/K=1") == ["small/K=1", "small/K=4", "large"]
     assert named("small/K=1/seed-0", "large/K=1/seed-0") == ["small", "large"]
     assert named("small/K=1/seed-0", "small/K=1/seed-1") == ["small/K=1/seed-0", "small/K=1/seed-1"]
+    assert named("a/small/K=1/seed-0", "b/small/K=1/seed-0") == ["a/small/K=1/seed-0", "b/small/K=1/seed-0"]

@@ -1,0 +1,130 @@
+"""The data of the page's interactive plot: a statistics frame as small as it goes."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+from kvar.analysis.seeds import across_seeds
+from kvar.plots.frame import STATISTICS
+from kvar.plots.style import OKABE_ITO, names_count
+from kvar.plots.ticks import compact_count
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["MEAN", "MOST_VALUES", "explore_data", "with_means"]
+
+MOST_VALUES = 250_000
+"""Values, each with its interval, that a page carries at most, about 6 MB; groups, then early steps, are left out."""
+
+MEAN = "mean over seeds"
+"""What the seed of an average over seeds is called."""
+
+_FACETS = ("task", "student", "method", "seed")
+_LOG = (
+    "trace", "trace_t0", "trace_ratio", "trace_ratio_t0", "trace_ratio_t1", "relative_variance", "noise_scale",
+    "norm_test", "mse", "within", "between", "score_power", "variance_per_score_power",
+)  # fmt: skip
+
+
+def explore_data(frame: pd.DataFrame, most: int = MOST_VALUES) -> dict[str, Any]:
+    """A statistics frame by line, step and parameter group, with the mean of every set of seeds beside them.
+
+    Args:
+        frame: a statistics frame; columns "task", "method" and "seed", where there, tell its runs apart besides
+            "student".
+        most: how many values, each with its interval, are kept: whole groups "all" first, last steps before early ones.
+
+    Returns:
+        facets, each with its values in order; kernels (name, k) and statistics (name, meaning, whether on a log scale);
+        lines, each with its facets and parameters; blocks [line, step, group, n, {statistic: [values, lows, highs]}],
+        each list one number a kernel; shown and measured, how many values.
+    """
+    frame = with_means(frame[frame["value"].notna()])
+    order = ["parameters", *_FACETS]
+    lines = frame[order].drop_duplicates(list(_FACETS)).sort_values(order, kind="stable", key=_natural)
+    kernels = frame[["kernel", "k"]].drop_duplicates("kernel").sort_values("k", kind="stable", na_position="last")
+    present = set(frame["statistic"])
+    statistics = [name for name in STATISTICS if name in present] + sorted(present - set(STATISTICS))
+    blocks, shown = _blocks(frame, lines, list(kernels["kernel"]), statistics, most)
+    groups = list(dict.fromkeys(frame["group"].astype(str)))
+    return {
+        "facets": {
+            name: list(dict.fromkeys(lines[name] if name == "student" else lines[name].sort_values(key=_natural)))
+            for name in _FACETS
+        },
+        "kernels": list(zip(kernels["kernel"], kernels["k"].astype(float), strict=True)),
+        "statistics": [(name, STATISTICS.get(name, name.replace("_", " ")), name in _LOG) for name in statistics],
+        "groups": sorted(groups, key=lambda name: name != "all"),
+        "lines": [
+            {**row, "size": _size(str(row["student"]), float(row["parameters"]))} for row in lines.to_dict("records")
+        ],
+        "blocks": blocks,
+        "shown": shown,
+        "measured": len(frame),
+        "palette": OKABE_ITO,
+        "mean": MEAN,
+    }
+
+
+def with_means(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with every facet, and below its rows the mean over seeds wherever there are several.
+
+    The means' seed is :data:`MEAN`; their intervals are t intervals over the seeds, and their n is the number of seeds.
+    """
+    import pandas as pd
+
+    frame = frame.assign(**{name: frame[name].astype(str) if name in frame else "" for name in _FACETS})
+    keys = ["task", "student", "method", "parameters", "step", "group", "kernel", "k", "statistic"]
+    many = frame.groupby(["task", "student", "method"], observed=True)["seed"].transform("nunique") > 1
+    if not many.any():
+        return frame
+    means = across_seeds(frame[many], by=keys)
+    return pd.concat([means.drop(columns="within").assign(seed=MEAN), frame], ignore_index=True)
+
+
+def _size(student: str, count: float) -> str:
+    """A parameter count, unless the student's name says it."""
+    return "" if math.isnan(count) or names_count(student, int(count)) else compact_count(count)
+
+
+def _natural(values: pd.Series) -> pd.Series:
+    """Sort keys under which means stand before seeds and K=2 before K=16."""
+    if values.dtype.kind in "iuf":
+        return values
+    return values.map(lambda text: tuple(_part(part) for part in _split(str(text))))
+
+
+def _split(text: str) -> list[str]:
+    return re.findall(r"\d+|\D+", text)
+
+
+def _part(part: str) -> tuple[int, str]:
+    return (int(part), "") if part.isdigit() else (-1, part)
+
+
+def _blocks(
+    frame: pd.DataFrame, lines: pd.DataFrame, kernels: list[str], statistics: list[str], most: int
+) -> tuple[list[list[Any]], int]:
+    where = {tuple(row): i for i, row in enumerate(lines[list(_FACETS)].itertuples(index=False, name=None))}
+    last = frame.groupby(list(_FACETS))["step"].transform("max")
+    frame = frame.assign(
+        early=(frame["group"] != "all") * 2 + (frame["step"] != last),
+        line=[where[row] for row in frame[list(_FACETS)].itertuples(index=False, name=None)],
+        at=frame["kernel"].map({name: i for i, name in enumerate(kernels)}),
+        number=frame["statistic"].map({name: str(i) for i, name in enumerate(statistics)}),
+    )
+    by_block = frame.groupby(["early", "line", "step", "group"], observed=True)
+    total = by_block.size().cumsum()
+    frame = frame[(by_block.ngroup() == 0) | (total.to_numpy()[by_block.ngroup()] <= most)]
+    columns = ["line", "step", "group", "n", "number", "at", "value", "low", "high"]
+    found: dict[tuple[int, int, str], list[Any]] = {}
+    for line, step, group, n, name, at, *ends in frame[columns].itertuples(index=False, name=None):
+        block = found.setdefault((line, step, group), [line, int(step), str(group), 0, {}])
+        block[3] = max(block[3], int(n))
+        lists = block[4].setdefault(name, [[math.nan] * len(kernels) for _ in ends])
+        for numbers, end in zip(lists, ends, strict=True):
+            numbers[at] = float(end)
+    return list(found.values()), len(frame)
