@@ -41,14 +41,30 @@ def kernels() -> pd.DataFrame:
     rows = []
     for task, (s, student), (i, (kernel, k)) in product(TASKS, enumerate(STUDENTS), enumerate(KS.items())):
         ratio = 0.3**i * (1 + 0.2 * s)
-        for statistic, value in {
-            "trace_ratio": ratio, "bias_in_noise": 0.02 * i - 0.01, "mse_in_noise": ratio + 0.03 * i, "efficiency": 0.1 + 0.02 * i
-        }.items():  # fmt: skip
+        values = {
+            "trace_ratio": ratio,
+            "bias_in_noise": 0.02 * i - 0.01,
+            "mse_in_noise": ratio + 0.03 * i,
+            "efficiency": 0.1 + 0.02 * i,
+        }
+        for statistic, value in values.items():
             half = 0.2 * abs(value)
-            rows.append(
-                (task, student, STUDENTS[student], 0, "all", kernel, k, statistic, value, value - half, value + half, 3)
-            )
-    columns = "task student parameters step group kernel k statistic value low high n".split()
+            where = (task, student, STUDENTS[student], 0, "all", kernel, k)
+            rows.append((*where, statistic, value, value - half, value + half, 3))
+    columns = [
+        "task",
+        "student",
+        "parameters",
+        "step",
+        "group",
+        "kernel",
+        "k",
+        "statistic",
+        "value",
+        "low",
+        "high",
+        "n",
+    ]
     return pd.DataFrame(rows, columns=columns)
 
 

@@ -12,8 +12,11 @@ import kvar.plots as plots
 from kvar.analysis.seeds import mean_with_interval
 
 FIGURES = {
-    "learning_curves": curves, "score_against_variance": points, "kernels_over_tasks": kernels, "best_k_over_size": chances
-}  # fmt: skip
+    "learning_curves": curves,
+    "score_against_variance": points,
+    "kernels_over_tasks": kernels,
+    "best_k_over_size": chances,
+}
 
 
 def legend(figure):
