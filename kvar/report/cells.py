@@ -30,11 +30,16 @@ def number(value: float, digits: int = 2) -> str:
 
 @dataclass(frozen=True)
 class Cell:
-    """An estimate with its 95 % interval; NaN ends mean that the interval is unknown."""
+    """An estimate with its 95 % interval; NaN ends mean that the interval is unknown.
+
+    ``best`` is for tables: whether it is shown in bold. ``n``: how many seeds it is a mean of, where that is told.
+    """
 
     value: float
     low: float = math.nan
     high: float = math.nan
+    best: bool = False
+    n: int | None = None
 
     @property
     def known(self) -> bool:

@@ -99,7 +99,8 @@ def _cell(value: Any, right: bool) -> str:
         if _missing(value.value):
             return '<td class="number" title="not measured">-</td>'
         ends = f"<small>{number(value.low, 3)} to {number(value.high, 3)}</small>" if value.known else ""
-        return f'<td class="number" data-v="{float(value.value)!r}">{number(value.value, 3)}{ends}</td>'
+        shown = f"<strong>{number(value.value, 3)}</strong>" if value.best else number(value.value, 3)
+        return f'<td class="number" data-v="{float(value.value)!r}">{shown}{ends}</td>'
     if _missing(value):
         return f'<td class="{"number" if right else "text"}">-</td>'
     if _number(value):

@@ -12,8 +12,9 @@ from kvar.analysis.exact import TokenMDP, moments_of
 from kvar.analysis.exact.moments import row_gradients
 from kvar.gradients import GradientMoments
 from kvar.gradients.frames import gradient_frame, prompt_frame, trajectory_frame
+from kvar.hooks.estimators import estimator_weights, parse_estimators
 from kvar.records import Run, RunWriter, load
-from kvar.returns import TokenValues, parse_kernel, returns, split_by_position
+from kvar.returns import TokenValues, split_by_position
 
 KERNELS = ("K=1", "K=2", "K=4", "immediate")
 CONFIG = {"task": "tiny", "teacher": "table", "parameters": 27, "kernel": "K=1", "probe_rollouts": 4}
@@ -38,7 +39,7 @@ def write_run(
         folder: of the run.
         prompts: M.
         rollouts: R.
-        kernels: what the probe measures.
+        kernels: what the probe measures, with or without a baseline.
         steps: at which steps.
         seed: of the draws; part of the config.
         equal: every response is the same one, of five tokens.
@@ -60,7 +61,7 @@ def write_run(
             index = torch.tensor(drawn)
             own = replace(every[index], prompt_index=torch.arange(prompts).repeat_interleave(rollouts))
             values = TokenValues(all_values.q[index], all_values.v[index])
-            weights = returns(values, own.mask, [parse_kernel(name) for name in kernels])
+            weights = estimator_weights(parse_estimators(kernels), values, own.mask, own.prompt_index)
             names = list(kernels)
             if split:
                 parts, part_names = split_by_position(weights, names, [0, 2, 5])

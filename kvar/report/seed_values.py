@@ -1,0 +1,162 @@
+"""What every finished cell of a study came to: one row a cell and quantity, before anything is averaged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kvar.analysis.runs import statistics_of
+from kvar.records import Run, load
+from kvar.report.study_cells import StudyCell, trained_estimator
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["CURVES", "KEYS", "LAST_LOGS", "StudyValues", "read_study_runs"]
+
+KEYS = ["task", "student", "method", "seed"]
+CURVES = ("loss", "total_gap", "response_length")
+"""What is taken from the logs of training, besides the evaluation and the probes."""
+LAST_LOGS = 5
+"""How many of the last logs make the end of training."""
+_DROPPED = ("noise_scale", "norm_test", "trace_t0", "trace_ratio_t1")
+"""Statistics that repeat others (up to a constant) or are not formed here."""
+
+
+@dataclass(frozen=True)
+class StudyValues:
+    """The numbers of a study's finished cells.
+
+    Attributes:
+        cells: one row a planned cell: task, student, method, seed, start, finished, parameters (NaN where unknown),
+            estimator (that it trains with; None for none), probed (whether its probes measured that one).
+        outcomes: one row a cell and outcome: task, student, method, seed, outcome, value. Outcomes are the evaluation's
+            metrics by their names ("length" and "finished" among them), ``total_gap`` and ``probe_length``, means over
+            the sampled responses of the last probe, and ``train_total_gap`` and ``train_response_length``, means over
+            the last five logs of training.
+        curves: one row a cell, step and quantity of the logs: task, student, method, seed, step, quantity, value.
+        statistics: the statistics frame of the last probe of every cell (``kvar.plots.COLUMNS``), with task, method
+            and seed.
+    """
+
+    cells: pd.DataFrame
+    outcomes: pd.DataFrame
+    curves: pd.DataFrame
+    statistics: pd.DataFrame
+
+
+def read_study_runs(
+    cells: Sequence[StudyCell],
+    *,
+    batch: float,
+    reference: str | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> StudyValues:
+    """Read all finished cells, one at a time.
+
+    Args:
+        cells: of ``study_cells``.
+        batch: B of theory.md (11') for efficiency and error.
+        reference: estimator that stands for g*; see ``kvar.analysis.runs.statistics_of``.
+        say: told of the progress.
+
+    Raises:
+        ValueError: no cell is finished.
+    """
+    import pandas as pd
+
+    done = [cell for cell in cells if cell.finished]
+    if not done:
+        raise ValueError(f"none of the study's {len(cells)} cells is finished: there is nothing to report yet.")
+    outcomes, curves, statistics = [], [], [pd.DataFrame()]
+    about: dict[StudyCell, dict[str, Any]] = {}
+    for number, cell in enumerate(done, start=1):
+        run = load(cell.path)
+        metrics = run.read("metrics")
+        probes = _probe_records(run)
+        estimator = trained_estimator(run.config)
+        about[cell] = {
+            "parameters": run.config.get("parameters", np.nan),
+            "estimator": estimator,
+            "probed": probes is not None and estimator in _probed_names(probes),
+        }
+        key: dict[str, Any] = {"task": cell.task, "student": cell.student, "method": cell.method, "seed": cell.seed}
+        logged = _logged(metrics)
+        found = {**_evaluated(cell), **_probed(probes), **_trained(logged)}
+        outcomes += [{**key, "outcome": name, "value": value} for name, value in found.items()]
+        curves.append(logged.assign(**key))
+        if probes is not None:
+            last = probes.measurements()[-1][1]
+            frame = statistics_of(probes, cell.student, steps=[last], batch=batch, reference=reference)
+            frame = frame[~frame["statistic"].isin(_DROPPED)]
+            statistics.append(frame.assign(task=cell.task, method=cell.method, seed=cell.seed))
+        if number % 20 == 0 or number == len(done):
+            say(f"read {number} of {len(done)} finished cells ({len(cells)} planned)")
+    rows = [
+        {
+            "task": cell.task, "student": cell.student, "method": cell.method, "seed": cell.seed, "start": cell.start,
+            "finished": cell.finished,
+            **about.get(cell, {"parameters": np.nan, "estimator": None, "probed": False}),
+        }
+        for cell in cells
+    ]  # fmt: skip
+    return StudyValues(
+        pd.DataFrame(rows),
+        pd.DataFrame(outcomes, columns=[*KEYS, "outcome", "value"]),
+        pd.concat(curves, ignore_index=True)[[*KEYS, "step", "quantity", "value"]],
+        pd.concat(statistics, ignore_index=True),
+    )
+
+
+def _probe_records(run: Run) -> Run | None:
+    """The records that hold a run's probes: its own, or those that ``kvar probe RUN`` wrote below it."""
+    if run.measurements():
+        return run
+    below = run.path / "probe"
+    if not (below / "config.json").is_file():
+        return None
+    later = load(below)
+    return later if later.measurements() else None
+
+
+def _probed_names(run: Run) -> set[str]:
+    probe, step = run.measurements()[-1]
+    return set(map(str, run.read("gradients", ["estimator"], {"probe": probe, "step": step})["estimator"].unique()))
+
+
+def _evaluated(cell: StudyCell) -> dict[str, float]:
+    """The metrics of evaluation.json; a metric that JSON could not hold is left out."""
+    metrics = json.loads((cell.path / "evaluation.json").read_text(encoding="utf-8"))["metrics"]
+    return {name: float(value) for name, value in metrics.items() if value is not None}
+
+
+def _probed(run: Run | None) -> dict[str, float]:
+    """Means over the responses that the last probe sampled."""
+    if run is None:
+        return {}
+    probe, step = run.measurements()[-1]
+    metrics = run.read("metrics", where={"step": step})
+    rows = metrics[(metrics["split"] == probe) & (metrics["step"] == step)]
+    found = dict(zip(rows["name"].astype(str), rows["value"], strict=True))
+    names = {"total_gap": "total_gap", "response_length": "probe_length"}
+    return {ours: float(found[theirs]) for theirs, ours in names.items() if theirs in found}
+
+
+def _logged(metrics: pd.DataFrame) -> pd.DataFrame:
+    """step, quantity, value of :data:`CURVES` in the logs of training."""
+    rows = metrics[(metrics["split"] == "train") & metrics["name"].isin(CURVES)].dropna(subset="value")
+    return rows.assign(quantity=rows["name"].astype(str))[["step", "quantity", "value"]]
+
+
+def _trained(logged: pd.DataFrame) -> dict[str, float]:
+    """Means over the last logs of what the student sampled in training."""
+    found = {}
+    for name in ("total_gap", "response_length"):
+        rows = logged[logged["quantity"] == name].sort_values("step")
+        if len(rows):
+            found[f"train_{name}"] = float(rows["value"].tail(LAST_LOGS).mean())
+    return found

@@ -1,0 +1,114 @@
+"""The figures of a study with several seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kvar import plots
+from kvar.report.rank_table import gains
+from kvar.report.seed_values import StudyValues
+from kvar.report.study_statistics import best_chances
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+__all__ = ["draw_study_figures"]
+
+
+def draw_study_figures(
+    values: StudyValues,
+    combined: pd.DataFrame,
+    estimators: pd.DataFrame,
+    metrics: Mapping[str, str],
+    folder: Path,
+    *,
+    start: str,
+    reference: str,
+) -> tuple[dict[str, Path], dict[str, str]]:
+    """Draw what the study's records hold, as PNG and SVG.
+
+    Args:
+        values: of ``read_study_runs``.
+        combined: of ``combined_statistics``.
+        estimators: of ``estimator_values``.
+        metrics: task -> main metric.
+        folder: made where missing.
+        start: the method that others start from.
+        reference: the method whose last probe stands for "after training".
+
+    Returns:
+        title -> PNG of what was drawn, and title -> reason of what was not.
+    """
+    curves = _with_parameters(values.curves, values.cells)
+    sampled = set(curves[curves["quantity"] == "total_gap"]["method"])
+    trained = [name for name in dict.fromkeys(values.cells["method"]) if name != start]
+    on_policy = [name for name in trained if name in sampled]
+    given = [name for name in trained if name not in sampled]
+
+    def learning(quantity: str, methods: list[str]) -> Callable[[], Figure]:
+        return lambda: plots.learning_curves(curves, quantity, methods=methods)
+
+    def against(statistic: str, outcome: str, label: str, log_x: bool) -> Callable[[], Figure]:
+        def draw() -> Figure:
+            points = gains(values.outcomes, estimators, dict(metrics), start, statistic)
+            points = points[(points["outcome"] == "J") == (outcome == "J")]
+            return plots.score_against_variance(
+                _with_parameters(points, values.cells), x_label=label, y_label=f"gain in {outcome}", log_x=log_x
+            )
+
+        return draw
+
+    def kernels(method: str) -> Callable[[], Figure]:
+        return lambda: plots.kernels_over_tasks(combined[combined["method"] == method] if len(combined) else combined)
+
+    occasions = {start: "at the start", reference: f"after {reference}"}
+    measures = {
+        "efficiency": ("efficiency η at the start", False),
+        "trace": ("tr Cov(g) at the start", True),
+    }
+    wanted: dict[str, tuple[str, Callable[[], Figure]]] = {
+        f"Gain in {outcome} against the {name} of each method's estimator": (
+            f"{outcome}_against_{name}", against(name, outcome, label, log_x)
+        )
+        for name, (label, log_x) in measures.items()
+        for outcome in ("J", "score")
+    } | {
+        f"Variance, bias, error and efficiency against K before the methods ({start})": (
+            "kernels_at_start", kernels(start)
+        ),
+        f"Variance, bias, error and efficiency against K after {reference}": ("kernels_after", kernels(reference)),
+        "Which K points best, by student": (
+            "best_k_over_size",
+            lambda: plots.best_k_over_size(_chances(values.statistics, occasions)),
+        ),
+        "Total gap in training": ("curves_total_gap", learning("total_gap", on_policy)),
+        "Length of sampled responses in training": ("curves_response_length", learning("response_length", on_policy)),
+        "Loss of the methods that sample": ("curves_loss_sampled", learning("loss", on_policy)),
+        "Loss of the methods on given responses": ("curves_loss_given", learning("loss", given)),
+    }  # fmt: skip
+    drawn: dict[str, Path] = {}
+    missing: dict[str, str] = {}
+    for title, (name, draw) in wanted.items():
+        try:
+            figure = draw()
+        except ValueError as error:
+            missing[title] = str(error)
+            continue
+        drawn[title] = plots.save(figure, folder / name)[0]
+    return drawn, missing
+
+
+def _with_parameters(rows: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+    sizes = cells.groupby(["task", "student"], observed=True)["parameters"].max()
+    return rows.join(sizes, on=["task", "student"])
+
+
+def _chances(statistics: pd.DataFrame, occasions: Mapping[str, str]) -> pd.DataFrame:
+    rows = best_chances(statistics) if len(statistics) else statistics.reindex(columns=["method", "group", "value"])
+    rows = rows[rows["method"].isin(list(occasions)) & (rows["group"] == "all")]
+    found = rows.assign(when=rows["method"].map(dict(occasions)), probability=rows["value"])
+    order = {name: i for i, name in enumerate(occasions.values())}
+    return found.sort_values("when", key=lambda column: column.map(order), kind="stable")

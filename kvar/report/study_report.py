@@ -1,0 +1,153 @@
+"""From a study's folder to the table of its methods, its figures and a page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kvar.records.load import read_config
+from kvar.report.method_estimators import estimator_table, estimator_values
+from kvar.report.methods import compare_methods, methods_frame
+from kvar.report.paper_table import main_outcomes
+from kvar.report.rank_table import rank_table
+from kvar.report.seed_values import StudyValues, read_study_runs
+from kvar.report.study_cells import StudyCell, study_cells, trained_estimator
+from kvar.report.study_figures import draw_study_figures
+from kvar.report.study_output import methods_text, write_numbers, write_page
+from kvar.report.study_statistics import combined_statistics
+from kvar.report.study_tables import method_tables
+from kvar.report.study_verdict import study_verdict
+from kvar.report.teachers import teacher_scores
+
+__all__ = ["report_study"]
+
+
+def report_study(
+    folder: str | Path,
+    output: str | Path,
+    *,
+    reference: str | None = None,
+    method: str = "llmr",
+    start: str | None = None,
+    batch: int | None = None,
+    teachers: Mapping[str, str | Path] | None = None,
+    say: Callable[[str], None] = lambda text: print(text, flush=True),
+) -> str:
+    """Write methods.md, methods.csv, the numbers behind them, figures and report.html for a study with several seeds.
+
+    ``statistics.parquet``, ``outcomes.parquet`` and ``curves.parquet`` hold one row a seed, so that everything else can
+    be formed from them; ``methods.csv`` a row a (task, student, method), ``ranks.csv`` the rank correlations.
+
+    Args:
+        folder: the study's, with its ``study.json``; cells that are not finished are counted as missing.
+        output: where to write.
+        reference: estimator that stands for the true gradient, see ``kvar.analysis.runs.statistics_of``.
+        method: what the others are compared with, seed by seed; by default llmr, or where the study has none, the first
+            that samples.
+        start: the method that others start from; by default the one that most do.
+        batch: B of theory.md (11'); by default the training batch of the methods.
+        teachers: task -> file of its teacher's evaluation, see ``kvar.report.teachers.teacher_scores``.
+        say: told of the progress.
+
+    Returns:
+        The table of scores and the verdict, for the terminal.
+
+    Raises:
+        ValueError: no study, no finished cell, a method or reference that the study does not have, or a teacher's
+            evaluation on other examples.
+    """
+    cells = study_cells(folder)
+    names = list(dict.fromkeys(cell.method for cell in cells))
+    starts = [cell.start for cell in cells if cell.start]
+    first = start or (max(set(starts), key=starts.count) if starts else names[0])
+    for what, name in (("method", method), ("start", first)):
+        if name not in names and (what == "start" or method != "llmr"):
+            raise ValueError(f"{what} {name!r} is not in this study; its methods are {', '.join(names)}.")
+    scores, said = teacher_scores(folder, cells, teachers)
+    b = batch or _training_batch(cells)
+    values = read_study_runs(cells, batch=b, reference=reference, say=say)
+    if method not in names:
+        sampling = values.cells[values.cells["estimator"].notna()]["method"]
+        method = str(sampling.iloc[0]) if len(sampling) else names[-1]
+    target = Path(output)
+    target.mkdir(parents=True, exist_ok=True)
+    metrics = main_outcomes(values.outcomes)
+    compared = compare_methods(values.outcomes, references=dict.fromkeys((method, first)))
+    estimators = estimator_table(values.cells, values.statistics)
+    own = estimator_values(values.cells, values.statistics)
+    ranks = rank_table(values.outcomes, own, metrics)
+    frame = methods_frame(values.cells, compared, estimators)
+    combined = combined_statistics(values.statistics, b) if len(values.statistics) else values.statistics
+    say("drawing")
+    drawn, missing = draw_study_figures(
+        values, combined, own, metrics, target / "figures", start=first, reference=method
+    )
+    tables = method_tables(values.cells, values.outcomes, compared, metrics, scores, reference=method, start=first)
+    verdict = study_verdict(values.cells, values.outcomes, compared, ranks, metrics, reference=method, start=first)
+    notes = [*said, *_notes(values, b), *(f"Not drawn: {title}: {why}" for title, why in missing.items())]
+    write_numbers(target, values, frame, ranks)
+    full = int(values.cells["seed"].nunique())
+    text = methods_text(verdict, tables, frame, ranks, notes, full)
+    (target / "methods.md").write_text(text, encoding="utf-8")
+    write_page(
+        target / "report.html", verdict=verdict, figures=drawn, tables=tables, frame=frame, ranks=ranks, notes=notes,
+        provenance=_provenance(cells),
+    )  # fmt: skip
+    return "\n\n".join([*(table.text(full) for table in tables[:1]), *verdict, f"written: {target}"])
+
+
+def _training_batch(cells: Sequence[StudyCell]) -> int:
+    """Trajectories a step of the runs that train with a policy gradient; 64 where none is finished."""
+    found = []
+    for cell in cells:
+        config = (read_config(cell.path) or {}).get("config", {}) if cell.finished else {}
+        if config and trained_estimator(config) is not None:
+            accumulated = int(config.get("gradient_accumulation_steps") or 1)
+            found.append(int(config.get("per_device_train_batch_size") or 8) * accumulated)
+    return max(set(found), key=found.count) if found else 64
+
+
+def _notes(values: StudyValues, batch: int) -> list[str]:
+    """What is missing, and what the numbers are for."""
+    cells = values.cells
+    notes = [f"Efficiency and squared error are for steps of {batch} trajectories of as many prompts, (11') and (10)."]
+    open_ = cells[~cells["finished"]]
+    if len(open_):
+        names = [
+            "/".join(part for part in (row["task"], row["student"], row["method"], f"seed-{row['seed']}") if part)
+            for row in open_.to_dict("records")
+        ]
+        shown = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+        notes.append(f"{len(names)} of {len(cells)} cells are not finished (failed, running or waiting): {shown}.")
+    done = cells[cells["finished"]]
+    unprobed = done[done["estimator"].notna() & ~done["probed"].astype(bool)]
+    if len(unprobed):
+        pairs = unprobed.drop_duplicates("method")
+        listed = ", ".join(f"{row.method} ({row.estimator})" for row in pairs.itertuples())
+        notes.append(f"These methods train with estimators that the probes did not measure: {listed}.")
+    jless = done[~done["method"].isin(values.outcomes[values.outcomes["outcome"] == "total_gap"]["method"])]
+    if len(jless):
+        listed = ", ".join(dict.fromkeys(jless["method"]))
+        notes.append(
+            f"No probe at their end, so no J: {listed}; kvar probe RUN measures them, and the next report finds it."
+        )
+    return notes
+
+
+def _provenance(cells: Sequence[StudyCell]) -> dict[str, Any]:
+    """Versions and dates."""
+    import platform
+
+    import torch
+    import transformers
+
+    runs = [read_config(cell.path) or {} for cell in cells if cell.finished]
+    begun = sorted(str(run.get("created", "")) for run in runs)
+    return {
+        "kvar": ", ".join(sorted({str(run.get("kvar", "")) for run in runs})),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+        "runs": f"{len(runs)}, begun {begun[0]} to {begun[-1]}",
+    }

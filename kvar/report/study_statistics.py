@@ -1,0 +1,92 @@
+"""Probes of a study's seeds combined: a frame for figures, and how likely each K is the best."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kvar.analysis.best import probability_over_seeds
+from kvar.analysis.seeds import across_seeds
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["best_chances", "combined_statistics", "in_noise"]
+
+_BY = ("task", "student", "parameters", "method", "step", "group", "kernel", "k", "statistic")
+
+
+def in_noise(statistics: pd.DataFrame, batch: float) -> pd.DataFrame:
+    """``bias_in_noise`` and ``mse_in_noise``: squared bias and error of a step over tr Cov(g) / B of K = 1, by run.
+
+    Traces differ between students by orders of magnitude; that of K = 1, the best resolved of all, is the unit. An
+    error of 1 is that of K = 1 itself, where no bias is.
+
+    Args:
+        statistics: of ``StudyValues``.
+        batch: B that ``mse`` was formed for.
+
+    Returns:
+        Rows of the same columns; without intervals where those of bias and error have none.
+    """
+    rows = statistics[(statistics["statistic"] == "trace") & (statistics["kernel"] == "K=1")]
+    place = ["task", "student", "method", "seed", "step", "group"]
+    unit = rows.set_index(place)["value"] / batch
+    out = statistics[statistics["statistic"].isin(["bias_sq", "mse"])].join(unit.rename("unit"), on=place)
+    names = {"bias_sq": "bias_in_noise", "mse": "mse_in_noise"}
+    out["statistic"] = out["statistic"].map(names)
+    for end in ("value", "low", "high"):
+        out[end] = out[end] / out["unit"]
+    return out.drop(columns="unit")
+
+
+def combined_statistics(statistics: pd.DataFrame, batch: float) -> pd.DataFrame:
+    """The mean over seeds of every statistic, with t intervals over seeds; n counts seeds.
+
+    ``best_probability`` and ``mse_best_probability`` are formed anew from the seeds' efficiencies and errors
+    (:func:`kvar.analysis.best.probability_over_seeds`), over the kernels that have a K.
+
+    Args:
+        statistics: of ``StudyValues``.
+        batch: B of its efficiencies and errors.
+
+    Returns:
+        Columns task, student, parameters, method, step, group, kernel, k, statistic, value, low, high, n.
+    """
+    import pandas as pd
+
+    plain = statistics[~statistics["statistic"].isin(["best_probability", "mse_best_probability"])]
+    both = pd.concat([plain, in_noise(statistics, batch)], ignore_index=True)
+    combined = across_seeds(both, by=_BY).drop(columns="within")
+    chances = [best_chances(statistics), best_chances(statistics, "mse", smallest=True)]
+    return pd.concat([combined, *(c for c in chances if len(c))], ignore_index=True)
+
+
+def best_chances(statistics: pd.DataFrame, of: str = "efficiency", smallest: bool = False) -> pd.DataFrame:
+    """How likely each kernel with a K is the best, over seeds; nothing where a seed lacks a value or is alone.
+
+    Args:
+        statistics: of ``StudyValues``.
+        of: the statistic that decides.
+        smallest: whether the best is the smallest.
+
+    Returns:
+        Rows of :func:`combined_statistics` with statistic ``best_probability``, or ``mse_best_probability`` of "mse".
+    """
+    import pandas as pd
+
+    name = "mse_best_probability" if of == "mse" else "best_probability"
+    rows = statistics[(statistics["statistic"] == of) & statistics["k"].notna()]
+    found = []
+    by = ["task", "student", "parameters", "method", "step", "group"]
+    for key, part in rows.groupby(by, sort=False, observed=True):
+        table = part.pivot(index="seed", columns="k", values="value")
+        chance = probability_over_seeds(table.to_numpy(dtype=float), smallest=smallest)
+        kernels = dict(zip(part["k"], part["kernel"], strict=True))
+        if np.isfinite(chance).all():
+            found += [
+                (*key, kernels[k], k, name, float(p), np.nan, np.nan, len(table))
+                for k, p in zip(table.columns, chance, strict=True)
+            ]
+    return pd.DataFrame(found, columns=[*_BY[:-1], "statistic", "value", "low", "high", "n"])

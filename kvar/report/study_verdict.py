@@ -1,0 +1,89 @@
+"""What a study of methods found, in sentences computed from its numbers and their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from kvar.report.methods import LOWER_IS_BETTER, not_resolved_from_best
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["study_verdict"]
+
+
+def study_verdict(
+    cells: pd.DataFrame,
+    outcomes: pd.DataFrame,
+    compared: pd.DataFrame,
+    ranks: pd.DataFrame,
+    metrics: Mapping[str, str],
+    *,
+    reference: str,
+    start: str,
+) -> list[str]:
+    """Sentences in reading order: what there is; better than start and reference; the best; noise against gain.
+
+    Args:
+        cells: of ``StudyValues``.
+        outcomes: of ``StudyValues``.
+        compared: of ``compare_methods``.
+        ranks: of ``rank_table``.
+        metrics: task -> main metric.
+        reference: method that others are compared with.
+        start: method that others start from.
+    """
+    done = int(cells["finished"].sum())
+    tasks, students, methods, seeds = (cells[name].nunique() for name in ("task", "student", "method", "seed"))
+    said = [
+        f"{done} of {len(cells)} cells are finished, of {tasks} tasks, {students} students, {methods} methods with "
+        f"their start, and {seeds} seeds. Brackets and ± are 95 % t intervals over seeds, differences are paired by "
+        "seed, and nothing is corrected for many comparisons: one in forty lies beyond its interval on either side by "
+        "chance alone."
+    ]
+    for name in dict.fromkeys((start, reference)):
+        for what, wanted in (("score", list(metrics.values())), ("J", ["total_gap"])):
+            said += _counts(compared, name, what, wanted)
+    for task, metric in metrics.items():
+        alike = {
+            student: names for (t, student), names in not_resolved_from_best(outcomes, metric).items() if t == task
+        }
+        if alike:
+            each = [f"{student}: {', '.join(sorted(names))}" for student, names in alike.items()]
+            said.append(f"{task or 'The task'}, {metric}; not told from the best, by student: {'; '.join(each)}.")
+    return said + [_rank(row) for row in ranks.to_dict("records") if row["task"] == "all" and row["rho"] == row["rho"]]
+
+
+def _rank(row: Mapping[Hashable, Any]) -> str:
+    """What a pooled rank correlation says."""
+    names = {"trace": "smaller tr Cov(g)", "snr": "larger signal-to-noise ratio", "efficiency": "larger efficiency"}
+    if row["low"] <= 0 <= row["high"]:
+        what = "the interval spans zero"
+    elif row["p"] > 0.05:
+        what = "alike in all pairs, but not told from chance among so few methods"
+    else:
+        what = "less noise, more gain" if row["low"] > 0 else "less noise, less gain"
+    return (
+        f"Across {row['methods']} methods, a {names[row['statistic']]} at the start goes with a gain in "
+        f"{row['outcome']} by a mean rank correlation of {row['rho']:.2f} ({row['low']:.2f} to {row['high']:.2f} over "
+        f"{row['seeds']} pairs of task and student; p = {row['p']:.2f} if methods are exchanged alike in all): {what}."
+    )
+
+
+def _counts(compared: pd.DataFrame, name: str, what: str, outcomes: list[str]) -> list[str]:
+    """How many methods and students are better or worse than one method beyond the paired interval."""
+    column = f"less_{name}"
+    if column not in compared:
+        return []
+    rows = compared[compared["outcome"].isin(outcomes) & (compared["method"] != name)]
+    rows = rows.dropna(subset=[f"{column}_low"])
+    if not len(rows):
+        return []
+    less = rows["outcome"].isin(LOWER_IS_BETTER)
+    above, below = rows[f"{column}_low"] > 0, rows[f"{column}_high"] < 0
+    better, worse = int((above & ~less | below & less).sum()), int((below & ~less | above & less).sum())
+    return [
+        f"Against {name}, {what} is resolved better for {better} and worse for {worse} of {len(rows)} "
+        "(method, student, task) triples."
+    ]
