@@ -76,6 +76,8 @@ def _evaluate(arguments: argparse.Namespace, overrides: list[str]) -> int:
 def _study(arguments: argparse.Namespace, overrides: list[str]) -> int:
     import yaml
 
+    from kvar.study.grid import cells_of, starts_first
+    from kvar.study.ray_executor import ray_executor
     from kvar.study.study import describe_plan, plan_study, read_study, run_study
 
     if arguments.help:
@@ -84,7 +86,7 @@ def _study(arguments: argparse.Namespace, overrides: list[str]) -> int:
         study = read_study(arguments.config) if arguments.config else None
         print(study_help(arguments.usage(), study, arguments.config))
         return 0
-    for name in ("config", "output"):
+    for name in ("config",) if arguments.list else ("config", "output"):
         if getattr(arguments, name) is None:
             missing = "a CONFIG" if name == "config" else "--output DIR"
             raise ValueError(f"study needs {missing}; see kvar study --help.")
@@ -92,19 +94,34 @@ def _study(arguments: argparse.Namespace, overrides: list[str]) -> int:
     for name, value in _pairs(overrides):
         values[name] = yaml.safe_load(value)
     study = read_study(arguments.config)
+    if arguments.list:
+        print("\n".join(cell.name for cell in starts_first(cells_of(study, arguments.only))))
+        return 0
+    ray = ray_executor(arguments)
     options = {"overrides": values, "only": arguments.only, "overwrite": arguments.overwrite}
     if arguments.dry_run:
         print(describe_plan(plan_study(study, arguments.output, **options)))
         return 0
-    return 1 if run_study(study, arguments.output, jobs=arguments.jobs, **options) else 0
+    return 1 if run_study(study, arguments.output, jobs=arguments.jobs, executor=ray, **options) else 0
 
 
 def _report(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from kvar.report.runs import report_runs
+    from kvar.report.study_cells import is_grid
+    from kvar.report.study_report import report_study
 
     _none_left(overrides)
+    if len(arguments.runs) == 1 and is_grid(arguments.runs[0]) and not arguments.by_run:
+        pairs = [word.partition("=") for word in arguments.teacher]
+        teachers = {task: file for task, _, file in pairs}
+        named = {"method": arguments.method} if arguments.method else {}
+        options = {"reference": arguments.reference, "batch": arguments.batch, "teachers": teachers, **named}
+        print(report_study(arguments.runs[0], arguments.output, **options))
+        return 0
+    if arguments.teacher or arguments.method:
+        raise ValueError("--method and --teacher are for the folder of a study with several seeds; name that alone.")
     step = arguments.step if arguments.step == "last" else int(arguments.step)
-    options = {"reference": arguments.reference, "batch": arguments.batch, "step": step}
+    options = {"reference": arguments.reference, "batch": arguments.batch or 64, "step": step}
     print(report_runs(arguments.runs, arguments.output, **options))
     return 0
 
@@ -213,16 +230,29 @@ def _parser() -> argparse.ArgumentParser:
         "--only", nargs="*", default=[], help="cells to run: names, parts of names, or patterns such as '*/K=*/seed-0'"
     )
     study.add_argument("--jobs", type=int, default=1, help="cells run at a time, in processes of their own, default 1")
+    study.add_argument("--ray", action="store_true", help="run cells on a Ray cluster instead; needs kvar[ray]")
+    study.add_argument("--ray-address", metavar="HOST:PORT", help="its head; default RAY_ADDRESS, or this machine's")
+    study.add_argument("--cell-cpus", type=float, help="with --ray: processors a cell takes, default 1")
+    study.add_argument(
+        "--cell-gpus", type=float, help="with --ray: GPUs a cell takes, up to 1; default 1 where any are"
+    )
+    study.add_argument("--cell-retries", type=int, help="with --ray: new attempts where a worker died, default 3")
+    study.add_argument("--list", action="store_true", help="print the cells' names alone, starts first, and do nothing")
     study.add_argument("--dry-run", action="store_true", help="print the plan, check all but the weights, run nothing")
     study.add_argument("--overwrite", action="store_true", help="run the cells anew")
     study.set_defaults(run=_study, usage=study.format_help)
 
     report = commands.add_parser("report", help="report on runs that hold probes", allow_abbrev=False)
-    report.add_argument("runs", nargs="+", help="run folders, or folders above them")
+    report.add_argument("runs", nargs="+", help="run folders, or folders above them; or one study with several seeds")
     report.add_argument("--output", required=True, help="folder of report.html, figures and statistics.parquet")
     report.add_argument("--reference", help="estimator that stands for the true gradient; default the unbiased ones")
-    report.add_argument("--batch", type=int, default=64, help="trajectories a training step, B of theory.md (11')")
+    report.add_argument("--batch", type=int, help="trajectories a training step, B; default 64, of a study its own")
     report.add_argument("--step", default="last", help="training step to show, or last")
+    report.add_argument("--by-run", action="store_true", help="of a study with several seeds: run by run all the same")
+    report.add_argument("--method", help="of such a study: what methods are compared with, default llmr")
+    report.add_argument(
+        "--teacher", action="append", default=[], metavar="TASK=FILE", help="of such a study: its teacher's evaluation"
+    )
     report.set_defaults(run=_report)
 
     demo = commands.add_parser("demo", help="the arithmetic study and its report", allow_abbrev=False)

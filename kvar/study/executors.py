@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from kvar.study.run import train_run
 from kvar.study.settings import settings_from
 
-__all__ = ["Executor", "InProcess", "Job", "LocalProcesses", "run_job"]
+__all__ = ["Executor", "InProcess", "Job", "LocalProcesses", "begin_process", "run_job", "what_happened"]
 
 LOG = "output.log"
 PLAIN = (ValueError, OSError, RuntimeError)  # what a run raises by itself; anything else shows where it came from
@@ -44,7 +44,9 @@ class Job:
 class Executor(Protocol):
     """Runs jobs, at most ``slots`` at a time."""
 
-    slots: int
+    @property
+    def slots(self) -> int:
+        """Places for jobs, which may change while the study runs."""
 
     def start(self, job: Job) -> None:
         """Begin a job; at most ``slots`` have been begun and not yet been given back."""
@@ -112,23 +114,7 @@ class LocalProcesses:
 
     def start(self, job: Job) -> None:
         """Begin a process."""
-        folder = Path(str(job.values["output_dir"]))
-        folder.mkdir(parents=True, exist_ok=True)
-        log = folder / LOG
-        with open(log, "ab") as stream:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "kvar.study.cell_process"],
-                stdin=subprocess.PIPE,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "OMP_NUM_THREADS": str(self.threads)},
-            )
-        text = json.dumps({"name": job.name, "values": job.values, "overwrite": job.overwrite}, default=str)
-        assert process.stdin is not None
-        with suppress(BrokenPipeError):  # it died at once, which wait() will find
-            process.stdin.write(text.encode() + b"\n")
-            process.stdin.flush()  # left open: its end tells the process that this one is gone
-        self._running[job.name] = (process, log)
+        self._running[job.name] = begin_process(job, self.threads)
 
     def wait(self) -> tuple[str, str | None]:
         """Wait for a process to end."""
@@ -137,7 +123,7 @@ class LocalProcesses:
                 status = process.poll()
                 if status is not None:
                     self._forget(name)
-                    return name, _what_happened(status, log)
+                    return name, what_happened(status, log)
             time.sleep(0.1)
 
     def close(self) -> None:
@@ -158,7 +144,36 @@ def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _what_happened(status: int, log: Path) -> str | None:
+def begin_process(job: Job, threads: int) -> tuple[subprocess.Popen[bytes], Path]:
+    """Begin a process that runs a cell, and ends when this one does.
+
+    Args:
+        job: the cell.
+        threads: of the process.
+
+    Returns:
+        The process, and the file that what it prints is added to.
+    """
+    folder = Path(str(job.values["output_dir"]))
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / LOG
+    with open(log, "ab") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "kvar.study.cell_process"],
+            stdin=subprocess.PIPE,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+        )
+    text = json.dumps({"name": job.name, "values": job.values, "overwrite": job.overwrite}, default=str)
+    assert process.stdin is not None
+    with suppress(BrokenPipeError):  # it died at once, which its status will say
+        process.stdin.write(text.encode() + b"\n")
+        process.stdin.flush()  # left open: its end tells the process that this one is gone
+    return process, log
+
+
+def what_happened(status: int, log: Path) -> str | None:
     """What a process died of: its signal, or the last line it wrote, which is that of its traceback."""
     if status == 0:
         return None

@@ -11,7 +11,7 @@ from kvar.study.grid_checks import check_grid
 from kvar.study.settings import find_config, load_yaml
 from kvar.study.yaml_keys import check_keys
 
-__all__ = ["Cell", "cells_of", "read_study", "select_cells"]
+__all__ = ["Cell", "cells_of", "read_study", "select_cells", "starts_first"]
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,21 @@ def cells_of(study: Mapping[str, Any], only: Sequence[str] = ()) -> list[Cell]:
                         values["seed"] = seed
                     cells.append(Cell(str(student), method, values, start, label, seed, needs))
     return select_cells(cells, only)
+
+
+def starts_first(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells in an order in which they can be run one by one: the given one, but for starts that came too late."""
+    by_name = {cell.name: cell for cell in cells}
+    ordered: dict[str, Cell] = {}
+
+    def put(cell: Cell) -> None:
+        if cell.needs in by_name and cell.needs not in ordered:
+            put(by_name[cell.needs])
+        ordered.setdefault(cell.name, cell)
+
+    for cell in cells:
+        put(cell)
+    return list(ordered.values())
 
 
 def select_cells(cells: Sequence[Cell], only: Sequence[str]) -> list[Cell]:

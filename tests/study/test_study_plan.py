@@ -103,9 +103,9 @@ def test_a_runs_folder_or_a_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_dry_run_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["study", "multi30k-table", "--output", str(tmp_path / "out"), "--dry-run"]
-    assert main([*words, "--only", "0.3M", "--use_cpu", "true"]) == 0
+    words = ["study", "table", "--output", str(tmp_path / "out"), "--dry-run"]
+    assert main([*words, "--only", "arithmetic/small", "--use_cpu", "true"]) == 0
     out = capsys.readouterr().out
     assert "39 cells: 0 done, 0 begun, 39 to run" in out and not (tmp_path / "out").exists()
-    assert main([*words, "--only", "0.3M/start", "--learning_rte", "1"]) == 2
+    assert main([*words, "--only", "arithmetic/small/start", "--learning_rte", "1"]) == 2
     assert "did you mean 'learning_rate'" in capsys.readouterr().err
