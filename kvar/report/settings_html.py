@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kvar.report.html_parts import flatten, mapping_html
-from kvar.report.sections import table_html
+from kvar.report.sections import MOST_ROWS, table_html
 
 __all__ = ["differing_fields", "settings_html"]
 
@@ -20,7 +20,7 @@ def differing_fields(configs: Mapping[str, Mapping[str, Any]]) -> tuple[list[str
     flat = [flatten(config) for config in configs.values()]
     fields = list(dict.fromkeys(name for config in flat for name in config))
     differ = [name for name in fields if any(config.get(name) != flat[0].get(name) for config in flat[1:])]
-    return differ, {name: flat[0][name] for name in fields if name not in differ}
+    return differ, {name: flat[0].get(name) for name in fields if name not in differ}
 
 
 def settings_html(configs: Mapping[str, Mapping[str, Any]]) -> str:
@@ -34,8 +34,10 @@ def settings_html(configs: Mapping[str, Mapping[str, Any]]) -> str:
     differ, common = differing_fields(configs)
     parts = []
     if differ:
-        rows = [[name, *(_shown(flatten(config).get(field)) for field in differ)] for name, config in configs.items()]
-        parts.append(f"<p>Fields that differ between the {len(configs)} runs.</p>")
+        some = list(configs.items())[:MOST_ROWS]
+        rows = [[name, *(_shown(flatten(config).get(field)) for field in differ)] for name, config in some]
+        first = f"; the first {len(some)} of them" if len(some) < len(configs) else ""
+        parts.append(f"<p>Fields that differ between the {len(configs)} runs{first}.</p>")
         parts.append(table_html(pd.DataFrame(rows, columns=["run", *differ], dtype=object)))
     what = "All fields" if len(configs) == 1 else f"Fields that all {len(configs)} runs share"
     parts.append(f"<details><summary>{what}</summary>\n{mapping_html(common)}\n</details>")

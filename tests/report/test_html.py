@@ -12,7 +12,7 @@ from plotly.offline import get_plotlyjs
 
 import kvar.plots as plots
 from kvar.report import verdict, write_report
-from kvar.report.settings_html import settings_html
+from kvar.report.settings_html import differing_fields, settings_html
 from kvar.report.write import NO_PROBES
 
 VOID = {"meta", "img", "br", "link"}
@@ -174,5 +174,6 @@ def test_settings_that_differ_come_first_and_all_are_there():
     assert plain.index("Fields that differ between the 2 runs") < plain.index("0.2") < plain.index("model.d")
     assert [data for tag, data in page.texts if tag == "button"] == ["run", "lr"]
     assert not page.all("img")
+    assert differing_fields({"a": {}, "b": {"x": None}, "c": {"x": None}}) == ([], {"x": None})
     alone = Page(settings_html({"a": {"lr": 0.1}}))
     assert "All fields" in alone.text() and not alone.all("button")
