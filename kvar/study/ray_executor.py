@@ -95,7 +95,7 @@ class RayCluster:
                 try:
                     return job.name, ray.get(reference)
                 except lost_errors() as error:
-                    what = first_line(error)
+                    what = first_line(error).partition(". ")[0]
                 except Exception as error:  # a defect in the worker: the other cells have nothing to do with it
                     return job.name, f"{type(error).__name__}: {first_line(error)}"
                 tried = self._attempts[job.name]
