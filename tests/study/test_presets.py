@@ -19,13 +19,12 @@ RUNS = [name for name in config_names() if name not in STUDIES]
 
 
 def cells(name: str) -> list[tuple[str, Any, Any]]:
-    """Every run of a config, on this machine's CPU, with its settings."""
+    """Every run of a config, of a study those of its first seed, on this machine's CPU, with its settings."""
     if name in RUNS:
         planned = [(name, load_yaml(find_config(name)))]
     else:
-        planned = [
-            (c.name, dict(c.values) | ({"student": "start"} if c.start else {})) for c in cells_of(read_study(name))
-        ]
+        first = [c for c in cells_of(read_study(name)) if not c.seed]
+        planned = [(c.name, dict(c.values) | ({"student": "start"} if c.start else {})) for c in first]
     return [(label, *settings_from({**values, "use_cpu": True}, label)) for label, values in planned]
 
 
@@ -43,27 +42,66 @@ def test_every_preset_is_whole(name: str) -> None:
             assert settings.teacher, label
 
 
-def test_the_papers_prompts_data_and_lengths() -> None:
-    expected = {
-        "xsum": ("summarisation", "summarize: ", ["K=1", "K=2"]),
-        "europarl-ennl": ("translation", "translate English to Dutch: ", ["K=1", "K=4"]),
-        "gsm8k": ("gsm8k", "", ["K=1", "K=8"]),
-    }
-    for name, (kind, prefix, kernels) in expected.items():
-        runs = cells(name)
-        assert len(runs) == 9  # three students, three stages
-        assert {build_task(s).prefix for _, s, _ in runs} == {prefix} and {s.task for _, s, _ in runs} == {kind}
-        assert {(s.teacher, s.truncate_prompts, t.max_new_tokens) for _, s, t in runs} == {
-            ("google/flan-t5-xl", 512, 512)
-        }
-        starts = [(s.student, t.learning_rate, t.num_train_epochs) for _, s, t in runs if t.objective == "kl"]
-        assert starts == [(f"google/flan-t5-{size}", 1e-4, 5) for size in ("small", "base", "large")]
-        later = [t for _, _, t in runs if t.objective == "ketchup"]
-        assert sorted({t.kernel for t in later}) == kernels
-        for t in later:  # the released recipe: lr 1e-5, one response at a time, eight accumulated, clipped at 50
-            assert (t.learning_rate, t.per_device_train_batch_size, t.gradient_accumulation_steps) == (1e-5, 1, 8)
-            assert t.return_clip == 50 and t.centre == "mean" and t.value == "max" and t.baseline is None
-        assert {s.eval_split for _, s, _ in runs} == {"validation"}
+PAPER = {
+    "xsum": ("summarisation", "summarize: "),
+    "europarl-ennl": ("translation", "translate English to Dutch: "),
+    "gsm8k": ("gsm8k", ""),
+}
+RECIPE = {"learning_rate": 1e-5, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 8,
+          "importance_weight": "policy", "return_clip": 50.0, "normalisation": "sequence-token-mean",
+          "centre": "mean", "value": "max", "temperature": 1.0, "top_k": 0}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_papers_table(name: str) -> None:
+    kind, prefix = PAPER[name]
+    assert {cell.seed for cell in cells_of(read_study(name))} == {0, 1, 2}
+    runs = cells(name)
+    assert len(runs) == 3 * 13
+    assert {build_task(s).prefix for _, s, _ in runs} == {prefix} and {s.task for _, s, _ in runs} == {kind}
+    assert {(s.teacher, s.truncate_prompts, t.max_new_tokens) for _, s, t in runs} == {("google/flan-t5-xl", 512, 512)}
+    given = [(s.student, t.objective, t.learning_rate, t.num_train_epochs) for _, s, t in runs if s.student != "start"]
+    sizes = [f"google/flan-t5-{size}" for size in ("small", "base", "large")]
+    assert given == [(size, objective, 1e-4, 5) for size in sizes for objective in ("kl", "seqkd", "js", "tvd")]
+    later = [t for _, s, t in runs if s.student == "start"]
+    assert len(later) == 3 * 9
+    assert [(t.objective, t.kernel, t.baseline) for t in later[:9]] == [
+        ("llmr", later[0].kernel, None), ("llmr", later[0].kernel, "batch-mean"),
+        ("llmr", later[0].kernel, "minimum-variance"), ("llmr", later[0].kernel, "teacher-value"),
+        *(("ketchup", kernel, None) for kernel in ("K=2", "K=4", "K=8", "K=16", "immediate")),
+    ]  # fmt: skip
+    for t in later:  # the released recipe, but for baseline and kernel
+        assert {field: getattr(t, field) for field in RECIPE} == RECIPE
+    assert {s.eval_split for _, s, _ in runs} == {"validation"}
+
+
+def test_the_papers_fields_are_those_of_the_preset() -> None:
+    (cell,) = cells_of(read_study("xsum"), ["small/K=4/seed-0"])
+    written = {name for name in RECIPE if name in cell.values}
+    rest = {name: value for name, value in cell.values.items() if name not in written}
+    _, preset = settings_from({**rest, "student": "start", "use_cpu": True, "preset": "reference"}, "preset")
+    assert {field: getattr(preset, field) for field in RECIPE} == RECIPE
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_a_dry_run_of_the_papers_study_needs_no_network(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import socket
+
+    from kvar.cli import main
+
+    def refuse(*arguments: Any) -> None:
+        raise AssertionError("a dry run opened a connection")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    words = ["--dry-run", "--use_cpu", "true", "--only", "base/*/seed-0"]
+    assert main(["study", name, "--output", str(tmp_path / "out"), *words]) == 0
+    out = capsys.readouterr().out
+    assert "13 cells: 0 done, 0 begun, 13 to run" in out
+    assert "student google/flan-t5-base: not a folder here; the hub's" in out
+    assert "teacher google/flan-t5-xl: not a folder here; the hub's" in out
+    assert not (tmp_path / "out").exists()
 
 
 def test_europarl_reads_nested_fields_of_its_subset() -> None:
@@ -75,8 +113,8 @@ def test_europarl_reads_nested_fields_of_its_subset() -> None:
 @pytest.mark.skipif(not DATA.is_dir(), reason="the development data is not here; set KVAR_DATA to its folder")
 @pytest.mark.parametrize(
     ("name", "folder"),
-    [("multi30k-teacher", "multi30k"), ("multi30k", "multi30k"), ("gsm8k", "gsm8k"),
-     ("debian-synopsis-teacher", "debian-synopsis"), ("debian-synopsis", "debian-synopsis")],
+    [("multi30k-teacher", "multi30k"), ("multi30k", "multi30k"), ("table", "multi30k"), ("gsm8k", "gsm8k"),
+     ("gsm8k-short-teacher", "gsm8k"), ("debian-synopsis-teacher", "debian-synopsis")],
 )  # fmt: skip
 def test_presets_read_the_data_by_a_local_folder(name: str, folder: str) -> None:
     from dataclasses import replace
