@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ MODULES = {"azure_ml": "azureml", "codecarbon": "codecarbon", "dvclive": "dvcliv
 
 
 def check_machine(settings: RunSettings, training: DistillationConfig) -> None:
-    """Refuse what this machine or installation cannot do.
+    """Refuse what this machine or installation cannot do, and warn of what it does very slowly.
 
     Raises:
         ValueError: a package of ``report_to`` is missing or unknown, the output folder cannot be written to, or FSDP
@@ -28,6 +29,7 @@ def check_machine(settings: RunSettings, training: DistillationConfig) -> None:
     """
     _check_reporters([training.report_to] if isinstance(training.report_to, str) else list(training.report_to or []))
     _check_writable(Path(str(training.output_dir)))
+    _warn_of_slow_bfloat16(settings, training)
     samples = any("student" in training.mixture.sources(training, coin) for coin in (False, True))
     if _uses_fsdp(training) and (settings.probe_every or samples):
         what = (
@@ -75,6 +77,30 @@ def _check_reporters(names: list[str]) -> None:
                 f"report_to {name!r} needs a package that is not installed: pip install {name.replace('_', '-')}, or "
                 "choose another (tensorboard is always there), or none."
             )
+
+
+def _warn_of_slow_bfloat16(settings: RunSettings, training: DistillationConfig) -> None:
+    """Processors without bfloat16 instructions emulate them, at a small part of float32's speed."""
+    asked = [
+        name
+        for name, used in (("bf16", training.bf16), ("teacher_dtype", settings.teacher_dtype))
+        if used in (True, "bfloat16")
+    ]
+    if asked and training.device.type == "cpu" and not _has_bfloat16():
+        warnings.warn(
+            f"{' and '.join(asked)}: this processor has no bfloat16 instructions and is many times slower in it than "
+            "in float32; leave bf16 out and set teacher_dtype float32.",
+            stacklevel=3,
+        )
+
+
+def _has_bfloat16() -> bool:
+    import torch
+
+    try:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    except (AttributeError, RuntimeError):  # a build without oneDNN: nothing is known
+        return True
 
 
 def _nearest(folder: Path) -> Path:
