@@ -16,8 +16,8 @@ __all__ = ["QUANTITIES", "learning_curves"]
 
 QUANTITIES = {
     "loss": "training loss",
-    "total_gap": "total gap of a response, -J + const.",
-    "response_length": "response length, tokens",
+    "total_gap": "total gap, -J + const.",
+    "response_length": "length, tokens",
 }
 """Known quantities and their axis labels; by theory.md (6) J = E[V_1 - sum_t gap_t], and V_1 is the prompt's alone."""
 
@@ -64,6 +64,7 @@ def learning_curves(
     with context():
         figure, axes = new_panels(len(tasks), len(sizes), width=width, height=1.55, sharex=True)
         for i, task in enumerate(tasks):
+            axes[i, 0].set_ylabel(QUANTITIES.get(quantity, quantity))
             for j, student in enumerate(sizes.index):
                 ax = axes[i, j]
                 own = rows[(rows["task"] == task) & (rows["student"] == student)]
@@ -81,7 +82,6 @@ def learning_curves(
                     ax.set_xlabel("training step")
                 ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
                 ax.yaxis.set_major_locator(MaxNLocator(5))
-        figure.supylabel(QUANTITIES.get(quantity, quantity), fontsize=8)
         legend_below(figure, axes.ravel().tolist())
         settle(figure)
     return figure

@@ -72,12 +72,15 @@ def score_against_variance(
                 if not len(own):
                     ax.set_axis_off()
                     continue
-                labels.append((ax, *_panel(ax, own, looks, log_x)))
+                marks, paths = _panel(ax, own, looks, log_x)
+                labels.append((ax, marks, paths))
                 rho = _rho(own)
                 if np.isfinite(rho):
                     corner: dict[str, Any] = {"transform": ax.transAxes, "ha": "right", "va": "top", "color": "0.3"}
                     said = ax.text(0.98, 0.98, f"$\\rho$ = {rho:.2f}", fontsize=6.5, **corner)
                     said.set_gid(f"rho:{task}:{student}")
+                    corner_of = ax.transAxes.transform([(0.7, 0.97), (0.98, 0.97), (0.98, 0.9), (0.7, 0.9)])
+                    paths.append(np.asarray(ax.transData.inverted().transform(corner_of)))
         legend_below(figure, axes.ravel().tolist())
         settle(figure)
         for ax, marks, paths in labels:
@@ -87,6 +90,8 @@ def score_against_variance(
 
 def _panel(ax: Axes, rows: pd.DataFrame, looks: dict[str, Series], log_x: bool) -> tuple[list[Any], list[np.ndarray]]:
     """Draw one student's methods; the labels still to be written and what they should keep off."""
+    from matplotlib.ticker import LogLocator
+
     ax.axhline(0.0, color="0.7", linewidth=0.7, zorder=0, gid="zero")
     marks, paths = [], []
     for name, look in looks.items():
@@ -106,7 +111,10 @@ def _panel(ax: Axes, rows: pd.DataFrame, looks: dict[str, Series], log_x: bool) 
         paths.append(own[["x", "y"]].to_numpy(dtype=float))
     xs, ys = np.array([[mark[0], mark[1]] for mark in marks]).T
     if log_x:
-        fit_log(ax, rows["x"], axis="x")
+        ends = [float(rows["x"].min()) / 1.6, float(rows["x"].max()) * 1.6]
+        fit_log(ax, ends, axis="x")
+        subs = (1.0,) if ends[1] > 60 * ends[0] else (1.0, 3.0)
+        ax.xaxis.set_major_locator(LogLocator(subs=subs, numticks=6))
     else:
         ax.set_xlim(*_room(np.concatenate([rows["x"].to_numpy(dtype=float), xs])))
     ax.set_ylim(*_room(np.concatenate([rows["y"].to_numpy(dtype=float), ys, [0.0]])))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["GROUPS", "LOWER_IS_BETTER", "NEITHER", "compare_methods", "methods_frame", "not_resolved_from_best"]
 
 GROUPS = ["task", "student", "method"]
-LOWER_IS_BETTER = frozenset({"total_gap", "train_total_gap"})
+LOWER_IS_BETTER = frozenset({"total_gap", "train_total_gap", "gap_per_token"})
 """Outcomes of which less is better: maximising J of theory.md (6) is minimising the expected total gap."""
 NEITHER = frozenset({"length", "finished", "probe_length", "train_response_length"})
 """Outcomes that describe, of which neither more nor less is better."""

@@ -35,9 +35,9 @@ class StudyValues:
         cells: one row a planned cell: task, student, method, seed, start, finished, parameters (NaN where unknown),
             estimator (that it trains with; None for none), probed (whether its probes measured that one).
         outcomes: one row a cell and outcome: task, student, method, seed, outcome, value. Outcomes are the evaluation's
-            metrics by their names ("length" and "finished" among them), ``total_gap`` and ``probe_length``, means over
-            the sampled responses of the last probe, and ``train_total_gap`` and ``train_response_length``, means over
-            the last five logs of training.
+            metrics by their names ("length" and "finished" among them); ``total_gap`` and ``probe_length``, means over
+            the sampled responses of the last probe, and their quotient ``gap_per_token``; ``train_total_gap`` and
+            ``train_response_length``, means over the last five logs of training.
         curves: one row a cell, step and quantity of the logs: task, student, method, seed, step, quantity, value.
         statistics: the statistics frame of the last probe of every cell (``kvar.plots.COLUMNS``), with task, method
             and seed.
@@ -143,7 +143,10 @@ def _probed(run: Run | None) -> dict[str, float]:
     rows = metrics[(metrics["split"] == probe) & (metrics["step"] == step)]
     found = dict(zip(rows["name"].astype(str), rows["value"], strict=True))
     names = {"total_gap": "total_gap", "response_length": "probe_length"}
-    return {ours: float(found[theirs]) for theirs, ours in names.items() if theirs in found}
+    out = {ours: float(found[theirs]) for theirs, ours in names.items() if theirs in found}
+    if out.get("probe_length", 0) > 0 and "total_gap" in out:
+        out["gap_per_token"] = out["total_gap"] / out["probe_length"]
+    return out
 
 
 def _logged(metrics: pd.DataFrame) -> pd.DataFrame:

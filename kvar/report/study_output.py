@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kvar.report.cells import number
 from kvar.report.embed import data_uri
 from kvar.report.html_parts import figure_html, mapping_html, verdict_html
+from kvar.report.interactive import interactive_parts
 from kvar.report.page import page
 from kvar.report.sections import section
 from kvar.report.seed_values import StudyValues
@@ -91,16 +92,17 @@ def write_page(
     ranks: pd.DataFrame,
     notes: Sequence[str],
     provenance: Mapping[str, Any],
-    further: Sequence[str] = (),
+    statistics: pd.DataFrame,
 ) -> None:
-    """The page: verdict, table of scores, figures, rank correlations, further tables, estimators, notes, provenance."""
+    """The page: verdict, scores, the plot over ``statistics``, figures, correlations, tables, notes, provenance."""
     said = verdict_html([[sentence] for sentence in verdict])
     sections = [f'<section class="verdict" aria-label="Verdict">\n{said}\n</section>']
     sections += [section(table.title, table.frame(), table.note) for table in tables[:1]]
+    plot, _, scripts = interactive_parts(statistics if len(statistics) else None, None)
+    sections += plot
     if figures:
         drawn = "\n".join(figure_html(name, data_uri(figure, name)) for name, figure in figures.items())
         sections.append(f'<section>\n<h2>Figures</h2>\n<div class="figures">\n{drawn}\n</div>\n</section>')
-    sections += further
     if len(ranks):
         sections.append(section("Noise at the start against gain", ranks_shown(ranks), RANKS_NOTE))
     sections += [section(table.title, table.frame(), table.note) for table in tables[1:]]
@@ -109,5 +111,7 @@ def write_page(
     sections.append(f"<section>\n<h2>Notes</h2>\n<ul>\n{listed}\n</ul>\n</section>")
     sections.append(f"<section>\n<h2>Provenance</h2>\n{mapping_html(provenance)}\n</section>")
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(page("Methods side by side, and the variance of their gradients", sections), encoding="utf-8")
+    partial.write_text(
+        page("Methods side by side, and the variance of their gradients", sections, scripts), encoding="utf-8"
+    )
     os.replace(partial, path)

@@ -92,7 +92,7 @@ def report_study(
     (target / "methods.md").write_text(text, encoding="utf-8")
     write_page(
         target / "report.html", verdict=verdict, figures=drawn, tables=tables, frame=frame, ranks=ranks, notes=notes,
-        provenance=_provenance(cells),
+        provenance=_provenance(cells), statistics=values.statistics,
     )  # fmt: skip
     return "\n\n".join([*(table.text(full) for table in tables[:1]), *verdict, f"written: {target}"])
 

@@ -94,15 +94,22 @@ def method_tables(
     gaps = [(task, "total_gap") for task in tasks]
     mean = "Mean over seeds ± half of its 95 % t interval over seeds. "
     less = "Mean over seeds of the difference, paired by seed, ± half of its 95 % t interval over seeds. "
-    gap = "Mean total gap of sampled responses at the last probe; J is a constant less this, so less is better. "
+    gap = (
+        "Mean total gap of sampled responses at the last probe; J is a constant less this, so less is better, though a "
+        "shorter response has less of it too. "
+    )
     tables = table("Scores", mean + MARKS, scores, "value", True)
     for name in (reference, start):
         tables += table(f"Scores, less those of {name}", less, scores, f"less_{name}", False)
     tables += table("Total gap", gap + mean + MARKS, gaps, "value", False)
     for name in (reference, start):
         tables += table(f"Total gap, less that of {name}", less + "Below zero is better.", gaps, f"less_{name}", False)
+    per_token = "Total gap over the number of tokens of sampled responses: what is left of J when length is set aside. "
+    tables += table("Gap per token", per_token + mean + MARKS, [(t, "gap_per_token") for t in tasks], "value", False)
     for task in tasks:
-        others = [name for t, name in present if t == task and name not in (metrics.get(task), "total_gap")]
+        others = [
+            name for t, name in present if t == task and name not in (metrics.get(task), "total_gap", "gap_per_token")
+        ]
         order = list(dict.fromkeys(outcomes["outcome"]))
         for name in sorted(others, key=order.index):
             marks = "" if name in NEITHER else MARKS
