@@ -93,8 +93,12 @@ def write_page(
     notes: Sequence[str],
     provenance: Mapping[str, Any],
     statistics: pd.DataFrame,
+    ending: tuple[Sequence[str], Sequence[str]] = ((), ()),
 ) -> None:
-    """The page: verdict, scores, the plot over ``statistics``, figures, correlations, tables, notes, provenance."""
+    """The page: verdict, scores, the plot over ``statistics``, figures, correlations, tables, notes, provenance.
+
+    Before the provenance stand the sections of ``ending``, which come with their scripts.
+    """
     said = verdict_html([[sentence] for sentence in verdict])
     sections = [f'<section class="verdict" aria-label="Verdict">\n{said}\n</section>']
     sections += [section(table.title, table.frame(), table.note) for table in tables[:1]]
@@ -109,9 +113,9 @@ def write_page(
     sections.append(section("Estimators", estimators_shown(frame), ESTIMATORS_NOTE))
     listed = "\n".join(f"<li>{escape(note)}</li>" for note in notes)
     sections.append(f"<section>\n<h2>Notes</h2>\n<ul>\n{listed}\n</ul>\n</section>")
+    sections += ending[0]
     sections.append(f"<section>\n<h2>Provenance</h2>\n{mapping_html(provenance)}\n</section>")
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(
-        page("Methods side by side, and the variance of their gradients", sections, scripts), encoding="utf-8"
-    )
+    title = "Methods side by side, and the variance of their gradients"
+    partial.write_text(page(title, sections, [*scripts, *ending[1]]), encoding="utf-8")
     os.replace(partial, path)

@@ -13,6 +13,7 @@ from kvar.report.paper_table import main_outcomes
 from kvar.report.rank_table import rank_table
 from kvar.report.seed_values import StudyValues, read_study_runs
 from kvar.report.study_cells import StudyCell, study_cells, trained_estimator
+from kvar.report.study_ending import study_ending
 from kvar.report.study_figures import draw_study_figures
 from kvar.report.study_output import methods_text, write_numbers, write_page
 from kvar.report.study_statistics import combined_statistics
@@ -92,7 +93,7 @@ def report_study(
     (target / "methods.md").write_text(text, encoding="utf-8")
     write_page(
         target / "report.html", verdict=verdict, figures=drawn, tables=tables, frame=frame, ranks=ranks, notes=notes,
-        provenance=_provenance(cells), statistics=values.statistics,
+        provenance=_provenance(cells), statistics=values.statistics, ending=study_ending(cells),
     )  # fmt: skip
     return "\n\n".join([*(table.text(full) for table in tables[:1]), *verdict, f"written: {target}"])
 

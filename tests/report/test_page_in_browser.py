@@ -96,13 +96,13 @@ def drawn(tab):
 
 
 def test_it_opens_without_complaint_or_network_and_no_text_of_a_model_runs(opened, report):
-    assert opened.complaints == []
-    page = report.resolve().as_uri()
-    assert {address for address in opened.requests if not address.startswith(("data:", "blob:"))} == {page}
-    assert opened.value("typeof window.hacked") == "undefined"
     shown = opened.value("document.body.innerText")
     assert all(text in shown for text in EVIL[:2]) and "</script>" in shown
+    assert opened.value("typeof window.hacked") == "undefined"
     assert opened.value("document.querySelectorAll('img[src=x], #responses-list script, td script').length") == 0
+    page = report.resolve().as_uri()
+    assert {address for address in opened.requests if not address.startswith(("data:", "blob:"))} == {page}
+    assert opened.complaints == []
 
 
 def test_choosers_change_the_plot_and_the_numbers_are_those_on_disk(opened, report):
