@@ -123,11 +123,16 @@ def test_a_teacher_on_other_examples_is_never_taken(reported, tmp_path):
         teacher_scores(study, cells, {"poems": other})
 
 
-def test_the_command_takes_a_study(reported, tmp_path, capsys):
+def test_the_command_takes_a_study(reported, tmp_path, capsys, monkeypatch):
     study = reported[0]
+    monkeypatch.setattr("kvar.report.study_report.draw_study_figures", lambda *_, **__: ({}, {}))  # drawn above
     assert main(["report", str(study), "--output", str(tmp_path), "--method", "K=2"]) == 0
     shown = capsys.readouterr().out
     assert "Against K=2, score is resolved" in shown and (tmp_path / "report.html").is_file()
+    assert main(["report", str(study), "--output", str(tmp_path), "--teacher", "poems=x.json"]) == 2
+    assert "teacher of task poems" in capsys.readouterr().err
+    assert main(["report", str(study / "sums"), "--output", str(tmp_path), "--method", "K=2"]) == 2
+    assert "are for the folder of a study with several seeds" in capsys.readouterr().err
 
 
 def test_bad_names_are_refused_before_the_work(reported, tmp_path):
