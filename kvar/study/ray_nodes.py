@@ -77,7 +77,8 @@ def connect(address: str) -> None:
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ValueError(f"no Ray cluster answers at {named or address} ({first_line(error)}). {remedy}") from None
+        where = f" at {named}" if named else ""
+        raise ValueError(f"no Ray cluster answers{where} ({first_line(error)}). {remedy}") from None
 
 
 def lost_errors() -> tuple[type[BaseException], ...]:
