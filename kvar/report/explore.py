@@ -39,8 +39,8 @@ def explore_data(frame: pd.DataFrame, most: int = MOST_VALUES) -> dict[str, Any]
 
     Returns:
         facets, each with its values in order; kernels (name, k) and statistics (name, meaning, whether on a log scale);
-        lines, each with its facets and parameters; blocks [line, step, group, n, {statistic: [values, lows, highs]}],
-        each list one number a kernel; shown and measured, how many values.
+        lines, each with its facets and parameters; blocks [line, step, group, {statistic: [values, lows, highs, n]}],
+        each list one number a kernel, n one number where all have the same; shown and measured, how many values.
     """
     frame = with_means(frame[frame["value"].notna()])
     order = ["parameters", *_FACETS]
@@ -122,9 +122,12 @@ def _blocks(
     columns = ["line", "step", "group", "n", "number", "at", "value", "low", "high"]
     found: dict[tuple[int, int, str], list[Any]] = {}
     for line, step, group, n, name, at, *ends in frame[columns].itertuples(index=False, name=None):
-        block = found.setdefault((line, step, group), [line, int(step), str(group), 0, {}])
-        block[3] = max(block[3], int(n))
-        lists = block[4].setdefault(name, [[math.nan] * len(kernels) for _ in ends])
-        for numbers, end in zip(lists, ends, strict=True):
-            numbers[at] = float(end)
+        block = found.setdefault((line, step, group), [line, int(step), str(group), {}])
+        lists = block[3].setdefault(name, [[math.nan] * len(kernels) for _ in range(4)])
+        for numbers, number in zip(lists, (*ends, n), strict=True):
+            numbers[at] = float(number)
+    for block in found.values():
+        for lists in block[3].values():
+            known = {n for n in lists[3] if not math.isnan(n)}
+            lists[3] = known.pop() if len(known) == 1 else lists[3]
     return list(found.values()), len(frame)

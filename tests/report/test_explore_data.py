@@ -14,12 +14,14 @@ from tests.report.test_html import Page
 
 
 def numbers_of(data):
-    """(task, student, method, seed, step, group, statistic, kernel) -> (value, low, high)."""
+    """(task, student, method, seed, step, group, statistic, kernel) -> (value, low, high, n)."""
     found = {}
-    for line, step, group, _, statistics in data["blocks"]:
+    for line, step, group, statistics in data["blocks"]:
         place = tuple(data["lines"][line][name] for name in ("task", "student", "method", "seed"))
         for number, lists in statistics.items():
-            for kernel, ends in zip(data["kernels"], zip(*lists, strict=True), strict=True):
+            *ends, n = lists
+            rows = zip(*ends, n if isinstance(n, list) else [n] * len(ends[0]), strict=True)
+            for kernel, ends in zip(data["kernels"], rows, strict=True):
                 if not math.isnan(ends[0]):
                     found[(*place, step, group, data["statistics"][int(number)][0], kernel[0])] = ends
     return found
@@ -38,13 +40,14 @@ def grid(frame):
 
 
 def test_every_number_of_a_plain_frame_is_there(frame):
+    frame = frame.assign(n=frame["n"].where(frame["statistic"] != "snr", 1024) + (frame["kernel"] == "K=2"))
     data = explore_data(frame)
     found = numbers_of(data)
     known = frame[frame["value"].notna()]
     assert len(found) == len(known) == data["shown"] == data["measured"]
     for row in known.itertuples():
-        value, low, high = found[("", row.student, "", "", row.step, row.group, row.statistic, row.kernel)]
-        assert value == row.value
+        value, low, high, n = found[("", row.student, "", "", row.step, row.group, row.statistic, row.kernel)]
+        assert (value, n) == (row.value, row.n)
         np.testing.assert_equal([low, high], [row.low, row.high])
     assert [line["student"] for line in data["lines"]] == ["small", "medium", "large"]
     assert data["kernels"][-1] == ("immediate", math.inf)
@@ -57,7 +60,7 @@ def test_seeds_are_averaged_as_analysis_averages_them(frame):
     one = own[(own["task"] == "sums") & (own["method"] == "K=16") & (own["student"] == "large")]
     for row in across_seeds(one).dropna(subset=["value"]).itertuples():
         at = ("sums", "large", "K=16", MEAN, row.step, row.group, row.statistic, row.kernel)
-        np.testing.assert_allclose(found[at], [row.value, row.low, row.high], rtol=1e-12)
+        np.testing.assert_allclose(found[at], [row.value, row.low, row.high, row.n], rtol=1e-12)
     assert data["facets"]["seed"] == [MEAN, "0", "1", "2"]
     assert data["facets"]["method"] == ["K=2", "K=16"]
     assert ("words", "large", "K=2", "2", 200, "all", "trace", "K=1") not in found
@@ -70,7 +73,7 @@ def test_a_cap_keeps_last_steps_of_the_whole_gradient_and_says_what_it_left_out(
     last = own[(own["step"] == own["step"].max()) & (own["group"] == "all") & own["value"].notna()]
     data = explore_data(own, most=len(last))
     assert data["shown"] == len(last) < data["measured"]
-    assert {(step, group) for _, step, group, _, _ in data["blocks"]} == {(own["step"].max(), "all")}
+    assert {(step, group) for _, step, group, _ in data["blocks"]} == {(own["step"].max(), "all")}
     assert f"{len(last)} of {data['measured']} values" in Page(explore_html(data)).text()
     assert "left out" not in Page(explore_html(explore_data(frame))).text()
 

@@ -146,7 +146,7 @@ def test_hover_shows_a_value_with_its_interval(opened):
     opened.move(x, y)
     said = opened.until("document.querySelector('#explore-plot .hoverlayer .hovertext')?.textContent")
     value = opened.value(f"{PLOT}.data[0].y[1].toPrecision(3)")
-    assert str(float(value)) in said and " to " in said and "n = " in said and "K=2" in said
+    assert str(float(value)) in said and " to " in said and "n = 2 seeds" in said and "K=2" in said
 
 
 def test_tables_sort_by_value_with_mouse_and_keyboard(opened):

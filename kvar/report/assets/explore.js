@@ -139,7 +139,7 @@
       hoverlabel: {bgcolor: colour("--card"), bordercolor: colour("--rule"), font: {color: colour("--ink")}, align: "left"},
       showlegend: found.series.length > 1, legend: {orientation: "h", x: 0, xanchor: "left", y: 1, yanchor: "bottom", maxheight: 1},
       modebar: {bgcolor: "rgba(0,0,0,0)", color: colour("--soft"), activecolor: colour("--accent")},
-      margin: {l: 50, r: 10, t: 30 + above, b: 40}, height: (narrow ? 380 : 460) + above, autosize: true};
+      margin: {l: 50, r: 10, t: (narrow ? 8 : 30) + above, b: 40}, height: (narrow ? 380 : 460) + above, autosize: true};
   }
 
   function list(found, name) {

@@ -50,10 +50,10 @@
     var steps = this.steps.get(line.index + "|" + group) || [];
     var at = step === "last" ? steps[steps.length - 1] : Number(step);
     var block = this.blocks.get([line.index, at, group].join("|"));
-    var lists = block && block[4][statistic];
+    var lists = block && block[3][statistic];
     if (!lists || lists[0][kernel] === null) { return null; }
     return {value: number(lists[0][kernel]), low: number(lists[1][kernel]), high: number(lists[2][kernel]),
-      n: block[3] + (line.seed === this.data.mean ? " seeds" : ""), step: at, kernel: this.data.kernels[kernel][0], parameters: line.parameters};
+      n: (Array.isArray(lists[3]) ? lists[3][kernel] : lists[3]) + (line.seed === this.data.mean ? " seeds" : ""), step: at, kernel: this.data.kernels[kernel][0], parameters: line.parameters};
   };
 
   function number(x) { return x === null ? NaN : x === "inf" ? Infinity : x === "-inf" ? -Infinity : x; }
