@@ -106,9 +106,9 @@ def _study(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _report(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    from kvar.report.methods.cells import is_grid
+    from kvar.report.methods.report import report_study
     from kvar.report.runs import report_runs
-    from kvar.report.study_cells import is_grid
-    from kvar.report.study_report import report_study
 
     _none_left(overrides)
     if len(arguments.runs) == 1 and is_grid(arguments.runs[0]) and not arguments.by_run:

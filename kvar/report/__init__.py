@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvar.report.sections import section
+from kvar.report.page.sections import section
 from kvar.report.table import render_table
 from kvar.report.verdict import verdict
 from kvar.report.write import write_report

@@ -11,11 +11,11 @@ from kvar.analysis.return_statistics import gap_autocorrelation
 from kvar.analysis.runs import by_position_of, statistics_of
 from kvar.records import TABLES, Run, load
 from kvar.report.compatible import differences
-from kvar.report.evaluations import samples_of, scores_frame
 from kvar.report.figures import draw_figures
+from kvar.report.page.evaluations import samples_of, scores_frame
+from kvar.report.page.provenance import provenance_of
+from kvar.report.page.responses import responses_data, spread
 from kvar.report.places import at_places, places_of
-from kvar.report.provenance import provenance_of
-from kvar.report.responses import responses_data, spread
 from kvar.report.table import render_table
 from kvar.report.tables import calibration_table, choice_table
 from kvar.report.write import NO_PROBES, write_report

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvar.plots.frame import check_frame, students
-from kvar.report.embed import data_uri
-from kvar.report.html_parts import figure_html, mapping_html, samples_html, statistics_html, verdict_html
-from kvar.report.interactive import interactive_parts
-from kvar.report.page import page
-from kvar.report.sections import MOST_ROWS, section
-from kvar.report.settings_html import settings_html
+from kvar.report.page.embed import data_uri
+from kvar.report.page.frame import page
+from kvar.report.page.interactive import interactive_parts
+from kvar.report.page.parts import figure_html, mapping_html, samples_html, statistics_html, verdict_html
+from kvar.report.page.sections import MOST_ROWS, section
+from kvar.report.page.settings import settings_html
 from kvar.report.verdict import verdict_paragraphs
 
 if TYPE_CHECKING:
@@ -61,10 +61,10 @@ def write_report(
         configs: run -> its settings: the fields that differ are shown, the others folded.
         verdict: sentences in place of those that :func:`kvar.report.verdict` computes from the frame.
         samples: prompts and responses to show, one mapping each; shown as text whatever they contain.
-        responses: sampled responses with their gaps, from ``kvar.report.responses.responses_data``.
+        responses: sampled responses with their gaps, from ``kvar.report.page.responses.responses_data``.
         provenance: where the numbers come from: versions, command, seed, date.
-        tables: heading -> table, shown between figures and statistics by :func:`kvar.report.sections.section`.
-        further: ready-made sections, as :func:`kvar.report.sections.section` makes them, shown after the tables.
+        tables: heading -> table, shown between figures and statistics by :func:`kvar.report.page.sections.section`.
+        further: ready-made sections, as :func:`kvar.report.page.sections.section` makes them, shown after the tables.
         notes: sentences to stand before the verdict, on what to beware of.
         title: heading of the page.
         group: parameter group of verdict and table of statistics.

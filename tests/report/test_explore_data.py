@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from kvar.analysis.seeds import across_seeds
-from kvar.report.explore import MEAN, explore_data
+from kvar.report.page.explore import MEAN, explore_data
 from tests.report.test_html import Page
 
 
@@ -67,7 +67,7 @@ def test_seeds_are_averaged_as_analysis_averages_them(frame):
 
 
 def test_a_cap_keeps_last_steps_of_the_whole_gradient_and_says_what_it_left_out(frame):
-    from kvar.report.interactive import explore_html
+    from kvar.report.page.interactive import explore_html
 
     own = pd.concat([frame, frame.assign(group="head")], ignore_index=True)
     last = own[(own["step"] == own["step"].max()) & (own["group"] == "all") & own["value"].notna()]

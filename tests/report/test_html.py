@@ -12,7 +12,7 @@ from plotly.offline import get_plotlyjs
 
 import kvar.plots as plots
 from kvar.report import verdict, write_report
-from kvar.report.settings_html import differing_fields, settings_html
+from kvar.report.page.settings import differing_fields, settings_html
 from kvar.report.write import NO_PROBES
 
 VOID = {"meta", "img", "br", "link"}

@@ -17,11 +17,11 @@ from transformers import PreTrainedTokenizerFast
 from kvar.analysis.seeds import across_seeds
 from kvar.plots import STATISTICS, variance_against_k
 from kvar.report import section, write_report
-from kvar.report.evaluations import samples_of, scores_frame
-from kvar.report.explore import MEAN
+from kvar.report.page.evaluations import samples_of, scores_frame
+from kvar.report.page.explore import MEAN
+from kvar.report.page.provenance import provenance_of
+from kvar.report.page.responses import responses_data
 from kvar.report.places import places_of
-from kvar.report.provenance import provenance_of
-from kvar.report.responses import responses_data
 from tests.report.browser import BROWSER, NAMES, browser
 from tests.report.small_runs import write_run
 

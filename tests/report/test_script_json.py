@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from kvar.report.script_json import script_json
+from kvar.report.page.script_json import script_json
 
 EVIL = ["</script>", "<!-- <script>", "]]>", "\u2028\u2029", "&lt;", '"\\', "\ud800", "\x00"]
 

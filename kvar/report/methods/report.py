@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from kvar.records.load import read_config
-from kvar.report.method_estimators import estimator_table, estimator_values
-from kvar.report.methods import compare_methods, methods_frame
-from kvar.report.paper_table import main_outcomes
-from kvar.report.rank_table import rank_table
-from kvar.report.seed_values import StudyValues, read_study_runs
-from kvar.report.study_cells import StudyCell, study_cells, trained_estimator
-from kvar.report.study_ending import study_ending
-from kvar.report.study_figures import draw_study_figures
-from kvar.report.study_output import methods_text, write_numbers, write_page
-from kvar.report.study_statistics import combined_statistics
-from kvar.report.study_tables import method_tables
-from kvar.report.study_verdict import study_verdict
-from kvar.report.teachers import teacher_scores
+from kvar.report.methods.cells import StudyCell, study_cells, trained_estimator
+from kvar.report.methods.compare import compare_methods, methods_frame
+from kvar.report.methods.ending import study_ending
+from kvar.report.methods.estimators import estimator_table, estimator_values
+from kvar.report.methods.figures import draw_study_figures
+from kvar.report.methods.output import methods_text, write_numbers, write_page
+from kvar.report.methods.paper_table import main_outcomes
+from kvar.report.methods.ranks import rank_table
+from kvar.report.methods.seed_values import StudyValues, read_study_runs
+from kvar.report.methods.statistics import combined_statistics
+from kvar.report.methods.tables import method_tables
+from kvar.report.methods.teachers import teacher_scores
+from kvar.report.methods.verdict import study_verdict
 
 __all__ = ["report_study"]
 
@@ -48,7 +48,7 @@ def report_study(
             that samples.
         start: the method that others start from; by default the one that most do.
         batch: B of theory.md (11'); by default the training batch of the methods.
-        teachers: task -> file of its teacher's evaluation, see ``kvar.report.teachers.teacher_scores``.
+        teachers: task -> file of its teacher's evaluation, see ``kvar.report.methods.teachers.teacher_scores``.
         say: told of the progress.
 
     Returns:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kvar.report.cells import Cell
-from kvar.report.methods import LOWER_IS_BETTER, NEITHER, not_resolved_from_best
+from kvar.report.methods.compare import LOWER_IS_BETTER, NEITHER, not_resolved_from_best
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +37,7 @@ def paper_cells(
 
     Args:
         outcomes: of ``StudyValues``.
-        compared: of ``kvar.report.methods.compare_methods``.
+        compared: of ``kvar.report.methods.compare.compare_methods``.
         columns: (task, outcome), each a group of columns with one a student.
         methods: rows in this order; those without any value in these columns are kept, blank.
         students: task -> its students, smallest first.

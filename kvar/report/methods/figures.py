@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvar import plots
-from kvar.report.rank_table import gains
-from kvar.report.seed_values import StudyValues
-from kvar.report.study_statistics import best_chances
+from kvar.report.methods.ranks import gains
+from kvar.report.methods.seed_values import StudyValues
+from kvar.report.methods.statistics import best_chances
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvar.report.cells import number
-from kvar.report.embed import data_uri
-from kvar.report.html_parts import figure_html, mapping_html, verdict_html
-from kvar.report.interactive import interactive_parts
-from kvar.report.page import page
-from kvar.report.sections import section
-from kvar.report.seed_values import StudyValues
-from kvar.report.study_tables import StudyTable, estimators_shown, ranks_shown
+from kvar.report.methods.seed_values import StudyValues
+from kvar.report.methods.tables import StudyTable, estimators_shown, ranks_shown
+from kvar.report.page.embed import data_uri
+from kvar.report.page.frame import page
+from kvar.report.page.interactive import interactive_parts
+from kvar.report.page.parts import figure_html, mapping_html, verdict_html
+from kvar.report.page.sections import section
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kvar.records import Run
+from kvar.report.page.token_texts import Speller, speller_of
 from kvar.report.places import Place
-from kvar.report.token_texts import Speller, speller_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,7 +10,7 @@ from typing import Any
 
 from kvar.records import load
 from kvar.report.cells import Cell
-from kvar.report.study_cells import StudyCell
+from kvar.report.methods.cells import StudyCell
 
 __all__ = ["teacher_scores"]
 

@@ -14,8 +14,8 @@ __all__ = ["asset", "page"]
 
 @cache
 def asset(name: str) -> str:
-    """The text of a file of ``kvar/report/assets``."""
-    return files("kvar.report").joinpath("assets", name).read_text(encoding="utf-8")
+    """The text of a file of ``kvar/report/page/assets``."""
+    return files("kvar.report.page").joinpath("assets", name).read_text(encoding="utf-8")
 
 
 def page(title: str, sections: Sequence[str], scripts: Sequence[str] = ()) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from kvar.analysis.best import probability_over_seeds
 from kvar.analysis.fieller import ratio_of_means
 from kvar.analysis.seeds import mean_with_interval
-from kvar.report.methods import GROUPS
+from kvar.report.methods.compare import GROUPS
 
 if TYPE_CHECKING:
     import pandas as pd

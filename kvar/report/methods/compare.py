@@ -119,7 +119,7 @@ def methods_frame(cells: pd.DataFrame, compared: pd.DataFrame, estimators: pd.Da
     Args:
         cells: of ``StudyValues``.
         compared: of :func:`compare_methods`.
-        estimators: of ``kvar.report.method_estimators.estimator_table``.
+        estimators: of ``kvar.report.methods.estimators.estimator_table``.
 
     Returns:
         task, student, parameters, method, planned (seeds), seeds (finished), estimator, probed; for every outcome O: O,

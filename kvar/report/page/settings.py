@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kvar.report.html_parts import flatten, mapping_html
-from kvar.report.sections import MOST_ROWS, table_html
+from kvar.report.page.parts import flatten, mapping_html
+from kvar.report.page.sections import MOST_ROWS, table_html
 
 __all__ = ["differing_fields", "settings_html"]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kvar.plots.frame import STATISTICS, at_step, find, students
 from kvar.plots.style import student_series
 from kvar.report.cells import number
-from kvar.report.sections import head_html
+from kvar.report.page.sections import head_html
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from kvar.report.explore import explore_data
-from kvar.report.page import asset
-from kvar.report.script_json import script_json
+from kvar.report.page.explore import explore_data
+from kvar.report.page.frame import asset
+from kvar.report.page.script_json import script_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,11 +31,11 @@ def interactive_parts(
     """The interactive sections of a page and the scripts that they need.
 
     Args:
-        frame: a statistics frame, see :func:`kvar.report.explore.explore_data`; None for no plot.
-        responses: from :func:`kvar.report.responses.responses_data`; None for no responses.
+        frame: a statistics frame, see :func:`kvar.report.page.explore.explore_data`; None for no plot.
+        responses: from :func:`kvar.report.page.responses.responses_data`; None for no responses.
 
     Returns:
-        The plot's sections, the responses' sections (each none or one), and scripts for :func:`kvar.report.page.page`.
+        The plot's sections, the responses' sections (each none or one), and scripts for the page.
     """
     plot, sampled, scripts = [], [], []
     if frame is not None:
@@ -51,7 +51,7 @@ def explore_html(data: Mapping[str, Any]) -> str:
     """The section of the interactive plot.
 
     Args:
-        data: from :func:`kvar.report.explore.explore_data`.
+        data: from :func:`kvar.report.page.explore.explore_data`.
     """
     left = data["measured"] - data["shown"]
     cut = (
@@ -77,7 +77,7 @@ def responses_html(data: Mapping[str, Any]) -> str:
     """The section of sampled responses with coloured gaps.
 
     Args:
-        data: from :func:`kvar.report.responses.responses_data`.
+        data: from :func:`kvar.report.page.responses.responses_data`.
     """
     below = any(gap < -1e-6 for shown in data["shown"] for response in shown[4] for gap in response["gap"])
     gaps = [*((("below", "below 0"),) if below else ()), *_GAPS]

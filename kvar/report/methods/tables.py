@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from kvar.plots.ticks import compact_count
 from kvar.report.cells import Cell
-from kvar.report.methods import LOWER_IS_BETTER, NEITHER
-from kvar.report.paper_table import markdown, paper_cells
+from kvar.report.methods.compare import LOWER_IS_BETTER, NEITHER
+from kvar.report.methods.paper_table import markdown, paper_cells
 
 if TYPE_CHECKING:
     import pandas as pd

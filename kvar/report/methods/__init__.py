@@ -1,0 +1,1 @@
+"""A grid study by method: means over seeds, paired differences, estimators beside scores, the paper's table."""
