@@ -86,20 +86,26 @@ def kernel_name(k: float) -> str:
 class Best:
     """The K that is most likely to point best, eq. (11'), its efficiency and that probability.
 
-    Without probabilities, the K of highest efficiency; ``probability`` is then None.
+    Without probabilities, the K of highest efficiency; ``probability`` is then None. ``other`` is an estimator
+    that is no plain K, such as one with a baseline, and likelier to point best than any K, with its probability.
     """
 
     k: float
     efficiency: Cell
     probability: float | None
+    other: tuple[str, float] | None = None
 
 
 def best_k(frame: pd.DataFrame, *, group: str = "all", step: int | str = "last") -> dict[str, Best]:
     """Student -> :class:`Best`, for the students whose efficiency was measured."""
     chances = cells(frame, "best_probability", group=group, step=step)
+    every = cells(frame, "best_probability", group=group, step=step, only_k=False)
     best = {}
     for student, row in cells(frame, "efficiency", group=group, step=step).items():
         known = {k: chance.value for k, chance in chances.get(student, {}).items()}
         k = max(row, key=lambda k: (known.get(k, 0.0), row[k].value))
-        best[student] = Best(float(k), row[k], known.get(k))
+        rivals = {str(name): chance.value for name, chance in every.get(student, {}).items()}
+        first = max(rivals, key=rivals.__getitem__, default="")
+        other = (first, rivals[first]) if known and rivals[first] > max(known.values()) else None
+        best[student] = Best(float(k), row[k], known.get(k), other)
     return best

@@ -137,7 +137,11 @@ def best_sentence(best: Best | None, efficiency: Row) -> str:
     if best is None:
         return "Which K points best is not known: the efficiency was not measured."
     name, p = kernel_name(best.k), best.probability
-    if p is None:
+    if best.other is not None:
+        most = "" if best.other[1] >= 0.95 else " most likely"
+        head = f"{best.other[0]}{most} points best, with probability {best.other[1]:.2f}; of the plain K, {name} comes "
+        head += f"closest, with efficiency {best.efficiency}"
+    elif p is None:
         head = f"{name} has the highest efficiency, {best.efficiency}; the probability that it is the best is not known"
     elif p >= 0.95:
         head = f"{name} points best, with probability {p:.2f} and efficiency {best.efficiency}"

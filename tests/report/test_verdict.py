@@ -122,6 +122,12 @@ ETA = Cell(0.2, 0.15, 0.25)
             None,
             "No K stands out as pointing best: K = ∞ comes closest, with probability 0.30",
         ),
+        (
+            Best(1.0, ETA, 0.04, ("K=1 - leave-one-out", 0.96)),
+            ETA,
+            "K=1 - leave-one-out points best, with probability 0.96; of the plain K, K = 1 comes closest",
+        ),
+        (Best(2.0, ETA, 0.2, ("K=1 - leave-one-out", 0.6)), None, "K=1 - leave-one-out most likely points best, with"),
         (Best(1.0, ETA, 0.99), ETA, "K = 1 points best, with probability 0.99 and efficiency 0.2 (0.15 to 0.25)."),
     ],
 )
@@ -194,3 +200,14 @@ def test_a_frame_without_any_known_statistic_is_refused():
         verdict(pd.DataFrame([row("small", "K=1", "other", 1.0, 1.0, 1.0)]))
     with pytest.raises(ValueError, match="is empty"):
         verdict(study().iloc[:0])
+
+
+def test_an_estimator_with_a_baseline_may_point_best(frame):
+    rows = frame[(frame["statistic"] == "best_probability") & (frame["group"] == "all")]
+    top = rows.loc[rows["value"].idxmax()]
+    assert best_k(frame)[top["student"]].other is None
+    baselined = frame.copy()
+    mine = (baselined["student"] == top["student"]) & (baselined["kernel"] == top["kernel"])
+    baselined.loc[mine, "k"] = math.nan  # the likeliest is no plain K any more
+    found = best_k(baselined)[top["student"]]
+    assert found.other == (top["kernel"], top["value"]) and found.probability < top["value"]
