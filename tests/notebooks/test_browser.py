@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -20,13 +17,10 @@ pytest.importorskip("jupyterlab", reason="needs the extra kvar[notebooks]")
 pytest.importorskip("websocket", reason="needs websocket-client, which comes with JupyterLab")
 
 import nbformat
-import websocket
 
 from notebooks.run import notebooks, tidy, with_parameters
+from tests.browser import BROWSER, NAMES, Tab, browser, ended, free_port
 from tests.notebooks.test_notebooks import SMALL
-
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
 
 pytestmark = [
     pytest.mark.slow,
@@ -37,12 +31,6 @@ ERROR = "application/vnd.jupyter.error"
 PICTURE = "document.querySelector('img.widget-image')"
 DIGEST = f"""fetch({PICTURE}.src).then(r => r.arrayBuffer()).then(b => crypto.subtle.digest('SHA-1', b))
     .then(d => Array.from(new Uint8Array(d)).join(','))"""
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 def eventually(what: str, attempt: Any, seconds: float = 120) -> Any:
@@ -57,44 +45,6 @@ def eventually(what: str, attempt: Any, seconds: float = 120) -> Any:
             return last
         time.sleep(0.5)
     raise AssertionError(f"{what}: not within {seconds:.0f} s; last seen {last!r}")
-
-
-class Page:
-    """A tab of the browser, over the DevTools protocol."""
-
-    def __init__(self, address: str) -> None:
-        self.socket = websocket.create_connection(address, timeout=120, suppress_origin=True)
-        self.number = 0
-
-    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        self.number += 1
-        self.socket.send(json.dumps({"id": self.number, "method": method, "params": parameters}))
-        while True:
-            answer = json.loads(self.socket.recv())
-            if answer.get("id") == self.number:
-                if "error" in answer:
-                    raise RuntimeError(answer["error"])
-                return dict(answer["result"])
-
-    def value(self, script: str) -> Any:
-        found = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
-        if "exceptionDetails" in found:
-            raise RuntimeError(found["exceptionDetails"].get("exception", {}).get("description", "failed"))
-        return found["result"].get("value")
-
-    def press(self, key: str) -> None:
-        code = {"ArrowRight": 39, "ArrowLeft": 37}[key]
-        for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
-
-
-def ended(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait(20)
 
 
 @pytest.fixture
@@ -134,26 +84,13 @@ def lab(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def page(lab: str, tmp_path: Path) -> Iterator[Page]:
-    port = free_port()
-    command = [
-        str(BROWSER), "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-        "--window-size=1400,1000", f"--remote-debugging-port={port}", f"--user-data-dir={tmp_path / 'browser'}", lab,
-    ]  # fmt: skip
-    with (tmp_path / "browser.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-        try:
-
-            def address() -> str | None:
-                tabs = json.load(urllib.request.urlopen(f"http://127.0.0.1:{port}/json", timeout=5))
-                return next((t["webSocketDebuggerUrl"] for t in tabs if t["type"] == "page"), None)
-
-            yield Page(eventually("the browser", address))
-        finally:
-            ended(process)
+def page(lab: str, tmp_path: Path) -> Iterator[Tab]:
+    with browser(tmp_path / "browser") as tab:
+        tab.call("Page.navigate", url=lab)
+        yield tab
 
 
-def test_widgets_move_the_picture_in_jupyterlab(page: Page, tmp_path: Path) -> None:
+def test_widgets_move_the_picture_in_jupyterlab(page: Tab, tmp_path: Path) -> None:
     ready = "document.querySelectorAll('.jp-Notebook .jp-Cell').length > 10 && !!window.jupyterapp"
     eventually("the notebook", lambda: page.value(ready))
     kernel = "document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status"

@@ -22,7 +22,7 @@ from kvar.report.page.explore import MEAN
 from kvar.report.page.provenance import provenance_of
 from kvar.report.page.responses import responses_data
 from kvar.report.places import places_of
-from tests.report.browser import BROWSER, NAMES, browser
+from tests.browser import BROWSER, NAMES, browser
 from tests.report.small_runs import write_run
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason=f"no browser: none of {', '.join(NAMES)} is on the PATH")

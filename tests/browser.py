@@ -111,9 +111,7 @@ class Tab:
 @contextmanager
 def browser(folder: Path) -> Iterator[Tab]:
     """A tab of a fresh browser whose profile lies in a folder."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = int(s.getsockname()[1])
+    port = free_port()
     command = [
         str(BROWSER), "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
         "--window-size=1400,1000", f"--remote-debugging-port={port}", f"--user-data-dir={folder / 'profile'}",
@@ -125,12 +123,24 @@ def browser(folder: Path) -> Iterator[Tab]:
         try:
             yield Tab(_address(port))
         finally:
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait(20)
+            ended(process)
+
+
+def free_port() -> int:
+    """A port of the loopback address that nothing listens on."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def ended(process: subprocess.Popen[bytes]) -> None:
+    """End a process, at last by force."""
+    process.terminate()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(20)
 
 
 def _address(port: int, seconds: float = 60) -> str:
