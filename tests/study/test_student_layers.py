@@ -10,6 +10,7 @@ import pytest
 import kvar
 from kvar.cli import main
 from kvar.distill import build_model, load_model, load_tokenizer
+from kvar.distill.models.prune import parse_layers
 from kvar.study.study import cells_of, read_study
 from kvar.tasks import ArithmeticTask
 
@@ -78,5 +79,6 @@ def test_a_lora_stage_goes_on_from_the_pruned_student_and_is_saved_merged(study:
 
 def test_the_shipped_study_of_a_pretrained_teacher_is_whole() -> None:
     cells = cells_of(read_study("smollm2-synopsis"))
-    assert [cell.name for cell in cells[:3]] == ["third/start", "third/K=1", "third/K=4"]
-    assert cells[0].values["student_layers"] == "every 3" and "student_layers" not in cells[1].values
+    assert [cell.name for cell in cells[:3]] == ["20-layers/start", "20-layers/K=4", "15-layers/start"]
+    kept = [len(parse_layers(cells[place].values["student_layers"])["keep"]) for place in (0, 2)]
+    assert kept == [20, 15] and "student_layers" not in cells[1].values
