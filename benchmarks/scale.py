@@ -15,7 +15,7 @@ from benchmarks.scale_shapes import FLAN_T5, count, parameters
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "scale.md"
-CROWDED = "table/"  # runs that shared one core with many other processes: shown, not fitted
+CROWDED = "table/"  # runs that shared one core with many other processes: not taken
 STUDENTS = ("small", "base", "large")
 
 
@@ -32,14 +32,12 @@ def span(low: float, high: float) -> str:
 
 def calibration(rows: Sequence[Row]) -> str:
     """How well operations and calls predict measured seconds."""
-    steps = [r for r in rows if r.kind != "probe" and not r.run.startswith(CROWDED)]
-    probes = [r for r in rows if r.kind == "probe" and not r.run.startswith(CROWDED)]
+    steps = [r for r in rows if r.kind != "probe"]
+    probes = [r for r in rows if r.kind == "probe"]
     largest = [r for r in steps if r.run.startswith("multi30k/2.9M")]
     whole = fit(steps)
     without = fit([r for r in steps if r not in largest], largest)
     of_probes = fit(steps, probes)
-    crowded = [r for r in rows if r.run.startswith(CROWDED)]
-    of_crowded = fit(steps, crowded)
     lines = [
         f"Fitted on {len(steps)} kinds of step: {whole.rate / 1e9:.0f} GFLOP/s and {whole.overhead * 1e3:.1f} ms a "
         f"layer call. Predicted over measured: {min(whole.ratios):.2f} to {max(whole.ratios):.2f}.",
@@ -49,9 +47,6 @@ def calibration(rows: Sequence[Row]) -> str:
         f"{max(of_probes.ratios):.2f}; a probe also takes inner products and writes records, which is not counted and "
         "weighs most beside the smallest student. The estimates below therefore let a probe's passes cost one to five "
         "times their operations.",
-        f"Asked for the {len(crowded)} kinds of step and probe in `{CROWDED}`: {min(of_crowded.ratios):.2f} to "
-        f"{max(of_crowded.ratios):.2f}. These ran on a core shared with several other processes, in bursts, so "
-        "little can be read from them; they are in `scale.csv`.",
     ]
     shown = [
         (r.run, r.kind, r.student, f"{r.prompt:.0f}+{r.response:.0f}", r.sequences, f"{r.operations / 1e9:.3g}",
@@ -119,7 +114,8 @@ def main() -> None:
     parser.add_argument("--collect", metavar="RUNS", help="folder of finished runs to take scale.csv from first")
     arguments = parser.parse_args()
     if arguments.collect:
-        write_rows(HERE / "scale.csv", collect(Path(arguments.collect)))
+        found = collect(Path(arguments.collect))
+        write_rows(HERE / "scale.csv", [row for row in found if not row.run.startswith(CROWDED)])
     PAGE.write_text(page(read_rows(HERE / "scale.csv")))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kvar.report.drawing import draw_all
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -34,7 +36,6 @@ def draw_figures(
     import matplotlib
 
     matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
 
     from kvar import plots
 
@@ -80,15 +81,4 @@ def draw_figures(
                 title.lower().replace(" ", "_"),
                 lambda statistic=statistic: plots.variance_over_training(frame, statistic=statistic),
             )
-    folder.mkdir(parents=True, exist_ok=True)
-    drawn: dict[str, Path] = {}
-    missing: dict[str, str] = {}
-    for title, (name, draw) in wanted.items():
-        try:
-            axes = draw()
-        except ValueError as error:
-            missing[title] = str(error)
-            continue
-        drawn[title] = plots.save(axes, folder / name)[0]
-        plt.close(axes.get_figure(root=True))
-    return drawn, missing
+    return draw_all(wanted, folder)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvar import plots
+from kvar.report.drawing import draw_all
 from kvar.report.methods.ranks import gains
 from kvar.report.methods.seed_values import StudyValues
 from kvar.report.methods.statistics import best_chances
@@ -89,16 +90,7 @@ def draw_study_figures(
         "Loss of the methods that sample": ("curves_loss_sampled", learning("loss", on_policy)),
         "Loss of the methods on given responses": ("curves_loss_given", learning("loss", given)),
     }  # fmt: skip
-    drawn: dict[str, Path] = {}
-    missing: dict[str, str] = {}
-    for title, (name, draw) in wanted.items():
-        try:
-            figure = draw()
-        except ValueError as error:
-            missing[title] = str(error)
-            continue
-        drawn[title] = plots.save(figure, folder / name)[0]
-    return drawn, missing
+    return draw_all(wanted, folder)
 
 
 def _with_parameters(rows: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
