@@ -113,6 +113,9 @@ def _report(arguments: argparse.Namespace, overrides: list[str]) -> int:
     _none_left(overrides)
     if len(arguments.runs) == 1 and is_grid(arguments.runs[0]) and not arguments.by_run:
         pairs = [word.partition("=") for word in arguments.teacher]
+        for task, _, file in pairs:
+            if not file:
+                raise ValueError(f"--teacher {task!r} names no file; give TASK=FILE.")
         teachers = {task: file for task, _, file in pairs}
         named = {"method": arguments.method} if arguments.method else {}
         options = {"reference": arguments.reference, "batch": arguments.batch, "teachers": teachers, **named}

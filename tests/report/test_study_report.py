@@ -129,6 +129,8 @@ def test_the_command_takes_a_study(reported, tmp_path, capsys, monkeypatch):
     assert main(["report", str(study), "--output", str(tmp_path), "--method", "K=2"]) == 0
     shown = capsys.readouterr().out
     assert "Against K=2, score is resolved" in shown and (tmp_path / "report.html").is_file()
+    assert main(["report", str(study), "--output", str(tmp_path), "--teacher", "sums"]) == 2
+    assert "--teacher 'sums' names no file; give TASK=FILE" in capsys.readouterr().err
     assert main(["report", str(study), "--output", str(tmp_path), "--teacher", "poems=x.json"]) == 2
     assert "teacher of task poems" in capsys.readouterr().err
     assert main(["report", str(study / "sums"), "--output", str(tmp_path), "--method", "K=2"]) == 2
