@@ -9,7 +9,6 @@ import numpy as np
 from kvar.analysis.rank_correlation import rank_correlation
 from kvar.analysis.seeds import mean_with_interval
 from kvar.plots.draw import fit_log
-from kvar.plots.labels import label_points
 from kvar.plots.panels import legend_below, need_columns, new_panels, panel_title, settle
 from kvar.plots.style import DOUBLE_WIDTH, Series, context, series
 
@@ -31,7 +30,7 @@ def score_against_variance(
 ) -> Figure:
     """What each method's student gained against how noisy its estimator was: a row of panels a task, a panel a student.
 
-    A labelled point is a method: its means over seeds, with t intervals over seeds both ways (4.3 standard errors at
+    A mark is a method: its means over seeds, with t intervals over seeds both ways (4.3 standard errors at
     three seeds; axes are fitted to seeds and means, intervals run off). Faint points of the same look are its seeds.
     The corner tells Spearman's rank correlation of x and y across the methods, the mean over seeds, where every method
     has every seed: how far x orders y.
@@ -60,7 +59,6 @@ def score_against_variance(
     looks = dict(zip(names, series(names), strict=True))
     with context():
         figure, axes = new_panels(len(tasks), len(sizes), width=width, height=1.75)
-        labels: list[tuple[Axes, list[Any], list[np.ndarray]]] = []
         for i, task in enumerate(tasks):
             axes[i, 0].set_ylabel(y_label)
             for j, student in enumerate(sizes.index):
@@ -72,28 +70,23 @@ def score_against_variance(
                 if not len(own):
                     ax.set_axis_off()
                     continue
-                marks, paths = _panel(ax, own, looks, log_x)
-                labels.append((ax, marks, paths))
+                _panel(ax, own, looks, log_x)
                 rho = _rho(own)
                 if np.isfinite(rho):
                     corner: dict[str, Any] = {"transform": ax.transAxes, "ha": "right", "va": "top", "color": "0.3"}
                     said = ax.text(0.98, 0.98, f"$\\rho$ = {rho:.2f}", fontsize=6.5, **corner)
                     said.set_gid(f"rho:{task}:{student}")
-                    corner_of = ax.transAxes.transform([(0.7, 0.97), (0.98, 0.97), (0.98, 0.9), (0.7, 0.9)])
-                    paths.append(np.asarray(ax.transData.inverted().transform(corner_of)))
         legend_below(figure, axes.ravel().tolist())
         settle(figure)
-        for ax, marks, paths in labels:
-            label_points(ax, marks, paths, size=6.0, settled=True)
     return figure
 
 
-def _panel(ax: Axes, rows: pd.DataFrame, looks: dict[str, Series], log_x: bool) -> tuple[list[Any], list[np.ndarray]]:
-    """Draw one student's methods; the labels still to be written and what they should keep off."""
+def _panel(ax: Axes, rows: pd.DataFrame, looks: dict[str, Series], log_x: bool) -> None:
+    """Draw one student's methods."""
     from matplotlib.ticker import LogLocator
 
     ax.axhline(0.0, color="0.7", linewidth=0.7, zorder=0, gid="zero")
-    marks, paths = [], []
+    means = []
     for name, look in looks.items():
         own = rows[rows["method"] == name]
         if not len(own):
@@ -107,9 +100,8 @@ def _panel(ax: Axes, rows: pd.DataFrame, looks: dict[str, Series], log_x: bool) 
         bars: dict[str, Any] = {"color": look.colour, "linewidth": 0.7, "alpha": 0.5, "zorder": 1}
         ax.hlines([y[0]], x[1], x[2], **bars).set_gid(f"x:{name}")
         ax.vlines([x[0]], y[1], y[2], **bars).set_gid(f"y:{name}")
-        marks.append((x[0], y[0], name, look.colour))
-        paths.append(own[["x", "y"]].to_numpy(dtype=float))
-    xs, ys = np.array([[mark[0], mark[1]] for mark in marks]).T
+        means.append((x[0], y[0]))
+    xs, ys = np.array(means).T
     if log_x:
         ends = [float(rows["x"].min()) / 1.6, float(rows["x"].max()) * 1.6]
         fit_log(ax, ends, axis="x")
@@ -118,11 +110,10 @@ def _panel(ax: Axes, rows: pd.DataFrame, looks: dict[str, Series], log_x: bool) 
     else:
         ax.set_xlim(*_room(np.concatenate([rows["x"].to_numpy(dtype=float), xs])))
     ax.set_ylim(*_room(np.concatenate([rows["y"].to_numpy(dtype=float), ys, [0.0]])))
-    return marks, paths
 
 
 def _room(values: np.ndarray) -> tuple[float, float]:
-    """Limits with room for labels around what is to be seen."""
+    """Limits with room around what is to be seen."""
     low, high = float(values.min()), float(values.max())
     pad = 0.2 * ((high - low) or abs(high) or 1.0)
     return low - pad, high + pad

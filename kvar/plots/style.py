@@ -107,13 +107,16 @@ def names_count(name: str, count: int) -> bool:
 def student_series(frame: pd.DataFrame) -> dict[str, Series]:
     """One style a student, smallest first; the whole frame decides, so that figures of one frame agree.
 
-    The label carries the parameter count, unless the name already does.
+    The label carries the parameter count, unless the name already does or it has several, as over tasks whose
+    vocabularies differ.
     """
     names = students(frame)
-    sizes = frame.groupby("student")["parameters"].max()
+    counts = {str(name): rows.unique() for name, rows in frame.groupby("student")["parameters"]}
     labels = [
-        name if names_count(name, int(sizes[name])) else f"{name} ({compact_count(sizes[name])})" for name in names
-    ]
+        name if len(counts[name]) > 1 or names_count(name, int(counts[name][0]))
+        else f"{name} ({compact_count(counts[name][0])})"
+        for name in names
+    ]  # fmt: skip
     return dict(zip(names, series(labels), strict=True))
 
 

@@ -126,7 +126,7 @@ def _notes(values: StudyValues, batch: int) -> list[str]:
     if len(unprobed):
         pairs = unprobed.drop_duplicates("method")
         listed = ", ".join(f"{row.method} ({row.estimator})" for row in pairs.itertuples())
-        notes.append(f"These methods train with estimators that the probes did not measure: {listed}.")
+        notes.append(f"Estimators of these methods that their own probe at the end did not measure: {listed}.")
     jless = done[~done["method"].isin(values.outcomes[values.outcomes["outcome"] == "total_gap"]["method"])]
     if len(jless):
         listed = ", ".join(dict.fromkeys(jless["method"]))
