@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from kvar.plots.labels import label_points
@@ -52,3 +53,8 @@ def test_importing_plots_and_report_costs_no_matplotlib_or_pandas():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ)
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_student_with_several_sizes_carries_none():
+    frame = pd.DataFrame({"student": ["tiny", "tiny", "big"], "parameters": [52_000, 239_000, 972_000]})
+    assert [style.label for style in student_series(frame).values()] == ["tiny", "big (972k)"]

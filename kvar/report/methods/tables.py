@@ -105,7 +105,11 @@ def method_tables(
     for name in (reference, start):
         tables += table(f"Total gap, less that of {name}", less + "Below zero is better.", gaps, f"less_{name}", False)
     per_token = "Total gap over the number of tokens of sampled responses: what is left of J when length is set aside. "
-    tables += table("Gap per token", per_token + mean + MARKS, [(t, "gap_per_token") for t in tasks], "value", False)
+    rates = [(task, "gap_per_token") for task in tasks]
+    tables += table("Gap per token", per_token + mean + MARKS, rates, "value", False)
+    tables += table(
+        f"Gap per token, less that of {reference}", less + "Below zero is better.", rates, f"less_{reference}", False
+    )
     for task in tasks:
         others = [
             name for t, name in present if t == task and name not in (metrics.get(task), "total_gap", "gap_per_token")
