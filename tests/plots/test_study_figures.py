@@ -89,6 +89,8 @@ def test_gain_against_noise_shows_means_intervals_seeds_and_rank_correlation(log
     np.testing.assert_allclose(by_gid(ax, "y:K=4").get_segments()[0][:, 1], y[1:])
     np.testing.assert_allclose(by_gid(ax, "seeds:K=4").get_ydata(), own["y"])
     assert by_gid(ax, "rho:sums:large").get_text() == r"$\rho$ = -1.00"
+    marks = [by_gid(ax, f"mean:{name}") for name in METHODS]  # nothing but the legend names them: all look different
+    assert len({(mark.get_marker(), mark.get_color()) for mark in marks}) == len(METHODS)
     partial = frame.drop(own.index[:1])  # a seed of one method is missing: no correlation over seeds is told
     ax = panel(plots.score_against_variance(partial, log_x=log_x), "sums, large (420k)")
     assert not [text for text in ax.texts if (text.get_gid() or "").startswith("rho")]
