@@ -119,10 +119,13 @@ def _report(arguments: argparse.Namespace, overrides: list[str]) -> int:
         teachers = {task: file for task, _, file in pairs}
         named = {"method": arguments.method} if arguments.method else {}
         options = {"reference": arguments.reference, "batch": arguments.batch, "teachers": teachers, **named}
+        options["earlier"] = arguments.earlier
         print(report_study(arguments.runs[0], arguments.output, **options))
         return 0
-    if arguments.teacher or arguments.method:
-        raise ValueError("--method and --teacher are for the folder of a study with several seeds; name that alone.")
+    if arguments.teacher or arguments.method or arguments.earlier:
+        raise ValueError(
+            "--method, --teacher and --earlier are for the folder of a study with several seeds; name that alone."
+        )
     step = arguments.step if arguments.step == "last" else int(arguments.step)
     options = {"reference": arguments.reference, "batch": arguments.batch or 64, "step": step}
     print(report_runs(arguments.runs, arguments.output, **options))
@@ -255,6 +258,9 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--method", help="of such a study: what methods are compared with, default llmr")
     report.add_argument(
         "--teacher", action="append", default=[], metavar="TASK=FILE", help="of such a study: its teacher's evaluation"
+    )
+    report.add_argument(
+        "--earlier", metavar="FOLDER", help="of such a study: an earlier report, for cells whose runs are not here"
     )
     report.set_defaults(run=_report)
 

@@ -46,7 +46,7 @@ def test_everything_is_written_and_progress_said(reported):
     there = {path.name for path in out.iterdir()}
     assert there == {
         "methods.md", "methods.csv", "ranks.csv", "statistics.parquet", "outcomes.parquet", "curves.parquet",
-        "report.html", "figures",
+        "made-with.json", "report.html", "figures",
     }  # fmt: skip
     assert said == ["read 13 of 13 finished cells (14 planned)", "drawing"]
     drawn = {path.stem for path in (out / "figures").glob("*.png")}

@@ -26,6 +26,7 @@ class StudyCell:
         start: name of the method whose student it starts from, or None.
         path: its folder.
         finished: whether it was trained and evaluated; a failed, running or waiting cell is not.
+        estimator: that it trains with by the study's settings, see :func:`trained_estimator`; None for none.
     """
 
     task: str
@@ -35,6 +36,7 @@ class StudyCell:
     start: str | None
     path: Path
     finished: bool
+    estimator: str | None
 
 
 def is_grid(folder: str | Path) -> bool:
@@ -70,7 +72,8 @@ def _cell(folder: Path, name: str, fields: Mapping[str, Any]) -> StudyCell:
     start = fields.get("from")
     path = folder / name
     done = (path / "evaluation.json").is_file() and (path / "config.json").is_file()
-    return StudyCell(task, student, method, int(fields.get("seed") or 0), start and _names(start)[2], path, done)
+    first = start and _names(start)[2]
+    return StudyCell(task, student, method, int(fields.get("seed") or 0), first, path, done, trained_estimator(fields))
 
 
 def _names(cell: str) -> tuple[str, str, str]:

@@ -26,12 +26,13 @@ def study_ending(cells: Sequence[StudyCell]) -> tuple[list[str], list[str]]:
         Sections, and the scripts that they need, for :func:`kvar.report.page.frame.page`.
     """
     done = [cell for cell in cells if cell.finished]
+    if not done:
+        return [], []
     runs = [load(cell.path) for cell in done]
     places = [Place(cell.task, cell.student, cell.method, str(cell.seed)) for cell in done]
     _, sections, scripts = interactive_parts(None, responses_data(runs, places))
     samples = samples_of(runs, places)
     if samples:
         sections.append(f"<section>\n<h2>Samples</h2>\n{samples_html(samples)}\n</section>")
-    if runs:
-        sections.append(settings_html({str(place): run.config for run, place in zip(runs, places, strict=True)}))
+    sections.append(settings_html({str(place): run.config for run, place in zip(runs, places, strict=True)}))
     return sections, scripts

@@ -9,6 +9,7 @@ from typing import Any
 from kvar.records.load import read_config
 from kvar.report.methods.cells import StudyCell, study_cells, trained_estimator
 from kvar.report.methods.compare import compare_methods, methods_frame
+from kvar.report.methods.earlier import read_earlier, with_earlier, write_made_with
 from kvar.report.methods.ending import study_ending
 from kvar.report.methods.estimators import estimator_table, estimator_values
 from kvar.report.methods.figures import draw_study_figures
@@ -33,12 +34,14 @@ def report_study(
     start: str | None = None,
     batch: int | None = None,
     teachers: Mapping[str, str | Path] | None = None,
+    earlier: str | Path | None = None,
     say: Callable[[str], None] = lambda text: print(text, flush=True),
 ) -> str:
     """Write methods.md, methods.csv, the numbers behind them, figures and report.html for a study with several seeds.
 
     ``statistics.parquet``, ``outcomes.parquet`` and ``curves.parquet`` hold one row a seed, so that everything else can
-    be formed from them; ``methods.csv`` a row a (task, student, method), ``ranks.csv`` the rank correlations.
+    be formed from them; ``methods.csv`` a row a (task, student, method), ``ranks.csv`` the rank correlations;
+    ``made-with.json`` what a later report needs to go on from these.
 
     Args:
         folder: the study's, with its ``study.json``; cells that are not finished are counted as missing.
@@ -49,14 +52,16 @@ def report_study(
         start: the method that others start from; by default the one that most do.
         batch: B of theory.md (11'); by default the training batch of the methods.
         teachers: task -> file of its teacher's evaluation, see ``kvar.report.methods.teachers.teacher_scores``.
+        earlier: output of an earlier report of this study, which has the numbers of cells that are not finished here:
+            their folders may be gone, or on another machine. It may be the same folder as ``output``.
         say: told of the progress.
 
     Returns:
         The table of scores and the verdict, for the terminal.
 
     Raises:
-        ValueError: no study, no finished cell, a method or reference that the study does not have, or a teacher's
-            evaluation on other examples.
+        ValueError: no study, no finished cell, a method or reference that the study does not have, a teacher's
+            evaluation on other examples, or an earlier report of another study or with another batch or reference.
     """
     cells = study_cells(folder)
     names = list(dict.fromkeys(cell.method for cell in cells))
@@ -65,9 +70,13 @@ def report_study(
     for what, name in (("method", method), ("start", first)):
         if name not in names and (what == "start" or method != "llmr"):
             raise ValueError(f"{what} {name!r} is not in this study; its methods are {', '.join(names)}.")
-    scores, said = teacher_scores(folder, cells, teachers)
-    b = batch or _training_batch(cells)
-    values = read_study_runs(cells, batch=b, reference=reference, say=say)
+    before = read_earlier(earlier, cells) if earlier is not None else None
+    scores, said = teacher_scores(folder, cells, teachers, before)
+    done = [cell for cell in cells if cell.finished]
+    b = batch or (before.batch if before and not done else _training_batch(cells))
+    values = read_study_runs(cells, batch=b, reference=reference, say=say) if done or not before else None
+    values = with_earlier(values, before, batch=b, reference=reference) if before else values
+    assert values is not None
     if method not in names:
         sampling = values.cells[values.cells["estimator"].notna()]["method"]
         method = str(sampling.iloc[0]) if len(sampling) else names[-1]
@@ -86,8 +95,15 @@ def report_study(
     )
     tables = method_tables(values.cells, values.outcomes, compared, metrics, scores, reference=method, start=first)
     verdict = study_verdict(values.cells, values.outcomes, compared, ranks, metrics, reference=method, start=first)
+    if before:
+        taken = int(values.cells["finished"].sum()) - len(done)
+        said.append(
+            f"The numbers of {taken} cells are those of the earlier report in {before.folder}; what their students "
+            "wrote and how they were set is not shown on the page."
+        )
     notes = [*said, *_notes(values, b), *(f"Not drawn: {title}: {why}" for title, why in missing.items())]
     write_numbers(target, values, frame, ranks)
+    write_made_with(target, batch=b, reference=reference, teachers=scores)
     full = int(values.cells["seed"].nunique())
     text = methods_text(verdict, tables, frame, ranks, notes, full)
     (target / "methods.md").write_text(text, encoding="utf-8")
@@ -150,5 +166,5 @@ def _provenance(cells: Sequence[StudyCell]) -> dict[str, Any]:
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "python": platform.python_version(),
-        "runs": f"{len(runs)}, begun {begun[0]} to {begun[-1]}",
+        "runs": f"{len(runs)}, begun {begun[0]} to {begun[-1]}" if runs else "none here",
     }

@@ -11,23 +11,28 @@ from typing import Any
 from kvar.records import load
 from kvar.report.cells import Cell
 from kvar.report.methods.cells import StudyCell
+from kvar.report.methods.earlier import EarlierReport
 
 __all__ = ["teacher_scores"]
 
 
 def teacher_scores(
-    folder: str | Path, cells: Sequence[StudyCell], given: Mapping[str, str | Path] | None = None
+    folder: str | Path,
+    cells: Sequence[StudyCell],
+    given: Mapping[str, str | Path] | None = None,
+    earlier: EarlierReport | None = None,
 ) -> tuple[dict[str, dict[str, Cell]], list[str]]:
     """Task -> metric -> the teacher's score, from files that hold the same examples as the students' evaluations.
 
     A task's file is the one given, else ``FOLDER/TASK/teacher.json`` (``FOLDER/teacher.json`` in a study of one task),
-    else the evaluation of the run that trained the teacher, beside its model. One of ``kvar evaluate`` has bootstrap
-    intervals over examples, one of a run none.
+    else the evaluation of the run that trained the teacher, beside its model, else that of an earlier report. One of
+    ``kvar evaluate`` has bootstrap intervals over examples, one of a run none.
 
     Args:
         folder: the study's.
         cells: its cells.
         given: task -> evaluation file.
+        earlier: an earlier report of the study, which cannot be checked to be on the same examples.
 
     Returns:
         The scores, and a sentence on every task that says where they are from, or why there are none.
@@ -54,6 +59,8 @@ def teacher_scores(
             path: Path | None = Path(named)
         else:
             path, why = _recorded(Path(folder), cell)
+        if path is None and earlier is not None and task in earlier.teachers:
+            continue
         if path is None:
             said.append(
                 f"{name}: no evaluation of the teacher ({why}); write one with kvar evaluate {cell.path} "
@@ -62,6 +69,10 @@ def teacher_scores(
             continue
         found[task], how = _scores(path)
         said.append(f"{name}: the teacher's scores are those of {path}{how}.")
+    for task, own in earlier.teachers.items() if earlier is not None else ():
+        if task not in found:
+            found[task] = dict(own)
+            said.append(f"{task or 'the task'}: the teacher's scores are those of the earlier report.")
     return found, said
 
 

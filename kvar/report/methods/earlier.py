@@ -1,0 +1,192 @@
+"""Cells whose run folders are gone, or on another machine: their numbers, from an earlier report of the same study."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kvar.report.cells import Cell
+from kvar.report.methods.cells import StudyCell
+from kvar.report.methods.seed_values import KEYS, StudyValues
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Place = tuple[str, str, str, int]
+"""Task, student, method, seed."""
+
+__all__ = ["MADE_WITH", "EarlierReport", "read_earlier", "with_earlier", "write_made_with"]
+
+MADE_WITH = "made-with.json"
+"""File of a study's report: the settings that its numbers were formed with, and the teachers' scores."""
+
+
+@dataclass(frozen=True)
+class EarlierReport:
+    """An earlier report's numbers.
+
+    Attributes:
+        folder: where they lie.
+        batch: B that efficiency and error were formed for.
+        reference: estimator that stood for the true gradient, or None for the unbiased ones.
+        teachers: task -> metric -> the teacher's score.
+        values: of the cells that were finished then.
+    """
+
+    folder: Path
+    batch: int
+    reference: str | None
+    teachers: Mapping[str, Mapping[str, Cell]]
+    values: StudyValues
+
+
+def write_made_with(
+    folder: str | Path, *, batch: int, reference: str | None, teachers: Mapping[str, Mapping[str, Cell]]
+) -> None:
+    """Write :data:`MADE_WITH`, which a later report needs beside the numbers; an unknown end of an interval is null."""
+    scores = {
+        task: {
+            name: [cell.value, *((cell.low, cell.high) if cell.known else (None, None))] for name, cell in own.items()
+        }
+        for task, own in teachers.items()
+    }
+    content = {"batch": batch, "reference": reference, "teachers": scores}
+    (Path(folder) / MADE_WITH).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def read_earlier(folder: str | Path, cells: Sequence[StudyCell]) -> EarlierReport:
+    """What an earlier report of a study wrote.
+
+    Args:
+        folder: output of the earlier ``kvar report``.
+        cells: of the study, as it is now; a cell's start and estimator are taken from here.
+
+    Raises:
+        ValueError: a missing or damaged file, or numbers of a cell that the study does not have.
+    """
+    import pandas as pd
+
+    folder = Path(folder)
+    tables: dict[str, pd.DataFrame] = {}
+    try:
+        made: dict[str, Any] = json.loads((folder / MADE_WITH).read_text(encoding="utf-8"))
+        batch, reference = int(made["batch"]), made["reference"]
+        teachers = {
+            task: {name: Cell(value, *(() if low is None else (low, high))) for name, (value, low, high) in own.items()}
+            for task, own in made["teachers"].items()
+        }
+        for name in ("outcomes", "curves", "statistics"):
+            tables[name] = _plain(pd.read_parquet(folder / f"{name}.parquet"))
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"earlier {folder} lacks {Path(error.filename).name}; name a folder that kvar report wrote of this study."
+        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"earlier {folder} is not what kvar report writes of a study: {error}.") from None
+    planned = {(cell.task, cell.student, cell.method, cell.seed): cell for cell in cells}
+    done = set(_places(tables["outcomes"]))
+    for task, student, method, seed in sorted(done - set(planned)):
+        raise ValueError(
+            f"earlier {folder} has seed {seed} of {'/'.join(filter(None, (task, student, method)))}, which is no cell "
+            "of this study; name a report of the same study."
+        )
+    values = StudyValues(_cells(planned, done, tables["statistics"]), **tables)
+    return EarlierReport(folder, batch, reference, teachers, values)
+
+
+def with_earlier(
+    values: StudyValues | None, earlier: EarlierReport, *, batch: int, reference: str | None
+) -> StudyValues:
+    """The study's own numbers, and the earlier report's for cells that are not finished here; in the study's order.
+
+    Args:
+        values: of the cells that are finished here; None where none is.
+        earlier: of :func:`read_earlier`.
+        batch: B that ``values`` were formed for.
+        reference: as for ``values``.
+
+    Raises:
+        ValueError: formed for another batch or reference, or of a student of another size.
+    """
+    import pandas as pd
+
+    for name, now, then in (("batch", batch, earlier.batch), ("reference", reference, earlier.reference)):
+        if now != then:
+            raise ValueError(
+                f"earlier {earlier.folder} was formed with {name} {then}, this report with {now}: report with "
+                f"--{name} {then}, or leave the earlier report out."
+            )
+    if values is None:
+        return earlier.values
+    _same_sizes(values.cells, earlier)
+    before = {_place(row): row for row in earlier.values.cells.to_dict("records")}
+    rows = [row if row["finished"] else before[_place(row)] for row in values.cells.to_dict("records")]
+    here = {_place(row) for row in values.cells.to_dict("records") if row["finished"]}
+    order = {_place(row): number for number, row in enumerate(rows)}
+
+    def joined(own: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+        if not len(other):
+            return own
+        both = pd.concat([own, other[[place not in here for place in _places(other)]]], ignore_index=True)
+        return both.iloc[np.argsort([order[place] for place in _places(both)], kind="stable")].reset_index(drop=True)
+
+    return StudyValues(
+        pd.DataFrame(rows),
+        joined(values.outcomes, earlier.values.outcomes),
+        joined(values.curves, earlier.values.curves),
+        joined(values.statistics, earlier.values.statistics),
+    )
+
+
+def _same_sizes(cells: pd.DataFrame, earlier: EarlierReport) -> None:
+    """ValueError for a student that has another number of parameters in the earlier report."""
+    sizes = [table.groupby(["task", "student"])["parameters"].max() for table in (earlier.values.cells, cells)]
+    then, now = sizes[0].dropna().align(sizes[1].dropna(), join="inner")
+    if len(other := then[then != now]):
+        task, student = other.index[0]
+        raise ValueError(
+            f"student {student!r} of task {task!r} has {now.loc[task, student]:.0f} parameters here and "
+            f"{other.iloc[0]:.0f} in earlier {earlier.folder}: that is a report of another study."
+        )
+
+
+def _place(row: Mapping[Any, Any]) -> Place:
+    return row["task"], row["student"], row["method"], row["seed"]
+
+
+def _places(table: pd.DataFrame) -> list[Place]:
+    return list(zip(*(table[key] for key in KEYS), strict=True))
+
+
+def _plain(table: pd.DataFrame) -> pd.DataFrame:
+    """Categories as text and 32 bits as 64, as in a table just read from runs."""
+    kinds = {"category": "str", "float32": "float64"}
+    return table.astype({str(name): kinds[str(kind)] for name, kind in table.dtypes.items() if str(kind) in kinds})
+
+
+def _cells(planned: Mapping[Place, StudyCell], done: set[Place], statistics: pd.DataFrame) -> pd.DataFrame:
+    """The ``cells`` of ``StudyValues``; sizes, and which estimators were probed, are those of the statistics."""
+    import pandas as pd
+
+    sizes, probed = {}, set()
+    if len(statistics):
+        sizes = {(row["task"], row["student"]): row["parameters"] for row in statistics.to_dict("records")}
+        probed = {(_place(row), row["kernel"]) for row in statistics.to_dict("records")}
+    rows = [
+        {
+            **dict(zip(KEYS, place, strict=True)),
+            "start": cell.start,
+            "finished": place in done,
+            "parameters": float(sizes.get(place[:2], math.nan)) if place in done else math.nan,
+            "estimator": cell.estimator if place in done else None,
+            "probed": place in done and (place, cell.estimator) in probed,
+        }
+        for place, cell in planned.items()
+    ]
+    return pd.DataFrame(rows)
