@@ -15,13 +15,16 @@ import pandas as pd
 from kvar.plots.kernels_over_tasks import kernels_over_tasks
 from kvar.plots.save import save
 from kvar.report.cells import Cell
+from kvar.report.methods.statistics import in_noise
 
 HERE = Path(__file__).parent
 WHEN = {"start": "pre-distilled", "after-K4": "after 50 steps of K = 4"}
+BATCH = 8
+"""Trajectories a step, which the runs' reports were made for."""
 PANELS = {
     "trace_ratio": "variance over\nthat of K = 1",
+    "bias_in_noise": "squared bias over\nnoise of K = 1",
     "efficiency": "efficiency η",
-    "best_probability": "probability\nto point best",
 }
 
 COLUMNS = {
@@ -34,13 +37,14 @@ COLUMNS = {
 
 
 def statistics() -> pd.DataFrame:
-    """Every number of every run, with the columns run ("20-layers") and task (which of :data:`WHEN`)."""
+    """Every number of every run; "student" is its folder here, "task" which of :data:`WHEN`."""
     found = []
     for folder, title in WHEN.items():
         for path in sorted(HERE.glob(f"*/{folder}/statistics.parquet")):
             run = path.parts[-3]
-            found.append(pd.read_parquet(path).assign(student=run.replace("-", " "), task=title))
-    return pd.concat(found, ignore_index=True)
+            found.append(pd.read_parquet(path).assign(student=run.replace("-", " "), task=title, method=run, seed=0))
+    every = pd.concat(found, ignore_index=True)
+    return pd.concat([every, in_noise(every, BATCH)], ignore_index=True)
 
 
 def table(frame: pd.DataFrame) -> str:

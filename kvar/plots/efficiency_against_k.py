@@ -24,7 +24,8 @@ def efficiency_against_k(
 ) -> Axes:
     """Efficiency eta, theory.md eq. (11'), against K: one line a student, intervals, the most likely best K ringed.
 
-    The text at a ring is the probability that this K is the best, where ``best_probability`` was measured.
+    The text at a ring is the probability that this K is the best, where ``best_probability`` was measured;
+    an estimator with a baseline that is likelier than any K is named there too.
 
     Args:
         frame: a statistics frame with ``efficiency``.

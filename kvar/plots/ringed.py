@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,8 +38,8 @@ def ringed_against_k(
     Args:
         frame: a statistics frame.
         statistic: what is drawn.
-        probability: the statistic that says how likely each K is the best; may be missing, and the ring then stands at
-            the best value.
+        probability: the statistic that says how likely each estimator is the best; may be missing, and the ring then
+            stands at the best value. One that is no K and likelier than any is named beside the ring.
         label: of the value axis.
         smallest: whether the best is the smallest.
         log: a logarithmic axis where all values are positive.
@@ -50,7 +51,7 @@ def ringed_against_k(
     from matplotlib.lines import Line2D
 
     measured = select(frame, statistic, group=group, step=step)
-    likely = find(frame, probability, group=group, step=step)
+    likely = find(frame, probability, group=group, step=step, only_k=False)
     chances = dict(zip(zip(likely["student"], likely["kernel"], strict=True), likely["value"], strict=True))
     looks = {name: look for name, look in student_series(frame).items() if name in set(measured["student"])}
     with context():
@@ -70,7 +71,7 @@ def ringed_against_k(
             )  # fmt: skip
             chance = chances.get((name, rows.iloc[best]["kernel"]))
             if chance is not None:
-                points.append((float(x[best]), float(y[best]), f"p={chance:.2f}", look.colour))
+                points.append((float(x[best]), float(y[best]), _chance(name, chance, chances), look.colour))
             paths.append(np.column_stack([x, y]))
             ends = rows[["low", "high"]].to_numpy(dtype=float)
             paths += [np.array([[a, low], [a, high]]) for a, (low, high) in zip(x, ends, strict=True)]
@@ -86,3 +87,10 @@ def ringed_against_k(
         legend_above(ax, [*handles, ring])
         label_points(ax, points, paths, gap=5.0)
     return ax
+
+
+def _chance(student: str, ringed: float, chances: Mapping[tuple[str, str], float]) -> str:
+    """What stands at a ring: the probability of its K, and an estimator that is likelier to be the best."""
+    own = {kernel: chance for (name, kernel), chance in chances.items() if name == student}
+    first = max(own, key=own.__getitem__)
+    return f"p={ringed:.2f}" if own[first] <= ringed else f"p={ringed:.2f} ({first}: {own[first]:.2f})"

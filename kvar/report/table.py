@@ -42,8 +42,8 @@ def compact(cell: Cell | None) -> str:
 def render_table(frame: pd.DataFrame, *, group: str = "all", step: int | str = "last") -> str:
     """Variance ratio to K = 1, SNR, squared bias and efficiency, eqs. (8), (12), (7), (11'), each with its interval.
 
-    One block a student, smallest first, headed by its best K; ``*`` marks its line. P(best): the
-    probability that a kernel is the best.
+    One block a student, smallest first, headed by its best K, and by an estimator with a baseline that is likelier to
+    be the best than any K; ``*`` marks the K's line. P(best): the probability that an estimator is the best.
 
     Args:
         frame: a statistics frame; a statistic that was not measured shows as "-".
@@ -88,7 +88,10 @@ def _heading(frame: pd.DataFrame, name: str, mine: pd.DataFrame, best: dict[str,
     if name in best:
         p = best[name].probability
         label = k_label(best[name].k).replace("∞", "inf (immediate)")
-        text += f", best K = {label}" + ("" if p is None else f" (probability {p:.2f})")
+        text += f", best K = {label}"
+        if p is not None:
+            other = best[name].other
+            text += f" (probability {p:.2f}" + (f"; {other[0]}: {other[1]:.2f})" if other else ")")
     return text
 
 

@@ -148,6 +148,10 @@ def test_efficiency_rings_the_best_k_with_its_probability(frame):
     assert [round(float(by_gid(ax, f"best:{s}").get_xdata()[0])) for s in SIZES] == [2, 3, 3]
     assert [t.get_text() for t in ax.texts] == ["p=0.40", "p=0.97", "p=0.70"]
     assert legend(ax) == [*LABELS, "best K"]
+    chances = {"small": 0.5, "large": 0.1}
+    rivals = [row(name, "K=1 - mean", "best_probability", p, p, p, step=200) for name, p in chances.items()]
+    ax = plots.efficiency_against_k(pd.concat([frame, pd.DataFrame(rivals)]))
+    assert [t.get_text() for t in ax.texts] == ["p=0.40 (K=1 - mean: 0.50)", "p=0.97", "p=0.70"]
     assert not plots.efficiency_against_k(frame[frame["statistic"] != "best_probability"]).texts
 
 

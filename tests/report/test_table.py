@@ -28,6 +28,14 @@ def test_lines_students_and_best_k(frame):
     assert lines[5].endswith("0.40")
 
 
+def test_a_baseline_that_is_likelier_the_best_than_any_k_heads_the_block_too(frame):
+    given = {"snr": 1.0, "best_probability": 0.5}
+    rival = [row("small", "K=1 - mean", name, value, value, value, step=200) for name, value in given.items()]
+    lines = render_table(pd.concat([frame, pd.DataFrame(rival)])).splitlines()
+    assert "small (22k), n = 256, best K = 4 (probability 0.40; K=1 - mean: 0.50)" in lines
+    assert "medium (90k), n = 256, best K = 8 (probability 0.97)" in lines
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_width_holds_for_any_numbers_and_long_names(seed):
     draw = np.random.default_rng(seed)

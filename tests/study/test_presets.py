@@ -114,7 +114,8 @@ def test_europarl_reads_nested_fields_of_its_subset() -> None:
 @pytest.mark.parametrize(
     ("name", "folder"),
     [("multi30k-teacher", "multi30k"), ("multi30k", "multi30k"), ("table", "multi30k"), ("gsm8k", "gsm8k"),
-     ("gsm8k-short-teacher", "gsm8k"), ("smollm2-gsm8k-short", "gsm8k"), ("debian-synopsis-teacher", "debian-synopsis")],
+     ("gsm8k-short-teacher", "gsm8k"), ("smollm2-gsm8k-short", "gsm8k"),
+     ("debian-synopsis-teacher", "debian-synopsis")],
 )  # fmt: skip
 def test_presets_read_the_data_by_a_local_folder(name: str, folder: str) -> None:
     from dataclasses import replace
