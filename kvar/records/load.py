@@ -34,6 +34,7 @@ class Run:
         path: the run's folder.
         config: what the run was started with.
         version: the kvar version that wrote it.
+        versions: those of Python and of the libraries that compute, at the start; empty in runs that are older.
         created: when it was started, ISO 8601.
     """
 
@@ -41,6 +42,7 @@ class Run:
     config: dict[str, Any]
     version: str
     created: str
+    versions: dict[str, str] = field(default_factory=dict, compare=False)
     _parts: dict[str, list[Part]] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
@@ -193,11 +195,18 @@ def load(path: str | Path) -> Run:
         return {table: readable_parts(folder / table, table) for table in TABLES}
 
     parts = _while_written(check)
-    return Run(folder, header["config"], str(header.get("kvar", "")), str(header.get("created", "")), parts)
+    return Run(
+        folder,
+        header["config"],
+        str(header.get("kvar", "")),
+        str(header.get("created", "")),
+        dict(header.get("versions") or {}),
+        parts,
+    )
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:
-    """What ``config.json`` of a run's folder holds (schema, kvar, created, config), or None where there is none.
+    """What a run's ``config.json`` holds (schema, kvar, versions, created, config), or None where there is none.
 
     Raises:
         RecordsError: it is unreadable, not kvar's, or of a newer schema.

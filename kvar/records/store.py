@@ -19,6 +19,7 @@ from kvar.records.load import CONFIG, CUT, pending_cut, read_config
 from kvar.records.lock import FolderLock, lock_folder
 from kvar.records.parts import Part, list_parts, read_part, readable_parts, replace_file, write_part
 from kvar.records.schema import SCHEMA_VERSION, TABLES, schema_of, to_arrow
+from kvar.records.versions import versions
 
 __all__ = ["Key", "RunWriter", "check_folder"]
 
@@ -140,6 +141,7 @@ class RunWriter:
         header = {
             "schema": SCHEMA_VERSION,
             "kvar": __version__,
+            "versions": versions(),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "config": self.config,
         }

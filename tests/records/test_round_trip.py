@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import platform
+
 import numpy as np
 import pandas as pd
 import pandas.testing as pdt
 import pytest
+import torch
+import transformers
 
 import kvar
 from kvar.records import TABLES, RecordsError, RunWriter, empty_frame, load
@@ -58,6 +62,9 @@ def test_empty_tables_have_typed_columns(tmp_path, config):
         assert list(frame.dtypes) == list(empty_frame(table).dtypes)
     assert run.config == config
     assert run.version == kvar.__version__
+    assert run.versions == {
+        "python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__
+    }  # fmt: skip
 
 
 def test_read_columns_and_rows(tmp_path, config, frames):

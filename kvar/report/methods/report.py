@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kvar._version import __version__
 from kvar.records.load import read_config
+from kvar.records.versions import versions
 from kvar.report.methods.cells import StudyCell, study_cells, trained_estimator
 from kvar.report.methods.compare import compare_methods, methods_frame
 from kvar.report.methods.earlier import read_earlier, with_earlier, write_made_with
@@ -21,6 +23,7 @@ from kvar.report.methods.statistics import combined_statistics
 from kvar.report.methods.tables import method_tables
 from kvar.report.methods.teachers import teacher_scores
 from kvar.report.methods.verdict import study_verdict
+from kvar.report.page.provenance import written_with
 
 __all__ = ["report_study"]
 
@@ -154,17 +157,10 @@ def _notes(values: StudyValues, batch: int) -> list[str]:
 
 def _provenance(cells: Sequence[StudyCell]) -> dict[str, Any]:
     """Versions and dates."""
-    import platform
-
-    import torch
-    import transformers
-
     runs = [read_config(cell.path) or {} for cell in cells if cell.finished]
     begun = sorted(str(run.get("created", "")) for run in runs)
     return {
-        "kvar": ", ".join(sorted({str(run.get("kvar", "")) for run in runs})),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
         "runs": f"{len(runs)}, begun {begun[0]} to {begun[-1]}" if runs else "none here",
+        "written with": written_with({"kvar": str(run.get("kvar", "")), **run.get("versions", {})} for run in runs),
+        "read with": written_with([{"kvar": __version__, **versions()}]),
     }

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kvar import __version__
 from kvar.records import Run
+from kvar.records.versions import versions
 
-__all__ = ["provenance_of"]
+__all__ = ["provenance_of", "written_with"]
 
 
 def provenance_of(runs: Sequence[Run]) -> dict[str, Any]:
-    """Versions that wrote and read the runs, and one line a run.
-
-    Versions of torch and transformers are of the environment that made the report; runs do not record theirs.
-    """
-    import torch
-    import transformers
-
+    """Versions that wrote and read the runs, and one line a run."""
     return {
-        "runs written by kvar": ", ".join(sorted({run.version for run in runs})),
-        "read with": f"kvar {__version__}, torch {torch.__version__}, transformers {transformers.__version__}, "
-        f"python {platform.python_version()}",
+        "written with": written_with({"kvar": run.version, **run.versions} for run in runs),
+        "read with": written_with([{"kvar": __version__, **versions()}]),
         "runs": {str(run.path): _line(run) for run in runs},
     }
+
+
+def written_with(every: Iterable[Mapping[str, str]]) -> str:
+    """Each version that occurs of each name, from one mapping of names to versions a run.
+
+    >>> written_with([{"kvar": "0.1.0", "torch": "2.13.0"}, {"kvar": "0.1.0", "torch": "2.12.0"}])
+    'kvar 0.1.0, torch 2.12.0 and 2.13.0'
+    """
+    found: dict[str, set[str]] = {}
+    for run in every:
+        for name, version in run.items():
+            found.setdefault(name, set()).add(version)
+    return ", ".join(f"{name} {' and '.join(sorted(each))}" for name, each in found.items())
 
 
 def _line(run: Run) -> str:
