@@ -118,7 +118,7 @@ def test_numbers_formed_otherwise_are_refused(pieces):
     earlier, own = read_earlier(pieces / "joined", cells), read_study_runs(cells, batch=8)
     with pytest.raises(ValueError, match="was formed with batch 16, this report with 8: report with --batch 16"):
         with_earlier(own, earlier, batch=8, reference=None)
-    with pytest.raises(ValueError, match="with reference None, this report with K=1"):
+    with pytest.raises(ValueError, match="with reference None, this report with K=1: leave --reference out"):
         with_earlier(own, earlier, batch=16, reference="K=1")
     own.cells["parameters"] = 2_000.0
     with pytest.raises(ValueError, match="has 2000 parameters here and 1000 in earlier"):

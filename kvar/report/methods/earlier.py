@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kvar.records.parts import replace_file
 from kvar.report.cells import Cell
 from kvar.report.methods.cells import StudyCell
 from kvar.report.methods.seed_values import KEYS, StudyValues
@@ -57,7 +58,7 @@ def write_made_with(
         for task, own in teachers.items()
     }
     content = {"batch": batch, "reference": reference, "teachers": scores}
-    (Path(folder) / MADE_WITH).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    replace_file(Path(folder) / MADE_WITH, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def read_earlier(folder: str | Path, cells: Sequence[StudyCell]) -> EarlierReport:
@@ -118,9 +119,10 @@ def with_earlier(
 
     for name, now, then in (("batch", batch, earlier.batch), ("reference", reference, earlier.reference)):
         if now != then:
+            remedy = f"leave --{name} out" if then is None else f"report with --{name} {then!r}"
             raise ValueError(
-                f"earlier {earlier.folder} was formed with {name} {then}, this report with {now}: report with "
-                f"--{name} {then}, or leave the earlier report out."
+                f"earlier {earlier.folder} was formed with {name} {then}, this report with {now}: {remedy}, or leave "
+                "the earlier report out."
             )
     if values is None:
         return earlier.values

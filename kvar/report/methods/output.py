@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kvar.records.parts import replace_file
 from kvar.report.cells import number
 from kvar.report.methods.seed_values import StudyValues
 from kvar.report.methods.tables import StudyTable, estimators_shown, ranks_shown
@@ -79,7 +80,8 @@ def write_numbers(folder: Path, values: StudyValues, frame: pd.DataFrame, ranks:
                 types[str(column)] = "float32"
             elif str(kind) in ("object", "str", "string"):
                 types[str(column)] = "category"
-        small.astype(types).to_parquet(folder / f"{name}.parquet", index=False, compression="zstd")
+        whole = small.astype(types).to_parquet(index=False, compression="zstd")
+        replace_file(folder / f"{name}.parquet", whole)  # it may be all that is left of runs that are gone
 
 
 def write_page(
