@@ -58,7 +58,6 @@ def draw_figures(
         "Squared error against K": ("mse_against_k", at_step(plots.mse_against_k)),
         "Signal-to-noise ratio against K": ("snr_against_k", at_step(plots.snr_against_k)),
         "Within and between prompts": ("within_between_shares", at_step(plots.within_between_shares)),
-        "Variance against size": ("variance_against_size", at_step(plots.variance_against_size)),
         "Variance by layer": ("variance_by_layer", at_step(plots.variance_by_layer)),
         "Variance by position": (
             "variance_by_position",
@@ -70,11 +69,13 @@ def draw_figures(
         ),
     }
     for statistic, title in (
+        ("trace", "Variance against size"),
         ("score_power", "Score power against size"),
         ("variance_per_score_power", "Variance per score power against size"),
     ):
-        if statistic in set(frame["statistic"]):
-            wanted[title] = (f"{statistic}_against_size", at_step(plots.variance_against_size, statistic=statistic))
+        if statistic in set(frame["statistic"]) and frame["parameters"].nunique() > 1:
+            name = "variance" if statistic == "trace" else statistic
+            wanted[title] = (f"{name}_against_size", at_step(plots.variance_against_size, statistic=statistic))
     if frame["step"].nunique() > 1:
         for statistic, title in (("trace", "Variance over training"), ("efficiency", "Efficiency over training")):
             wanted[title] = (

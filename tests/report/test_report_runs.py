@@ -13,6 +13,7 @@ from statistics_frames import study
 
 from kvar.analysis.runs import by_position_of, moments_at, statistics_of
 from kvar.records import RunWriter
+from kvar.report.figures import draw_figures
 from kvar.report.runs import report_runs, student_names
 from kvar.report.tables import calibration_table
 from kvar.report.write import NO_PROBES
@@ -46,8 +47,14 @@ def test_every_figure_that_the_records_hold_is_drawn_and_the_others_have_a_reaso
         "mse_against_k", "variance_by_layer", "variance_by_position", "gap_autocorrelation", "variance_over_training",
         "efficiency_over_training",
     } <= drawn  # fmt: skip
-    assert "score_power_against_size" not in drawn
+    assert not {"score_power_against_size", "variance_against_size"} & drawn  # of one size there is nothing to see
     assert {path.stem for path in (folder / "figures").glob("*.svg")} == drawn
+
+
+def test_variance_against_size_is_drawn_for_students_of_several_sizes(tmp_path):
+    small, large = (statistics_of(write_run(tmp_path / str(n) / "r", parameters=n), str(n)) for n in (1_000, 5_000))
+    drawn, _ = draw_figures(pd.concat([small, large]), tmp_path / "figures")
+    assert drawn["Variance against size"].name == "variance_against_size.png"
 
 
 def test_the_page_holds_calibration_and_choices(reported):
