@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -109,8 +110,11 @@ def test_what_is_no_earlier_report_of_this_study_is_refused(pieces, tmp_path):
     (broken / MADE_WITH).write_text("[]")
     with pytest.raises(ValueError, match="is not what kvar report writes of a study"):
         read_earlier(broken, cells)
-    with pytest.raises(ValueError, match=r"has seed 0 of sums/small/K=2, which is no cell of this study"):
+    with pytest.raises(ValueError, match=r"has sums/small/K=2/0 .*, which is no cell of this study"):
         read_earlier(pieces / "joined", [cell for cell in cells if cell.method != "K=2"])
+    others = [replace(cell, settings="") if cell.method == "kl" else cell for cell in cells]
+    with pytest.raises(ValueError, match=r"has sums/small/kl/0 .*, which has other settings in this study"):
+        read_earlier(pieces / "joined", others)
 
 
 def test_numbers_formed_otherwise_are_refused(pieces):
@@ -129,3 +133,13 @@ def test_the_option_is_for_studies_with_seeds_alone(pieces, capsys):
     run = pieces / "late" / "sums" / "small"
     assert main(["report", str(run), "--earlier", str(pieces / "joined"), "--output", str(pieces / "x")]) == 2
     assert "--earlier are for the folder of a study with several seeds" in capsys.readouterr().err
+
+
+def test_settings_that_matter_tell_studies_apart_and_places_do_not(tmp_path):
+    def digest(**fields):
+        (tmp_path / "study.json").write_text(json.dumps({"cells": {"s/kl/seed-0": fields}}))
+        return study_cells(tmp_path)[0].settings
+
+    first = digest(objective="kl", seed=0, data="a", max_steps=100)
+    assert digest(max_steps=100, seed=0, data="elsewhere", teacher="t", objective="kl") == first
+    assert digest(objective="kl", seed=0, data="a", max_steps=20) != first

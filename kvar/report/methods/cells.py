@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -9,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["STUDY_FILE", "StudyCell", "is_grid", "study_cells", "trained_estimator"]
+__all__ = ["PLACES", "STUDY_FILE", "StudyCell", "is_grid", "study_cells", "trained_estimator"]
 
 STUDY_FILE = "study.json"
+PLACES = frozenset({"data", "teacher", "output_dir", "use_cpu", "report_to"})
+"""Settings that may differ between machines on which parts of one study run."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class StudyCell:
         path: its folder.
         finished: whether it was trained and evaluated; a failed, running or waiting cell is not.
         estimator: that it trains with by the study's settings, see :func:`trained_estimator`; None for none.
+        settings: digest of the study's settings for it, but for those that name places and not what is computed.
     """
 
     task: str
@@ -37,6 +41,7 @@ class StudyCell:
     path: Path
     finished: bool
     estimator: str | None
+    settings: str
 
 
 def is_grid(folder: str | Path) -> bool:
@@ -73,7 +78,14 @@ def _cell(folder: Path, name: str, fields: Mapping[str, Any]) -> StudyCell:
     path = folder / name
     done = (path / "evaluation.json").is_file() and (path / "config.json").is_file()
     first = start and _names(start)[2]
-    return StudyCell(task, student, method, int(fields.get("seed") or 0), first, path, done, trained_estimator(fields))
+    seed = int(fields.get("seed") or 0)
+    return StudyCell(task, student, method, seed, first, path, done, trained_estimator(fields), _digest(fields))
+
+
+def _digest(fields: Mapping[str, Any]) -> str:
+    """Twelve hexadecimal digits that change with any setting that matters, whatever the order of the fields."""
+    kept = {name: value for name, value in fields.items() if name not in PLACES}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _names(cell: str) -> tuple[str, str, str]:

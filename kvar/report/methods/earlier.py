@@ -48,7 +48,12 @@ class EarlierReport:
 
 
 def write_made_with(
-    folder: str | Path, *, batch: int, reference: str | None, teachers: Mapping[str, Mapping[str, Cell]]
+    folder: str | Path,
+    cells: Sequence[StudyCell],
+    *,
+    batch: int,
+    reference: str | None,
+    teachers: Mapping[str, Mapping[str, Cell]],
 ) -> None:
     """Write :data:`MADE_WITH`, which a later report needs beside the numbers; an unknown end of an interval is null."""
     scores = {
@@ -57,7 +62,8 @@ def write_made_with(
         }
         for task, own in teachers.items()
     }
-    content = {"batch": batch, "reference": reference, "teachers": scores}
+    settings = {"/".join(map(str, _place_of(cell))): cell.settings for cell in cells}
+    content = {"batch": batch, "reference": reference, "teachers": scores, "settings": settings}
     replace_file(Path(folder) / MADE_WITH, (json.dumps(content, indent=1) + "\n").encode())
 
 
@@ -69,7 +75,8 @@ def read_earlier(folder: str | Path, cells: Sequence[StudyCell]) -> EarlierRepor
         cells: of the study, as it is now; a cell's start and estimator are taken from here.
 
     Raises:
-        ValueError: a missing or damaged file, or numbers of a cell that the study does not have.
+        ValueError: a missing or damaged file, or numbers of a cell that the study does not have, or has with other
+            settings.
     """
     import pandas as pd
 
@@ -82,6 +89,7 @@ def read_earlier(folder: str | Path, cells: Sequence[StudyCell]) -> EarlierRepor
             task: {name: Cell(value, *(() if low is None else (low, high))) for name, (value, low, high) in own.items()}
             for task, own in made["teachers"].items()
         }
+        settings = dict(made["settings"])
         for name in ("outcomes", "curves", "statistics"):
             tables[name] = _plain(pd.read_parquet(folder / f"{name}.parquet"))
     except FileNotFoundError as error:
@@ -90,13 +98,16 @@ def read_earlier(folder: str | Path, cells: Sequence[StudyCell]) -> EarlierRepor
         ) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"earlier {folder} is not what kvar report writes of a study: {error}.") from None
-    planned = {(cell.task, cell.student, cell.method, cell.seed): cell for cell in cells}
+    planned = {_place_of(cell): cell for cell in cells}
     done = set(_places(tables["outcomes"]))
-    for task, student, method, seed in sorted(done - set(planned)):
-        raise ValueError(
-            f"earlier {folder} has seed {seed} of {'/'.join(filter(None, (task, student, method)))}, which is no cell "
-            "of this study; name a report of the same study."
-        )
+    for place in sorted(done):
+        name = "/".join(map(str, place))
+        if place not in planned or planned[place].settings != settings.get(name):
+            why = "is no cell of this study" if place not in planned else "has other settings in this study"
+            raise ValueError(
+                f"earlier {folder} has {name.strip('/')} (task, student, method, seed), which {why}; name a report of "
+                "the same study, or leave it out."
+            )
     values = StudyValues(_cells(planned, done, tables["statistics"]), **tables)
     return EarlierReport(folder, batch, reference, teachers, values)
 
@@ -156,6 +167,10 @@ def _same_sizes(cells: pd.DataFrame, earlier: EarlierReport) -> None:
             f"student {student!r} of task {task!r} has {now.loc[task, student]:.0f} parameters here and "
             f"{other.iloc[0]:.0f} in earlier {earlier.folder}: that is a report of another study."
         )
+
+
+def _place_of(cell: StudyCell) -> Place:
+    return cell.task, cell.student, cell.method, cell.seed
 
 
 def _place(row: Mapping[Any, Any]) -> Place:

@@ -106,7 +106,7 @@ def report_study(
         )
     notes = [*said, *_notes(values, b), *(f"Not drawn: {title}: {why}" for title, why in missing.items())]
     write_numbers(target, values, frame, ranks)
-    write_made_with(target, batch=b, reference=reference, teachers=scores)
+    write_made_with(target, cells, batch=b, reference=reference, teachers=scores)
     full = int(values.cells["seed"].nunique())
     text = methods_text(verdict, tables, frame, ranks, notes, full)
     (target / "methods.md").write_text(text, encoding="utf-8")
