@@ -11,7 +11,7 @@ import pytest
 
 from kvar.cli import main
 from kvar.report.methods.cells import study_cells
-from kvar.report.methods.earlier import MADE_WITH, read_earlier, with_earlier
+from kvar.report.methods.earlier import MADE_WITH, earlier_notes, read_earlier, with_earlier
 from kvar.report.methods.report import report_study
 from kvar.report.methods.seed_values import read_study_runs
 from tests.report.study_folders import SAMPLES, write_study
@@ -87,6 +87,17 @@ def test_a_finished_run_counts_before_the_earlier_numbers(pieces):
     assert list(values[0]) == [-1.0] and -1.0 not in values[1]
     assert list(both.outcomes["seed"].head(3)) == [0, 0, 0]  # in the study's order
     assert both.cells["finished"].all() and set(both.cells["parameters"]) == {1_000.0}
+
+
+def test_a_start_that_was_trained_again_is_told(pieces):
+    cells = study_cells(pieces / "late")
+    earlier = read_earlier(pieces / "joined", cells)
+    mixed = [replace(cell, finished=cell.seed == 1 or cell.method == "start") for cell in cells]
+    notes = earlier_notes(earlier.values, mixed, "before")
+    assert notes[0].startswith("The numbers of 4 cells are those of the earlier report in before;")
+    assert notes[1].startswith("Beware: the start of 4 of these cells was trained again here")
+    assert "sums/small/K=2/0, sums/small/kl/0" in notes[1]
+    assert len(earlier_notes(earlier.values, cells, "before")) == 1
 
 
 def test_earlier_numbers_alone_are_a_report(pieces, tmp_path, capsys):

@@ -19,10 +19,10 @@ from kvar.report.methods.seed_values import KEYS, StudyValues
 if TYPE_CHECKING:
     import pandas as pd
 
-Place = tuple[str, str, str, int]
+Key = tuple[str, str, str, int]
 """Task, student, method, seed."""
 
-__all__ = ["MADE_WITH", "EarlierReport", "read_earlier", "with_earlier", "write_made_with"]
+__all__ = ["MADE_WITH", "EarlierReport", "earlier_notes", "read_earlier", "with_earlier", "write_made_with"]
 
 MADE_WITH = "made-with.json"
 """File of a study's report: the settings that its numbers were formed with, and the teachers' scores."""
@@ -62,7 +62,7 @@ def write_made_with(
         }
         for task, own in teachers.items()
     }
-    settings = {"/".join(map(str, _place_of(cell))): cell.settings for cell in cells}
+    settings = {"/".join(map(str, _key_of(cell))): cell.settings for cell in cells}
     content = {"batch": batch, "reference": reference, "teachers": scores, "settings": settings}
     replace_file(Path(folder) / MADE_WITH, (json.dumps(content, indent=1) + "\n").encode())
 
@@ -98,12 +98,12 @@ def read_earlier(folder: str | Path, cells: Sequence[StudyCell]) -> EarlierRepor
         ) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"earlier {folder} is not what kvar report writes of a study: {error}.") from None
-    planned = {_place_of(cell): cell for cell in cells}
-    done = set(_places(tables["outcomes"]))
-    for place in sorted(done):
-        name = "/".join(map(str, place))
-        if place not in planned or planned[place].settings != settings.get(name):
-            why = "is no cell of this study" if place not in planned else "has other settings in this study"
+    planned = {_key_of(cell): cell for cell in cells}
+    done = set(_keys(tables["outcomes"]))
+    for key in sorted(done):
+        name = "/".join(map(str, key))
+        if key not in planned or planned[key].settings != settings.get(name):
+            why = "is no cell of this study" if key not in planned else "has other settings in this study"
             raise ValueError(
                 f"earlier {folder} has {name.strip('/')} (task, student, method, seed), which {why}; name a report of "
                 "the same study, or leave it out."
@@ -138,16 +138,16 @@ def with_earlier(
     if values is None:
         return earlier.values
     _same_sizes(values.cells, earlier)
-    before = {_place(row): row for row in earlier.values.cells.to_dict("records")}
-    rows = [row if row["finished"] else before[_place(row)] for row in values.cells.to_dict("records")]
-    here = {_place(row) for row in values.cells.to_dict("records") if row["finished"]}
-    order = {_place(row): number for number, row in enumerate(rows)}
+    before = {_key(row): row for row in earlier.values.cells.to_dict("records")}
+    rows = [row if row["finished"] else before[_key(row)] for row in values.cells.to_dict("records")]
+    here = {_key(row) for row in values.cells.to_dict("records") if row["finished"]}
+    order = {_key(row): number for number, row in enumerate(rows)}
 
     def joined(own: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
         if not len(other):
             return own
-        both = pd.concat([own, other[[place not in here for place in _places(other)]]], ignore_index=True)
-        return both.iloc[np.argsort([order[place] for place in _places(both)], kind="stable")].reset_index(drop=True)
+        both = pd.concat([own, other[[key not in here for key in _keys(other)]]], ignore_index=True)
+        return both.iloc[np.argsort([order[key] for key in _keys(both)], kind="stable")].reset_index(drop=True)
 
     return StudyValues(
         pd.DataFrame(rows),
@@ -155,6 +155,31 @@ def with_earlier(
         joined(values.curves, earlier.values.curves),
         joined(values.statistics, earlier.values.statistics),
     )
+
+
+def earlier_notes(values: StudyValues, cells: Sequence[StudyCell], folder: str | Path) -> list[str]:
+    """Sentences on the cells that are an earlier report's: how many, and which are no longer beside their start.
+
+    Args:
+        values: of :func:`with_earlier`.
+        cells: of the study; those that are finished here are no longer the earlier report's.
+        folder: of the earlier report.
+    """
+    here = {_key_of(cell) for cell in cells if cell.finished}
+    taken = [row for row in values.cells.to_dict("records") if row["finished"] and _key(row) not in here]
+    apart = sorted(
+        "/".join(map(str, _key(row))).strip("/") for row in taken if _key({**row, "method": row["start"]}) in here
+    )
+    notes = [
+        f"The numbers of {len(taken)} cells are those of the earlier report in {folder}; what their students wrote and "
+        "how they were set is not shown on the page."
+    ]
+    if apart:
+        notes.append(
+            f"Beware: the start of {len(apart)} of these cells was trained again here, so their differences are not "
+            f"paired: {', '.join(apart[:12])}{' and others' if len(apart) > 12 else ''}."
+        )
+    return notes
 
 
 def _same_sizes(cells: pd.DataFrame, earlier: EarlierReport) -> None:
@@ -169,15 +194,15 @@ def _same_sizes(cells: pd.DataFrame, earlier: EarlierReport) -> None:
         )
 
 
-def _place_of(cell: StudyCell) -> Place:
+def _key_of(cell: StudyCell) -> Key:
     return cell.task, cell.student, cell.method, cell.seed
 
 
-def _place(row: Mapping[Any, Any]) -> Place:
+def _key(row: Mapping[Any, Any]) -> Key:
     return row["task"], row["student"], row["method"], row["seed"]
 
 
-def _places(table: pd.DataFrame) -> list[Place]:
+def _keys(table: pd.DataFrame) -> list[Key]:
     return list(zip(*(table[key] for key in KEYS), strict=True))
 
 
@@ -187,23 +212,23 @@ def _plain(table: pd.DataFrame) -> pd.DataFrame:
     return table.astype({str(name): kinds[str(kind)] for name, kind in table.dtypes.items() if str(kind) in kinds})
 
 
-def _cells(planned: Mapping[Place, StudyCell], done: set[Place], statistics: pd.DataFrame) -> pd.DataFrame:
+def _cells(planned: Mapping[Key, StudyCell], done: set[Key], statistics: pd.DataFrame) -> pd.DataFrame:
     """The ``cells`` of ``StudyValues``; sizes, and which estimators were probed, are those of the statistics."""
     import pandas as pd
 
     sizes, probed = {}, set()
     if len(statistics):
         sizes = {(row["task"], row["student"]): row["parameters"] for row in statistics.to_dict("records")}
-        probed = {(_place(row), row["kernel"]) for row in statistics.to_dict("records")}
+        probed = {(_key(row), row["kernel"]) for row in statistics.to_dict("records")}
     rows = [
         {
-            **dict(zip(KEYS, place, strict=True)),
+            **dict(zip(KEYS, key, strict=True)),
             "start": cell.start,
-            "finished": place in done,
-            "parameters": float(sizes.get(place[:2], math.nan)) if place in done else math.nan,
-            "estimator": cell.estimator if place in done else None,
-            "probed": place in done and (place, cell.estimator) in probed,
+            "finished": key in done,
+            "parameters": float(sizes.get(key[:2], math.nan)) if key in done else math.nan,
+            "estimator": cell.estimator if key in done else None,
+            "probed": key in done and (key, cell.estimator) in probed,
         }
-        for place, cell in planned.items()
+        for key, cell in planned.items()
     ]
     return pd.DataFrame(rows)

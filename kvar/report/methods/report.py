@@ -11,7 +11,7 @@ from kvar.records.load import read_config
 from kvar.records.versions import versions
 from kvar.report.methods.cells import StudyCell, study_cells, trained_estimator
 from kvar.report.methods.compare import compare_methods, methods_frame
-from kvar.report.methods.earlier import read_earlier, with_earlier, write_made_with
+from kvar.report.methods.earlier import earlier_notes, read_earlier, with_earlier, write_made_with
 from kvar.report.methods.ending import study_ending
 from kvar.report.methods.estimators import estimator_table, estimator_values
 from kvar.report.methods.figures import draw_study_figures
@@ -99,11 +99,7 @@ def report_study(
     tables = method_tables(values.cells, values.outcomes, compared, metrics, scores, reference=method, start=first)
     verdict = study_verdict(values.cells, values.outcomes, compared, ranks, metrics, reference=method, start=first)
     if before:
-        taken = int(values.cells["finished"].sum()) - len(done)
-        said.append(
-            f"The numbers of {taken} cells are those of the earlier report in {before.folder}; what their students "
-            "wrote and how they were set is not shown on the page."
-        )
+        said += earlier_notes(values, cells, before.folder)
     notes = [*said, *_notes(values, b), *(f"Not drawn: {title}: {why}" for title, why in missing.items())]
     write_numbers(target, values, frame, ranks)
     write_made_with(target, cells, batch=b, reference=reference, teachers=scores)
