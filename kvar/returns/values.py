@@ -69,12 +69,15 @@ def token_values(
 
     q(s, a) = f(s, a) - c(s); V(s) = max_a q(s, a), or sum_a softmax(q)_a q_a with ``value="soft"``.
 
+    A logit of -inf says that the token is outside the action set: the centre's mean, its logsumexp and V are those
+    of the other tokens.
+
     Args:
         logits: (N, T, V), the teacher's, aligned so that ``logits[:, t]`` scored ``tokens[:, t]``. Half precision is
             upcast to float32 a block of rows at a time. What padding holds does not matter.
         tokens: (N, T) integers, the sampled tokens; any value where masked.
         mask: (N, T), true on response tokens; right padding only.
-        centre: c(s), the mean of f over the vocabulary ("mean"), its logsumexp ("logsumexp"), or 0 ("none").
+        centre: c(s), the mean of f over the action set ("mean"), its logsumexp ("logsumexp"), or 0 ("none").
         value: hard ("max") or softmax-weighted ("soft") value of a state.
 
     Returns:
@@ -82,7 +85,7 @@ def token_values(
 
     Raises:
         ValueError: shapes that disagree, an unknown centre or value, a mask with a hole, or, at an unmasked position,
-            a NaN or infinite logit or a token outside the vocabulary.
+            a NaN or +inf logit, no finite logit at all, or a token outside the vocabulary or with a logit of -inf.
 
     Examples:
         >>> import torch
@@ -90,6 +93,9 @@ def token_values(
         >>> values = token_values(logits, torch.tensor([[1, 1]]), torch.ones(1, 2))
         >>> values.q.tolist(), values.v.tolist(), values.gap.tolist()
         ([[-1.0, 4.0]], [[1.0, 4.0]], [[2.0, 0.0]])
+        >>> logits[0, 0, 2] = -torch.inf  # the mean of (3, 1) is 2
+        >>> token_values(logits, torch.tensor([[1, 1]]), torch.ones(1, 2)).q.tolist()
+        [[-1.0, 4.0]]
     """
     if centre not in CENTRES:
         raise ValueError(f"centre={centre!r} is unknown; choose one of {', '.join(CENTRES)}.")
@@ -123,22 +129,44 @@ def _block_values(
 ) -> tuple[Tensor, Tensor]:
     """Q and V of some rows, (rows, T) each, padding not yet zeroed."""
     low, high = block.detach().aminmax(dim=-1)  # both carry a NaN on
-    bad = mask & ~(low.isfinite() & high.isfinite())
-    if bool(bad.any()):
-        row, position = (int(i) for i in bad.nonzero()[0])
-        raise ValueError(
-            f"logits hold a NaN or infinite value at row {first_row + row}, position {position}, which is not masked. "
-            "Check the teacher's precision (T5 in float16 gives NaN: use bfloat16 or float32) and its masks."
-        )
     chosen = block.gather(-1, tokens[..., None]).squeeze(-1)
+    _check_logits(high, chosen.detach(), tokens, mask, first_row)
+    outside = block.detach() == -torch.inf if bool((low == -torch.inf).any()) else None
     if value == "max":
         best = block.amax(dim=-1)
     else:  # about the maximum, lest the rounding of the weights' sum be multiplied by large logits
-        best = high + (block.softmax(dim=-1) * (block - high[..., None])).sum(dim=-1)
+        below = block - high[..., None]
+        below = below if outside is None else below.masked_fill(outside, 0.0)  # 0 * -inf is 0 here
+        best = high + (block.softmax(dim=-1) * below).sum(dim=-1)
     if centre == "none":
         return chosen, best
-    shift = block.mean(dim=-1) if centre == "mean" else block.logsumexp(dim=-1)
+    if centre == "logsumexp":
+        shift = block.logsumexp(dim=-1)
+    elif outside is None:
+        shift = block.mean(dim=-1)
+    else:
+        shift = block.masked_fill(outside, 0.0).sum(dim=-1) / (~outside).sum(dim=-1)
     return chosen - shift, best - shift
+
+
+def _check_logits(high: Tensor, chosen: Tensor, tokens: Tensor, mask: Tensor, first_row: int) -> None:
+    """Every unmasked position has no NaN, no +inf, something finite, and a sampled token that is not at -inf."""
+    bad = mask & ~(high.isfinite() & chosen.isfinite())
+    if not bool(bad.any()):
+        return
+    row, position = (int(i) for i in bad.nonzero()[0])
+    where = f"at row {first_row + row}, position {position}, which is not masked"
+    if bool(high[row, position].isfinite()):
+        raise ValueError(
+            f"tokens hold id {int(tokens[row, position])} {where}, but its logit there is -inf: the teacher rules it "
+            "out. Sample from the tokens that the teacher allows, or take its mask off."
+        )
+    if float(high[row, position]) == -torch.inf:
+        raise ValueError(f"logits hold no finite value {where}: all are -inf. Check the teacher's masks.")
+    raise ValueError(
+        f"logits hold a NaN or infinite value {where}. "
+        "Check the teacher's precision (T5 in float16 gives NaN: use bfloat16 or float32) and its masks."
+    )
 
 
 def _check_shapes(logits: Tensor, tokens: Tensor, mask: Tensor) -> None:

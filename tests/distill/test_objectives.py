@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from kvar.distill.objectives import OBJECTIVES, Batch, Passes, count
-from kvar.distill.objectives.reinforce import advantage_weights, entropy, uniform_cross_entropy
+from kvar.distill.objectives.entropy import entropy, uniform_cross_entropy
+from kvar.distill.objectives.reinforce import advantage_weights
 from kvar.rollouts import log_probs
 from tests.distill.objective_cases import (
     VOCABULARY,

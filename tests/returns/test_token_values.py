@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import exp, log1p
+
 import pytest
 import torch
 from hypothesis import given
@@ -143,7 +145,59 @@ def test_rows_and_devices():
     assert got.to("cpu").v.device.type == "cpu"
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+INF = float("inf")
+
+
+@pytest.mark.parametrize(
+    ("centre", "value", "q", "v"),
+    [
+        ("none", "max", 1.0, 3.0),
+        ("mean", "max", -1.0, 1.0),  # the mean of (3, 1), not of four
+        ("logsumexp", "max", 1 - (3 + log1p(exp(-2))), -log1p(exp(-2))),
+        ("none", "soft", 1.0, 3 - 2 * exp(-2) / (1 + exp(-2))),
+        ("mean", "soft", -1.0, 1 - 2 * exp(-2) / (1 + exp(-2))),
+    ],
+)
+def test_logits_at_minus_infinity_are_outside_the_action_set(centre, value, q, v):
+    """Logits (3, -inf, 1, -inf), token 2 sampled: as if there were two tokens."""
+    logits = torch.tensor([[[3.0, -INF, 1.0, -INF]]], dtype=torch.float64, requires_grad=True)
+    got = token_values(logits, torch.tensor([[2]]), torch.ones(1, 1), centre, value)
+    assert got.q.item() == pytest.approx(q, rel=1e-12)
+    assert got.v.item() == pytest.approx(v, rel=1e-12)
+    (slope,) = torch.autograd.grad(got.gap.sum(), logits)
+    assert slope[0, 0, [1, 3]].tolist() == [0, 0]
+    weight = 1 / (1 + exp(-2))  # of 3; d(w 3 + (1 - w) 1)/d3 = w + 2 w (1 - w)
+    top = 1.0 if value == "max" else weight + 2 * weight * (1 - weight)
+    assert slope[0, 0, [0, 2]].tolist() == pytest.approx([top, -top], rel=1e-12)
+
+
+@given(seeds, st.sampled_from(CENTRES), st.sampled_from(["max", "soft"]))
+def test_tokens_at_minus_infinity_change_nothing(seed, centre, value):
+    """Values of a small vocabulary, and of the same tokens among others that are ruled out but in one place."""
+    logits, tokens, mask = case(seed)
+    wider = torch.cat([logits, torch.full_like(logits[..., :3], -INF)], dim=-1)
+    wider[0, 0, -3:] = 0.0
+    alone, among = (token_values(x, tokens, mask, centre, value) for x in (logits, wider))
+    torch.testing.assert_close((among.q[1:], among.v[1:]), (alone.q[1:], alone.v[1:]), rtol=1e-12, atol=1e-12)
+    assert torch.equal(among.q[0, :1], token_values(wider[:1, :1], tokens[:1, :1], mask[:1, :1], centre, value).q[0])
+
+
+def test_a_sampled_token_at_minus_infinity_and_a_state_without_tokens_are_refused():
+    logits, tokens, mask = case(10)
+    mask[:], tokens[:] = True, 5
+    logits[1, 2, 5] = -INF
+    with pytest.raises(ValueError, match=r"tokens hold id 5 at row 1, position 2, .* its logit there is -inf"):
+        token_values(logits, tokens, mask)
+    logits[1, 2] = -INF
+    with pytest.raises(ValueError, match=r"no finite value at row 1, position 2, .* all are -inf"):
+        token_values(logits, tokens, mask)
+    mask[1, 2:] = False
+    got = token_values(logits, tokens, mask, value="soft")
+    assert got.q.isfinite().all()
+    assert got.v.isfinite().all()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_non_finite_logits_name_row_and_position(bad):
     logits, tokens, mask = case(10)
     mask[:] = True

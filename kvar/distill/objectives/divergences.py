@@ -2,6 +2,9 @@
 
 p is the teacher's distribution, q the student's. Each function takes log p and log q of shape (..., V) and returns
 (...); gradients flow to both. All are zero where p = q, and none is negative, up to rounding.
+
+A log-probability of -inf is a token that is ruled out: 0 log 0 = 0, in values and gradients. KL(p || q) is +inf where p
+allows what q rules out.
 """
 
 from __future__ import annotations
@@ -23,8 +26,19 @@ def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
         >>> p, q = torch.tensor([0.5, 0.5]), torch.tensor([0.25, 0.75])
         >>> round(float(kl(p.log(), q.log())), 6)  # log 2 - log 3 / 2
         0.143841
+        >>> p, q = torch.tensor([1.0, 0.0]), torch.tensor([0.5, 0.5])  # 1 log 2 + 0 log 0
+        >>> round(float(kl(p.log(), q.log())), 6)
+        0.693147
     """
-    return (log_p.exp() * (log_p - log_q)).sum(dim=-1)
+    value = (log_p.exp() * (log_p - log_q)).sum(dim=-1)
+    return value if bool(value.detach().isfinite().all()) else _kl_of_masked(log_p, log_q)
+
+
+def _kl_of_masked(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """The same where tokens are ruled out; infinite values carry no gradient."""
+    infinite = (log_p > -torch.inf) & (log_q == -torch.inf)
+    ratio = (log_p - log_q).masked_fill((log_p == -torch.inf) | infinite, 0.0)
+    return (log_p.exp() * ratio).sum(dim=-1).masked_fill(infinite.any(dim=-1), torch.inf)
 
 
 def reverse_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -39,7 +53,11 @@ def total_variation(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 def _log_mixture(log_p: Tensor, log_q: Tensor, beta: float) -> Tensor:
     """Log of beta p + (1 - beta) q."""
-    return torch.logaddexp(log_p + math.log(beta), log_q + math.log1p(-beta))
+    log_p, log_q = log_p + math.log(beta), log_q + math.log1p(-beta)
+    neither = (log_p == -torch.inf) & (log_q == -torch.inf)  # logaddexp's gradient is NaN there
+    if not bool(neither.any()):
+        return torch.logaddexp(log_p, log_q)
+    return torch.logaddexp(*(x.masked_fill(neither, 0.0) for x in (log_p, log_q))).masked_fill(neither, -torch.inf)
 
 
 def mixture_kl(log_a: Tensor, log_p: Tensor, log_q: Tensor, beta: float = 0.5) -> Tensor:

@@ -59,6 +59,9 @@ class Passes:
 
         The teacher runs over ``teacher_micro_batch`` responses at a time, by default as many as keep its logits under
         2**27; none of them outlives its chunk.
+
+        Raises:
+            ValueError: an infinite divergence at an unmasked position: one model rules out what the other allows.
         """
         assert self.teacher is not None  # the trainer refuses to start otherwise
         rollouts, logits = self.responses(source), self.student_logits(source)
@@ -68,8 +71,26 @@ class Passes:
             with torch.no_grad():
                 theirs = token_logits(self.teacher, rollouts[start : start + rows])[..., : self.batch.vocabulary]
                 log_t = _precise(theirs).log_softmax(dim=-1)
-            parts.append(divergence(log_t, logits[start : start + rows].log_softmax(dim=-1)))
+            log_s = logits[start : start + rows].log_softmax(dim=-1)
+            parts.append(divergence(log_t, log_s))
+            infinite = (parts[-1].detach() == torch.inf) & rollouts.mask[start : start + rows]
+            if bool(infinite.any()):
+                row, position = (int(i) for i in infinite.nonzero()[0])
+                raise ValueError(_ruled_out(log_t[row, position], log_s[row, position], start + row, position))
         return torch.cat(parts)
+
+
+def _ruled_out(log_t: Tensor, log_s: Tensor, row: int, position: int) -> str:
+    """Which tokens make a divergence infinite, and who rules them out, from (V,) log-probabilities."""
+    t, s = log_t == -torch.inf, log_s == -torch.inf
+    pairs = (("teacher", "student", t & ~s), ("student", "teacher", s & ~t))
+    who = [
+        f"the {a} gives token {int(x.nonzero()[0])} a logit of -inf, the {b} does not" for a, b, x in pairs if x.any()
+    ]
+    return (
+        f"the divergence is infinite at response {row}, position {position}: {'; '.join(who)}. Mask the same tokens "
+        "in both models, or use an objective that stays finite (js, tvd, or gkd with gkd_beta between 0 and 1)."
+    )
 
 
 def _precise(logits: Tensor) -> Tensor:

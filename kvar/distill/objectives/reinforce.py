@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from kvar.distill.objectives.base import Loss, Settings, Term
+from kvar.distill.objectives.entropy import entropy, uniform_cross_entropy
 from kvar.distill.objectives.passes import Passes
 from kvar.rollouts import Rollouts
 
-__all__ = ["advantage_weights", "entropy", "reinforce", "uniform_cross_entropy"]
+__all__ = ["advantage_weights", "reinforce"]
 
 BLOCK_ELEMENTS = 2**24
 ENTROPY_STRIDE = 4
@@ -49,21 +50,6 @@ def advantage_weights(advantages: Tensor, log_pi: Tensor, rollouts: Rollouts, se
     if settings.return_clip is not None:
         weights = weights.clamp(-settings.return_clip, settings.return_clip)
     return weights.detach().masked_fill(~rollouts.mask, 0.0)
-
-
-def entropy(logits: Tensor) -> Tensor:
-    """H(pi) = -sum_a pi(a) log pi(a) in nats, (..., V) -> (...)."""
-    log_p = logits.log_softmax(dim=-1)
-    return -(log_p.exp() * log_p).sum(dim=-1)
-
-
-def uniform_cross_entropy(logits: Tensor) -> Tensor:
-    """Cross-entropy from the uniform distribution, mean_a -log pi(a), (..., V) -> (...).
-
-    The released recipes of LMReward and KETCHUP call this "entropy". It is not: it is least, log V, where pi is
-    uniform, and grows without bound as any token's probability nears 0.
-    """
-    return logits.logsumexp(dim=-1) - logits.mean(dim=-1)
 
 
 def reinforce(passes: Passes, settings: Settings, name: str) -> Loss:

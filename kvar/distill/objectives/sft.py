@@ -6,6 +6,7 @@ loss = - sum_{i,t} log pi(y_it | x_i, y_i,<t), normalised
 from __future__ import annotations
 
 from kvar.distill.objectives.base import Loss, Settings, Source, Term, objective
+from kvar.distill.objectives.entropy import mean_logit
 from kvar.distill.objectives.passes import Passes
 
 __all__ = ["negative_log_likelihood", "sft"]
@@ -14,7 +15,8 @@ __all__ = ["negative_log_likelihood", "sft"]
 def negative_log_likelihood(passes: Passes, settings: Settings, source: Source) -> Loss:
     """Negative log-likelihood of one source's responses under the student.
 
-    With ``label_smoothing_factor`` eps the target is (1 - eps) onehot + eps uniform (Szegedy et al. 2016).
+    With ``label_smoothing_factor`` eps the target is (1 - eps) onehot + eps uniform (Szegedy et al. 2016),
+    uniform over the tokens that the student does not rule out by -inf.
     """
     logits, tokens = passes.student_logits(source), passes.responses(source).tokens
     normaliser = logits.logsumexp(dim=-1)
@@ -22,7 +24,7 @@ def negative_log_likelihood(passes: Passes, settings: Settings, source: Source) 
     smoothing = settings.label_smoothing_factor
     if not smoothing:
         return Loss((Term(nll, source),))
-    uniform = normaliser - logits.mean(dim=-1)
+    uniform = normaliser - mean_logit(logits)
     mask = passes.responses(source).mask
     mean = float(nll.detach()[mask].mean())
     return Loss((Term((1 - smoothing) * nll + smoothing * uniform, source),), {"nll": mean})
