@@ -8,7 +8,7 @@ generation call in place of several small ones, and a step whose loss does not d
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from kvar.distill.advantages import advantages
 from kvar.distill.data import concatenate, reference_rollouts
+from kvar.distill.evened import REPEATED
 from kvar.distill.objectives import Batch, Mixture, Source, count
 from kvar.distill.seeds import response_seeds, stream_seed
 from kvar.distill.teacher_responses import TeacherResponses
@@ -25,7 +26,7 @@ from kvar.rollouts.score_norms import score_norms
 if TYPE_CHECKING:
     from kvar.distill.config import DistillationConfig
 
-__all__ = ["Step", "on_policy_coin", "prepare_step"]
+__all__ = ["Step", "distinct_rows", "on_policy_coin", "prepare_step"]
 
 Inputs = Mapping[str, Tensor]
 
@@ -41,6 +42,12 @@ class Step:
 
     inputs: list[dict[str, Any]]
     batches: dict[int, Batch] | None = None
+
+
+def distinct_rows(inputs: Inputs) -> Tensor:
+    """(B,) bool: true but for the rows that stand there to even out the processes' batches."""
+    repeated = inputs.get(REPEATED)
+    return torch.ones_like(inputs["index"], dtype=torch.bool) if repeated is None else ~repeated.bool()
 
 
 def on_policy_coin(seed: int, step: int, fraction: float) -> bool:
@@ -78,7 +85,7 @@ def prepare_step(
         processes: how many there are.
 
     Returns:
-        A batch for every micro-batch, in order.
+        A batch for every micro-batch, in order; the responses of repeated rows hold no token there.
     """
     data = concatenate([reference_rollouts(dict(batch), tokenizer.eos_token_id) for batch in inputs])
     needed = mixture.sources(settings, on_policy)
@@ -90,7 +97,13 @@ def prepare_step(
     if "teacher" in needed:
         assert teacher_responses is not None  # the trainer refuses to start otherwise
         responses["teacher"] = teacher_responses(data.prompt_ids, data.prompt_mask, data.prompt_index)
-    counts = {source: count(rollouts.mask, all_sum, processes) for source, rollouts in responses.items()}
+    distinct = torch.cat([distinct_rows(batch) for batch in inputs])
+    responses = {source: _without_repeats(rollouts, distinct) for source, rollouts in responses.items()}
+    rows = int(distinct.sum())
+    counts = {
+        source: count(own.mask, all_sum, processes, responses=rows * (len(own) // len(distinct)))
+        for source, own in responses.items()
+    }
     vocabulary, values = vocabulary_size(tokenizer), None
     by_objective: dict[str, Tensor] = {}
     kernels = mixture.kernels(settings)
@@ -124,6 +137,15 @@ def prepare_step(
         batches.append(whole.rows(start, stop, settings.rollouts_per_prompt))
         start = stop
     return batches
+
+
+def _without_repeats(rollouts: Rollouts, distinct: Tensor) -> Rollouts:
+    """Repeated rows keep their place, so that all processes run the same batches, and lose their tokens."""
+    if bool(distinct.all()):
+        return rollouts
+    kept = distinct.to(rollouts.mask.device).repeat_interleave(len(rollouts) // len(distinct))
+    mask = rollouts.mask & kept[:, None]
+    return replace(rollouts, mask=mask, finished=rollouts.finished & kept)
 
 
 def _sampled(student: nn.Module, data: Rollouts, settings: DistillationConfig, tokenizer: Any, step: int) -> Rollouts:

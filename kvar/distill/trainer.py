@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,12 +13,14 @@ from kvar.distill.checkpoints import WholeCheckpoints
 from kvar.distill.config import DistillationConfig
 from kvar.distill.data import Collator
 from kvar.distill.epochs import Epochs
+from kvar.distill.evened import EvenedRows, EvenedSampler, MarkingCollator, check_evened
 from kvar.distill.learning_rates import scale_learning_rates
 from kvar.distill.models.check import check_lengths, check_models
 from kvar.distill.not_finite import not_finite
 from kvar.distill.objectives import Batch, Mixture, Passes
 from kvar.distill.sampler import LengthBatches, ShuffledExamples
-from kvar.distill.step import Step, on_policy_coin, prepare_step
+from kvar.distill.step import Step, distinct_rows, on_policy_coin, prepare_step
+from kvar.distill.step_logs import StepLogs
 from kvar.distill.teacher_responses import TeacherResponses
 from kvar.distill.through import through
 from kvar.distill.throughput import Throughput
@@ -88,7 +89,7 @@ class DistillationTrainer(WholeCheckpoints):
                 folder=args.output_dir,
                 process=args.process_index,
             )
-        self._logs: dict[str, list[float]] = defaultdict(list)
+        self._logs = StepLogs()
         self._current = Step([])
         self.throughput = Throughput()
         self.add_callback(self.throughput)
@@ -134,8 +135,8 @@ class DistillationTrainer(WholeCheckpoints):
             raise ValueError(not_finite(f"loss is {loss.item()}", self.state.global_step, [inputs], self.tokenizer))
         if model.training:
             self.throughput.count(torch.cat([rollouts.mask.flatten() for rollouts in batch.responses.values()]))
-            for name, number in logs.items():
-                self._logs[name].append(number)
+            micro_batches = len(inputs[STEP][0].inputs) if STEP in inputs else 1
+            self._logs.add(logs, rows=int(distinct_rows(inputs).sum()), micro_batches=micro_batches)
         return (loss, {"loss": loss}) if return_outputs else loss
 
     def _batch(self, student: nn.Module, inputs: dict[str, Any]) -> Batch:
@@ -186,37 +187,65 @@ class DistillationTrainer(WholeCheckpoints):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """The objective's loss on a validation batch; generated-text metrics come from ``kvar.distill.evaluate``."""
-        inputs = self._prepare_inputs(inputs)
+        """The objective's loss on a validation batch, one of all processes together.
+
+        Generated-text metrics come from ``kvar.distill.evaluate``.
+        """
         with torch.no_grad():
-            return self.compute_loss(model, inputs).detach(), None, None
+            loss = self.compute_loss(model, {**inputs, STEP: (Step([inputs]), 0)}).detach()
+            return (self.accelerator.reduce(loss, reduction="mean") if self.args.world_size > 1 else loss), None, None
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the means of the objective's own numbers since the last log."""
         if "loss" in logs:
-            logs = {**logs, **self._mean_logs()}
-            self._logs.clear()
+            logs = {**logs, **self._logs.take(self._all_sum if self.args.world_size > 1 else None)}
             speed = self.throughput.take(self.args.device, self.args.world_size)
             if speed is not None:
                 logs["tokens_per_second"] = speed
         super().log(logs, start_time)
 
-    def _mean_logs(self) -> dict[str, float]:
-        """Means of the objective's numbers since the last log, over micro-batches and processes."""
-        names = sorted(self._logs)
-        sums = torch.tensor([[sum(self._logs[name]), len(self._logs[name])] for name in names], dtype=torch.float32)
-        if self.args.world_size > 1 and names:  # every process logs, and has the same names
-            sums = self.accelerator.reduce(sums.to(self.args.device), reduction="sum")
-            return {name: float(total / number) for name, (total, number) in zip(names, sums, strict=True)}
-        return {name: sum(self._logs[name]) / len(self._logs[name]) for name in names}
+    def _all_sum(self, numbers: Tensor) -> Tensor:
+        """The sum over processes, which must all call."""
+        return self.accelerator.reduce(numbers.to(self.args.device), reduction="sum")
 
-    def pending_logs(self) -> dict[str, list[float]]:
-        """The objective's numbers since the last log."""
-        return dict(self._logs)
+    def pending_logs(self) -> dict[str, Any]:
+        """The objective's numbers since the last log: sums and weights."""
+        return {"sums": dict(self._logs.sums)}
 
-    def restore_pending_logs(self, pending: dict[str, list[float]]) -> None:
+    def restore_pending_logs(self, pending: dict[str, Any]) -> None:
         """Go on gathering from what a checkpoint held."""
-        self._logs.update(pending)
+        self._logs.sums.update(pending.get("sums", {}))
+
+    def _get_dataloader(self, dataset: Any, description: str, batch_size: int, *more: Any, **options: Any) -> Any:
+        """Transformers' loader; on several processes the repeats that even out its end are marked."""
+        sampler_fn = more[0] if more else options.pop("sampler_fn", None)
+        training = bool(options.get("is_training"))
+        check_evened(dataset, self.args, training=training)
+        rebalanced = training and self.args.train_sampling_strategy == "batch_rebalance"
+        if self.args.world_size == 1 or self.args.dataloader_drop_last or rebalanced:
+            return super()._get_dataloader(dataset, description, batch_size, sampler_fn, *more[1:], **options)
+        split = getattr(self.accelerator, "split_batches", False)
+        together = batch_size if split else batch_size * self.args.world_size
+
+        def sampler(evened: Any) -> EvenedSampler:
+            order = sampler_fn(evened.rows) if sampler_fn is not None else None
+            return EvenedSampler(range(len(evened)) if order is None else order, len(evened), together)
+
+        plain, self.data_collator = self.data_collator, MarkingCollator(self.data_collator)
+        try:
+            return super()._get_dataloader(EvenedRows(dataset), description, batch_size, sampler, *more[1:], **options)
+        finally:
+            self.data_collator = plain
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Any:
+        """Validation rows in an order that no number of processes changes: by length or, as a rule, their own."""
+        if not hasattr(eval_dataset, "__len__"):
+            return super()._get_eval_sampler(eval_dataset)
+        strategy = self.args.train_sampling_strategy
+        if strategy == "group_by_length" and "length" in getattr(eval_dataset, "column_names", ()):
+            lengths = list(eval_dataset["length"])
+            return sorted(range(len(lengths)), key=lengths.__getitem__)
+        return torch.utils.data.SequentialSampler(eval_dataset)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int] | None:
         """Transformers' choice, in an order of our own where it is random, the same for any number of processes."""

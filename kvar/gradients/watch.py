@@ -114,7 +114,7 @@ class HeadWatch:
         found = []
         for start in range(0, len(rollouts), _ROWS):
             rows = slice(start, start + _ROWS)
-            own = (rows, slice(0, int(rollouts.lengths[rows].max())))
+            own = (rows, slice(0, max(int(rollouts.lengths[rows].max()), 1)))
             parts = (hidden[own], logits[own][..., :vocabulary], rollouts.tokens[own], rollouts.mask[own])
             pairs = output_layer_pairs(*parts, weights[:, own[0], own[1]], bias=self.bias)
             found.append(pairs.diagonal(dim1=0, dim2=1).T)

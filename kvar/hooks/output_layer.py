@@ -122,26 +122,28 @@ class OutputLayerProbe(TrainerCallback):
         Raises:
             ValueError: the last training forward pass was not over these rollouts.
         """
-        if self._idle or self._step % self.every:
+        mask, index = rollouts.mask, rollouts.prompt_index
+        own = mask.any(dim=1)  # a row without a token only evens out the processes' batches: its gradient is no sample
+        if self._idle or self._step % self.every or not bool(own.any()):
             return
         start = time.perf_counter()
-        mask, index = rollouts.mask, rollouts.prompt_index
         inner = None
         with torch.no_grad():
             weights = estimator_weights(self.estimators, values, mask, index)
             if hidden is not None and logits is not None:
                 logits = logits[..., : self.vocabulary]
                 moments = output_layer_moments(hidden, logits, rollouts.tokens, mask, weights, index)
-                norms, inner = moments.sq_norm, _inner(moments, index)
+                norms, inner = moments.sq_norm, _inner(moments, index, own)
             elif self._watch is None:
                 raise ValueError("OutputLayerProbe is not in a training yet: give it to a trainer as a callback.")
             elif self._step // self.every % self.means_every == 0:
                 moments = self._watch.moments(rollouts, weights, vocabulary=self.vocabulary)
-                norms, inner = moments.sq_norm, _inner(moments, index)
+                norms, inner = moments.sq_norm, _inner(moments, index, own)
             else:
                 norms = self._watch.norms(rollouts, weights, vocabulary=self.vocabulary)
         seconds = time.perf_counter() - start
-        found = StepStatistics(self._step, norms.mean(dim=1), inner, len(rollouts), seconds)
+        power = norms[:, own.to(norms.device)].mean(dim=1)
+        found = StepStatistics(self._step, power, inner, int(own.sum()), seconds)
         if self.writer is None:
             self.measurements.append(found)
         else:
@@ -207,11 +209,15 @@ def _average(parts: list[tuple[int, Tensor]]) -> Tensor:
     return torch.stack([n * x for n, x in parts]).sum(dim=0) / sum(n for n, _ in parts)
 
 
-def _inner(moments: GroupMoments, prompt_index: Tensor) -> Tensor:
-    """(E, E) unbiased <E g^e, E g^f>, theory.md (12) over pairs of distinct prompts; NaN where there is one prompt."""
+def _inner(moments: GroupMoments, prompt_index: Tensor, own: Tensor) -> Tensor:
+    """(E, E) unbiased <E g^e, E g^f>, theory.md (12) over pairs of distinct prompts; NaN where there is one prompt.
+
+    Rows that are not ``own``, (N,) bool, have no gradient: they add nothing to the sums, and are not counted.
+    """
     prompt_pair = moments.prompt_pair
     assert prompt_pair is not None  # the output-layer pass gives every field
-    n = len(prompt_index)
     sizes = prompt_index.unique(return_counts=True)[1].double().cpu()
     same = (sizes**2 * prompt_pair).sum(dim=-1)
-    return (n**2 * moments.mean_pair - same) / (n**2 - float((sizes**2).sum()))
+    total = len(prompt_index) ** 2 * moments.mean_pair
+    counted = prompt_index[own].unique(return_counts=True)[1].double().cpu()
+    return (total - same) / (float(counted.sum()) ** 2 - float((counted**2).sum()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from kvar.gradients import gradient_moments
 from kvar.gradients.watch import HeadWatch
 from kvar.hooks import Estimator, OutputLayerProbe, estimator_weights
 from kvar.records import RunWriter
-from kvar.returns import Immediate, KStep
+from kvar.returns import Immediate, KStep, TokenValues
 from kvar.rollouts import log_probs, sample, score
 from tests.gradients.one_pass_cases import CASES, assert_close, build, rollouts, weights
 from tests.models import MODELS, ragged_prompts, tiny_gpt2, tiny_llama, tiny_t5
@@ -206,3 +207,45 @@ def test_what_cannot_be_measured_is_refused() -> None:
         OutputLayerProbe([])
     with pytest.raises(ValueError, match="every must be at least 1; got 0"):
         OutputLayerProbe(KERNELS, every=0)
+
+
+class Evening(OwnTrainer):
+    """Its first prompt's two responses are repeats that only even out the processes' batches: no token counts."""
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
+        data = sample(model, ragged_prompts(), rollouts_per_prompt=2, max_new_tokens=5, seed=self.state.global_step)
+        data = replace(data, mask=data.mask & (data.prompt_index > 0)[:, None])
+        values = score(self.teacher, data)
+        log_pi = log_probs(model, data)
+        kept = data.prompt_index > 0
+        state = {k: v.clone() for k, v in model.state_dict().items()}
+        self.seen.append((data[kept], TokenValues(values.q[kept], values.v[kept]), state))
+        self.probe.on_rollouts(data, values)
+        self.probe.on_rollouts(replace(data, mask=torch.zeros_like(data.mask)), values)  # nothing but repeats
+        return (values.gap.detach() * log_pi).sum() / 10
+
+
+@pytest.mark.parametrize("means_every", [1, 50])
+def test_repeats_that_even_out_processes_are_no_sample(tmp_path: Path, means_every: int) -> None:
+    probe = OutputLayerProbe(KERNELS, means_every=means_every)
+    trainer = own_trainer(tmp_path, tiny_gpt2, None, max_steps=2)
+    evening = Evening(
+        model=trainer.model, args=trainer.args, train_dataset=Rows(), callbacks=[probe], processing_class=None
+    )
+    evening.teacher, evening.probe, evening.seen = trainer.teacher, probe, []
+    evening.train()
+    assert [m.step for m in probe.measurements] == [0, 1]
+    for found, (data, values, state) in zip(probe.measurements, evening.seen, strict=True):
+        assert found.n == len(data) == 2 * (len(ragged_prompts()[0]) - 1)
+        student = tiny_gpt2()
+        student.load_state_dict(state)
+        head = student.get_output_embeddings()
+        head.weight = torch.nn.Parameter(head.weight.detach().clone())
+        w = estimator_weights(probe.estimators, values, data.mask, data.prompt_index)
+        gram = _gram(student, data, w, head.weight)
+        power = torch.stack([gram[e, e].diagonal().mean() for e in range(len(KERNELS))])
+        torch.testing.assert_close(found.power.double(), power, rtol=1e-4, atol=1e-6)
+        if found.inner is not None:
+            other = data.prompt_index[:, None] != data.prompt_index
+            inner = gram[:, :, other].mean(dim=-1)
+            torch.testing.assert_close(found.inner, inner, rtol=1e-3, atol=1e-4 * float(power.mean()))

@@ -32,17 +32,25 @@ class Counts:
     responses: float
 
 
-def count(mask: Tensor, all_sum: Callable[[Tensor], Tensor] | None = None, processes: int = 1) -> Counts:
+def count(
+    mask: Tensor,
+    all_sum: Callable[[Tensor], Tensor] | None = None,
+    processes: int = 1,
+    *,
+    responses: int | None = None,
+) -> Counts:
     """Count the step's tokens and responses.
 
     Args:
         mask: (N, T) of this process's responses, all micro-batches together.
         all_sum: adds a tensor up over processes; None for one process.
         processes: how many there are.
+        responses: how many rows of ``mask`` count; None for all.
     """
-    own = torch.stack([mask.sum(), torch.full_like(mask.sum(), len(mask))]).double()
-    tokens, responses = (own if all_sum is None else all_sum(own)).tolist()
-    return Counts(max(tokens, 1.0) / processes, max(responses, 1.0) / processes)
+    rows = len(mask) if responses is None else responses
+    own = torch.stack([mask.sum(), torch.full_like(mask.sum(), rows)]).double()
+    tokens, total = (own if all_sum is None else all_sum(own)).tolist()
+    return Counts(max(tokens, 1.0) / processes, max(total, 1.0) / processes)
 
 
 def normalise(per_token: Tensor, mask: Tensor, counts: Counts, how: str) -> Tensor:

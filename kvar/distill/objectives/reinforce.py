@@ -66,18 +66,19 @@ def reinforce(passes: Passes, settings: Settings, name: str) -> Loss:
     if settings.uniform_weight:
         per_token = per_token + settings.uniform_weight * uniform_cross_entropy(logits)
     mask = rollouts.mask
+    rows = mask.any(dim=1)  # a row without a token is a repeat, see kvar.distill.evened
     with torch.no_grad():
         logs = {
-            "response_length": float(rollouts.lengths.double().mean()),
-            "finished": float(rollouts.finished.double().mean()),
+            "response_length": float(rollouts.lengths[rows].double().mean()),
+            "finished": float(rollouts.finished[rows].double().mean()),
             "log_prob_per_token": float(log_pi[mask].mean()),
             "entropy": _mean_entropy(logits.detach(), mask),
-            "advantage_std": float(advantages[mask].std(correction=0)),
+            "advantage_std": float(advantages[mask].std(correction=0)) if bool(rows.any()) else 0.0,
         }
         if values is not None:
             gaps = values.gap.sum(dim=1)
-            logs["return"] = float((values.v[:, 0] - gaps).mean())
-            logs["total_gap"] = float(gaps.mean())
+            logs["return"] = float((values.v[:, 0] - gaps)[rows].mean())
+            logs["total_gap"] = float(gaps[rows].mean())
             logs["gap_per_token"] = float(values.gap[mask].mean())
     return Loss((Term(per_token, "student"),), logs)
 
