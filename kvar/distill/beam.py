@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kvar.rollouts import is_encoder_decoder, vocabulary_size
-from kvar.rollouts.forward import unwrapped
+from kvar.rollouts import Policy, is_encoder_decoder, policy_of
+from kvar.rollouts.forward import decoder_prefix, decoder_start, unwrapped
 
 __all__ = ["beam_search"]
 
@@ -24,24 +24,27 @@ def beam_search(
     beams: int,
     max_new_tokens: int,
     processors: Sequence[Any] = (),
+    policy: Policy | None = None,
 ) -> list[list[int]]:
     """The best response of beam search to every prompt, end-of-sequence included unless the length limit cut it.
 
-    Nothing but the arguments shapes the search: the model's own generation defaults (penalties, length limits) are set
-    aside, and tokens past the tokenizer's size, which pad an embedding matrix, are never chosen.
+    Nothing but the arguments and the policy shapes the search: the model's own generation defaults (penalties, length
+    limits) are set aside, and tokens that are no actions (:class:`kvar.rollouts.Policy`) are never chosen.
 
     Args:
         model: seq2seq or causal; dropout is off meanwhile.
         prompt_ids: (N, S).
         prompt_mask: (N, S) bool.
-        tokenizer: gives the special tokens and the vocabulary.
+        tokenizer: the model's.
         beams: beams; 1 is greedy search.
         max_new_tokens: length limit.
         processors: transformers' logits processors, such as ``kvar.distill.calculator.Calculator``.
+        policy: default that of model and tokenizer.
     """
     from transformers import GenerationConfig, LogitsProcessorList
 
-    eos, seq2seq = tokenizer.eos_token_id, is_encoder_decoder(model)
+    policy = policy_of(model, tokenizer) if policy is None else policy
+    seq2seq = is_encoder_decoder(model)
     model = unwrapped(model)
     width = model.get_output_embeddings().weight.shape[0]
     settings = GenerationConfig(
@@ -49,16 +52,17 @@ def beam_search(
         num_beams=beams,
         do_sample=False,
         pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=eos,
-        decoder_start_token_id=getattr(model.generation_config, "decoder_start_token_id", None)
-        or getattr(model.config, "decoder_start_token_id", None),
-        suppress_tokens=list(range(vocabulary_size(tokenizer), width)) or None,
+        eos_token_id=list(policy.ends),
+        decoder_start_token_id=decoder_start(model) if seq2seq else None,
+        suppress_tokens=[*policy.forbidden, *range(policy.size or width, width)] or None,
         renormalize_logits=True,  # else beams are compared by probabilities that padding has a share in
     )
     device = next(model.parameters()).device
     if not seq2seq:  # generation needs prompts that end together
         order = torch.argsort(prompt_mask.int(), dim=1, stable=True)
         prompt_ids, prompt_mask = prompt_ids.gather(1, order), prompt_mask.gather(1, order)
+    given = {"decoder_input_ids": decoder_prefix(model, policy, prompt_ids).to(device)} if seq2seq else {}
+    start = given["decoder_input_ids"].shape[1] if seq2seq else prompt_ids.shape[1]
     modes = [(module, module.training) for module in model.modules()]
     kept, model.generation_config = model.generation_config, settings
     model.eval()
@@ -66,13 +70,24 @@ def beam_search(
         out = model.generate(
             input_ids=prompt_ids.to(device),
             attention_mask=prompt_mask.long().to(device),
-            logits_processor=LogitsProcessorList(processors),
+            logits_processor=LogitsProcessorList([*processors, *_first(policy, start)]),
+            **given,
         )
     finally:
         model.generation_config = kept
         for module, training in modes:
             module.training = training
-    responses = []
-    for row in out[:, 1 if seq2seq else prompt_ids.shape[1] :].tolist():
-        responses.append(row[: row.index(eos) + 1] if eos in row else row)
-    return responses
+    return [_ended(row, policy) for row in out[:, start:].tolist()]
+
+
+def _first(policy: Policy, start: int) -> list[Any]:
+    """The processor that keeps ``forbidden_first`` from the first place of a response."""
+    from transformers import SuppressTokensAtBeginLogitsProcessor
+
+    return [SuppressTokensAtBeginLogitsProcessor(list(policy.forbidden_first), start)] if policy.forbidden_first else []
+
+
+def _ended(row: list[int], policy: Policy) -> list[int]:
+    """A response up to its first end token, that included."""
+    end = next((place for place, token in enumerate(row) if token in policy.ends), len(row))
+    return row[: end + 1]

@@ -25,15 +25,20 @@ class Calculator(LogitsProcessor):
 
     Args:
         tokenizer: the model's.
-        start: tokens before the response: 1 for an encoder-decoder, the padded prompt's width for a causal model.
+        start: tokens before the response: 1 and the forced ones for an encoder-decoder, the padded prompt's width for a
+            causal model.
         marks: what opens and closes a calculation.
+        ends: tokens behind which nothing is written; default the tokenizer's end-of-sequence.
 
     Raises:
         ValueError: the tokenizer cannot write the marks (T5's has no "<").
     """
 
-    def __init__(self, tokenizer: Any, start: int, marks: tuple[str, str] = ("<<", ">>")) -> None:
+    def __init__(
+        self, tokenizer: Any, start: int, marks: tuple[str, str] = ("<<", ">>"), ends: tuple[int, ...] | None = None
+    ) -> None:
         self.tokenizer, self.start, self.marks = tokenizer, start, marks
+        self.ends = (tokenizer.eos_token_id,) if ends is None else ends
         probe = f"{marks[0]}1+1=2{marks[1]}"
         if probe not in self._decode(tokenizer(probe, add_special_tokens=False)["input_ids"]):
             raise ValueError(
@@ -57,7 +62,7 @@ class Calculator(LogitsProcessor):
         return scores
 
     def _forced(self, ids: list[int]) -> int | None:
-        if not ids or ids[-1] in (self.tokenizer.eos_token_id, self.tokenizer.pad_token_id):
+        if not ids or ids[-1] in (*self.ends, self.tokenizer.pad_token_id):
             return None
         if open_mark("".join(self._spelling(token) for token in ids), *self.marks) is None:  # cheap, and mostly so
             return None

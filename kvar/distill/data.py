@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from kvar.rollouts import Rollouts
+from kvar.rollouts import Policy, Rollouts
 from kvar.tasks import Example
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["Collator", "build_dataset", "concatenate", "reference_rollouts"]
+__all__ = ["Collator", "build_dataset", "reference_rollouts"]
 
 
 def build_dataset(
@@ -82,34 +82,21 @@ class Collator:
         return out, mask
 
 
-def reference_rollouts(batch: dict[str, Tensor], eos_token_id: int) -> Rollouts:
-    """The batch's reference targets in the form of rollouts, so that one forward pass serves both."""
+def reference_rollouts(batch: dict[str, Tensor], policy: Policy) -> Rollouts:
+    """The batch's reference targets in the form of rollouts, so that one forward pass serves both.
+
+    Raises:
+        ValueError: a target with a token that the policy never draws.
+    """
     tokens, mask = batch["tokens"], batch["mask"]
+    policy.check_tokens(tokens, mask, "the batch's targets")
     return Rollouts(
         prompt_ids=batch["prompt_ids"],
         prompt_mask=batch["prompt_mask"],
         tokens=tokens,
         mask=mask,
-        finished=((tokens == eos_token_id) & mask).any(dim=1),
+        finished=(policy.is_end(tokens) & mask).any(dim=1),
         prompt_index=batch["index"],
         log_probs=torch.zeros(tokens.shape, device=tokens.device),
-    )
-
-
-def concatenate(parts: Sequence[Rollouts]) -> Rollouts:
-    """Rollouts one below the other, padded on the right to the longest prompt and response."""
-
-    def stacked(name: str, fill: float | bool) -> Tensor:
-        rows = [getattr(part, name) for part in parts]
-        width = max(row.shape[1] for row in rows)
-        return torch.cat([torch.nn.functional.pad(row, (0, width - row.shape[1]), value=fill) for row in rows])
-
-    return Rollouts(
-        prompt_ids=stacked("prompt_ids", 0),
-        prompt_mask=stacked("prompt_mask", False),
-        tokens=stacked("tokens", 0),
-        mask=stacked("mask", False),
-        finished=torch.cat([part.finished for part in parts]),
-        prompt_index=torch.cat([part.prompt_index for part in parts]),
-        log_probs=stacked("log_probs", 0.0),
+        policy=policy,
     )

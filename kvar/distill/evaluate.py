@@ -11,7 +11,7 @@ from torch import nn
 
 from kvar.distill.beam import beam_search
 from kvar.returns import Kernel, returns
-from kvar.rollouts import Rollouts, encode_prompts, is_encoder_decoder, score, vocabulary_size
+from kvar.rollouts import Policy, Rollouts, encode_prompts, is_encoder_decoder, policy_of, score
 from kvar.tasks import CorpusScore, mean_score, ratio_score, values_of
 
 if TYPE_CHECKING:
@@ -50,11 +50,12 @@ def decode_rollouts(
     num_beams: int = 1,
     batch: int = 64,
     calculator: tuple[str, str] | None = None,
+    policy: Policy | None = None,
 ) -> Iterator[Rollouts]:
     """Responses by greedy search (``num_beams`` 1) or beam search, some prompts of like length at a time.
 
-    Nothing but the arguments shapes the search: the model's own generation defaults (penalties, length limits) are
-    set aside, only its special tokens are used.
+    Nothing but the arguments and the policy shapes the search: the model's own generation defaults (penalties, length
+    limits) are set aside.
 
     Args:
         model: seq2seq or causal.
@@ -64,6 +65,7 @@ def decode_rollouts(
         num_beams: beams.
         batch: prompts decoded together.
         calculator: marks of calculations whose results are written for the model, such as ("<<", ">>"); None for none.
+        policy: default that of model and tokenizer.
 
     Yields:
         Rollouts whose ``prompt_index`` says which prompts they answer; ``log_probs`` are zero: no policy drew them.
@@ -76,6 +78,7 @@ def decode_rollouts(
     for name, given in (("num_beams", num_beams), ("batch", batch)):
         if given < 1:
             raise ValueError(f"{name} must be at least 1; got {given}.")
+    policy = policy_of(model, tokenizer) if policy is None else policy
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     for start in range(0, len(order), batch):
         rows = order[start : start + batch]
@@ -84,19 +87,20 @@ def decode_rollouts(
         if calculator is not None:
             from kvar.distill.calculator import Calculator
 
-            processors.append(Calculator(tokenizer, 1 if is_encoder_decoder(model) else ids.shape[1], calculator))
-        responses = beam_search(
-            model, ids, mask, tokenizer, beams=num_beams, max_new_tokens=max_new_tokens, processors=processors
-        )
+            start = 1 + len(policy.forced) if is_encoder_decoder(model) else ids.shape[1]
+            processors.append(Calculator(tokenizer, start, calculator, policy.ends))
+        limits: dict[str, Any] = {"beams": num_beams, "max_new_tokens": max_new_tokens}
+        responses = beam_search(model, ids, mask, tokenizer, processors=processors, policy=policy, **limits)
         tokens, kept = encode_prompts(responses)
         yield Rollouts(
             prompt_ids=ids,
             prompt_mask=mask,
             tokens=tokens.masked_fill(~kept, tokenizer.pad_token_id),
             mask=kept,
-            finished=torch.tensor([response[-1] == tokenizer.eos_token_id for response in responses]),
+            finished=torch.tensor([response[-1] in policy.ends for response in responses]),
             prompt_index=torch.tensor(rows),
             log_probs=torch.zeros(tokens.shape),
+            policy=policy,
         )
 
 
@@ -168,10 +172,11 @@ def evaluate(
     measured: dict[str, list[float]] = {}
     options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "num_beams": num_beams, "batch": batch}
     prompts = [example.prompt for example in examples]
-    for rollouts in decode_rollouts(model, prompts, tokenizer, calculator=marks, **options):
+    policy = policy_of(model, tokenizer, teacher=teacher)
+    for rollouts in decode_rollouts(model, prompts, tokenizer, calculator=marks, policy=policy, **options):
         found = {"length": rollouts.lengths.float(), "finished": rollouts.finished.float()}
         if teacher is not None:
-            values = score(teacher, rollouts, centre=centre, value=value, vocabulary=vocabulary_size(tokenizer))
+            values = score(teacher, rollouts, centre=centre, value=value)
             found["total_gap"] = values.gap.sum(dim=1)
             first = returns(values, rollouts.mask, list(named.values()))[:, :, 0]
             found.update({f"return {name}": row for name, row in zip(named, first, strict=True)})

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from kvar.distill.advantages import advantages
-from kvar.distill.data import concatenate, reference_rollouts
+from kvar.distill.data import reference_rollouts
 from kvar.distill.evened import REPEATED
 from kvar.distill.objectives import Batch, Mixture, Source, count
 from kvar.distill.seeds import response_seeds, stream_seed
 from kvar.distill.teacher_responses import TeacherResponses
-from kvar.rollouts import Rollouts, sample, score, vocabulary_size
+from kvar.rollouts import Policy, Rollouts, concatenate, policy_of, sample, score
 from kvar.rollouts.score_norms import score_norms
 
 if TYPE_CHECKING:
@@ -87,16 +87,18 @@ def prepare_step(
     Returns:
         A batch for every micro-batch, in order; the responses of repeated rows hold no token there.
     """
-    data = concatenate([reference_rollouts(dict(batch), tokenizer.eos_token_id) for batch in inputs])
+    policy = policy_of(student, tokenizer, teacher=teacher)
+    data = concatenate([reference_rollouts(dict(batch), policy) for batch in inputs])
     needed = mixture.sources(settings, on_policy)
     responses: dict[Source, Rollouts] = {}
     if "data" in needed:
         responses["data"] = data
     if "student" in needed:
-        responses["student"] = _sampled(student, data, settings, tokenizer, step)
+        responses["student"] = _sampled(student, data, settings, tokenizer, step, policy)
     if "teacher" in needed:
         assert teacher_responses is not None  # the trainer refuses to start otherwise
-        responses["teacher"] = teacher_responses(data.prompt_ids, data.prompt_mask, data.prompt_index)
+        given = teacher_responses(data.prompt_ids, data.prompt_mask, data.prompt_index)
+        responses["teacher"] = replace(given, policy=policy)
     distinct = torch.cat([distinct_rows(batch) for batch in inputs])
     responses = {source: _without_repeats(rollouts, distinct) for source, rollouts in responses.items()}
     rows = int(distinct.sum())
@@ -104,7 +106,7 @@ def prepare_step(
         source: count(own.mask, all_sum, processes, responses=rows * (len(own) // len(distinct)))
         for source, own in responses.items()
     }
-    vocabulary, values = vocabulary_size(tokenizer), None
+    values = None
     by_objective: dict[str, Tensor] = {}
     kernels = mixture.kernels(settings)
     if kernels:
@@ -115,10 +117,9 @@ def prepare_step(
             own,
             centre=settings.centre,
             value=settings.value,
-            vocabulary=vocabulary,
             micro_batch=settings.teacher_micro_batch,
         )
-        norms = score_norms(student, own, vocabulary=vocabulary) if settings.baseline == "minimum-variance" else None
+        norms = score_norms(student, own) if settings.baseline == "minimum-variance" else None
         for name, kernel in kernels.items():
             by_objective[name] = advantages(
                 values,
@@ -130,7 +131,7 @@ def prepare_step(
                 positions=settings.max_new_tokens,
                 all_sum=all_sum,
             )
-    whole = Batch(responses, vocabulary, counts, values, by_objective, on_policy)
+    whole = Batch(responses, counts, values, by_objective, on_policy)
     batches, start = [], 0
     for batch in inputs:
         stop = start + len(batch["index"])
@@ -148,7 +149,9 @@ def _without_repeats(rollouts: Rollouts, distinct: Tensor) -> Rollouts:
     return replace(rollouts, mask=mask, finished=rollouts.finished & kept)
 
 
-def _sampled(student: nn.Module, data: Rollouts, settings: DistillationConfig, tokenizer: Any, step: int) -> Rollouts:
+def _sampled(
+    student: nn.Module, data: Rollouts, settings: DistillationConfig, tokenizer: Any, step: int, policy: Policy
+) -> Rollouts:
     """``rollouts_per_prompt`` responses of the student to every prompt, ``sample_micro_batch`` at a time."""
     repeats = settings.rollouts_per_prompt
     seeds = response_seeds(settings.seed, step, data.prompt_index.tolist(), repeats)
@@ -165,9 +168,9 @@ def _sampled(student: nn.Module, data: Rollouts, settings: DistillationConfig, t
             temperature=settings.temperature,
             top_k=settings.top_k,
             seed=seeds[start * repeats : (start + prompts) * repeats],
-            vocabulary=vocabulary_size(tokenizer),
+            policy=policy,
         )
         parts.append(drawn)
     joined = concatenate(parts) if len(parts) > 1 else parts[0]
     index = torch.arange(len(data), device=joined.tokens.device).repeat_interleave(repeats)
-    return Rollouts(**{**vars(joined), "prompt_index": index})
+    return replace(joined, prompt_index=index)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from kvar.distill.beam import beam_search
 from kvar.distill.seeds import stream_seed
-from kvar.rollouts import Rollouts, sample, vocabulary_size
+from kvar.rollouts import Rollouts, policy_of, sample
 
 __all__ = ["TeacherResponses"]
 
@@ -91,7 +91,6 @@ class TeacherResponses:
             temperature=self.temperature,
             top_k=self.top_k,
             seed=[stream_seed(self.seed, int(key, 16)) for key in keys],
-            vocabulary=vocabulary_size(self.tokenizer),
         )
         return [tokens[mask].tolist() for tokens, mask in zip(drawn.tokens, drawn.mask, strict=True)]
 
@@ -100,15 +99,16 @@ class TeacherResponses:
         mask = torch.arange(int(lengths.max())) < lengths[:, None]
         tokens = torch.full(mask.shape, self.tokenizer.pad_token_id)
         tokens[mask] = torch.tensor([token for row in responses for token in row])
-        device = prompt_ids.device
+        device, policy = prompt_ids.device, policy_of(self.teacher, self.tokenizer)
         return Rollouts(
             prompt_ids=prompt_ids,
             prompt_mask=prompt_mask,
             tokens=tokens.to(device),
             mask=mask.to(device),
-            finished=torch.tensor([row[-1] == self.tokenizer.eos_token_id for row in responses], device=device),
+            finished=torch.tensor([row[-1] in policy.ends for row in responses], device=device),
             prompt_index=index,
             log_probs=torch.zeros(mask.shape, device=device),
+            policy=policy,
         )
 
     def _fingerprint(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from kvar.gradients.jvp import cells_of, derivative_along, scalars_of, token_log_probs
+from kvar.gradients.jvp import cells_of, chosen_log_probs, derivative_along, scalars_of
 from kvar.gradients.moments import GroupMoments
 from kvar.gradients.processes import all_or_none
 from kvar.gradients.state import untouched
@@ -161,7 +161,7 @@ def _means(own: Local, n: int, process_group: dist.ProcessGroup | None) -> list[
         part = rollouts[rows]
         logits = token_logits(own.student, part)
         if isinstance(weights, Tensor):
-            log_pi = token_log_probs(logits, part)
+            log_pi = chosen_log_probs(logits, part)
             scalars = torch.einsum("ent,nt->e", weights[:, rows].to(log_pi), log_pi)
         else:
             scalars = scalars_of(weights)(logits, part).sum(dim=1)
@@ -185,7 +185,7 @@ def _crosses(own: Local, means: list[list[Tensor]]) -> dict[str, Tensor]:
     weights, n, e = own.weights, len(own.rollouts), len(means)
     cells, members = cells_of(own.groups)
     position = {id(p): k for k, p in enumerate(own.groups["all"])}
-    of = token_log_probs if isinstance(weights, Tensor) else scalars_of(weights)
+    of = chosen_log_probs if isinstance(weights, Tensor) else scalars_of(weights)
     found = torch.zeros(len(cells), e, e, n, dtype=torch.float64)
     for c, cell in enumerate(cells):
         for f, mean in enumerate(means):

@@ -8,7 +8,7 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from kvar.rollouts.forward import token_logits
+from kvar.rollouts.forward import unrestricted_logits
 from kvar.rollouts.types import Rollouts
 
 __all__ = ["Cotangents", "Estimators", "Weights"]
@@ -30,8 +30,8 @@ class Estimators:
         self.weights = weights
 
     def logits(self, student: nn.Module, rows: Tensor) -> Tensor:
-        """(n, T, V) from one forward pass over some rows."""
-        return token_logits(student, self.rollouts[rows])
+        """(n, T, V) from one forward pass over some rows, tokens that are no actions included."""
+        return unrestricted_logits(student, self.rollouts[rows])
 
     def cotangents(self, logits: Tensor, rows: Tensor) -> Cotangents:
         """The gradients of the estimators' scalars, summed over some rows, with respect to the logits of these rows.
@@ -55,6 +55,8 @@ class Estimators:
         assert callable(self.weights)
         n = len(self.rollouts)
         whole = len(rows) == n and bool((rows == torch.arange(n, device=rows.device)).all())
+        policy = self.rollouts.policy
+        logits = logits if policy is None else policy.restricted(logits)
         every = logits if whole else logits.new_zeros(n, *logits.shape[1:]).index_copy(0, rows, logits)
         result = self.weights(every)
         shape = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
@@ -82,6 +84,8 @@ class Cotangents(Protocol):
 class TokenCotangents:
     """w_t (onehot(y_t) - pi_t): the gradient of sum_t w_t log pi(y_t | s_t), one softmax for all estimators.
 
+    pi_t is zero at tokens outside the rollouts' action set, and so is the gradient there.
+
     Args:
         logits: (n, T, V).
         rollouts: the n trajectories.
@@ -91,8 +95,10 @@ class TokenCotangents:
     def __init__(self, logits: Tensor, rollouts: Rollouts, weights: Tensor) -> None:
         raw = logits.detach()
         precise = raw if raw.dtype == torch.float64 else raw.float()
-        self.residual = precise.softmax(dim=-1).neg_()
-        tokens = rollouts.tokens[..., None]
+        policy = rollouts.policy
+        actions = precise if policy is None else policy.restricted(precise)
+        self.residual = _padded(actions.softmax(dim=-1).neg_(), raw.shape[-1])
+        tokens = rollouts.tokens.masked_fill(~rollouts.mask, 0)[..., None]
         self.residual.scatter_add_(-1, tokens, self.residual.new_ones(tokens.shape))
         self.weights = weights.to(self.residual).masked_fill(~rollouts.mask, 0.0)
         self.dtype = raw.dtype
@@ -124,3 +130,8 @@ class ScalarCotangents:
             self.scalars[e].sum(), self.logits, retain_graph=True, allow_unused=True, materialize_grads=True
         )
         return grad
+
+
+def _padded(rows: Tensor, width: int) -> Tensor:
+    """(..., V) of (..., size): zeros for the logits that are no actions."""
+    return rows if rows.shape[-1] == width else torch.nn.functional.pad(rows, (0, width - rows.shape[-1]))

@@ -22,6 +22,7 @@ from kvar.gradients.moments import GroupMoments
 from kvar.gradients.projections import ScoreProjections, projected_moments
 from kvar.gradients.state import untouched, unwrap
 from kvar.rollouts.forward import token_logits
+from kvar.rollouts.score import chosen_log_probs
 from kvar.rollouts.types import Rollouts
 
 __all__ = [
@@ -32,7 +33,6 @@ __all__ = [
     "jvp_moments",
     "scalars_of",
     "score_projections",
-    "token_log_probs",
 ]
 
 DIRECTIONS = 64
@@ -95,7 +95,7 @@ def score_projections(
                 own = {id(p): tangents[id(p)] for p in cell}
                 for start in range(0, len(rollouts), size):
                     rows = slice(start, start + size)
-                    found[d, c, rows] = derivative_along(student, rollouts[rows], own, token_log_probs).cpu().double()
+                    found[d, c, rows] = derivative_along(student, rollouts[rows], own, chosen_log_probs).cpu().double()
     index = rollouts.prompt_index.detach().cpu().long()
     return ScoreProjections(found, members, rollouts.mask.cpu(), index)
 
@@ -224,13 +224,6 @@ def derivative_along(
             ) from error
         raise
     return torch.zeros_like(primal) if tangent is None else tangent
-
-
-def token_log_probs(logits: Tensor, rollouts: Rollouts) -> Tensor:
-    """(N, T) log pi(y_t | s_t), zero where masked."""
-    precise = logits if logits.dtype == torch.float64 else logits.float()
-    picked = precise.log_softmax(dim=-1).gather(-1, rollouts.tokens[..., None])[..., 0]
-    return picked.masked_fill(~rollouts.mask, 0.0)
 
 
 def scalars_of(weights: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Rollouts], Tensor]:

@@ -154,6 +154,7 @@ def _gradients(
 
     def from_scalars(i: int) -> list[Tensor]:
         own = token_logits(student, rollouts[i : i + 1])[0]
+        own = own.masked_fill(own == -torch.inf, 0.0)  # no actions: their cotangents are zero
         return _each([(own * _row_cotangent(scalar, logits, i)).sum() for scalar in scalars[:, i]], parameters)
 
     return from_scalars, scalars.shape[0]

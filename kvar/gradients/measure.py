@@ -160,6 +160,8 @@ def _measured(
         raise ValueError("rollouts is empty (N = 0): sample at least one response.")
     resolved = resolve_groups(student, groups)
     rollouts = rollouts.to(resolved["all"][0].device)
+    if rollouts.policy is not None:
+        rollouts.policy.check_tokens(rollouts.tokens, rollouts.mask)
     weights = checked_weights(weights, rollouts, options["micro_batch"])
     if names is not None:
         names = tuple(str(name) for name in names)

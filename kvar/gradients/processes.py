@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
 from kvar.returns import TokenValues
 from kvar.rollouts.types import Rollouts
 
-__all__ = ["all_or_none", "distinct_prompts", "joined_rollouts", "joined_values"]
+__all__ = ["all_or_none", "distinct_prompts", "joined_values"]
 
 
 def all_or_none(work: Callable[[], Any], process_group: dist.ProcessGroup | None = None) -> list[Any]:
@@ -58,27 +58,6 @@ def distinct_prompts(rollouts: Rollouts, process_group: dist.ProcessGroup | None
     dist.all_gather_object(counts, largest, group=process_group)
     before = sum(counts[: dist.get_rank(process_group)])
     return replace(rollouts, prompt_index=rollouts.prompt_index + before)
-
-
-def joined_rollouts(parts: list[Rollouts], pad: int = 0) -> Rollouts:
-    """Rollouts of several processes as one, padded to the longest prompt and response."""
-    s, t = (max(getattr(part, name).shape[1] for part in parts) for name in ("prompt_ids", "tokens"))
-
-    def joined(name: str, width: int | None, value: Any = 0) -> Tensor:
-        rows = [getattr(part, name) for part in parts]
-        if width is not None:
-            rows = [nn.functional.pad(x, (0, width - x.shape[1]), value=value) for x in rows]
-        return torch.cat(rows)
-
-    return Rollouts(
-        prompt_ids=joined("prompt_ids", s, pad),
-        prompt_mask=joined("prompt_mask", s, False),
-        tokens=joined("tokens", t, pad),
-        mask=joined("mask", t, False),
-        finished=joined("finished", None),
-        prompt_index=joined("prompt_index", None),
-        log_probs=joined("log_probs", t),
-    )
 
 
 def joined_values(parts: list[TokenValues]) -> TokenValues:

@@ -23,6 +23,8 @@ _ROWS = 4
 class HeadWatch:
     """Keeps the head's inputs and outputs of the last forward pass; a context manager that removes its hook.
 
+    Logits are the model's own: a fixed bias behind the head (BART's, Marian's) is part of them.
+
     Args:
         student: a transformers model, plain or data-parallel.
         head: its language-model head; default ``student.get_output_embeddings()``.
@@ -30,7 +32,8 @@ class HeadWatch:
             pass unseen.
 
     Raises:
-        ValueError: no head can be found, a compiled student, or logits that are the head's output scaled or capped.
+        ValueError: no head can be found, a compiled student, or logits that are the head's output scaled or capped
+            (asked of the config at once, and of the numbers at the first forward pass).
     """
 
     def __init__(self, student: nn.Module, head: nn.Module | None = None, *, training_only: bool = False) -> None:
@@ -39,11 +42,28 @@ class HeadWatch:
         self.head = _head_of(student) if head is None else head
         self.training_only = training_only
         self._seen: tuple[Tensor, Tensor] | None = None
-        self._handle = self.head.register_forward_hook(self._see)
+        self._head: tuple[Tensor, Tensor] | None = None
+        self._tried = False
+        self._handles = (
+            self.head.register_forward_hook(self._see_head),
+            student.register_forward_hook(self._see_logits),
+        )
 
-    def _see(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+    def _see_head(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         if not self.training_only or (module.training and torch.is_grad_enabled()):
-            self._seen = (args[0].detach(), output.detach())
+            self._head = (args[0].detach(), output.detach())
+
+    def _see_logits(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if self._head is None:
+            return
+        (hidden, made), self._head = self._head, None
+        logits = getattr(output, "logits", output)
+        if not isinstance(logits, Tensor):
+            return
+        if not self._tried:
+            _check_plain(made, logits.detach())
+            self._tried = True
+        self._seen = (hidden, logits.detach())
 
     @property
     def bias(self) -> bool:
@@ -67,6 +87,9 @@ class HeadWatch:
             )
         hidden, logits = self._seen
         n, t = rollouts.tokens.shape
+        forced = len(rollouts.policy.forced) if self.seq2seq and rollouts.policy is not None else 0
+        if forced:
+            hidden, logits = hidden[:, forced:], logits[:, forced:]
         lengths = rollouts.prompt_mask.sum(dim=1)
         width = t if self.seq2seq else int(lengths.max()) + t - 1  # what a packed pass over these rollouts reads
         skipped = width - logits.shape[1] if logits.dim() == 3 else -1
@@ -90,17 +113,18 @@ class HeadWatch:
         Args:
             rollouts: N trajectories, those of the pass.
             weights: (E, N, T) token weights.
-            vocabulary: normalise over the first this many tokens only, as the training loss does.
+            vocabulary: normalise over the first this many tokens at most; default the rollouts' action set.
 
         Returns:
             See :func:`kvar.gradients.output_layer.output_layer_moments`.
         """
+        rollouts = rollouts.over(vocabulary)
         hidden, logits = self.aligned(rollouts)
         self._seen = None
         return output_layer_moments(
             hidden,
-            logits[..., :vocabulary],
-            rollouts.tokens,
+            logits if rollouts.policy is None else rollouts.policy.restricted(logits),
+            rollouts.tokens.masked_fill(~rollouts.mask, 0),
             rollouts.mask,
             weights,
             rollouts.prompt_index,
@@ -109,21 +133,25 @@ class HeadWatch:
 
     def norms(self, rollouts: Rollouts, weights: Tensor, *, vocabulary: int | None = None) -> Tensor:
         """(E, N): the field ``sq_norm`` of ``moments`` alone, at half the cost or less; the pass is forgotten."""
+        rollouts = rollouts.over(vocabulary)
         hidden, logits = self.aligned(rollouts)
         self._seen = None
+        tokens, policy = rollouts.tokens.masked_fill(~rollouts.mask, 0), rollouts.policy
         found = []
         for start in range(0, len(rollouts), _ROWS):
             rows = slice(start, start + _ROWS)
             own = (rows, slice(0, max(int(rollouts.lengths[rows].max()), 1)))
-            parts = (hidden[own], logits[own][..., :vocabulary], rollouts.tokens[own], rollouts.mask[own])
+            actions = logits[own] if policy is None else policy.restricted(logits[own])
+            parts = (hidden[own], actions, tokens[own], rollouts.mask[own])
             pairs = output_layer_pairs(*parts, weights[:, own[0], own[1]], bias=self.bias)
             found.append(pairs.diagonal(dim1=0, dim2=1).T)
         return torch.cat(found, dim=1)
 
     def close(self) -> None:
         """Remove the hook and forget what was seen."""
-        self._handle.remove()
-        self._seen = None
+        for handle in self._handles:
+            handle.remove()
+        self._seen = self._head = None
 
     def __enter__(self) -> HeadWatch:
         return self
@@ -149,3 +177,18 @@ def _head_of(student: nn.Module) -> nn.Module:
                 "cannot be read off a forward pass. Use gradient_moments with groups={'output': head}."
             )
     return head
+
+
+def _check_plain(made: Tensor, logits: Tensor) -> None:
+    """Refuse logits that are not the head's output plus the same for every position."""
+    if made.shape == logits.shape:
+        some = (slice(0, 2), slice(0, 4))
+        added = (logits[some] - made[some]).double()
+        scale = 1 + float(made[some].abs().max())
+        tolerance = 1e-4 if made.dtype in (torch.float32, torch.float64) else 5e-2
+        if bool(((added - added[:1, :1]).abs() <= tolerance * scale).all()):
+            return
+    raise ValueError(
+        "the model's logits are not its head's output, plain or with a fixed bias, so the head's moments cannot be "
+        "read off a forward pass. Use gradient_moments with groups={'output': head}."
+    )

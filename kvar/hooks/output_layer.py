@@ -70,7 +70,7 @@ class OutputLayerProbe(TrainerCallback):
             K=4" and "inner K=4", the last with the first estimator. None keeps :class:`StepStatistics` in
             ``.measurements`` only.
         name: the split's name in the records.
-        vocabulary: the tokenizer's size, where the loss is normalised over no more than it.
+        vocabulary: normalise over the first this many tokens at most; default the rollouts' action set.
         head: the output layer, where the model does not name it.
 
     Raises:
@@ -131,8 +131,10 @@ class OutputLayerProbe(TrainerCallback):
         with torch.no_grad():
             weights = estimator_weights(self.estimators, values, mask, index)
             if hidden is not None and logits is not None:
-                logits = logits[..., : self.vocabulary]
-                moments = output_layer_moments(hidden, logits, rollouts.tokens, mask, weights, index)
+                rollouts = rollouts.over(self.vocabulary)
+                logits = logits if rollouts.policy is None else rollouts.policy.restricted(logits)
+                tokens = rollouts.tokens.masked_fill(~mask, 0)
+                moments = output_layer_moments(hidden, logits, tokens, mask, weights, index)
                 norms, inner = moments.sq_norm, _inner(moments, index, own)
             elif self._watch is None:
                 raise ValueError("OutputLayerProbe is not in a training yet: give it to a trainer as a callback.")

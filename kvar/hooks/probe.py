@@ -14,14 +14,14 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from kvar.gradients import gradient_moments, layer_groups
 from kvar.gradients.frames import gradient_frame, prompt_frame, trajectory_frame
-from kvar.gradients.processes import all_or_none, joined_rollouts, joined_values
+from kvar.gradients.processes import all_or_none, joined_values
 from kvar.gradients.state import unwrap
 from kvar.hooks.autocast import plain_forward
 from kvar.hooks.estimators import Estimator, estimator_weights
 from kvar.hooks.measurement import Measurement
 from kvar.records import RunWriter
 from kvar.returns import Kernel, TokenValues, position_edges, split_by_position
-from kvar.rollouts import Rollouts, encode_prompts, sample, score
+from kvar.rollouts import Rollouts, concatenate, encode_prompts, policy_of, sample, score
 
 __all__ = ["GradientProbe"]
 
@@ -58,7 +58,7 @@ class GradientProbe(TrainerCallback):
         micro_batch: see there; also the rows that one teacher pass takes.
         centre: of the teacher's logits, see ``kvar.returns.token_values``.
         value: hard or soft V, see there.
-        vocabulary: the tokenizer's size, where models are padded beyond it.
+        vocabulary: draw, score and normalise over the first this many tokens only; default the tokenizer's.
 
     Raises:
         ValueError: no prompts or estimators, neither or both of teacher and reward, numbers out of range.
@@ -128,6 +128,7 @@ class GradientProbe(TrainerCallback):
         start = time.perf_counter()
         student = unwrap(student)
         self.prompts = encode_prompts(self.prompts, self.tokenizer)
+        policy = policy_of(student, self.tokenizer, teacher=self.teacher, vocabulary=self.vocabulary)
         rank, count = (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
         own = torch.arange(rank, len(self.prompts[0]), count)
         if len(self.prompts[0]) < count:
@@ -143,14 +144,14 @@ class GradientProbe(TrainerCallback):
                 rollouts_per_prompt=self.rollouts_per_prompt,
                 max_new_tokens=self.max_new_tokens,
                 seed=((self.seed * 1_000_003 + step) * count + rank) % (2**63),
-                vocabulary=self.vocabulary,
+                policy=policy,
             )
             rollouts = replace(rollouts, prompt_index=own.to(rollouts.tokens.device)[rollouts.prompt_index])
             return rollouts, self._values(rollouts)
 
         if distributed:
             parts = all_or_none(lambda: _on_cpu(*rolled()))
-            rollouts = joined_rollouts([part[0] for part in parts])
+            rollouts = concatenate([part[0] for part in parts])
             values = joined_values([part[1] for part in parts])
             mine, before = parts[rank][0], sum(len(part[0]) for part in parts[:rank])
         else:
@@ -247,7 +248,6 @@ class GradientProbe(TrainerCallback):
                 rollouts,
                 centre=self.centre,
                 value=self.value,
-                vocabulary=self.vocabulary,
                 micro_batch=self.micro_batch,
             )
         assert self.reward is not None

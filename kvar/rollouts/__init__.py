@@ -2,19 +2,23 @@
 
 from kvar.rollouts.draw import NonFiniteLogitsError
 from kvar.rollouts.forward import is_encoder_decoder, token_logits
+from kvar.rollouts.policy import Policy, policy_of
 from kvar.rollouts.sample import encode_prompts, sample
 from kvar.rollouts.score import log_probs, score
 from kvar.rollouts.score_norms import score_norms
-from kvar.rollouts.types import Rollouts
+from kvar.rollouts.types import Rollouts, concatenate
 from kvar.rollouts.vocabulary import check_same_tokenizer, vocabulary_size
 
 __all__ = [
     "NonFiniteLogitsError",
+    "Policy",
     "Rollouts",
     "check_same_tokenizer",
+    "concatenate",
     "encode_prompts",
     "is_encoder_decoder",
     "log_probs",
+    "policy_of",
     "sample",
     "score",
     "score_norms",

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kvar.rollouts.forward import decoder_start, is_encoder_decoder, pack_left, takes
+from kvar.rollouts.forward import decoder_prefix, is_encoder_decoder, pack_left, takes
+from kvar.rollouts.policy import Policy
 
 __all__ = ["Decoding"]
 
@@ -25,18 +26,27 @@ class Decoding:
         prompt_mask: (M, S) bool.
         repeats: R responses to each prompt.
         steps: tokens that will be drawn at most.
+        policy: what may be drawn; None for all tokens, with nothing forced.
 
     Raises:
         ValueError: an empty prompt for a causal model.
     """
 
-    def __init__(self, model: Any, prompt_ids: Tensor, prompt_mask: Tensor, repeats: int, steps: int) -> None:
-        self.model, self.steps = model, steps
+    def __init__(
+        self,
+        model: Any,
+        prompt_ids: Tensor,
+        prompt_mask: Tensor,
+        repeats: int,
+        steps: int,
+        policy: Policy | None = None,
+    ) -> None:
+        self.model, self.steps, self.policy, self.position = model, steps, policy, 0
         self.inputs: dict[str, Any] = {"past_key_values": None, "use_cache": True}
         self.attention: Tensor | None = None  # of a causal model with padding: true to the last step
         begin = self._read_seq2seq if is_encoder_decoder(model) else self._read_causal
         self.logits = begin(prompt_ids, prompt_mask)
-        """(N, V) logits of the next token."""
+        """(N, V) logits of the next token, over the policy's actions."""
         from kvar.rollouts.cache import rows_can_be_chosen, with_room
 
         self.by_rows = rows_can_be_chosen(self.inputs["past_key_values"])
@@ -65,12 +75,14 @@ class Decoding:
                 self.inputs["attention_mask"] = self.attention[:, : self.seen]
             if "position_ids" in self.inputs:
                 self.inputs["position_ids"] = self.inputs["position_ids"][:, -1:] + 1
+        self.position += 1
         self.logits = self._forward(**ids)
 
     def _forward(self, **ids: Tensor) -> Tensor:
         out = self.model(**ids, **self.inputs)
         self.inputs["past_key_values"] = out.past_key_values
-        return out.logits[:, -1]
+        logits: Tensor = out.logits[:, -1]
+        return logits if self.policy is None else self.policy.restricted(logits, self.position)
 
     def _rows(self, rows: Tensor) -> None:
         self.logits = self.logits[rows]
@@ -87,7 +99,7 @@ class Decoding:
         attention = None if bool(prompt_mask.all()) else prompt_mask.long()
         encoded = self.model.get_encoder()(input_ids=prompt_ids, attention_mask=attention)
         self.inputs.update(encoder_outputs=(encoded[0],), attention_mask=attention, past_key_values=None)
-        return self._forward(decoder_input_ids=torch.full_like(prompt_ids[:, :1], decoder_start(self.model)))
+        return self._forward(decoder_input_ids=decoder_prefix(self.model, self.policy, prompt_ids))
 
     def _read_causal(self, prompt_ids: Tensor, prompt_mask: Tensor) -> Tensor:
         """Prompts are padded on the left, so that all rows end together."""

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kvar.rollouts.policy import Policy
 from kvar.rollouts.types import Rollouts
 
-__all__ = ["forward_inputs", "is_encoder_decoder", "takes", "token_logits", "unwrapped"]
+__all__ = ["forward_inputs", "is_encoder_decoder", "takes", "token_logits", "unrestricted_logits", "unwrapped"]
 
 
 def is_encoder_decoder(model: nn.Module) -> bool:
@@ -30,13 +31,21 @@ def token_logits(model: nn.Module, rollouts: Rollouts) -> Tensor:
         rollouts: N prompts and responses of T tokens at most.
 
     Returns:
-        (N, T, V) logits; ``[:, t]`` scored ``rollouts.tokens[:, t]``. Rows past a response's end are meaningless.
+        (N, T, V) logits over the rollouts' action set (:class:`Policy`: cut to its size, minus infinity at forbidden
+        tokens); ``[:, t]`` scored ``rollouts.tokens[:, t]``. Rows past a response's end are meaningless.
 
     Raises:
         ValueError: an empty prompt given to a causal model, or an encoder-decoder model without a decoder start token.
     """
+    logits = unrestricted_logits(model, rollouts)
+    return logits if rollouts.policy is None else rollouts.policy.restricted(logits)
+
+
+def unrestricted_logits(model: nn.Module, rollouts: Rollouts) -> Tensor:
+    """As :func:`token_logits`, all V logits that the model gives, those of tokens that are no actions included."""
     inputs, align = forward_inputs(model, rollouts)
-    return align(model(**inputs).logits)
+    logits: Tensor = model(**inputs).logits
+    return align(logits)
 
 
 def forward_inputs(model: nn.Module, rollouts: Rollouts) -> tuple[dict[str, Any], Callable[[Tensor], Tensor]]:
@@ -88,16 +97,28 @@ def decoder_start(model: Any) -> int:
     )
 
 
+def decoder_prefix(model: Any, policy: Policy | None, rows: Tensor) -> Tensor:
+    """(N, P) tokens that the decoder reads before a response: its start token, and those the policy forces.
+
+    Args:
+        model: encoder-decoder.
+        policy: of the responses; None forces nothing.
+        rows: (N, ...) int64: the number of rows, their device.
+    """
+    prefix = (decoder_start(model), *(policy.forced if policy is not None else ()))
+    return torch.tensor(prefix, dtype=torch.long, device=rows.device).expand(len(rows), -1)
+
+
 def _seq2seq_inputs(model: nn.Module, rollouts: Rollouts) -> tuple[dict[str, Any], Callable[[Tensor], Tensor]]:
     prompt_ids, prompt_mask = pack_left(rollouts.prompt_ids, rollouts.prompt_mask)
-    start = torch.full_like(rollouts.tokens[:, :1], decoder_start(model))
+    prefix = decoder_prefix(model, rollouts.policy, rollouts.tokens)
     inputs = {
         "input_ids": prompt_ids,
         "attention_mask": prompt_mask.long(),
-        "decoder_input_ids": torch.cat([start, rollouts.tokens[:, :-1]], dim=1),
+        "decoder_input_ids": torch.cat([prefix, rollouts.tokens[:, :-1]], dim=1),
         "use_cache": False,
     }
-    return inputs, lambda output: output
+    return inputs, lambda output: output[:, prefix.shape[1] - 1 :] if prefix.shape[1] > 1 else output
 
 
 def _causal_inputs(model: nn.Module, rollouts: Rollouts) -> tuple[dict[str, Any], Callable[[Tensor], Tensor]]:

@@ -24,6 +24,8 @@ from kvar.rollouts.types import Rollouts
 
 __all__ = ["separable", "token_logit_chunks"]
 
+_LEAST = -1e4
+"""Below every real logit; tokens that are no actions stand at minus infinity."""
 _SEPARABLE: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
@@ -59,8 +61,10 @@ def token_logit_chunks(
         for start in range(0, len(rows), step):
             where = rows[start : start + step], positions[start : start + step]
             with _replaced(head, _of(head, hidden[where][None])):
-                logits = model(**inputs).logits
-            yield where, logits[0]
+                logits = model(**inputs).logits[0]
+            if rollouts.policy is not None:
+                logits = rollouts.policy.restricted(logits, where[1])
+            yield where, logits
 
 
 @torch.no_grad()
@@ -82,15 +86,16 @@ def _trial(model: nn.Module, rollouts: Rollouts) -> bool:
     short = replace(
         rows, tokens=tokens, mask=torch.ones_like(tokens, dtype=torch.bool), log_probs=rows.log_probs[:, :3]
     )
-    expected = token_logits(model, short)
+    expected = token_logits(model, short).clamp(min=_LEAST)
     try:
         chunks = list(token_logit_chunks(model, short, expected.shape[-1]))
     except Exception:  # a forward of another shape: that is the answer, and row chunks serve it
         return False
     tolerance = 1e-4 if expected.dtype in (torch.float32, torch.float64) else 2e-2
-    scale = float(expected.abs().max())
+    scale = float(expected[expected > _LEAST].abs().max())
     return all(
-        bool(torch.allclose(logits, expected[where], rtol=0, atol=tolerance * (1 + scale))) for where, logits in chunks
+        bool(torch.allclose(logits.clamp(min=_LEAST), expected[where], rtol=0, atol=tolerance * (1 + scale)))
+        for where, logits in chunks
     )
 
 

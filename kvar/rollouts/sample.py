@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from kvar.rollouts.decoding import Decoding
 from kvar.rollouts.draw import draw, uniforms
+from kvar.rollouts.policy import Policy, policy_of
 from kvar.rollouts.types import Rollouts
 
 __all__ = ["encode_prompts", "sample"]
@@ -71,14 +72,16 @@ def sample(
     temperature: float = 1.0,
     top_k: int = 0,
     seed: int | Sequence[int] = 0,
-    eos_token_id: int | None = None,
+    eos_token_id: int | Sequence[int] | None = None,
     vocabulary: int | None = None,
+    policy: Policy | None = None,
 ) -> Rollouts:
     """Sample ``rollouts_per_prompt`` responses to every prompt, with dropout off.
 
-    The loop is kvar's own, not ``generate``: nothing of a model's generation config (penalties, forced tokens, beams)
-    can change the policy unseen, the flags given here are the ones used, and one seed gives one set of responses
-    whatever the global random state, which stays untouched.
+    The loop is kvar's own, not ``generate``: of a model's generation config only hard constraints count (end tokens,
+    tokens that are never emitted, forced first tokens; see :func:`kvar.rollouts.policy_of`), no penalty or beam can
+    change the policy unseen, the flags given here are the ones used, and one seed gives one set of responses whatever
+    the global random state, which stays untouched.
 
     Args:
         student: seq2seq or causal transformers model.
@@ -90,18 +93,19 @@ def sample(
         top_k: sample among the k most probable tokens only; 0 for all.
         seed: seed of this call's own random stream; or N = M R seeds, one a response, which then depends on its own
             seed alone, whatever else is in the batch.
-        eos_token_id: end-of-sequence; default the tokenizer's, else the model config's.
-        vocabulary: draw among the first this many tokens only: the tokenizer's size, where the embedding matrix was
-            padded to a rounder number and the teacher's to another. None for all.
+        eos_token_id: end-of-sequence tokens; default the tokenizer's and the generation config's.
+        vocabulary: draw among the first this many tokens only; default the tokenizer's size, or all without one.
+        policy: what may be drawn, in place of what model, tokenizer and the two arguments before say.
 
     Returns:
-        Rollouts with ``log_probs`` of the behaviour policy, that is after temperature and top-k.
+        Rollouts with their policy, and ``log_probs`` of the behaviour policy, that is after temperature and top-k.
 
     Raises:
         ValueError: a setting out of range, an empty prompt set, no end-of-sequence token.
     """
     _check_settings(rollouts_per_prompt, max_new_tokens, temperature, top_k)
-    eos = _end_of_sequence(student, tokenizer, eos_token_id)
+    if policy is None:
+        policy = policy_of(student, tokenizer, vocabulary=vocabulary, eos_token_id=eos_token_id)
     device = next(student.parameters()).device
     prompt_ids, prompt_mask = (x.to(device) for x in encode_prompts(prompts, tokenizer))
     prompt_index = torch.arange(len(prompt_ids), device=device).repeat_interleave(rollouts_per_prompt)
@@ -110,13 +114,14 @@ def sample(
     modes = [(module, module.training) for module in student.modules()]
     student.eval()
     try:
-        decoding = Decoding(student, prompt_ids, prompt_mask, rollouts_per_prompt, max_new_tokens)
-        tokens, log_probs = _loop(decoding, chance, eos, pad, temperature, top_k, vocabulary)
+        decoding = Decoding(student, prompt_ids, prompt_mask, rollouts_per_prompt, max_new_tokens, policy)
+        tokens, log_probs = _loop(decoding, chance, policy, pad, temperature, top_k)
     finally:
         for module, training in modes:
             module.training = training
-    ended = (tokens == eos).cumsum(dim=1)
-    mask = (ended - (tokens == eos).long()) == 0
+    is_end = policy.is_end(tokens)
+    ended = is_end.cumsum(dim=1)
+    mask = (ended - is_end.long()) == 0
     finished = ended[:, -1] > 0
     tokens = torch.where(mask, tokens, pad)
     return Rollouts(
@@ -127,11 +132,12 @@ def sample(
         finished=finished,
         prompt_index=prompt_index,
         log_probs=torch.where(mask, log_probs, 0.0),
+        policy=policy,
     )
 
 
 def _loop(
-    decoding: Decoding, chance: Tensor, eos: int, pad: int, temperature: float, top_k: int, vocabulary: int | None
+    decoding: Decoding, chance: Tensor, policy: Policy, pad: int, temperature: float, top_k: int
 ) -> tuple[Tensor, Tensor]:
     """Tokens and their log-probabilities, (N, T); what stands behind a row's end-of-sequence means nothing.
 
@@ -143,9 +149,9 @@ def _loop(
     rows = torch.arange(n, device=chance.device)
     going = torch.ones_like(rows, dtype=torch.bool)
     for position in range(steps):
-        token, log_prob = draw(decoding.logits[:, :vocabulary].float(), temperature, top_k, chance[rows, position])
+        token, log_prob = draw(decoding.logits.float(), temperature, top_k, chance[rows, position])
         tokens[rows, position], log_probs[rows, position] = token, log_prob
-        going = going & (token != eos)
+        going = going & ~policy.is_end(token)
         left = int(going.sum())
         if left == 0 or position == steps - 1:
             break
@@ -167,13 +173,6 @@ def _check_settings(rollouts_per_prompt: int, max_new_tokens: int, temperature: 
             raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}.")
     if not temperature >= 0:
         raise ValueError(f"temperature must be 0 (greedy) or positive; got {temperature!r}.")
-
-
-def _end_of_sequence(model: Any, tokenizer: Any, given: int | None) -> int:
-    for value in (given, getattr(tokenizer, "eos_token_id", None), getattr(model.config, "eos_token_id", None)):
-        if value is not None:
-            return int(value[0] if isinstance(value, list) else value)
-    raise ValueError("no end-of-sequence token: set tokenizer.eos_token, config.eos_token_id or pass eos_token_id=.")
 
 
 def _pad_token(model: Any, tokenizer: Any) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -11,9 +12,10 @@ from torch import Tensor, nn
 from kvar.returns import TokenValues, token_values
 from kvar.rollouts.forward import token_logits
 from kvar.rollouts.head import separable, token_logit_chunks
+from kvar.rollouts.policy import Policy, forbidden_by
 from kvar.rollouts.types import Rollouts
 
-__all__ = ["log_probs", "score"]
+__all__ = ["chosen_log_probs", "log_probs", "score"]
 
 MAX_LOGITS = 2**25
 
@@ -40,8 +42,8 @@ def score(
         rollouts: N responses of T tokens at most.
         centre: see ``kvar.returns.token_values``.
         value: see ``kvar.returns.token_values``.
-        vocabulary: real vocabulary size (the tokenizer's); logits past it are padding of the embedding matrix and are
-            cut off before means and maxima, so that models padded to different sizes agree.
+        vocabulary: score over the first this many tokens at most. Without it, and with it, means and maxima are taken
+            over the rollouts' action set, less what the teacher never emits (:class:`kvar.rollouts.Policy`).
         micro_batch: rows a forward pass takes at a time; None for all.
         max_logits: most logits that exist at a time; the default's 2**25 take 128 MiB in float32.
 
@@ -49,12 +51,18 @@ def score(
         TokenValues of shape (N, T), zero where masked, on the rollouts' device.
 
     Raises:
-        ValueError: a response token outside the teacher's vocabulary, non-finite logits, a ``micro_batch`` or
-            ``max_logits`` below 1.
+        ValueError: a response token outside the action set or the teacher's vocabulary, non-finite logits, a
+            ``micro_batch`` or ``max_logits`` below 1.
     """
     for name, given in (("micro_batch", micro_batch), ("max_logits", max_logits)):
         if given is not None and given < 1:
             raise ValueError(f"{name} must be at least 1; got {given}.")
+    rollouts = rollouts.over(vocabulary)
+    refused = forbidden_by(teacher)
+    if refused.forbidden or refused.forbidden_first:
+        rollouts = replace(rollouts, policy=(rollouts.policy or Policy()).joined(refused))
+    if rollouts.policy is not None:
+        rollouts.policy.check_tokens(rollouts.tokens, rollouts.mask)
     was_training = [(module, module.training) for module in teacher.modules()]
     teacher.eval()
     device = next(teacher.parameters()).device
@@ -69,9 +77,9 @@ def score(
         for start in range(0, max(len(rollouts), 1), size):
             rows = rollouts[start : start + size].to(device)
             if whole:
-                parts.append(_chunked_values(teacher, rows, vocabulary, max_logits, centre, value))
+                parts.append(_chunked_values(teacher, rows, max_logits, centre, value))
                 continue
-            logits = token_logits(teacher, rows)[..., :vocabulary]
+            logits = token_logits(teacher, rows)
             parts.append(token_values(logits, rows.tokens, rows.mask, centre=centre, value=value))
     finally:
         for module, training in was_training:
@@ -83,7 +91,6 @@ def score(
 def _chunked_values(
     teacher: nn.Module,
     rollouts: Rollouts,
-    vocabulary: int | None,
     max_logits: int,
     centre: Literal["mean", "logsumexp", "none"],
     value: Literal["max", "soft"],
@@ -93,7 +100,7 @@ def _chunked_values(
         for (rows, positions), logits in chunks:
             tokens = rollouts.tokens[rows, positions][:, None]
             try:
-                part = token_values(logits[:, None, :vocabulary], tokens, torch.ones_like(tokens), centre, value)
+                part = token_values(logits[:, None], tokens, torch.ones_like(tokens), centre, value)
             except ValueError as error:
                 first, last = ((int(rows[i]), int(positions[i])) for i in (0, -1))
                 raise ValueError(
@@ -121,12 +128,28 @@ def log_probs(student: nn.Module, rollouts: Rollouts, *, vocabulary: int | None 
     Args:
         student: seq2seq or causal model; its training mode is used as it stands.
         rollouts: N responses of T tokens at most.
-        vocabulary: normalise over the first this many tokens only, as ``sample`` does with the same argument.
+        vocabulary: normalise over the first this many tokens at most; default the rollouts' action set.
 
     Returns:
         (N, T), zero where masked. No temperature and no top-k: these belong to the behaviour policy.
     """
-    logits = token_logits(student, rollouts)[..., :vocabulary]
+    rollouts = rollouts.over(vocabulary)
+    if rollouts.policy is not None:
+        rollouts.policy.check_tokens(rollouts.tokens, rollouts.mask)
+    return chosen_log_probs(token_logits(student, rollouts), rollouts)
+
+
+def chosen_log_probs(logits: Tensor, rollouts: Rollouts) -> Tensor:
+    """Log pi(y_t | s_t) from logits, with gradient.
+
+    Args:
+        logits: (N, T, V) over the rollouts' action set, as :func:`token_logits` gives them.
+        rollouts: N responses of T tokens at most.
+
+    Returns:
+        (N, T) in float32 at least, zero where masked; a padding token need not be an action.
+    """
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-    picked = logits.gather(-1, rollouts.tokens[..., None])[..., 0] - logits.logsumexp(dim=-1)
+    tokens = rollouts.tokens.masked_fill(~rollouts.mask, 0)[..., None]
+    picked = logits.gather(-1, tokens)[..., 0] - logits.logsumexp(dim=-1)
     return picked.masked_fill(~rollouts.mask, 0.0)

@@ -28,7 +28,7 @@ def score_norms(
     Args:
         student: seq2seq or causal model with an output embedding; dropout is off meanwhile.
         rollouts: N responses of T tokens at most.
-        vocabulary: normalise over the first this many tokens only, as ``log_probs`` with the same argument.
+        vocabulary: normalise over the first this many tokens at most; default the rollouts' action set.
         max_logits: most logits of one forward pass (at least one response's).
 
     Returns:
@@ -44,6 +44,7 @@ def score_norms(
             f"{type(student).__name__} names no output embedding, so its score norms are unknown; choose another "
             "baseline than minimum-variance."
         )
+    rollouts = rollouts.over(vocabulary)
     seen: list[Tensor] = []
     handle = head.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     modes = [(module, module.training) for module in student.modules()]
@@ -54,8 +55,9 @@ def score_norms(
         for start in range(0, len(rollouts), rows):
             part = rollouts[start : start + rows]
             inputs, align = forward_inputs(student, part)
-            logits = align(student(**inputs).logits)[..., :vocabulary]
-            norms = output_layer_score_norms(align(seen.pop()), logits, part.tokens)
+            logits = align(student(**inputs).logits)
+            logits = logits if part.policy is None else part.policy.restricted(logits)
+            norms = output_layer_score_norms(align(seen.pop()), logits, part.tokens.masked_fill(~part.mask, 0))
             parts.append(norms.masked_fill(~part.mask, 0.0))
     finally:
         handle.remove()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from kvar.returns.masks import check_mask
+from kvar.rollouts.policy import Policy
 
-__all__ = ["Rollouts"]
+__all__ = ["Rollouts", "concatenate"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,8 @@ class Rollouts:
         prompt_index: (N,) int64, which prompt each response belongs to.
         log_probs: (N, T) float, log-probability of each token under the *behaviour* policy that drew it
             (after temperature and top-k), zero where masked.
+        policy: the action set that the responses are drawn from, their ends and forced tokens; None for rollouts made
+            by hand over all tokens of the model.
     """
 
     prompt_ids: Tensor
@@ -34,6 +39,7 @@ class Rollouts:
     finished: Tensor
     prompt_index: Tensor
     log_probs: Tensor
+    policy: Policy | None = None
 
     def __post_init__(self) -> None:
         n, t = self.tokens.shape if self.tokens.dim() == 2 else (None, None)
@@ -66,8 +72,49 @@ class Rollouts:
 
     def __getitem__(self, rows: slice | Tensor | list[int]) -> Rollouts:
         """The rollouts of some rows, in that order (shapes keep S and T)."""
-        return replace(self, **{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+        return self._each(lambda tensor: tensor[rows])
 
     def to(self, device: torch.device | str) -> Rollouts:
         """The same rollouts on ``device``."""
-        return replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+        return self._each(lambda tensor: tensor.to(device))
+
+    def over(self, vocabulary: int | None) -> Rollouts:
+        """The same rollouts with an action set of ``vocabulary`` tokens at most; as they are for None."""
+        if vocabulary is None:
+            return self
+        return replace(self, policy=(self.policy or Policy()).joined(Policy(size=vocabulary)))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Rollouts:
+        tensors: dict[str, Any] = {
+            f.name: change(getattr(self, f.name)) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)
+        }
+        return replace(self, **tensors)
+
+
+def concatenate(parts: Sequence[Rollouts]) -> Rollouts:
+    """Rollouts one below the other, padded on the right to the longest prompt and response.
+
+    Raises:
+        ValueError: parts of several policies.
+    """
+    if any(part.policy != parts[0].policy for part in parts):
+        raise ValueError(
+            "rollouts of several policies cannot be joined: they differ in action set, ends or forced tokens. Draw "
+            "them with one tokenizer and one generation config."
+        )
+
+    def joined(name: str, fill: float | bool) -> Tensor:
+        rows = [getattr(part, name) for part in parts]
+        width = max(row.shape[1] for row in rows)
+        return torch.cat([torch.nn.functional.pad(row, (0, width - row.shape[1]), value=fill) for row in rows])
+
+    return Rollouts(
+        prompt_ids=joined("prompt_ids", 0),
+        prompt_mask=joined("prompt_mask", False),
+        tokens=joined("tokens", 0),
+        mask=joined("mask", False),
+        finished=torch.cat([part.finished for part in parts]),
+        prompt_index=torch.cat([part.prompt_index for part in parts]),
+        log_probs=joined("log_probs", 0.0),
+        policy=parts[0].policy,
+    )

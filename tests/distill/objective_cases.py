@@ -73,7 +73,7 @@ def batch_of(
         for name, kernel in kernels.items()
     }
     counts = {source: count(rollouts.mask) for source, rollouts in found.items()}
-    return Batch(found, VOCABULARY, counts, values, advantages, on_policy)
+    return Batch(found, counts, values, advantages, on_policy)
 
 
 def loss_of(student: Any, teacher: Any, batch: Batch, settings: DistillationConfig) -> Tensor:

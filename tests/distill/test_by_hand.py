@@ -35,7 +35,7 @@ def batch_of(responses: Any, teacher: Table, settings: Any, on_policy: bool = Fa
         name: returns(values, responses.mask, [kernel])[0]
         for name, kernel in settings.mixture.kernels(settings).items()
     }
-    return Batch(found, 3, {source: count(responses.mask) for source in found}, values, advantages, on_policy)  # type: ignore[arg-type]
+    return Batch(found, {source: count(responses.mask) for source in found}, values, advantages, on_policy)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

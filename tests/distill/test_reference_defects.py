@@ -83,7 +83,7 @@ def test_defect_3_no_baseline_leaves_a_gradient_behind(baseline: str) -> None:
     loss, _ = settings.mixture.loss(Passes(student, None, batch, settings), settings)
     found = gradient(student, loss)
     drawn = batch.responses["student"]
-    log_pi = log_probs(student, drawn, vocabulary=batch.vocabulary)
+    log_pi = log_probs(student, drawn)
     rho = (log_pi.detach() - drawn.log_probs).exp()  # constants but for log pi
     expected = gradient(student, -(rho * batch.advantages["ketchup"] * log_pi).sum() / drawn.mask.sum())
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
@@ -124,7 +124,7 @@ def test_defect_4_padded_rows_read_no_padding_states(name: str) -> None:
     def loss_of(rollouts: Rollouts) -> torch.Tensor:
         values = score(teacher, rollouts)
         found = advantages(values, rollouts.mask, KStep(2), None, prompt_index=rollouts.prompt_index)
-        batch = Batch({"student": rollouts}, 17, {"student": count(rollouts.mask)}, values, {"ketchup": found})
+        batch = Batch({"student": rollouts}, {"student": count(rollouts.mask)}, values, {"ketchup": found})
         return settings.mixture.loss(Passes(student, teacher, batch, settings), settings)[0]
 
     together, alone = gradient(student, loss_of(drawn)), 0
@@ -150,7 +150,7 @@ def kl(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def js_batch(teachers: Rollouts, students: Rollouts) -> Batch:
     counts = {"teacher": count(teachers.mask), "student": count(students.mask)}
-    return Batch({"teacher": teachers, "student": students}, 3, counts)  # type: ignore[arg-type]
+    return Batch({"teacher": teachers, "student": students}, counts)  # type: ignore[arg-type]
 
 
 def test_defect_5_js_has_the_teacher_in_its_teachers_half() -> None:
@@ -195,7 +195,7 @@ def test_defect_7_every_objective_is_a_mean_over_tokens(name: str) -> None:
         found = dict.fromkeys(("data", "student", "teacher"), rollouts)
         kernels = parse_objective(name).kernels(settings)
         advantage = {o: returns(values, rollouts.mask, [kernel])[0].double() for o, kernel in kernels.items()}
-        batch = Batch(found, 3, {source: count(rollouts.mask) for source in found}, values, advantage)  # type: ignore[arg-type]
+        batch = Batch(found, {source: count(rollouts.mask) for source in found}, values, advantage)  # type: ignore[arg-type]
         losses.append(float(settings.mixture.loss(Passes(student, teacher, batch, settings), settings)[0]))
     assert losses[0] != 0
     assert losses[1] == pytest.approx(losses[0], rel=1e-12)

@@ -138,7 +138,7 @@ def test_bad_input(change: dict, message: str) -> None:
 
 def test_no_end_of_sequence_is_refused() -> None:
     model = tiny_bart()
-    model.config.eos_token_id = None
+    model.config.eos_token_id = model.generation_config.eos_token_id = None
     with pytest.raises(ValueError, match="end-of-sequence"):
         sample(model, ragged_prompts(), max_new_tokens=3)
 

@@ -47,7 +47,6 @@ class Batch:
 
     Attributes:
         responses: by source: the data's, the student's own, the teacher's; those that the objectives ask for.
-        vocabulary: the tokenizer's size; logits past it are padding.
         counts: by source: what sums over responses are divided by, see :mod:`kvar.distill.objectives.normalise`.
         values: the teacher's values of the student's responses.
         advantages: by objective: (N, T) returns less baseline of the student's responses.
@@ -55,7 +54,6 @@ class Batch:
     """
 
     responses: Mapping[Source, Rollouts]
-    vocabulary: int
     counts: Mapping[Source, Counts]
     values: TokenValues | None = None
     advantages: Mapping[str, Tensor] = field(default_factory=dict)

@@ -46,10 +46,9 @@ class Passes:
         return self.batch.responses[source]
 
     def student_logits(self, source: Source) -> Tensor:
-        """(N, T, V) with gradient, cut to the tokenizer's vocabulary; in float32 at least."""
+        """(N, T, V) with gradient, over the responses' action set; in float32 at least."""
         if source not in self._student:
-            logits = token_logits(self.student, self.responses(source))[..., : self.batch.vocabulary]
-            self._student[source] = _precise(logits)
+            self._student[source] = _precise(token_logits(self.student, self.responses(source)))
             if source == "student" and self.on_samples is not None:
                 self.on_samples()
         return self._student[source]
@@ -69,7 +68,7 @@ class Passes:
         parts = []
         for start in range(0, len(rollouts), rows):
             with torch.no_grad():
-                theirs = token_logits(self.teacher, rollouts[start : start + rows])[..., : self.batch.vocabulary]
+                theirs = token_logits(self.teacher, rollouts[start : start + rows])
                 log_t = _precise(theirs).log_softmax(dim=-1)
             log_s = logits[start : start + rows].log_softmax(dim=-1)
             parts.append(divergence(log_t, log_s))

@@ -16,6 +16,7 @@ from kvar.distill.objectives.base import Loss, Settings, Term
 from kvar.distill.objectives.entropy import entropy, uniform_cross_entropy
 from kvar.distill.objectives.passes import Passes
 from kvar.rollouts import Rollouts
+from kvar.rollouts.score import chosen_log_probs
 
 __all__ = ["advantage_weights", "reinforce"]
 
@@ -56,8 +57,7 @@ def reinforce(passes: Passes, settings: Settings, name: str) -> Loss:
     """The loss of objective ``name``, whose advantages the batch holds."""
     rollouts, values = passes.responses("student"), passes.batch.values
     logits = passes.student_logits("student")
-    log_pi = logits.gather(-1, rollouts.tokens[..., None])[..., 0] - logits.logsumexp(dim=-1)
-    log_pi = log_pi.masked_fill(~rollouts.mask, 0.0)
+    log_pi = chosen_log_probs(logits, rollouts)
     advantages = passes.batch.advantages[name]
     weights = advantage_weights(advantages, log_pi, rollouts, settings)
     per_token = -weights * log_pi

@@ -6,8 +6,9 @@ loss = - sum_{i,t} log pi(y_it | x_i, y_i,<t), normalised
 from __future__ import annotations
 
 from kvar.distill.objectives.base import Loss, Settings, Source, Term, objective
-from kvar.distill.objectives.entropy import mean_logit
+from kvar.distill.objectives.entropy import uniform_cross_entropy
 from kvar.distill.objectives.passes import Passes
+from kvar.rollouts.score import chosen_log_probs
 
 __all__ = ["negative_log_likelihood", "sft"]
 
@@ -18,15 +19,13 @@ def negative_log_likelihood(passes: Passes, settings: Settings, source: Source) 
     With ``label_smoothing_factor`` eps the target is (1 - eps) onehot + eps uniform (Szegedy et al. 2016),
     uniform over the tokens that the student does not rule out by -inf.
     """
-    logits, tokens = passes.student_logits(source), passes.responses(source).tokens
-    normaliser = logits.logsumexp(dim=-1)
-    nll = normaliser - logits.gather(-1, tokens[..., None])[..., 0]
+    logits, rollouts = passes.student_logits(source), passes.responses(source)
+    nll = -chosen_log_probs(logits, rollouts)
     smoothing = settings.label_smoothing_factor
     if not smoothing:
         return Loss((Term(nll, source),))
-    uniform = normaliser - mean_logit(logits)
-    mask = passes.responses(source).mask
-    mean = float(nll.detach()[mask].mean())
+    uniform = uniform_cross_entropy(logits)
+    mean = float(nll.detach()[rollouts.mask].mean())
     return Loss((Term((1 - smoothing) * nll + smoothing * uniform, source),), {"nll": mean})
 
 
