@@ -74,8 +74,7 @@ def _evaluate(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _study(arguments: argparse.Namespace, overrides: list[str]) -> int:
-    import yaml
-
+    from kvar.study.field_values import override
     from kvar.study.grid import cells_of, starts_first
     from kvar.study.ray_executor import ray_executor
     from kvar.study.study import describe_plan, plan_study, read_study, run_study
@@ -90,9 +89,7 @@ def _study(arguments: argparse.Namespace, overrides: list[str]) -> int:
         if getattr(arguments, name) is None:
             missing = "a CONFIG" if name == "config" else "--output DIR"
             raise ValueError(f"study needs {missing}; see kvar study --help.")
-    values = {}
-    for name, value in _pairs(overrides):
-        values[name] = yaml.safe_load(value)
+    values = {name: override(name, word) for name, word in _pairs(overrides)}
     study = read_study(arguments.config)
     if arguments.list:
         print("\n".join(cell.name for cell in starts_first(cells_of(study, arguments.only))))

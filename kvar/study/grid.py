@@ -9,7 +9,6 @@ from typing import Any
 
 from kvar.study.grid_checks import check_grid
 from kvar.study.settings import find_config, load_yaml
-from kvar.study.yaml_keys import check_keys
 
 __all__ = ["Cell", "cells_of", "read_study", "select_cells", "starts_first"]
 
@@ -59,7 +58,6 @@ def read_study(config: str) -> dict[str, Any]:
     """
     path = find_config(config)
     study = load_yaml(path)
-    check_keys(path)
     try:
         check_grid(study)
     except ValueError as error:

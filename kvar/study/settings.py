@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from kvar.study.model_settings import check_models
+from kvar.study.yaml_text import parse_yaml, read_yaml
 
 if TYPE_CHECKING:
     from kvar.distill import DistillationConfig
@@ -81,9 +82,7 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         if isinstance(self.student_config, str):
-            import yaml
-
-            self.student_config = yaml.safe_load(self.student_config)
+            self.student_config = parse_yaml(self.student_config, "student_config")
         if self.student_config is not None and not isinstance(self.student_config, dict):
             raise ValueError(
                 f"student_config must be a mapping with model_type and sizes; got {self.student_config!r}."
@@ -128,14 +127,9 @@ def load_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file.
 
     Raises:
-        ValueError: not YAML, or not a mapping.
+        ValueError: not YAML, a key twice, or not a mapping.
     """
-    import yaml
-
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} cannot be read as YAML: {error}") from error
+    values = read_yaml(path)
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold fields and values (a YAML mapping); got {type(values).__name__}.")
     return values
@@ -152,43 +146,30 @@ def settings_from(
         overrides: words of a command line.
 
     Raises:
-        ValueError: an unknown field (the nearest known name is suggested) or a value out of range.
+        ValueError: an unknown field (the nearest known name is suggested), a value of another type than the field's, or
+            out of range.
     """
     from transformers import HfArgumentParser
 
     from kvar.distill import DistillationConfig
+    from kvar.study.field_values import fitted, taken_from
 
     known = [f.name for kind in (RunSettings, DistillationConfig) for f in fields(kind) if f.init]
     for name in [*values, *(word[2:].split("=")[0] for word in overrides if word.startswith("--"))]:
         if name not in known:
             near = get_close_matches(str(name), known, n=1)
             raise ValueError(f"{origin}: unknown field {name!r}" + (f"; did you mean {near[0]!r}?" if near else "."))
-    values, overrides = _mapping_from_words({**values}, list(overrides))
+    taken, overrides = taken_from(overrides)
+    values = fitted({**values, **taken}, origin)
     parser = HfArgumentParser((RunSettings, DistillationConfig), prog="kvar", allow_abbrev=False)  # type: ignore[arg-type]
+    parser.error = _refuse  # type: ignore[method-assign]  # the parser's own prints its usage, hundreds of lines
     parser.set_defaults(**values)
     settings, training = parser.parse_args_into_dataclasses(args=list(overrides), look_for_args_file=False)
     return settings, training
 
 
-def _mapping_from_words(values: dict[str, Any], words: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """Take ``--student_config "{...}"`` out of a command line's words: the parser has no type for mappings."""
-    import yaml
-
-    rest: list[str] = []
-    while words:
-        word = words.pop(0)
-        name, equals, text = word.partition("=")
-        if name.replace("-", "_") != "__student_config":
-            rest.append(word)
-            continue
-        text = text if equals else words.pop(0) if words else ""
-        try:
-            values["student_config"] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ValueError(f"student_config {text!r} is no YAML mapping: {error}") from error
-        if isinstance(values["student_config"], str):  # the parser would take it for a word of its own
-            raise ValueError(f"student_config must be a mapping with model_type and sizes; got {text!r}.")
-    return values, rest
+def _refuse(message: str) -> NoReturn:
+    raise ValueError(f"{message}; kvar train --help lists the fields.")
 
 
 def read_settings(config: str, overrides: Sequence[str] = ()) -> tuple[RunSettings, DistillationConfig]:

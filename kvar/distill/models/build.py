@@ -22,7 +22,7 @@ def build_model(config: Mapping[str, Any], tokenizer: Any, *, seed: int = 0) -> 
         seed: seed of the initial weights; the global random state is left as it was.
 
     Raises:
-        ValueError: ``model_type`` missing or unknown to transformers.
+        ValueError: ``model_type`` missing or unknown to transformers, or a field that its config refuses.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
@@ -39,8 +39,10 @@ def build_model(config: Mapping[str, Any], tokenizer: Any, *, seed: int = 0) -> 
     }
     try:
         made = AutoConfig.for_model(kind, **settings)
-    except ValueError as error:
-        raise ValueError(f"student_config.model_type {kind!r} is unknown to transformers: {error}") from error
+    except Exception as error:  # of a kind unknown ValueError; its fields' checks raise errors of their own
+        raise ValueError(
+            f"student_config of {kind!r} is refused by transformers: {' '.join(str(error).split())}"
+        ) from error
     if made.is_encoder_decoder and getattr(made, "decoder_start_token_id", None) is None:
         made.decoder_start_token_id = tokenizer.pad_token_id
     family = AutoModelForSeq2SeqLM if made.is_encoder_decoder else AutoModelForCausalLM
