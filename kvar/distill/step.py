@@ -92,6 +92,7 @@ def prepare_step(
     needed = mixture.sources(settings, on_policy)
     responses: dict[Source, Rollouts] = {}
     if "data" in needed:
+        policy.check_tokens(data.tokens, data.mask, "the data's targets")
         responses["data"] = data
     if "student" in needed:
         responses["student"] = _sampled(student, data, settings, tokenizer, step, policy)

@@ -24,7 +24,8 @@ from kvar.distill.step_logs import StepLogs
 from kvar.distill.teacher_responses import TeacherResponses
 from kvar.distill.through import through
 from kvar.distill.throughput import Throughput
-from kvar.rollouts import NonFiniteLogitsError
+from kvar.rollouts import NonFiniteLogitsError, policy_of
+from kvar.rollouts.policy import adopt
 
 __all__ = ["DistillationTrainer"]
 
@@ -65,6 +66,7 @@ class DistillationTrainer(WholeCheckpoints):
         if not hasattr(tokenizer, "eos_token_id"):
             raise ValueError(f"processing_class must be a tokenizer; got {type(tokenizer).__name__}.")
         check_models(model, teacher, tokenizer)
+        adopt(model, policy_of(model, tokenizer, teacher=teacher))
         for dataset in (kwargs.get("train_dataset"), kwargs.get("eval_dataset")):
             if dataset is not None and "prompt_length" in (getattr(dataset, "column_names", None) or ()):
                 check_lengths(model, teacher, max(dataset["prompt_length"]), args.max_new_tokens)

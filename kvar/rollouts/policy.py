@@ -16,7 +16,7 @@ from kvar.rollouts.vocabulary import vocabulary_size
 _KNOWN: WeakKeyDictionary[Any, tuple[int | None, int, tuple[int, ...]]] = WeakKeyDictionary()
 """Tokenizer -> its length when it was read, its size, the ids it leaves out: reading a vocabulary takes long."""
 
-__all__ = ["Policy", "forbidden_by", "policy_of"]
+__all__ = ["Policy", "adopt", "forbidden_by", "policy_of"]
 
 
 @dataclass(frozen=True)
@@ -127,12 +127,14 @@ def policy_of(
     Args:
         model: a transformers model, or any module with a ``config``.
         tokenizer: tokens past its largest id, and ids it does not use, are no actions. None: all that the model has.
-        teacher: a second model that scores the responses; what it never emits is no action either.
+        teacher: a second model that scores the responses: what it never emits is no action either, what ends its
+            responses is an end, and tokens forced on it are forced where the model itself forces none.
         vocabulary: tokens 0 to this one only, in place of the tokenizer's.
         eos_token_id: ends of a response, in place of the tokenizer's and the generation config's.
 
     Raises:
-        ValueError: no end-of-sequence token; all ends forbidden; a forced token outside the vocabulary.
+        ValueError: no end-of-sequence token; all ends forbidden; a forced token outside the vocabulary; forced tokens
+            of model and teacher that differ.
     """
     size, gaps = _size(model, tokenizer, vocabulary)
     ends = _ends(model, tokenizer, eos_token_id, size)
@@ -144,7 +146,41 @@ def policy_of(
             "response could end. Take it out of suppress_tokens."
         )
     policy = Policy(size, ends, forbidden, _sorted(refused.forbidden_first, size), _forced(model, size))
-    return policy if teacher is None else policy.joined(forbidden_by(teacher))
+    if teacher is None:
+        return policy
+    if eos_token_id is None:
+        known = tuple(_ids(_setting(teacher, "eos_token_id")))
+        policy = replace(policy, ends=_sorted((*policy.ends, *known), size))
+    return replace(policy.joined(forbidden_by(teacher)), forced=_agreed(policy.forced, _forced(teacher, size)))
+
+
+def adopt(model: Any, policy: Policy) -> None:
+    """Write a policy's ends, forbidden and forced tokens into a model's generation config, which is saved with it.
+
+    A student that is trained under its teacher's constraints thereby keeps them when it is decoded without the teacher,
+    by kvar or by ``generate``. Nothing is written where the policy says no more than the model.
+    """
+    config = getattr(model, "generation_config", None)
+    if config is None:
+        return
+    refused = forbidden_by(model)
+    if set(policy.ends) - set(_ids(_setting(model, "eos_token_id"))):
+        config.eos_token_id = list(policy.ends) if len(policy.ends) > 1 else policy.ends[0]
+    if set(policy.forbidden) - set(refused.forbidden):
+        config.suppress_tokens = sorted({*_ids(config.suppress_tokens), *policy.forbidden})
+    if set(policy.forbidden_first) - set(refused.forbidden_first):
+        config.begin_suppress_tokens = sorted({*_ids(config.begin_suppress_tokens), *policy.forbidden_first})
+    if policy.forced and not _forced(model, None):
+        config.forced_bos_token_id = policy.forced[0] if len(policy.forced) == 1 else list(policy.forced)
+
+
+def _agreed(student: tuple[int, ...], teacher: tuple[int, ...]) -> tuple[int, ...]:
+    if student and teacher and student != teacher:
+        raise ValueError(
+            f"the student's generation_config.forced_bos_token_id is {list(student)}, the teacher's {list(teacher)}: "
+            "they would write different languages. Set one to the other's."
+        )
+    return student or teacher
 
 
 def forbidden_by(model: Any) -> Policy:

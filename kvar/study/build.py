@@ -87,7 +87,6 @@ def build_probes(
             micro_batch=settings.probe_micro_batch,
             centre=training.centre,
             value=training.value,
-            vocabulary=len(parts.tokenizer),
         )
     ]
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import TrainerCallback
+from transformers import GenerationConfig, TrainerCallback
 
 from kvar.distill import DistillationConfig, DistillationTrainer, build_dataset, build_model, decode, evaluate
+from kvar.rollouts import Rollouts
 from kvar.tasks import ArithmeticTask
 
 TASK = ArithmeticTask(1, 1)
@@ -224,3 +225,31 @@ def test_model_configs_are_checked(tokenizer: Any) -> None:
         build_model({"d_model": 16}, tokenizer)
     with pytest.raises(ValueError, match="'t6' is unknown"):
         build_model({"model_type": "t6"}, tokenizer)
+
+
+def test_a_student_keeps_its_teachers_constraints(tmp_path: Path, tokenizer: Any) -> None:
+    """The teacher ends in two ways and never writes one token; so does the student, in training and once saved."""
+    made = trainer(tmp_path, tokenizer, T5, T5, objective="llmr", max_steps=1, max_new_tokens=6)
+    config = made.teacher.generation_config
+    eos, other, never = tokenizer.eos_token_id, 5, 6
+    config.eos_token_id, config.suppress_tokens = [eos, other], [never]
+    student = made.model
+    again = DistillationTrainer(
+        student, made.args, teacher=made.teacher, train_dataset=made.train_dataset, processing_class=tokenizer
+    )
+    seen: list[Rollouts] = []
+
+    class Listener(TrainerCallback):
+        def on_rollouts(self, rollouts: Rollouts, values: Any) -> None:
+            seen.append(rollouts)
+
+    again.add_callback(Listener())
+    again.train()
+    (rollouts,) = seen
+    assert rollouts.policy is not None and set(rollouts.policy.ends) == {eos, other}
+    assert never not in rollouts.tokens[rollouts.mask].tolist()
+    ends = torch.isin(rollouts.tokens, torch.tensor([eos, other])) & rollouts.mask
+    assert bool((ends.sum(dim=1) <= 1).all()) and bool((ends.any(dim=1) == rollouts.finished).all())
+    student.save_pretrained(tmp_path / "saved")
+    kept = GenerationConfig.from_pretrained(tmp_path / "saved")
+    assert sorted(kept.eos_token_id) == sorted([eos, other]) and never in kept.suppress_tokens
