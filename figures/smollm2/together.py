@@ -3,7 +3,7 @@
     python figures/smollm2/together.py
 
 Reads ``RUN/start/statistics.parquet`` and ``RUN/after-K4/statistics.parquet`` beside itself, as ``kvar report`` wrote
-them; writes ``together.png``, ``together.svg`` and ``together.txt``.
+them; writes ``together.png``, ``together.svg`` (not kept in git) and ``together.txt``.
 """
 
 from __future__ import annotations
