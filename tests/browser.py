@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -16,6 +17,9 @@ from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
+NO_BROWSER = f"no browser: none of {', '.join(NAMES)} is on the PATH (Debian: apt-get install chromium)"
+if BROWSER is None and os.environ.get("KVAR_REQUIRE_BROWSER"):
+    raise RuntimeError(f"KVAR_REQUIRE_BROWSER is set, and there is {NO_BROWSER}")
 
 
 class Tab:

@@ -1,6 +1,9 @@
-"""Every test runs on one torch thread, and hypothesis draws the same examples each time."""
+"""Tests run on one torch thread, hypothesis draws the same examples each time, and what is skipped is told why."""
 
 from __future__ import annotations
+
+from collections import Counter
+from typing import Any
 
 import torch
 from hypothesis import settings
@@ -8,3 +11,10 @@ from hypothesis import settings
 torch.set_num_threads(1)
 settings.register_profile("deterministic", derandomize=True, deadline=None, database=None)
 settings.load_profile("deterministic")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """One line for each reason why tests were skipped, with their number."""
+    reasons = Counter(str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", []))
+    for reason, count in reasons.most_common():
+        terminalreporter.write_line(f"skipped {count}: {reason.removeprefix('Skipped: ')}")

@@ -19,12 +19,12 @@ pytest.importorskip("websocket", reason="needs websocket-client, which comes wit
 import nbformat
 
 from notebooks.run import notebooks, tidy, with_parameters
-from tests.browser import BROWSER, NAMES, Tab, browser, ended, free_port
+from tests.browser import BROWSER, NO_BROWSER, Tab, browser, ended, free_port
 from tests.notebooks.test_notebooks import SMALL
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(BROWSER is None, reason=f"no browser: none of {', '.join(NAMES)} is on the PATH"),
+    pytest.mark.skipif(BROWSER is None, reason=NO_BROWSER),
 ]
 
 ERROR = "application/vnd.jupyter.error"

@@ -22,10 +22,10 @@ from kvar.report.page.explore import MEAN
 from kvar.report.page.provenance import provenance_of
 from kvar.report.page.responses import responses_data
 from kvar.report.places import places_of
-from tests.browser import BROWSER, NAMES, browser
+from tests.browser import BROWSER, NO_BROWSER, browser
 from tests.report.small_runs import write_run
 
-pytestmark = pytest.mark.skipif(BROWSER is None, reason=f"no browser: none of {', '.join(NAMES)} is on the PATH")
+pytestmark = pytest.mark.skipif(BROWSER is None, reason=NO_BROWSER)
 
 EVIL = ["<script>window.hacked=1</script>", "<img src=x onerror=window.hacked=1>", "</script>\u2028<!--"]
 PLOT = "document.getElementById('explore-plot')"
