@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +82,7 @@ def test_intervals_cover_with_rollouts_of_a_prompt_as_one_unit(tmp_path: Path) -
     for seed in range(repeats):
         sampled, values = mdp.sample(600, seed=seed)
         rows = torch.arange(600).repeat_interleave(4)
-        many = Rollouts(**{k: v[rows] for k, v in sampled.__dict__.items()} | {"prompt_index": rows})
+        many = replace(sampled[rows], prompt_index=rows)
         copies = type(values)(values.q[rows], values.v[rows])
         folder = tmp_path / str(seed)
         with RunWriter(folder, {}) as writer:
