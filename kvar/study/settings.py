@@ -41,6 +41,10 @@ class RunSettings:
     skip_empty: bool = _option(False, "leave out rows with an empty field instead of refusing them")
     truncate_prompts: int | None = _option(None, "cut prompts behind this many tokens")
     stemmer: bool = _option(True, "Porter stemming in ROUGE")
+    rouge_tokenizer: str = _option(
+        "auto", "ROUGE's words: ascii, unicode, or auto (unicode where a to z is not enough)"
+    )
+    bleu_tokenizer: str = _option("13a", "BLEU's words: 13a, intl, zh, ja-mecab, ko-mecab, char or flores200")
     calculator: bool = _option(False, "write the results of calculation marks for the model in evaluation")
     calculator_marks: str = _option("<< >>", "what opens and closes a calculation in gsm8k; T5 cannot write '<'")
     vocabulary: int = _option(4000, "tokens of a tokenizer trained on the task's own text")

@@ -39,6 +39,8 @@ def build_task(settings: RunSettings) -> Task:
         held_out_test=settings.held_out_test,
         skip_empty=settings.skip_empty,
         stemmer=settings.stemmer,
+        rouge_tokenizer=settings.rouge_tokenizer,
+        bleu_tokenizer=settings.bleu_tokenizer,
         calculator_marks=(marks[0], marks[1]),
         max_calculations=settings.max_calculations,
     )

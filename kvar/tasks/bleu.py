@@ -8,21 +8,35 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kvar.tasks.bleu_tokenizers import check_bleu_tokenizer, warn_of_unsplit
 from kvar.tasks.corpus_score import CorpusScore, check_pairs
 
 __all__ = ["bleu_score", "chrf_score"]
 
 
-def bleu_score(predictions: Sequence[str], references: Sequence[str]) -> CorpusScore:
+def bleu_score(predictions: Sequence[str], references: Sequence[str], *, tokenizer: str = "13a") -> CorpusScore:
     """Corpus BLEU-4, 0 to 100, with sacreBLEU's defaults (13a tokens, cased, exponential smoothing; Post 2018).
+
+    Args:
+        predictions: generated texts.
+        references: one reference a prediction.
+        tokenizer: how sacreBLEU tells words apart: 13a, or intl (Unicode punctuation), zh, ja-mecab, ko-mecab, char,
+            flores200. Where the references have no blanks between words and it cannot part them, a warning says so.
+
+    Raises:
+        ValueError: predictions and references of different number, or a tokeniser that is unknown or not here.
 
     Example:
         >>> round(bleu_score(["the cat is on the mat"], ["the cat sat on the mat"]).value, 2)
         37.99
+        >>> round(bleu_score(["市议会通过了森林法"], ["市议会通过了新森林法"], tokenizer="zh").value, 2)
+        66.9
     """
     from sacrebleu.metrics import BLEU
 
-    return _by_sacrebleu(BLEU(), predictions, references)
+    check_bleu_tokenizer(tokenizer)
+    warn_of_unsplit(tokenizer, references)
+    return _by_sacrebleu(BLEU(tokenize=tokenizer), predictions, references)
 
 
 def chrf_score(predictions: Sequence[str], references: Sequence[str]) -> CorpusScore:

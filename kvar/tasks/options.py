@@ -37,6 +37,8 @@ def task_from_options(
     held_out_test: int | None = None,
     skip_empty: bool = False,
     stemmer: bool = True,
+    rouge_tokenizer: str = "auto",
+    bleu_tokenizer: str = "13a",
     calculator_marks: tuple[str, str] = ("<<", ">>"),
     max_calculations: int | None = None,
 ) -> Task:
@@ -57,6 +59,8 @@ def task_from_options(
         held_out_test: rows at the end of train to use as test where the data has no test split.
         skip_empty: leave out rows with an empty field instead of refusing them.
         stemmer: Porter stemming in ROUGE (summarisation).
+        rouge_tokenizer: auto, ascii or unicode (summarisation).
+        bleu_tokenizer: sacreBLEU's 13a, intl, zh, ja-mecab, ko-mecab, char or flores200 (translation).
         calculator_marks: what opens and closes a calculation (gsm8k).
         max_calculations: keep the problems of at most this many calculations (gsm8k).
 
@@ -84,7 +88,9 @@ def task_from_options(
             f"max_calculations is {max_calculations}, but task {name!r} has no calculations to count; leave it out."
         )
     if name == "summarisation":
-        options["stemmer"] = stemmer
+        options |= {"stemmer": stemmer, "rouge_tokenizer": rouge_tokenizer}
+    if name == "translation":
+        options["bleu_tokenizer"] = bleu_tokenizer
     if not source_field or not target_field:
         raise ValueError(f"task {name!r} needs source_field and target_field: the rows' fields to read and to write.")
     return KINDS[name](data, source_field, target_field, **options)

@@ -7,7 +7,7 @@ from typing import Any
 
 from kvar.tasks.base import Example
 from kvar.tasks.corpus_score import CorpusScore
-from kvar.tasks.rouge import rouge_scores
+from kvar.tasks.rouge import check_rouge_tokenizer, rouge_scores
 from kvar.tasks.text import TextTask
 
 __all__ = ["SummarisationTask"]
@@ -18,6 +18,7 @@ class SummarisationTask(TextTask):
 
     Args:
         stemmer: Porter stemming before matching; see ``kvar.tasks.rouge.rouge_scores``.
+        rouge_tokenizer: auto, ascii or unicode, likewise.
         arguments: as of :class:`TextTask`.
         options: as of :class:`TextTask`.
     """
@@ -25,10 +26,12 @@ class SummarisationTask(TextTask):
     name = "summarisation"
     default_prefix = "summarize: "
 
-    def __init__(self, *arguments: Any, stemmer: bool = True, **options: Any) -> None:
+    def __init__(self, *arguments: Any, stemmer: bool = True, rouge_tokenizer: str = "auto", **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.stemmer = stemmer
+        check_rouge_tokenizer(rouge_tokenizer)
+        self.stemmer, self.rouge_tokenizer = stemmer, rouge_tokenizer
 
     def scores(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, CorpusScore]:
         """ROUGE-1, ROUGE-2 and ROUGE-L, mean F-measures, 0 to 100."""
-        return rouge_scores(predictions, [example.target for example in examples], stemmer=self.stemmer)
+        targets = [example.target for example in examples]
+        return rouge_scores(predictions, targets, stemmer=self.stemmer, tokenizer=self.rouge_tokenizer)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from kvar.tasks.base import Example
 from kvar.tasks.bleu import bleu_score
+from kvar.tasks.bleu_tokenizers import check_bleu_tokenizer
 from kvar.tasks.corpus_score import CorpusScore
 from kvar.tasks.text import TextTask
 
@@ -13,11 +15,22 @@ __all__ = ["TranslationTask"]
 
 
 class TranslationTask(TextTask):
-    """Sentence pairs; the prompt is the source behind ``prefix`` (the paper's: "translate English to Dutch: ")."""
+    """Sentence pairs; the prompt is the source behind ``prefix`` (the paper's: "translate English to Dutch: ").
+
+    Args:
+        bleu_tokenizer: how sacreBLEU tells words apart; see ``kvar.tasks.bleu.bleu_score``.
+        arguments: as of :class:`TextTask`.
+        options: as of :class:`TextTask`.
+    """
 
     name = "translation"
 
+    def __init__(self, *arguments: Any, bleu_tokenizer: str = "13a", **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        check_bleu_tokenizer(bleu_tokenizer)
+        self.bleu_tokenizer = bleu_tokenizer
+
     def scores(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, CorpusScore]:
-        """Corpus BLEU with sacreBLEU's default (13a, cased) and chrF, 0 to 100 each."""
-        bleu = bleu_score(predictions, [example.target for example in examples])
+        """Corpus BLEU (sacreBLEU's, cased) and chrF, 0 to 100 each."""
+        bleu = bleu_score(predictions, [example.target for example in examples], tokenizer=self.bleu_tokenizer)
         return {"bleu": bleu, **super().scores(predictions, examples)}
