@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from kvar.distill.beam import beam_search
-from kvar.gradients import gradient_moments
+from kvar.gradients import gradient_moments, score_projections
+from kvar.gradients.jvp import directions_of
 from kvar.gradients.watch import HeadWatch
 from kvar.rollouts import Policy, Rollouts, concatenate, log_probs, policy_of, sample, score
 from kvar.rollouts.policy import adopt
@@ -255,3 +256,18 @@ def test_rollouts_keep_their_policy_and_join_with_their_like() -> None:
     assert drawn[1:].policy == drawn.to("cpu").policy == concatenate([drawn, drawn]).policy == drawn.policy
     with pytest.raises(ValueError, match="several policies"):
         concatenate([drawn, replace(drawn, policy=None)])
+
+
+def test_projections_are_derivatives_of_the_restricted_log_probabilities() -> None:
+    model = constrained(tiny_t5).double()
+    drawn = sample(model, ragged_prompts(vocab_size=11), Tok(), max_new_tokens=4, seed=1)
+    found = score_projections(model, drawn, directions=2, seed=3).projections
+    parameters = list(model.parameters())
+    for d, direction in enumerate(directions_of(parameters, 2, seed=3)):
+        for i in range(len(drawn)):
+            for t, term in enumerate(by_hand(model, drawn, i)):
+                grads = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
+                along = sum(
+                    float((g * direction[id(p)]).sum()) for g, p in zip(grads, parameters, strict=True) if g is not None
+                )
+                assert float(found[d, i, t]) == pytest.approx(along, rel=1e-5, abs=1e-5)  # T5 norms are float32
