@@ -222,6 +222,7 @@ class WholeCheckpoints(Trainer):
     def _restore_unlogged(self) -> None:
         path = self._resumed_from and self._resumed_from / UNLOGGED.format(self.args.process_index)
         if path is None or not path.is_file():
+            self.restore_pending_logs({})
             return
         numbers = json.loads(path.read_text())
         self._tr_loss = torch.tensor(numbers["loss"], device=self.args.device)

@@ -22,6 +22,12 @@ class Throughput(TrainerCallback):
         self.tokens, self.seconds = 0, 0.0
         self._start: float | None = None
 
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Count from nothing, whatever an earlier training left."""
+        self.tokens, self.seconds, self._start = 0, 0.0, None
+
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:

@@ -215,7 +215,8 @@ class DistillationTrainer(WholeCheckpoints):
         return {"sums": dict(self._logs.sums)}
 
     def restore_pending_logs(self, pending: dict[str, Any]) -> None:
-        """Go on gathering from what a checkpoint held."""
+        """Go on gathering from what a checkpoint held, or from nothing."""
+        self._logs.sums.clear()
         self._logs.sums.update(pending.get("sums", {}))
 
     def _get_dataloader(self, dataset: Any, description: str, batch_size: int, *more: Any, **options: Any) -> Any:

@@ -99,6 +99,7 @@ class OutputLayerProbe(TrainerCallback):
         self.vocabulary, self.head = vocabulary, head
         self.measurements: list[StepStatistics] = []
         self._pending: list[StepStatistics] = []
+        self._first = 0  # of ``measurements``, the present training's
         self._watch: HeadWatch | None = None
         self._step = 0
         self._idle = False
@@ -176,10 +177,15 @@ class OutputLayerProbe(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Start to watch the student's head."""
-        self._step = state.global_step
+        """Start to watch the student's head; what was measured past the point that training starts from is let go."""
+        step = self._step = state.global_step
         self._idle = not state.is_world_process_zero
         self._close()
+        self._first = self._first if step else len(self.measurements)
+        self.measurements[self._first :] = [m for m in self.measurements[self._first :] if m.step < step]
+        self._pending = [m for m in self._pending if m.step < step]
+        if self.writer is not None and not self._idle:
+            self.writer.begin(step, self.name)
         if not self._idle:
             self._watch = HeadWatch(kwargs["model"], self.head, training_only=True)
 

@@ -105,6 +105,7 @@ class GradientProbe(TrainerCallback):
         if position_bins < 0:
             raise ValueError(f"position_bins must be 0 or more ranges of positions; got {position_bins}.")
         self.prompts, self.teacher, self.reward, self.tokenizer = prompts, teacher, reward, tokenizer
+        self._prompts, self._taken = prompts, False  # as given; whether the tokenizer is a trainer's
         self.every, self.rollouts_per_prompt, self.max_new_tokens = every, rollouts_per_prompt, max_new_tokens
         self.first = first
         self.seed, self.writer, self.name, self.groups = seed, writer, name, groups
@@ -113,6 +114,7 @@ class GradientProbe(TrainerCallback):
         self.centre, self.value, self.vocabulary = centre, value, vocabulary
         self.measurements: list[Measurement] = []
         self._done: set[int] = set()
+        self._first = 0  # of ``measurements``, the present training's
 
     def measure(self, student: nn.Module, step: int = 0, distributed: bool = False) -> Measurement:
         """Sample, score and measure ``student`` now; nothing is recorded.
@@ -211,9 +213,18 @@ class GradientProbe(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Take the trainer's tokenizer, and measure the student before its first step, unless ``first`` is False."""
-        if self.tokenizer is None:
-            self.tokenizer = kwargs.get("processing_class")
+        """Take the trainer's tokenizer, and measure the student before its first step, unless ``first`` is False.
+
+        A new training is measured anew; one that goes on from a checkpoint, from there on.
+        """
+        if self.tokenizer is None or self._taken:
+            self.tokenizer, self._taken, self.prompts = kwargs.get("processing_class"), True, self._prompts
+        step = state.global_step
+        self._done = {done for done in self._done if done <= step} if step else set()
+        self._first = self._first if step else len(self.measurements)
+        self.measurements[self._first :] = [m for m in self.measurements[self._first :] if m.step <= step]
+        if self.writer is not None and state.is_world_process_zero:
+            self.writer.begin(step, self.name)
         if self.first and state.global_step == 0:
             self._probe(kwargs["model"], 0, args, state)
 

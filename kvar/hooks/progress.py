@@ -55,6 +55,9 @@ class Progress(TrainerCallback):
     ) -> None:
         """Open the bar at the step a resumed run goes on from."""
         self._start, self._first = time.perf_counter(), state.global_step
+        if self._bar is not None:  # of a training that was broken off
+            self._bar.close()
+            self._bar = None
         if not state.is_world_process_zero:
             return
         stream = self.stream or sys.stderr

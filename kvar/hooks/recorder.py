@@ -22,6 +22,13 @@ class Recorder(TrainerCallback):
     def __init__(self, writer: RunWriter) -> None:
         self.writer = writer
 
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Let the logs of an earlier training go, and those past the checkpoint that this one goes on from."""
+        if state.is_world_process_zero:
+            self.writer.begin(state.global_step, "train", "validation")
+
     def on_log(
         self,
         args: TrainingArguments,

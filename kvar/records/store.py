@@ -11,14 +11,15 @@ from types import TracebackType
 from typing import Any
 
 import pandas as pd
-import pyarrow.compute as pc
 
 from kvar._version import __version__
+from kvar.records.cuts import Removed, remove_rows
+from kvar.records.earlier import EarlierRows
 from kvar.records.errors import RecordsError, RecordsWarning
 from kvar.records.load import CONFIG, CUT, pending_cut, read_config
 from kvar.records.lock import FolderLock, lock_folder
-from kvar.records.parts import Part, list_parts, read_part, readable_parts, replace_file, write_part
-from kvar.records.schema import SCHEMA_VERSION, TABLES, schema_of, to_arrow
+from kvar.records.parts import Part, list_parts, readable_parts, replace_file, write_part
+from kvar.records.schema import SCHEMA_VERSION, TABLES, to_arrow
 from kvar.records.versions import versions
 
 __all__ = ["Key", "RunWriter", "check_folder"]
@@ -29,14 +30,18 @@ Key = str | int | tuple[str | int, ...]
 class RunWriter:
     """The writing end of a run's folder: ``config.json`` and one folder of Parquet parts a table.
 
-    A new folder becomes a new run. A folder that holds a run of the same config is resumed: call ``drop_after`` with
-    the step of the checkpoint that training goes on from. Also a context manager.
+    A new folder becomes a new run. In a folder that holds a run of the same config a probe or split goes on from the
+    first step that is appended to it: its rows of that step or later are an earlier training's. They are set aside
+    (hidden copies of their parts, until the next time) with a ``RecordsWarning``; so a cell of a notebook that is run
+    again leaves the records of its last run. A training resumed from a checkpoint keeps what was recorded up to it:
+    kvar's callbacks see to that by ``begin``; a loop of one's own calls ``drop_after``. Also a context manager.
 
     Args:
         path: the run's folder; made where missing. Files of others in it are left alone.
         config: what the run is; JSON types, paths and tuples. Two configs are the same if their JSON is.
         overwrite: throw away the records of a run that is there, whatever its config.
         defaults: what fields were taken to be where an older config does not name them.
+        keep: keep every row that is there, whatever step is appended: to add scores or probes to a run.
 
     Raises:
         RecordsError: the folder holds another run, records of a newer kvar, or damaged ones; another process writes
@@ -57,6 +62,8 @@ class RunWriter:
         config: Mapping[str, Any],
         overwrite: bool = False,
         defaults: Mapping[str, Any] | None = None,
+        *,
+        keep: bool = False,
     ) -> None:
         self.path = Path(path)
         self.config = _plain(config)
@@ -75,6 +82,7 @@ class RunWriter:
         cut = pending_cut(self.path)
         if cut is not None:
             self._finish_cut(cut)
+        self._earlier = EarlierRows(self.path, settled=keep)
 
     def append(self, table: str, frame: pd.DataFrame, key: Key | None = None) -> None:
         """Append rows to a table; when this returns they are on disk, and if it does not, none of them are.
@@ -92,10 +100,12 @@ class RunWriter:
         rows = to_arrow(table, frame)
         if not len(rows) and key is None:
             return
+        self._forget(self._earlier.appended(table, rows))
         name = None if key is None else json.dumps(key, default=int)
         known = self._keys[table].get(name) if name is not None else None
         folder = self.path / table
-        number = known.number if known else max((n for n, _ in list_parts(folder)), default=0) + 1
+        there = [number for number, _ in list_parts(folder)]
+        number = known.number if known else max([*there, self._earlier.taken[table]]) + 1
         part = write_part(folder, number, table, rows, name)
         if name is not None:
             self._keys[table][name] = part
@@ -114,6 +124,31 @@ class RunWriter:
         self._check_open()
         replace_file(self.path / CUT, json.dumps({"after": int(step)}).encode())
         self._finish_cut(int(step))
+        self._earlier.settled = True
+
+    def begin(self, step: int, *names: str) -> None:
+        """A training begins, or goes on from a checkpoint: what was recorded past that point is superseded.
+
+        The first call takes what other writers left, of any name; later ones, of other callbacks or another training,
+        take rows of ``names`` alone, and this writer's too where these began a training before.
+
+        Args:
+            step: optimiser steps taken before: 0, or the checkpoint's. From 0 on, rows are set aside with a
+                ``RecordsWarning``; past a checkpoint they are dropped, since the resumed training repeats them.
+            names: probes, and splits of the metrics, that the caller writes.
+
+        Raises:
+            RecordsError: a part is damaged, or the writer was closed.
+        """
+        self._check_open()
+        if step <= 0:
+            self._forget(self._earlier.training_begins(names))
+            return
+        if self._earlier.settled:
+            self._forget(remove_rows(self.path, step, owners=names))
+        else:
+            self.drop_after(step)
+        self._earlier.training_goes_on(names)
 
     def close(self) -> None:
         """Let another process write; appends after this are refused. Rows need no closing to be safe."""
@@ -172,19 +207,13 @@ class RunWriter:
         return {part.key: part for part in parts if part.key is not None}
 
     def _finish_cut(self, step: int) -> None:
-        for table in TABLES:
-            for part in readable_parts(self.path / table, table):
-                steps = read_part(part, ["step"])["step"]
-                if not len(steps) or pc.max(steps).as_py() <= step:
-                    continue
-                rows = read_part(part)
-                kept = rows.filter(pc.less_equal(rows["step"], step))
-                if len(kept):
-                    write_part(part.path.parent, part.number, table, kept.cast(schema_of(table)), part.key)
-                else:
-                    part.path.unlink()
-                    self._keys[table].pop(part.key or "", None)
+        self._forget(remove_rows(self.path, step))
         (self.path / CUT).unlink(missing_ok=True)
+
+    def _forget(self, removed: Removed) -> None:
+        for table, keys in removed.keys.items():
+            for key in keys:
+                self._keys[table].pop(key, None)
 
 
 def check_folder(path: str | Path, config: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> None:

@@ -88,7 +88,7 @@ def _record(result: Result) -> list[str]:
         for end, value in (("", interval.value), (" low", interval.low), (" high", interval.high))
     ]
     try:
-        with RunWriter(folder, kvar.load(folder).config) as writer:
+        with RunWriter(folder, kvar.load(folder).config, keep=True) as writer:
             writer.append("metrics", pd.DataFrame(rows), key=("evaluate", split, step))
     except RecordsError as error:
         return [f"not recorded in the run's metrics: {error}"]

@@ -100,7 +100,8 @@ def probe_models(plan: Measured, overrides: Sequence[str] = (), *, overwrite: bo
         parts = assemble(settings, training.seed)
         parts.student.to(training.device)
         parts.teacher.to(training.device)
-        with RunWriter(plan.output, {**config, "parameters": count_parameters(parts.student)}, overwrite) as writer:
+        whole = {**config, "parameters": count_parameters(parts.student)}
+        with RunWriter(plan.output, whole, overwrite, keep=True) as writer:
             overwrite = False
             done = load(plan.output).read("gradients", ["step"], where={"step": step})
             if len(done):

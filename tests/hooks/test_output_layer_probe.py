@@ -13,7 +13,7 @@ from transformers import Trainer, TrainerControl, TrainerState, TrainingArgument
 import kvar
 from kvar.gradients import gradient_moments
 from kvar.gradients.watch import HeadWatch
-from kvar.hooks import Estimator, OutputLayerProbe, estimator_weights
+from kvar.hooks import Estimator, OutputLayerProbe, StepStatistics, estimator_weights
 from kvar.records import RunWriter
 from kvar.returns import Immediate, KStep, TokenValues
 from kvar.rollouts import log_probs, sample, score
@@ -142,6 +142,24 @@ def test_micro_batches_and_records(tmp_path: Path) -> None:
     assert (rows.loc[rows["name"] == "n", "value"] == 12).all()  # two micro-batches of six
     assert {"power K=1", "signal immediate", "inner K=2", "power K=1 - batch-mean"} <= set(rows["name"])
     assert rows.loc[rows["name"] == "signal K=1", "step"].tolist() == [0, 2]
+
+
+def test_a_second_training_and_a_resumed_one_are_measured_anew(tmp_path: Path) -> None:
+    """What a broken-off training left unwritten, or measured past the checkpoint, is not taken for the next one's."""
+    plain = OutputLayerProbe(KERNELS)
+    for _ in range(2):
+        own_trainer(tmp_path, tiny_t5, plain, max_steps=2).train()
+    assert [m.step for m in plain.measurements] == [0, 1, 0, 1]
+    args, control = TrainingArguments("unused", use_cpu=True, report_to="none"), TrainerControl()
+    plain.on_train_begin(args, TrainerState(global_step=1), control, model=tiny_t5())
+    assert [m.step for m in plain.measurements] == [0, 1, 0]
+    with RunWriter(tmp_path / "run", {"parameters": 5}) as writer:
+        probe = OutputLayerProbe(KERNELS, writer=writer)
+        probe._pending = [StepStatistics(step, torch.ones(4), None, 6, 0.0) for step in (0, 1, 2)]
+        own_trainer(tmp_path, tiny_t5, probe, max_steps=2).train()
+    rows = kvar.load(tmp_path / "run").metrics
+    assert sorted(rows["step"].unique()) == [0, 1]
+    assert (rows.loc[rows["name"] == "n", "value"] == 6).all()
 
 
 def test_only_the_first_process_measures() -> None:

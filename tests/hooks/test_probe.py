@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
 import kvar
 from kvar.analysis.runs import by_position_of, statistics_of
 from kvar.gradients import gradient_moments
 from kvar.gradients.frames import moments_from_frames, values_from_frame
 from kvar.hooks import Estimator, GradientProbe, Recorder, estimator_weights, parse_estimators
-from kvar.records import RunWriter
+from kvar.records import RecordsWarning, RunWriter
 from kvar.returns import Immediate, KStep, returns
 from kvar.rollouts import score
 from tests.models import ragged_prompts, tiny_gpt2, tiny_t5
@@ -186,3 +186,61 @@ def test_other_groups_and_negative_bins_are_refused() -> None:
     for change, match in (({"groups": "heads"}, "groups must be a mapping"), ({"position_bins": -1}, "position_bins")):
         with pytest.raises(ValueError, match=match):
             probe(**change)
+
+
+def test_a_probe_given_to_a_second_training_measures_anew(tmp_path: Path) -> None:
+    """A notebook's cell run again, and a training that goes on from a checkpoint with the same object."""
+    it = probe()
+    for seed in (0, 5):
+        before = len(it.measurements)
+        foreign_trainer(tmp_path, tiny_t5(seed=seed), [it]).train()
+        assert [m.step for m in it.measurements[before:]] == [0, 2, 4, 6]
+        alone = it.measure(tiny_t5(seed=seed), 0)
+        torch.testing.assert_close(it.measurements[before].moments.pair, alone.moments.pair)
+    state, args = TrainerState(global_step=3), TrainingArguments("unused", use_cpu=True, report_to="none")
+    it.on_train_begin(args, state, TrainerControl(), model=tiny_t5())
+    assert [m.step for m in it.measurements] == [0, 2, 4, 6, 0, 2]  # the first training's stay
+    state.global_step = 4
+    for _ in range(2):
+        it.on_step_end(args, state, TrainerControl(), model=tiny_t5())
+    assert [m.step for m in it.measurements[4:]] == [0, 2, 4]
+
+
+def test_records_of_a_second_training_are_its_own(tmp_path: Path) -> None:
+    with RunWriter(tmp_path / "run", {"parameters": 5}) as writer:
+        it, recorder = probe(writer=writer), Recorder(writer)
+        foreign_trainer(tmp_path, tiny_t5(), [it, recorder]).train()
+        first = kvar.load(tmp_path / "run")
+        assert first.measurements() == [("probe", step) for step in (0, 2, 4, 6)]
+        assert len(first.metrics)
+        shorter = foreign_trainer(tmp_path, tiny_t5(seed=5), [it, recorder])
+        shorter.args.max_steps = 2
+        with pytest.warns(RecordsWarning, match="of an earlier training"):
+            shorter.train()
+    run = kvar.load(tmp_path / "run")
+    assert run.measurements() == [("probe", 0), ("probe", 2)]
+    assert run.metrics["step"].max() == 2
+    alone = it.measure(tiny_t5(seed=5), 0)
+    gap = run.metrics.query("name == 'total_gap' and step == 0")["value"].item()
+    assert gap == pytest.approx(float(alone.values.gap.sum(dim=1).mean()), rel=1e-6)
+
+
+class Words:
+    """A tokenizer that knows a prompt's words by number, shifted."""
+
+    eos_token_id, pad_token_id = 1, 0
+
+    def __init__(self, shift: int) -> None:
+        self.shift = shift
+
+    def __call__(self, texts: list[str], **options: Any) -> dict[str, torch.Tensor]:
+        ids = torch.tensor([[int(word) + self.shift for word in text.split()] for text in texts])
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def test_each_trainings_own_tokenizer_encodes_the_prompts() -> None:
+    it = GradientProbe(["3 4", "5 6"], KERNELS, teacher=tiny_t5(seed=1), rollouts_per_prompt=2, max_new_tokens=3)
+    args = TrainingArguments("unused", use_cpu=True, report_to="none")
+    for shift in (0, 2):
+        it.on_train_begin(args, TrainerState(), TrainerControl(), model=tiny_t5(), processing_class=Words(shift))
+        assert it.measurements[-1].rollouts.prompt_ids[0].tolist() == [3 + shift, 4 + shift]

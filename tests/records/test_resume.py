@@ -73,7 +73,7 @@ def test_a_key_replaces_its_rows_in_place(tmp_path, config, metrics):
     with RunWriter(tmp_path, config) as run:
         for step in (1, 2, 3):
             run.append("metrics", metrics(step), key=("fixed", step))
-    with RunWriter(tmp_path, config) as run:
+    with RunWriter(tmp_path, config, keep=True) as run:
         run.append("metrics", metrics(2, value=9.0, rows=2), key=("fixed", 2))
         run.append("metrics", metrics(2, value=1.0), key=("other", 2))
         run.append("metrics", metrics(4))

@@ -91,7 +91,7 @@ def _write_cell(
             {"step": step, "split": "probe", "name": "total_gap", "value": gap},
             {"step": step, "split": "probe", "name": "response_length", "value": 6.0},
         ]
-    with RunWriter(path, load(path).config) as writer:
+    with RunWriter(path, load(path).config, keep=True) as writer:
         writer.append("metrics", pd.DataFrame(rows), key=("all", 0))
     metrics = {**metrics, "length": 5.0, "finished": 1.0}
     content = {"split": "test", "examples": 3, "metrics": metrics, "samples": SAMPLES}
