@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kvar.rollouts import Policy, is_encoder_decoder, policy_of
+from kvar.rollouts.draw import check_finite
 from kvar.rollouts.forward import decoder_prefix, decoder_start, unwrapped
 
 __all__ = ["beam_search"]
@@ -40,6 +41,9 @@ def beam_search(
         max_new_tokens: length limit.
         processors: transformers' logits processors, such as ``kvar.distill.calculator.Calculator``.
         policy: default that of model and tokenizer.
+
+    Raises:
+        NonFiniteLogitsError: logits from which no token can be chosen.
     """
     from transformers import GenerationConfig, LogitsProcessorList
 
@@ -70,7 +74,7 @@ def beam_search(
         out = model.generate(
             input_ids=prompt_ids.to(device),
             attention_mask=prompt_mask.long().to(device),
-            logits_processor=LogitsProcessorList([*processors, *_first(policy, start)]),
+            logits_processor=LogitsProcessorList([_Finite(beams, start), *processors, *_first(policy, start)]),
             **given,
         )
     finally:
@@ -91,3 +95,15 @@ def _ended(row: list[int], policy: Policy) -> list[int]:
     """A response up to its first end token, that included."""
     end = next((place for place, token in enumerate(row) if token in policy.ends), len(row))
     return row[: end + 1]
+
+
+class _Finite:
+    """A logits processor that changes nothing and refuses NaN, which would win every comparison, and its kin."""
+
+    def __init__(self, beams: int, start: int) -> None:
+        self.beams, self.start = beams, start
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        best = scores.amax(dim=-1).view(-1, self.beams).sum(dim=1)  # of a prompt's beams
+        check_finite(best, input_ids.shape[1] - self.start)
+        return scores

@@ -7,11 +7,41 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["NonFiniteLogitsError", "draw", "uniforms"]
+__all__ = ["NonFiniteLogitsError", "check_finite", "draw", "uniforms"]
 
 
 class NonFiniteLogitsError(ValueError):
-    """The model that is sampled from gave logits that are NaN or infinite."""
+    """A model whose token is to be chosen gave logits that are NaN or +inf, or all -inf.
+
+    Args:
+        row: of the batch.
+        step: token of the response that was to be chosen, from 0; None where it is not known.
+    """
+
+    def __init__(self, row: int, step: int | None = None) -> None:
+        self.row, self.step = row, step
+        where = f"row {row} of the batch" + ("" if step is None else f", token {step} of its response")
+        super().__init__(
+            f"the model's logits are NaN or infinite ({where}), so no token can be chosen. Look for NaN in its "
+            "weights: lower learning_rate, set max_grad_norm, or load the last checkpoint; T5 needs bf16 or fp32."
+        )
+
+
+def check_finite(best: Tensor, step: int | None = None, rows: Tensor | None = None) -> None:
+    """Refuse rows from which no token can be chosen. -inf says that a token is no action, which is right for some.
+
+    Args:
+        best: (N,) each row's largest logit, or any sum that is not finite where one is NaN, +inf, or all are -inf.
+        step: token of the response, for the message.
+        rows: (N,) what the message calls the rows; None for their own numbers.
+
+    Raises:
+        NonFiniteLogitsError: a row's is not finite.
+    """
+    finite = torch.isfinite(best)
+    if not bool(finite.all()):
+        row = int((~finite).nonzero()[0])
+        raise NonFiniteLogitsError(row if rows is None else int(rows[row]), step)
 
 
 def uniforms(seed: int | Sequence[int], rows: int, steps: int) -> Tensor:
@@ -39,7 +69,14 @@ def uniforms(seed: int | Sequence[int], rows: int, steps: int) -> Tensor:
     return torch.stack(streams)
 
 
-def draw(logits: Tensor, temperature: float, top_k: int, chance: Tensor) -> tuple[Tensor, Tensor]:
+def draw(
+    logits: Tensor,
+    temperature: float,
+    top_k: int,
+    chance: Tensor,
+    step: int | None = None,
+    rows: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
     """One token a row by inversion of its distribution function, and its log-probability under that policy.
 
     The first token whose cumulative probability exceeds the row's uniform number is taken. The function is inverted in
@@ -52,12 +89,14 @@ def draw(logits: Tensor, temperature: float, top_k: int, chance: Tensor) -> tupl
         temperature: logits are divided by it; 0 takes the most probable token (log-probability 0).
         top_k: draw among the k most probable tokens only; 0 for all.
         chance: (N,) float64 in [0, 1).
+        step: token of the response, for an error's message.
+        rows: (N,) the rows' numbers, for the same; None for 0 to N - 1.
 
     Returns:
         (N,) int64 tokens and (N,) log-probabilities, after temperature and top-k.
 
     Raises:
-        NonFiniteLogitsError: logits that are not finite.
+        NonFiniteLogitsError: a row with a logit that is NaN or +inf, or with none above -inf.
 
     Example:
         >>> logits = torch.tensor([[0.2, 0.5, 0.3]]).log().expand(4, -1)
@@ -65,7 +104,9 @@ def draw(logits: Tensor, temperature: float, top_k: int, chance: Tensor) -> tupl
         [0, 1, 1, 2]
     """
     if temperature == 0:
-        return logits.argmax(dim=-1), torch.zeros_like(logits[:, 0])
+        best, token = logits.max(dim=-1)  # carries a NaN on
+        check_finite(best, step, rows)
+        return token, torch.zeros_like(best)
     if temperature != 1:
         logits = logits / temperature
     if 0 < top_k < logits.shape[-1]:
@@ -78,12 +119,7 @@ def draw(logits: Tensor, temperature: float, top_k: int, chance: Tensor) -> tupl
     blocks = padded.view(n, -1, width)
     mass = blocks.sum(dim=-1)
     below = mass.cumsum(dim=-1, dtype=torch.float64)
-    if not bool(torch.isfinite(below[:, -1]).all()):
-        row = int((~torch.isfinite(below[:, -1])).nonzero()[0])
-        raise NonFiniteLogitsError(
-            f"the model's logits are not finite (row {row} of the batch being sampled), so no token can be drawn. Look "
-            "for NaN in its weights: lower learning_rate, set max_grad_norm, or load the last checkpoint."
-        )
+    check_finite(below[:, -1], step, rows)
     target = chance[:, None] * below[:, -1:]
     block = _first_above(below, target)
     before = torch.where(block > 0, below.gather(-1, (block - 1).clamp(min=0)), 0.0)

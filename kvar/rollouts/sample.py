@@ -101,7 +101,8 @@ def sample(
         Rollouts with their policy, and ``log_probs`` of the behaviour policy, that is after temperature and top-k.
 
     Raises:
-        ValueError: a setting out of range, an empty prompt set, no end-of-sequence token.
+        ValueError: a setting out of range, an empty prompt set, no end-of-sequence token; logits that are NaN or
+            infinite (``NonFiniteLogitsError``).
     """
     _check_settings(rollouts_per_prompt, max_new_tokens, temperature, top_k)
     if policy is None:
@@ -149,7 +150,8 @@ def _loop(
     rows = torch.arange(n, device=chance.device)
     going = torch.ones_like(rows, dtype=torch.bool)
     for position in range(steps):
-        token, log_prob = draw(decoding.logits.float(), temperature, top_k, chance[rows, position])
+        uniform = chance[rows, position]
+        token, log_prob = draw(decoding.logits.float(), temperature, top_k, uniform, position, rows)
         tokens[rows, position], log_probs[rows, position] = token, log_prob
         going = going & ~policy.is_end(token)
         left = int(going.sum())

@@ -10,7 +10,7 @@ import torch
 from kvar.distill import build_model, evaluate
 from kvar.distill.evaluate import decode_rollouts
 from kvar.returns import Geometric, KStep, returns
-from kvar.rollouts import score
+from kvar.rollouts import NonFiniteLogitsError, sample, score
 from kvar.tasks import ArithmeticTask
 
 TASK = ArithmeticTask(1, 2)
@@ -68,3 +68,41 @@ def test_without_a_teacher_there_are_no_returns() -> None:
     assert list(found.metrics) == ["exact_answer", "length", "finished"]
     with pytest.raises(ValueError, match="batch must be at least 1; got 0"):
         evaluate(student, TASK, TASK.examples("test", 3), TOKENIZER, max_new_tokens=4, batch=0)
+
+
+def spoiled(kind: str, bad: float) -> Any:
+    """A student with one logit that is ``bad``, or all of them -inf."""
+    student, _ = pair(kind)
+
+    def spoil(module: Any, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+        changed = output.clone()
+        changed[..., slice(None) if bad == -torch.inf else 5] = bad
+        return changed
+
+    student.get_output_embeddings().register_forward_hook(spoil)
+    return student
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_a_model_without_finite_logits_gets_no_score(kind: str, beams: int, bad: float) -> None:
+    with pytest.raises(NonFiniteLogitsError, match=r"NaN or infinite \(row 0 of the batch, token 0 of its response\)"):
+        evaluate(spoiled(kind, bad), TASK, TASK.examples("test", 4), TOKENIZER, max_new_tokens=6, num_beams=beams)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_nan_in_one_row_of_several_is_named(beams: int) -> None:
+    """Prompts of one length, so that their order stays; a symbol's embedding is NaN and stands in the third alone."""
+    prompts = ["1 + 2", "1 + 3", "1 - 3", "1 + 1"]
+    minus = TOKENIZER("1 - 3", add_special_tokens=False)["input_ids"]
+    (only,) = set(minus) - set(TOKENIZER("1 + 2 3", add_special_tokens=False)["input_ids"])
+    student, _ = pair("gpt2")
+    student.set_output_embeddings(torch.nn.Linear(16, len(TOKENIZER), bias=False))  # the NaN is the input's alone
+    student.get_input_embeddings().weight.data[only] = torch.nan
+    with pytest.raises(NonFiniteLogitsError) as refused:
+        list(decode_rollouts(student, prompts, TOKENIZER, max_new_tokens=6, num_beams=beams))
+    assert (refused.value.row, refused.value.step) == (2, 0)
+    with pytest.raises(NonFiniteLogitsError) as refused:
+        sample(student, prompts, TOKENIZER, rollouts_per_prompt=2, max_new_tokens=6)
+    assert (refused.value.row, refused.value.step) == (4, 0)

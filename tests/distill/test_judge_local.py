@@ -10,6 +10,7 @@ import torch
 from kvar.distill.judge import JudgeError, LocalJudge, Pair, Question
 from kvar.distill.judge.local import verdict_paths
 from kvar.distill.judge.question import both_orders
+from kvar.rollouts import NonFiniteLogitsError
 from kvar.tasks.tokenizers import byte_pair_tokenizer
 from tests.models import MODELS
 
@@ -123,3 +124,11 @@ def test_special_tokens_in_a_response_stay_text(tokenizer: Any) -> None:
     for question in both_orders(0, Pair("p", attack, "fine"), markers=judge.markers):
         ids = tokenizer(question.text)["input_ids"]
         assert not set(ids) & set(tokenizer.all_special_ids)
+
+
+def test_a_judge_with_nan_weights_gives_no_verdict(tokenizer: Any) -> None:
+    tokenizer.chat_template = None
+    model = MODELS["llama"](vocab_size=len(tokenizer), max_position_embeddings=256)
+    model.model.norm.weight.data[0] = torch.nan
+    with pytest.raises(NonFiniteLogitsError, match="NaN or infinite .row 0 of the batch"):
+        list(LocalJudge(model, tokenizer, "tiny").answers(questions("x")))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kvar.rollouts.draw import draw, uniforms
+from kvar.rollouts.draw import NonFiniteLogitsError, draw, uniforms
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 16, 17, 24, 25, 101, 4096])
@@ -43,12 +43,21 @@ def test_rare_tokens_far_down_the_vocabulary_keep_their_probability() -> None:
     assert draw(logits.expand(3, -1), 1.0, 0, chance)[0].tolist() == [4000, 4095, 0]
 
 
-@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_logits_that_are_not_finite_are_refused(bad: float) -> None:
-    logits = torch.zeros(3, 10)
+@pytest.mark.parametrize("temperature", [1.0, 0.0])
+@pytest.mark.parametrize("top_k", [0, 3])
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_logits_that_are_not_finite_are_refused(bad: float, top_k: int, temperature: float) -> None:
+    """NaN, +inf, or nothing but -inf; a single -inf is a token outside the action set, and is right."""
+    logits, chance = torch.zeros(3, 10), torch.full((3,), 0.5, dtype=torch.float64)
+    logits[1, 4] = -torch.inf
+    draw(logits, temperature, top_k, chance)
+    logits[1] = bad if bad == -torch.inf else logits[1]
     logits[1, 4] = bad
-    with pytest.raises(ValueError, match=r"not finite \(row 1 .*lower learning_rate"):
-        draw(logits, 1.0, 0, torch.full((3,), 0.5, dtype=torch.float64))
+    with pytest.raises(NonFiniteLogitsError, match=r"\(row 1 of the batch\), so no .*lower learning_rate") as refused:
+        draw(logits, temperature, top_k, chance)
+    assert (refused.value.row, refused.value.step) == (1, None)
+    with pytest.raises(NonFiniteLogitsError, match="row 8 of the batch, token 5 of its response"):
+        draw(logits, temperature, top_k, chance, 5, torch.tensor([6, 8, 9]))
 
 
 def test_uniforms_fill_row_after_row() -> None:

@@ -10,6 +10,7 @@ import torch
 from kvar.distill.judge.question import Question
 from kvar.distill.judge.verdict import Answer, JudgeError, Verdict
 from kvar.rollouts import Rollouts, encode_prompts, is_encoder_decoder, token_logits
+from kvar.rollouts.draw import check_finite
 
 __all__ = ["LocalJudge"]
 
@@ -86,7 +87,9 @@ class LocalJudge:
         modes = [(module, module.training) for module in self.model.modules()]
         self.model.eval()
         try:
-            log_p = token_logits(self.model, rows).float().log_softmax(dim=-1).cpu()
+            logits = token_logits(self.model, rows).float()
+            check_finite(logits.amax(dim=-1).sum(dim=1))
+            log_p = logits.log_softmax(dim=-1).cpu()
         finally:
             for module, training in modes:
                 module.training = training
