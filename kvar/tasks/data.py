@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,9 @@ from typing import Any
 from kvar.tasks.files import Row, find_split, read_rows
 
 __all__ = ["Split", "has_split", "open_split"]
+
+INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060\u00ad"  # byte-order mark, zero-width blanks and joiners, soft hyphen
+ODD = re.compile("[\0\ud800-\udfff]")
 
 log = logging.getLogger(__name__)
 
@@ -141,14 +145,16 @@ def _text(where: str, row: dict[str, Any], field: str, skip_empty: bool) -> str:
     for part in [field] if field in row else field.split("."):
         if not isinstance(value, dict) or part not in value:
             there = ", ".join(map(str, row))
+            if len(row) == 1 and re.search("[;\t|]", there):
+                raise ValueError(f"{where} has one field only, {there!r}; part the columns by commas.")
             raise ValueError(
                 f"{where} has no field {field!r}; its fields are: {there}. Set source_field and target_field to two of "
                 "them (a dot reaches into a nested one)."
             )
         value = value[part]
-    empty = (
-        value is None or (isinstance(value, str) and not value.strip()) or value != value
-    )  # NaN of a csv or parquet hole
+    text = value.strip() if isinstance(value, str) else ""
+    seen = bool(text.strip(INVISIBLE))
+    empty = value is None or (isinstance(value, str) and not seen) or value != value  # NaN of a parquet column's hole
     if empty and skip_empty:
         return ""
     if not isinstance(value, str) or empty:
@@ -158,9 +164,16 @@ def _text(where: str, row: dict[str, Any], field: str, skip_empty: bool) -> str:
             else f"That is {type(value).__name__}: store it as text, or choose another field"
         )
         raise ValueError(f"{where}: field {field!r} must be non-empty text; got {_short(value)}. {remedy}.")
-    return value.strip()
+    odd = ODD.search(text)
+    if odd:
+        what = "a NUL character" if odd[0] == "\0" else f"half a character (the surrogate U+{ord(odd[0]):04X})"
+        raise ValueError(
+            f"{where}: field {field!r} holds {what} at position {odd.start()}, which is no text; remove it or write "
+            "the file anew as UTF-8."
+        )
+    return text
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = ascii(value) if isinstance(value, str) and ODD.search(value) else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 __all__ = ["SUFFIXES", "Row", "find_split", "read_rows"]
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+GZIP = b"\x1f\x8b"
 Row = tuple[int, dict[str, Any]]
 
 
@@ -23,7 +25,7 @@ def find_split(folder: Path, split: str) -> Path | None:
         ValueError: several files qualify, or the only file so named is of another type.
     """
     wanted = [folder / f"{split}{suffix}{gz}" for suffix in SUFFIXES for gz in ("", ".gz")]
-    found = [path for path in wanted if path.exists()]
+    found = [path for path in wanted if path.exists() or path.is_symlink()]
     if len(found) > 1:
         raise ValueError(f"{folder} holds several files for {split!r}: {', '.join(p.name for p in found)}. Keep one.")
     others = sorted(path.name for path in folder.glob(f"{split}.*") if path.is_file())
@@ -38,34 +40,75 @@ def find_split(folder: Path, split: str) -> Path | None:
 def read_rows(path: Path) -> list[Row]:
     """The rows of a file, each with its number: the line of jsonl and csv, else counted from 1.
 
+    UTF-8, with a byte-order mark or without; lines end in LF or CRLF, and nothing else ends them; blank lines are none.
+
     Raises:
-        ValueError: the file cannot be read as what its name says; the message names file and line.
+        ValueError: the file cannot be read as what its name says; the message names file, line and remedy.
     """
     kind = path.name.removesuffix(".gz").rsplit(".", 1)[-1]
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        if kind == "parquet":
-            return list(enumerate(_parquet(content), start=1))
-        text = content.decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read: {error}.") from error
-    except ValueError as error:  # pyarrow's errors are ValueErrors
-        raise ValueError(f"{path} cannot be read as {kind}: {error}.") from error
+    content = _content(path)
+    if kind == "parquet":
+        return list(enumerate(_parquet(path, content), start=1))
+    text = _text(path, content)
     if kind == "json":
         return list(enumerate(_objects(path, text), start=1))
     return list(_comma_separated(path, text) if kind == "csv" else _json_lines(path, text))
 
 
-def _parquet(content: bytes) -> list[dict[str, Any]]:
+def _content(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if path.suffix != ".gz":
+        if content.startswith(GZIP):
+            raise ValueError(f"{path} cannot be read: it is gzipped; name it {path.name}.gz.")
+        return content
+    if not content.startswith(GZIP):
+        raise ValueError(f"{path} cannot be read: it is not gzipped; leave .gz out of its name, or gzip it.")
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} cannot be read, it is broken or cut short: {error}. Copy it anew.") from error
+
+
+def _text(path: Path, content: bytes) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            raise ValueError(f"{path} is UTF-16 text; save it as UTF-8.") from error
+        byte = content[error.start]
+        raise ValueError(f"{path} line {line} is not UTF-8 (byte 0x{byte:02x}); save the file as UTF-8.") from error
+
+
+def _parquet(path: Path, content: bytes) -> list[dict[str, Any]]:
     import pyarrow.parquet as pq
 
-    return list(pq.read_table(io.BytesIO(content)).to_pylist())
+    try:
+        return list(pq.read_table(io.BytesIO(content)).to_pylist())
+    except (ValueError, OSError, NotImplementedError) as error:  # pyarrow's errors are kinds of these
+        raise ValueError(f"{path} cannot be read as parquet: {' '.join(str(error).split())}") from error
+
+
+def _parsed(text: str) -> Any:
+    """JSON in which no object names a field twice."""
+    return json.loads(text, object_pairs_hook=_once)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"field {next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return row
 
 
 def _objects(path: Path, text: str) -> list[dict[str, Any]]:
     try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
+        content = _parsed(text)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}. One object a line is read under the name .jsonl.") from error
     if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
         raise ValueError(f"{path} must hold a list of objects; write one object a line and name it .jsonl otherwise.")
@@ -73,27 +116,44 @@ def _objects(path: Path, text: str) -> list[dict[str, Any]]:
 
 
 def _comma_separated(path: Path, text: str) -> Iterator[Row]:
-    reader = csv.DictReader(io.StringIO(text, newline=""))
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    limit = csv.field_size_limit(max(len(text), 1))
     try:
-        for row in reader:
-            if None in row:
+        header = next(reader, [])
+        twice = [name for name in header if header.count(name) > 1]
+        if twice:
+            raise ValueError(f"{path} line 1 names field {twice[0]!r} twice; give every column a name of its own.")
+        for cells in reader:
+            if len(cells) == len(header):
+                yield reader.line_num, dict(zip(header, cells, strict=True))
+            elif any(cell.strip() for cell in cells):
+                more = "more" if len(cells) > len(header) else "fewer"
                 raise ValueError(
-                    f"{path} line {reader.line_num} has more cells than the header has names "
-                    f"({', '.join(reader.fieldnames or ())}); put cells that hold commas in quotation marks."
+                    f"{path} line {reader.line_num} has {more} cells than the header has names ({', '.join(header)}): "
+                    f"{len(cells)}, not {len(header)}; put cells that hold commas in quotation marks."
                 )
-            yield reader.line_num, dict(row)
     except csv.Error as error:
-        raise ValueError(f"{path} line {reader.line_num} cannot be read as csv: {error}.") from error
+        raise ValueError(
+            f"{path} line {reader.line_num} cannot be read as csv: {error}. Write quotation marks inside a quoted cell "
+            "twice, and close every one that opens a cell."
+        ) from error
+    finally:
+        csv.field_size_limit(limit)
 
 
 def _json_lines(path: Path, text: str) -> Iterator[Row]:
     for number, line in enumerate(text.split("\n"), start=1):
+        line = line.removeprefix("\ufeff")  # of a file that was put behind another
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path} line {number} is not JSON: {error}.") from error
+            row = _parsed(line)
+        except (ValueError, RecursionError) as error:
+            hint = " A list of objects is read under the name .json." if number == 1 and line.startswith("[") else ""
+            raise ValueError(f"{path} line {number} is not JSON: {error}.{hint}") from error
         if not isinstance(row, dict):
-            raise ValueError(f"{path} line {number} must be an object with named fields; got {type(row).__name__}.")
+            hint = "; a list of objects is read under the name .json" if isinstance(row, list) else ""
+            raise ValueError(
+                f"{path} line {number} must be an object with named fields; got {type(row).__name__}{hint}."
+            )
         yield number, row
