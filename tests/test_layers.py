@@ -51,6 +51,7 @@ def test_the_contracts_hold():
         ("returns", "analysis", "Floors"),
         ("returns", "rollouts", "Floors"),
         ("records", "tasks", "Floors"),
+        ("intervals", "returns", "Floors"),
         ("gradients", "distill", "Floors"),
         ("distill", "gradients", "Floors"),
         ("hooks", "analysis", "Floors"),

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from kvar.intervals import Interval
 from kvar.plots.kernels_over_tasks import kernels_over_tasks
 from kvar.plots.save import save
-from kvar.report.cells import Cell
 from kvar.report.methods.statistics import in_noise
 
 HERE = Path(__file__).parent
@@ -54,7 +54,7 @@ def table(frame: pd.DataFrame) -> str:
         lines.append(f"{run}, {title} ({own['n'].max()} responses)")
         for kernel, rows in own.groupby("kernel", sort=False):
             found = rows.set_index("statistic")
-            cells = [Cell(*found.loc[name, ["value", "low", "high"]]) for name in COLUMNS if name in found.index]
+            cells = [Interval(*found.loc[name, ["value", "low", "high"]]) for name in COLUMNS if name in found.index]
             lines.append(f"  {kernel:<22}" + "".join(f"{cell!s:<30}" for cell in cells).rstrip())
     return "\n".join(lines) + "\n"
 

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kvar.analysis.best import probability_of_best, units_to_resolve
 from kvar.analysis.bias import bias_of, need_pairs
 from kvar.analysis.design import design_replicates, step_variance
 from kvar.analysis.efficiency import direction_of, efficiency
 from kvar.analysis.mse import mse
 from kvar.analysis.replicates import Unit, resolve_reference
 from kvar.gradients.moments import GradientMoments
+from kvar.intervals.probability_of_best import probability_of_best, units_to_resolve
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,7 +58,7 @@ def best_k(
         is so little resolved that its interval is all of [0, 1]). ``table.attrs`` holds the names of the two
         winners under "best_mse" and "best_efficiency" (the latter None where the reference is not resolved); "units",
         how many units were measured; and "units_mse" and "units_efficiency", how many would tell each winner from all
-        others (:func:`kvar.analysis.best.units_to_resolve`).
+        others (:func:`kvar.intervals.probability_of_best.units_to_resolve`).
 
     Raises:
         ValueError: as :func:`kvar.analysis.mse.mse`.

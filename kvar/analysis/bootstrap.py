@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from kvar.analysis.estimate import Array, Estimate
 from kvar.analysis.replicates import Replicates, Unit, replicates
 from kvar.analysis.unit_sums import UnitSums, unit_sums
 from kvar.gradients.moments import GradientMoments
+from kvar.intervals.jackknife import Array, Estimate
 
 __all__ = ["bca", "bootstrap_replicates"]
 

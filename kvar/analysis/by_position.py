@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kvar.analysis.bias import need_pairs
-from kvar.analysis.estimate import jackknife
 from kvar.analysis.replicates import Unit, replicates
 from kvar.gradients.moments import GradientMoments
+from kvar.intervals.jackknife import jackknife
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from kvar.analysis.bias import need_pairs
-from kvar.analysis.estimate import Estimate, jackknife
 from kvar.analysis.replicates import Unit, replicates, resolve_reference
 from kvar.analysis.signal import signal_of
 from kvar.analysis.trace_covariance import trace_of
 from kvar.gradients.moments import GradientMoments
+from kvar.intervals.jackknife import Estimate, jackknife
 
 __all__ = ["cosine"]
 

@@ -8,10 +8,10 @@ import numpy as np
 from torch import Tensor
 
 from kvar.analysis.design import within_of
-from kvar.analysis.estimate import Estimate, jackknife
 from kvar.analysis.replicates import Unit, replicates
 from kvar.analysis.trace_covariance import trace_of
 from kvar.gradients.moments import GradientMoments
+from kvar.intervals.jackknife import Estimate, jackknife
 
 __all__ = ["Decomposition", "decompose", "within_share"]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from kvar.analysis.estimate import Array
 from kvar.analysis.replicates import Replicates, Unit, replicates
 from kvar.analysis.trace_covariance import trace_of
 from kvar.gradients.moments import GradientMoments
+from kvar.intervals.jackknife import Array
 
 __all__ = ["check_design", "design_replicates", "step_variance", "within_of"]
 

@@ -6,10 +6,10 @@ import numpy as np
 
 from kvar.analysis.bias import need_pairs
 from kvar.analysis.design import design_replicates, step_variance
-from kvar.analysis.estimate import Array, Estimate, jackknife
 from kvar.analysis.replicates import Replicates, Unit, resolve_reference
 from kvar.analysis.signal import signal_of
 from kvar.gradients.moments import GradientMoments
+from kvar.intervals.jackknife import Array, Estimate, jackknife
 
 __all__ = ["direction_of", "efficiency", "efficiency_of"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from kvar.analysis.bias import bias_of, need_pairs
 from kvar.analysis.design import design_replicates, step_variance
-from kvar.analysis.estimate import Estimate, jackknife
 from kvar.analysis.replicates import Unit, resolve_reference
 from kvar.gradients.moments import GradientMoments
+from kvar.intervals.jackknife import Estimate, jackknife
 
 __all__ = ["mse"]
 

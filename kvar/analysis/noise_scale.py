@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from kvar.analysis.estimate import Estimate, jackknife
 from kvar.analysis.replicates import Unit, replicates
 from kvar.analysis.signal import signal_of
 from kvar.analysis.trace_covariance import trace_of
 from kvar.gradients.moments import GradientMoments
+from kvar.intervals.jackknife import Estimate, jackknife
 
 __all__ = ["noise_scale", "relative_variance"]
 

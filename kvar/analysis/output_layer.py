@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kvar.analysis.estimate import Array, Estimate, jackknife
+from kvar.intervals.jackknife import Array, Estimate, jackknife
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from kvar.analysis.estimate import Array, Estimate, jackknife
 from kvar.analysis.replicates import resolve_reference
 from kvar.gradients.moments import GradientMoments
+from kvar.intervals.jackknife import Array, Estimate, jackknife
 
 __all__ = ["difference_to", "ratio_to"]
 

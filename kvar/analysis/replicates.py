@@ -7,10 +7,10 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from kvar.analysis.estimate import Array
 from kvar.analysis.remembered import remembered
 from kvar.analysis.unit_sums import UnitSums, unit_sums
 from kvar.gradients.moments import GradientMoments, GroupMoments
+from kvar.intervals.jackknife import Array
 
 __all__ = ["Replicates", "Unit", "replicates", "resolve_reference"]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from kvar.analysis.estimate import Array, Estimate, jackknife
 from kvar.analysis.replicates import Unit, replicates
 from kvar.analysis.theory.calibration import unit_of_rows
 from kvar.analysis.trace_covariance import trace_of
 from kvar.gradients.moments import GradientMoments
+from kvar.intervals.jackknife import Array, Estimate, jackknife
 
 __all__ = ["score_power", "variance_per_score_power"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from kvar.analysis.estimate import Array, Estimate, jackknife
 from kvar.analysis.replicates import Replicates, Unit, replicates
 from kvar.gradients.moments import GradientMoments
+from kvar.intervals.jackknife import Array, Estimate, jackknife
 
 __all__ = ["signal", "signal_of"]
 

@@ -13,7 +13,6 @@ from kvar.analysis.best_k import best_k
 from kvar.analysis.bias import bias
 from kvar.analysis.decompose import decompose, within_share
 from kvar.analysis.efficiency import efficiency
-from kvar.analysis.estimate import Array, Estimate
 from kvar.analysis.mse import mse
 from kvar.analysis.noise_scale import noise_scale
 from kvar.analysis.paired import ratio_to
@@ -24,6 +23,7 @@ from kvar.analysis.snr import snr
 from kvar.analysis.theory import calibrate, predict
 from kvar.analysis.trace_covariance import trace_covariance
 from kvar.gradients.moments import GradientMoments
+from kvar.intervals.jackknife import Array, Estimate
 from kvar.returns import Immediate, Kernel, KStep, TokenValues, parse_kernel
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kvar.analysis.estimate import Array
 from kvar.gradients.moments import GradientMoments
+from kvar.intervals.jackknife import Array
 
 __all__ = ["UnitSums", "unit_sums"]
 

@@ -4,33 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kvar.intervals import Interval, wilson
 from kvar.tasks import CorpusScore
 
 __all__ = ["Interval", "difference", "intervals"]
 
 CHUNK = 100  # resamples held at a time
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A score with its confidence interval.
-
-    Attributes:
-        value: the score of all examples.
-        low: lower end.
-        high: upper end.
-        n: examples.
-    """
-
-    value: float
-    low: float
-    high: float
-    n: int
 
 
 def intervals(
@@ -66,7 +49,7 @@ def intervals(
     found = {}
     for name, score in scores.items():
         if score.share:
-            found[name] = _wilson(score.value, n, level)
+            found[name] = Interval(score.value, *wilson(score.value, n, level), n)
         else:
             found[name] = _percentile(score.value, _values(score.combine, sums[name]), n, level)
     return found
@@ -129,15 +112,6 @@ def _percentile(value: float, values: NDArray[np.float64], n: int, level: float)
         return Interval(value, math.nan, math.nan, n)
     low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
     return Interval(value, float(low), float(high), n)
-
-
-def _wilson(share: float, n: int, level: float) -> Interval:
-    from statistics import NormalDist
-
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return Interval(share, max(centre - half, 0.0), min(centre + half, 1.0), n)
 
 
 def _check(scores: Mapping[str, CorpusScore], resamples: int, level: float) -> int:

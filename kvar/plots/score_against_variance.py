@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kvar.analysis.rank_correlation import rank_correlation
-from kvar.analysis.seeds import mean_with_interval
+from kvar.intervals.over_seeds import mean_with_interval
+from kvar.intervals.rank_correlation import rank_correlation
 from kvar.plots.draw import fit_log
 from kvar.plots.panels import legend_below, need_columns, new_panels, panel_title, settle
 from kvar.plots.style import DOUBLE_WIDTH, Series, context, series

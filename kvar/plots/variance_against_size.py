@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-    from kvar.analysis.scaling import PowerLaw
+    from kvar.intervals.power_law import PowerLaw
 
 __all__ = ["variance_against_size"]
 
@@ -91,7 +91,7 @@ def variance_against_size(
 
 def _law(rows: pd.DataFrame) -> PowerLaw | None:
     """The power law of one line; None where sizes are too few, or a number is not positive or not known."""
-    from kvar.analysis.scaling import power_law
+    from kvar.intervals.power_law import power_law
 
     value, low, high = (rows[end].to_numpy(dtype=float) for end in ("value", "low", "high"))
     sizes = rows["parameters"].to_numpy(dtype=float)

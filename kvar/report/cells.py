@@ -2,78 +2,30 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kvar.intervals import Interval
 from kvar.plots.frame import find
 from kvar.plots.ticks import k_label
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Best", "Cell", "best_k", "cells", "kernel_name", "number"]
-
-
-def number(value: float, digits: int = 2) -> str:
-    """A number to so many significant digits, without an exponent where it reads well.
-
-    >>> [number(v) for v in (0.0286, 1.0, -0.00012, 256.0, 3.2e-9, float("nan"))]
-    ['0.029', '1', '-0.00012', '256', '3.2e-09', '-']
-    """
-    if not math.isfinite(value):
-        return "-" if math.isnan(value) else str(value)
-    if value == 0 or 10 ** (digits - 1) <= abs(value) < 1e5:
-        return f"{value:.{max(digits, 3)}g}" if abs(value) < 1000 else f"{value:.0f}"
-    return f"{value:.{digits}g}"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """An estimate with its 95 % interval; NaN ends mean that the interval is unknown.
-
-    ``best`` is for tables: whether it is shown in bold. ``n``: how many seeds it is a mean of, where that is told.
-    """
-
-    value: float
-    low: float = math.nan
-    high: float = math.nan
-    best: bool = False
-    n: int | None = None
-
-    @property
-    def known(self) -> bool:
-        """Whether both ends of the interval are known."""
-        return not (math.isnan(self.low) or math.isnan(self.high))
-
-    def above(self, other: Cell | float) -> bool:
-        """Whether the interval lies wholly above a number, or above another known interval."""
-        end = other.high if isinstance(other, Cell) else other
-        return self.known and self.low > end
-
-    def below(self, other: Cell | float) -> bool:
-        """Whether the interval lies wholly below a number, or below another known interval."""
-        end = other.low if isinstance(other, Cell) else other
-        return self.known and self.high < end
-
-    def __str__(self) -> str:
-        """Value, then the interval in brackets where it is known."""
-        if not self.known:
-            return number(self.value)
-        return f"{number(self.value)} ({number(self.low)} to {number(self.high)})"
+__all__ = ["Best", "best_k", "cells", "kernel_name"]
 
 
 def cells(
     frame: pd.DataFrame, statistic: str, *, group: str = "all", step: int | str = "last", only_k: bool = True
-) -> dict[str, dict[float | str, Cell]]:
-    """One statistic as student -> K -> :class:`Cell`, K ascending; student -> kernel name where ``only_k`` is false."""
-    found: dict[str, dict[float | str, Cell]] = {}
+) -> dict[str, dict[float | str, Interval]]:
+    """One statistic as student -> K -> interval, K ascending; student -> kernel name where ``only_k`` is false."""
+    found: dict[str, dict[float | str, Interval]] = {}
     rows = find(frame, statistic, group=group, step=step, only_k=only_k)
     keys = rows["k"].astype(float) if only_k else rows["kernel"]
     for student, key, value, low, high in zip(
         rows["student"], keys, rows["value"], rows["low"], rows["high"], strict=True
     ):
-        found.setdefault(str(student), {})[key] = Cell(float(value), float(low), float(high))
+        found.setdefault(str(student), {})[key] = Interval(float(value), float(low), float(high))
     return found
 
 
@@ -91,7 +43,7 @@ class Best:
     """
 
     k: float
-    efficiency: Cell
+    efficiency: Interval
     probability: float | None
     other: tuple[str, float] | None = None
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kvar.analysis.best import probability_over_seeds, units_to_resolve
+from kvar.analysis.across_seeds import across_seeds
 from kvar.analysis.best_k import best_k
 from kvar.analysis.design import check_design
 from kvar.analysis.replicates import resolve_reference
 from kvar.analysis.runs import default_reference, moments_at, probes_of
-from kvar.analysis.seeds import across_seeds
 from kvar.analysis.trace_covariance import trace_covariance
 from kvar.gradients.moments import GradientMoments
+from kvar.intervals.probability_of_best import probability_over_seeds, units_to_resolve
 from kvar.records import Run
 from kvar.report.compatible import need_seeds_of_one_run
 

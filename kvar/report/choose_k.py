@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kvar.intervals import Interval
 from kvar.records import Run
-from kvar.report.cells import Cell
 from kvar.report.choices import CRITERIA, Choice, choices, probe_at, verdict_of
-from kvar.report.table import compact
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -125,7 +124,7 @@ def _rows(choice: Choice) -> list[str]:
                 text
                 for name in CRITERIA
                 for text in (
-                    _compact(Cell(row[name], row[f"{name}_low"], row[f"{name}_high"])),
+                    Interval(row[name], row[f"{name}_low"], row[f"{name}_high"]).compact(),
                     _share(row[f"{name}_best"]),
                 )
             ),
@@ -135,10 +134,6 @@ def _rows(choice: Choice) -> list[str]:
     widths = [max(len(line[i]) for line in [columns, *body]) for i in range(len(columns))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
             for line in [columns, *body]]  # fmt: skip
-
-
-def _compact(cell: Cell) -> str:
-    return "-" if math.isnan(cell.value) else compact(cell)
 
 
 def _share(probability: float) -> str:

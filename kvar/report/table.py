@@ -2,41 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from kvar.plots.frame import check_frame, students
 from kvar.plots.style import student_series
 from kvar.plots.ticks import k_label
-from kvar.report.cells import Best, Cell, best_k, cells
+from kvar.report.cells import Best, best_k, cells
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["TABLE_WIDTH", "compact", "render_table"]
+__all__ = ["TABLE_WIDTH", "render_table"]
 
 TABLE_WIDTH = 110
 _COLUMNS = {"trace_ratio": "variance / K=1", "snr": "SNR", "bias_sq": "bias^2", "efficiency": "efficiency"}
-
-
-def compact(cell: Cell | None) -> str:
-    """An estimate and its interval in at most 21 characters, an exponent shared by all three numbers.
-
-    >>> compact(Cell(0.0286, 0.024, 0.034)), compact(Cell(0.00037, 0.0003, 0.00044)), compact(Cell(1.0)), compact(None)
-    ('0.029 [0.024, 0.034]', '3.7 [3.0, 4.4]e-4', '1.0', '-')
-    """
-    if cell is None:
-        return "-"
-    numbers = [cell.value, cell.low, cell.high] if cell.known else [cell.value]
-    if not all(math.isfinite(v) for v in numbers):
-        return f"{cell.value:.2g}"
-    top = max(abs(v) for v in numbers)
-    power = math.floor(math.log10(top)) if top > 0 else 0
-    shared = power if not -2 <= power <= 2 else 0
-    digits = max(0, min(3, 1 - (power - shared)))
-    texts = [f"{round(v / 10**shared, digits) + 0.0:.{digits}f}" for v in numbers]
-    ending = f"e{shared}" if shared else ""
-    return f"{texts[0]} [{texts[1]}, {texts[2]}]{ending}" if len(texts) == 3 else texts[0] + ending
 
 
 def render_table(frame: pd.DataFrame, *, group: str = "all", step: int | str = "last") -> str:
@@ -75,7 +54,8 @@ def render_table(frame: pd.DataFrame, *, group: str = "all", step: int | str = "
                 continue
             chance = chances.get(name, {}).get(kernel)
             mark = "*" if name in best and k == best[name].k else ""
-            lines.append([f"{kernel}{mark}", *map(compact, found), "-" if chance is None else f"{chance.value:.2f}"])
+            shown = ["-" if cell is None else cell.compact() for cell in found]
+            lines.append([f"{kernel}{mark}", *shown, "-" if chance is None else f"{chance.value:.2f}"])
         if lines:
             blocks.append((_heading(frame, name, mine, best), lines))
     return _layout(["kernel", *_COLUMNS.values(), "P(best)"], blocks)

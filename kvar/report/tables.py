@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from kvar.intervals import Interval, number
 from kvar.plots.frame import students
 from kvar.plots.style import student_series
 from kvar.records import Run
-from kvar.report.cells import Cell, cells, number
+from kvar.report.cells import cells
 from kvar.report.choices import Choice, choices, leaders, verdict_of
 
 if TYPE_CHECKING:
@@ -87,6 +88,6 @@ def _answer(choice: Choice, criterion: str) -> str:
     return verdict_of(choice, criterion).partition(", were")[0]
 
 
-def _short(cell: Cell) -> str:
+def _short(cell: Interval) -> str:
     texts = [f"{v:.2f}" if abs(v) < 100 else number(v) for v in (cell.value, cell.low, cell.high)]
     return f"{texts[0]} ({texts[1]} to {texts[2]})"

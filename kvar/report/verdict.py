@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from kvar.intervals import Interval, number
 from kvar.plots.frame import check_frame, select, students
 from kvar.plots.style import student_series
-from kvar.report.cells import Best, Cell, best_k, cells, kernel_name, number
+from kvar.report.cells import Best, best_k, cells, kernel_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +25,7 @@ __all__ = [
     "verdict_paragraphs",
 ]
 
-Row = Mapping[float | str, Cell]
+Row = Mapping[float | str, Interval]
 
 
 def _list(ks: list[float]) -> str:
@@ -86,7 +87,7 @@ def beyond_scale(k: float, signal: Row, relative: Row) -> bool:
     return resolved and relative[1.0].known and relative[k].below(relative[1.0])
 
 
-def scale_sentence(k: float, ratio: Cell, signal: Row, relative: Row) -> str:
+def scale_sentence(k: float, ratio: Interval, signal: Row, relative: Row) -> str:
     """How much of a fall is mere scale (theory.md section 4), by |E g|^2 and tr Cov / |E g|^2 at K and at 1.
 
     In logarithms the ratio of variances is the ratio of signals times that of relative variances; the first is scale.

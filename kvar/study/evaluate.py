@@ -12,7 +12,7 @@ from kvar.study.evaluation_target import Target
 
 if TYPE_CHECKING:
     from kvar.distill import Evaluation
-    from kvar.distill.bootstrap import Interval
+    from kvar.intervals import Interval
     from kvar.tasks import Example
 
 __all__ = ["Options", "Result", "check_same_examples", "compare_results", "evaluate_command", "evaluate_target"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kvar.records.parts import replace_file
 
 if TYPE_CHECKING:
-    from kvar.distill.bootstrap import Interval
+    from kvar.intervals import Interval
     from kvar.study.evaluate import Result
 
 __all__ = ["write_comparison", "write_result"]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kvar.distill.bootstrap import Interval
+    from kvar.intervals import Interval
     from kvar.study.evaluate import Result
 
 __all__ = ["difference_table", "score_table"]

@@ -11,8 +11,8 @@ import torch
 from scipy.stats import t as student_t
 
 from kvar.analysis import best_k
-from kvar.analysis.best import probability_over_seeds, units_to_resolve
 from kvar.analysis.exact import TokenMDP, moments_of
+from kvar.intervals.probability_of_best import probability_over_seeds, units_to_resolve
 from kvar.returns import Immediate, KStep
 
 KERNELS = [KStep(1), KStep(2), KStep(4), Immediate()]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kvar.analysis.fieller import ratio_of_means
-from kvar.analysis.rank_correlation import rank_correlation
-from kvar.analysis.seeds import mean_with_interval
+from kvar.intervals.fieller import ratio_of_means
+from kvar.intervals.over_seeds import mean_with_interval
+from kvar.intervals.rank_correlation import rank_correlation
 
 
 def test_a_sure_denominator_gives_the_t_interval_of_the_numerator_over_it():

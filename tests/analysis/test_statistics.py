@@ -28,10 +28,10 @@ from kvar.analysis import (
     trace_covariance,
     within_share,
 )
-from kvar.analysis.best import probability_of_best
 from kvar.analysis.exact import TokenMDP, moments_of
 from kvar.analysis.summary import STATISTICS
 from kvar.gradients import GradientMoments, gradient_moments
+from kvar.intervals.probability_of_best import probability_of_best
 from kvar.returns import Geometric, Immediate, KStep, returns
 
 E, N, P = 3, 24, 5

@@ -9,7 +9,7 @@ from drawn import by_gid
 from study_frames import METHODS, STUDENTS, TASKS, chances, curves, kernels, points
 
 import kvar.plots as plots
-from kvar.analysis.seeds import mean_with_interval
+from kvar.intervals.over_seeds import mean_with_interval
 
 FIGURES = {
     "learning_curves": curves,

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from kvar.analysis import best_k
-from kvar.analysis.best import probability_over_seeds
 from kvar.analysis.runs import moments_at
 from kvar.cli import main
+from kvar.intervals.probability_of_best import probability_over_seeds
 from kvar.records import RunWriter, load
 from kvar.report.choices import Choice, choices, verdict_of
 from kvar.report.choose_k import choose_k

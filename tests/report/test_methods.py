@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from kvar.analysis.runs import statistics_of
+from kvar.intervals import Interval
 from kvar.records import load
-from kvar.report.cells import Cell
 from kvar.report.methods.cells import is_grid, study_cells, trained_estimator
 from kvar.report.methods.compare import compare_methods, methods_frame, not_resolved_from_best
 from kvar.report.methods.estimators import best_kernel, estimator_table, estimator_values
@@ -86,7 +86,7 @@ def test_table_in_the_papers_form():
     outcomes = long(values)
     cells = paper_cells(
         outcomes, compare_methods(outcomes), [("t", "bleu")], methods=[*values, "failed"], students={"t": ["s"]},
-        teachers={"t": {"bleu": Cell(5.5)}},
+        teachers={"t": {"bleu": Interval(5.5)}},
     )  # fmt: skip
     text = markdown(cells, {("t", "bleu", "s"): "t bleu, s"}, full=3).splitlines()
     assert text[0] == "| method | t bleu, s |"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from kvar.intervals import Interval
 from kvar.report import section
-from kvar.report.cells import Cell
 from tests.report.test_html import EVIL, Page
 
 
@@ -16,7 +16,7 @@ def test_a_section_shows_any_table_as_text_and_numbers():
             EVIL: [EVIL, None],
             "n": np.array([3, 12345], dtype=np.int64),
             "score": [0.123456, np.nan],
-            "cell": [Cell(2.0, 1.0, 3.0), Cell(float("nan"))],
+            "cell": [Interval(2.0, 1.0, 3.0), Interval(float("nan"))],
             "flag": [True, False],
         }
     )

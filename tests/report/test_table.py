@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from statistics_frames import row
 
+from kvar.intervals import Interval
 from kvar.report import render_table
-from kvar.report.cells import Cell
-from kvar.report.table import TABLE_WIDTH, compact
+from kvar.report.table import TABLE_WIDTH
 
 
 def test_lines_students_and_best_k(frame):
@@ -59,14 +59,14 @@ def test_missing_statistics_show_as_dashes_and_none_at_all_is_an_error(frame):
 @pytest.mark.parametrize(
     ("cell", "text"),
     [
-        (Cell(0.0, 0.0, 0.0), "0.0 [0.0, 0.0]"),
-        (Cell(-0.0, -0.0, 0.0), "0.0 [0.0, 0.0]"),
-        (Cell(-1.3e-4, -2.5e-4, -1e-5), "-1.3 [-2.5, -0.1]e-4"),
-        (Cell(123456.0, 100000.0, 150000.0), "1.2 [1.0, 1.5]e5"),
-        (Cell(12.0, 9.0, 15.0), "12 [9, 15]"),
-        (Cell(0.5), "0.50"),
-        (Cell(math.inf, 1.0, math.inf), "inf"),
+        (Interval(0.0, 0.0, 0.0), "0.0 [0.0, 0.0]"),
+        (Interval(-0.0, -0.0, 0.0), "0.0 [0.0, 0.0]"),
+        (Interval(-1.3e-4, -2.5e-4, -1e-5), "-1.3 [-2.5, -0.1]e-4"),
+        (Interval(123456.0, 100000.0, 150000.0), "1.2 [1.0, 1.5]e5"),
+        (Interval(12.0, 9.0, 15.0), "12 [9, 15]"),
+        (Interval(0.5), "0.50"),
+        (Interval(math.inf, 1.0, math.inf), "inf"),
     ],
 )
 def test_compact(cell, text):
-    assert compact(cell) == text
+    assert cell.compact() == text

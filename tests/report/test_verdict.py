@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 from statistics_frames import row, study
 
+from kvar.intervals import Interval
 from kvar.report import verdict
-from kvar.report.cells import Best, Cell, best_k, cells
+from kvar.report.cells import Best, best_k, cells
 from kvar.report.verdict import (
     best_sentence,
     beyond_scale,
@@ -19,15 +20,15 @@ from kvar.report.verdict import (
     size_sentence,
 )
 
-ONE = Cell(1.0, 1.0, 1.0)
-BARE = Cell(0.5)
+ONE = Interval(1.0, 1.0, 1.0)
+BARE = Interval(0.5)
 
 
 def ratio(**cells):
     return {1.0: ONE} | {float(name.lstrip("k")): cell for name, cell in cells.items()}
 
 
-LOW, OPEN, HIGH = Cell(0.3, 0.2, 0.4), Cell(0.9, 0.7, 1.1), Cell(1.5, 1.2, 1.8)
+LOW, OPEN, HIGH = Interval(0.3, 0.2, 0.4), Interval(0.9, 0.7, 1.1), Interval(1.5, 1.2, 1.8)
 
 
 @pytest.mark.parametrize(
@@ -37,10 +38,10 @@ LOW, OPEN, HIGH = Cell(0.3, 0.2, 0.4), Cell(0.9, 0.7, 1.1), Cell(1.5, 1.2, 1.8)
         (ratio(k2=OPEN, k4=OPEN), "No change of the variance with K is resolved: at K = 4 it is 0.9 (0.7 to 1.1)"),
         (ratio(k2=BARE), "is 0.5 of that at K = 1, with no interval."),
         (ratio(k2=OPEN), "an interval that includes 1."),
-        (ratio(k2=LOW, k4=Cell(0.1, 0.05, 0.15)), "Variance falls with K: at K = 4 it is 0.1 (0.05 to 0.15)"),
-        (ratio(k2=LOW, kinf=Cell(0.1, 0.05, 0.15)), "Variance falls with K: at K = 2"),
+        (ratio(k2=LOW, k4=Interval(0.1, 0.05, 0.15)), "Variance falls with K: at K = 4 it is 0.1 (0.05 to 0.15)"),
+        (ratio(k2=LOW, kinf=Interval(0.1, 0.05, 0.15)), "Variance falls with K: at K = 2"),
         (
-            ratio(k2=Cell(0.1, 0.05, 0.15), k4=LOW),
+            ratio(k2=Interval(0.1, 0.05, 0.15), k4=LOW),
             "does not fall in step with K: it is 0.1 (0.05 to 0.15) of that at K = 2",
         ),
         (ratio(k2=LOW, k4=OPEN), "Variance falls at K = 2 (to 0.3 (0.2 to 0.4) of that at K = 1); at K = 4 no change"),
@@ -56,29 +57,33 @@ def test_fall(row, expected):
 
 
 def test_falls_is_claimed_only_when_the_interval_excludes_one():
-    assert "falls" in fall_sentence(ratio(k2=Cell(0.9, 0.8, 0.999)))
-    assert "falls" not in fall_sentence(ratio(k2=Cell(0.9, 0.8, 1.0)))
+    assert "falls" in fall_sentence(ratio(k2=Interval(0.9, 0.8, 0.999)))
+    assert "falls" not in fall_sentence(ratio(k2=Interval(0.9, 0.8, 1.0)))
 
 
-SIGNAL = {1.0: Cell(1.0, 0.8, 1.2), 8.0: Cell(0.1, 0.05, 0.15)}
-RELATIVE = {1.0: Cell(100.0, 90.0, 110.0), 8.0: Cell(30.0, 20.0, 40.0)}
-FALL = Cell(0.01, 0.008, 0.012)
+SIGNAL = {1.0: Interval(1.0, 0.8, 1.2), 8.0: Interval(0.1, 0.05, 0.15)}
+RELATIVE = {1.0: Interval(100.0, 90.0, 110.0), 8.0: Interval(30.0, 20.0, 40.0)}
+FALL = Interval(0.01, 0.008, 0.012)
 
 
 @pytest.mark.parametrize(
     ("signal", "relative", "expected"),
     [
         ({1.0: SIGNAL[1.0]}, RELATIVE, "the signal |E g|^2 was not measured at both K"),
-        (SIGNAL | {8.0: Cell(0.1, -0.1, 0.3)}, RELATIVE, "is not resolved from zero at K = 8; more trajectories"),
-        ({1.0: Cell(-0.1, -1, 1), 8.0: Cell(0.1, -0.1, 0.3)}, RELATIVE, "not resolved from zero at K = 1 and 8"),
+        (SIGNAL | {8.0: Interval(0.1, -0.1, 0.3)}, RELATIVE, "is not resolved from zero at K = 8; more trajectories"),
+        (
+            {1.0: Interval(-0.1, -1, 1), 8.0: Interval(0.1, -0.1, 0.3)},
+            RELATIVE,
+            "not resolved from zero at K = 1 and 8",
+        ),
         (SIGNAL, RELATIVE, "About 50 % of that, in logarithms, is mere scale (|E g|^2 is 0.1 of that at K = 1), yet"),
         (SIGNAL, RELATIVE, "falls too, from 100 (90 to 110) to 30 (20 to 40)."),
-        (SIGNAL, RELATIVE | {8.0: Cell(200.0, 150.0, 250.0)}, "rises, from 100 (90 to 110) to 200 (150 to 250)."),
-        (SIGNAL, RELATIVE | {8.0: Cell(80.0, 50.0, 120.0)}, "no gain beyond scale is resolved"),
-        (SIGNAL, RELATIVE | {1.0: Cell(100.0)}, "no gain beyond scale is resolved"),
+        (SIGNAL, RELATIVE | {8.0: Interval(200.0, 150.0, 250.0)}, "rises, from 100 (90 to 110) to 200 (150 to 250)."),
+        (SIGNAL, RELATIVE | {8.0: Interval(80.0, 50.0, 120.0)}, "no gain beyond scale is resolved"),
+        (SIGNAL, RELATIVE | {1.0: Interval(100.0)}, "no gain beyond scale is resolved"),
         (SIGNAL, {}, "the relative variance was not measured."),
-        (SIGNAL | {8.0: Cell(2.0, 1.5, 2.5)}, RELATIVE, "None of that is mere scale"),
-        (SIGNAL | {8.0: Cell(0.001, 0.0005, 0.0015)}, RELATIVE, "All of that is mere scale"),
+        (SIGNAL | {8.0: Interval(2.0, 1.5, 2.5)}, RELATIVE, "None of that is mere scale"),
+        (SIGNAL | {8.0: Interval(0.001, 0.0005, 0.0015)}, RELATIVE, "All of that is mere scale"),
     ],
 )
 def test_scale(signal, relative, expected):
@@ -87,24 +92,24 @@ def test_scale(signal, relative, expected):
 
 def test_beyond_scale_needs_resolved_signals_and_separate_intervals():
     assert beyond_scale(8.0, SIGNAL, RELATIVE)
-    assert not beyond_scale(8.0, SIGNAL | {8.0: Cell(0.1, -0.1, 0.3)}, RELATIVE)
-    assert not beyond_scale(8.0, SIGNAL, RELATIVE | {8.0: Cell(80.0, 50.0, 120.0)})
+    assert not beyond_scale(8.0, SIGNAL | {8.0: Interval(0.1, -0.1, 0.3)}, RELATIVE)
+    assert not beyond_scale(8.0, SIGNAL, RELATIVE | {8.0: Interval(80.0, 50.0, 120.0)})
     assert not beyond_scale(8.0, SIGNAL, {})
 
 
 def test_bias():
-    biased = {8.0: Cell(0.5, 0.4, 0.6)}
+    biased = {8.0: Interval(0.5, 0.4, 0.6)}
     assert (
         bias_sentence(8.0, biased, SIGNAL)
         == "The price at K = 8 is a squared bias of 0.5 (0.4 to 0.6), 50 % of |g*|^2."
     )
     assert bias_sentence(8.0, biased, {}) == "The price at K = 8 is a squared bias of 0.5 (0.4 to 0.6)."
-    assert "is not resolved from zero" in bias_sentence(8.0, {8.0: Cell(-0.1, -0.3, 0.1)}, SIGNAL)
-    assert "is not resolved from zero" in bias_sentence(8.0, {8.0: Cell(0.1)}, SIGNAL)
+    assert "is not resolved from zero" in bias_sentence(8.0, {8.0: Interval(-0.1, -0.3, 0.1)}, SIGNAL)
+    assert "is not resolved from zero" in bias_sentence(8.0, {8.0: Interval(0.1)}, SIGNAL)
     assert bias_sentence(8.0, {}, SIGNAL) == "The bias at K = 8 was not measured."
 
 
-ETA = Cell(0.2, 0.15, 0.25)
+ETA = Interval(0.2, 0.15, 0.25)
 
 
 @pytest.mark.parametrize(
@@ -112,11 +117,11 @@ ETA = Cell(0.2, 0.15, 0.25)
     [
         (None, None, "Which K points best is not known"),
         (Best(4.0, ETA, None), None, "the probability that it is the best is not known."),
-        (Best(4.0, ETA, 0.95), Cell(0.1, 0.05, 0.14), "K = 4 points best, with probability 0.95"),
-        (Best(4.0, ETA, 0.95), Cell(0.1, 0.05, 0.14), ", above K = 1 with 0.1 (0.05 to 0.14)."),
-        (Best(4.0, ETA, 0.6), Cell(0.1, 0.05, 0.16), "K = 4 most likely points best, with probability 0.60"),
-        (Best(4.0, ETA, 0.6), Cell(0.1, 0.05, 0.16), "its interval is not clear of that of K = 1"),
-        (Best(4.0, ETA, 0.6), Cell(0.1), "its interval is not clear of that of K = 1"),
+        (Best(4.0, ETA, 0.95), Interval(0.1, 0.05, 0.14), "K = 4 points best, with probability 0.95"),
+        (Best(4.0, ETA, 0.95), Interval(0.1, 0.05, 0.14), ", above K = 1 with 0.1 (0.05 to 0.14)."),
+        (Best(4.0, ETA, 0.6), Interval(0.1, 0.05, 0.16), "K = 4 most likely points best, with probability 0.60"),
+        (Best(4.0, ETA, 0.6), Interval(0.1, 0.05, 0.16), "its interval is not clear of that of K = 1"),
+        (Best(4.0, ETA, 0.6), Interval(0.1), "its interval is not clear of that of K = 1"),
         (
             Best(math.inf, ETA, 0.3),
             None,
@@ -145,13 +150,13 @@ SIZES = {"a": 10, "b": 20, "c": 30}
         ({"a": LOW, "b": LOW}, {"a": 10, "b": 10}, "variance ratios of one size only"),
         ({"a": BARE, "b": LOW}, SIZES, "no K has a ratio and interval for every student"),
         (
-            {"a": LOW, "b": OPEN, "c": Cell(0.1, 0.05, 0.15)},
+            {"a": LOW, "b": OPEN, "c": Interval(0.1, 0.05, 0.15)},
             SIZES,
             "is lower for the largest student (0.3 (0.2 to 0.4) for A",
         ),
         ({"a": LOW, "c": OPEN}, SIZES, "is higher for the largest student"),
         ({"a": LOW, "b": OPEN, "c": LOW}, SIZES, "differs between students, but not from the smallest to the largest"),
-        ({"a": LOW, "c": Cell(0.35, 0.25, 0.45)}, SIZES, "No dependence on student size is resolved"),
+        ({"a": LOW, "c": Interval(0.35, 0.25, 0.45)}, SIZES, "No dependence on student size is resolved"),
     ],
 )
 def test_size(at, sizes, expected):

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from kvar.analysis.bias import need_pairs
-from kvar.analysis.estimate import Estimate, jackknife
 from kvar.analysis.replicates import Unit, replicates, resolve_reference
 from kvar.gradients.moments import GradientMoments
+from kvar.intervals.jackknife import Estimate, jackknife
 from kvar.returns import LLMR, Kernel, TokenValues, lag_sums
 
 __all__ = ["deviation", "gap_deviation"]

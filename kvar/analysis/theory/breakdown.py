@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kvar.analysis.estimate import jackknife
 from kvar.analysis.replicates import Unit, replicates
 from kvar.analysis.signal import signal_of
 from kvar.analysis.theory.calibration import unit_of_rows
@@ -18,6 +17,7 @@ from kvar.analysis.theory.influence import weighted_replicates
 from kvar.analysis.theory.law import gap_law, score_power_by_position, second_moments
 from kvar.analysis.theory.prediction import advantage_parts
 from kvar.gradients.moments import GradientMoments
+from kvar.intervals.jackknife import jackknife
 from kvar.returns import Kernel, TokenValues, returns
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from torch import Tensor
 
-from kvar.analysis.estimate import Array, jackknife
 from kvar.analysis.replicates import Unit, replicates, resolve_reference
 from kvar.analysis.signal import signal_of
 from kvar.analysis.theory.influence import weighted_replicates
@@ -16,6 +15,7 @@ from kvar.analysis.theory.law import score_power_by_position
 from kvar.analysis.theory.prediction import advantage_parts, predicted_second_moment
 from kvar.analysis.trace_covariance import trace_of
 from kvar.gradients.moments import GradientMoments
+from kvar.intervals.jackknife import Array, jackknife
 from kvar.returns import Kernel, TokenValues
 
 if TYPE_CHECKING:

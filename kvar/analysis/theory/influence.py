@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kvar.analysis.estimate import Array
+from kvar.intervals.jackknife import Array
 
 __all__ = ["weighted_replicates"]
 

@@ -6,7 +6,8 @@ from kvar.distill.judge.question import CRITERION, Pair, Question, quote
 from kvar.distill.judge.request import Transport
 from kvar.distill.judge.server import KEY_VARIABLE, ServerJudge
 from kvar.distill.judge.verdict import Answer, Judge, JudgeError, parse_verdict
-from kvar.distill.judge.win_rate import Comparison, wilson
+from kvar.distill.judge.win_rate import Comparison
+from kvar.intervals import wilson
 
 __all__ = [
     "CRITERION",

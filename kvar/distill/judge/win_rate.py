@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from kvar.distill.judge.verdict import Verdict
+from kvar.intervals import wilson
 
-__all__ = ["Comparison", "Outcome", "outcome", "summarise", "wilson"]
+__all__ = ["Comparison", "Outcome", "outcome", "summarise"]
 
 Outcome: TypeAlias = Literal["win", "loss", "tie", "inconsistent", "invalid"]
 
@@ -37,35 +38,6 @@ def outcome(shown_first: Verdict, shown_second: Verdict) -> Outcome:
     if {shown_first, shown_second} == {"A", "B"}:
         return "win" if shown_first == "A" else "loss"
     return "inconsistent"
-
-
-def wilson(mean: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson score interval of the mean of n independent values in [0, 1].
-
-    For wins and losses it is Wilson's interval of a proportion. With ties as one half it is conservative: a value in
-    [0, 1] of mean p has variance p (1 - p) at most. It stays an interval where a bootstrap shrinks to a point, at all
-    ties or all wins.
-
-    Args:
-        mean: in [0, 1].
-        n: number of values.
-        confidence: of the interval.
-
-    Returns:
-        Its ends; (0, 1) for n = 0.
-
-    Example:
-        >>> [round(end, 3) for end in wilson(0.5, 20)]
-        [0.299, 0.701]
-    """
-    from scipy.special import ndtri
-
-    if n == 0:
-        return 0.0, 1.0
-    z2 = float(ndtri(0.5 + confidence / 2)) ** 2
-    centre = (mean + z2 / (2 * n)) / (1 + z2 / n)
-    half = math.sqrt(z2 * (mean * (1 - mean) / n + z2 / (4 * n * n))) / (1 + z2 / n)
-    return max(centre - half, 0.0), min(centre + half, 1.0)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kvar.analysis.seeds import mean_with_interval
+from kvar.intervals.over_seeds import mean_with_interval
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kvar.intervals import Interval
 from kvar.records.parts import replace_file
-from kvar.report.cells import Cell
 from kvar.report.methods.cells import StudyCell
 from kvar.report.methods.seed_values import KEYS, StudyValues
 
@@ -43,7 +43,7 @@ class EarlierReport:
     folder: Path
     batch: int
     reference: str | None
-    teachers: Mapping[str, Mapping[str, Cell]]
+    teachers: Mapping[str, Mapping[str, Interval]]
     values: StudyValues
 
 
@@ -53,7 +53,7 @@ def write_made_with(
     *,
     batch: int,
     reference: str | None,
-    teachers: Mapping[str, Mapping[str, Cell]],
+    teachers: Mapping[str, Mapping[str, Interval]],
 ) -> None:
     """Write :data:`MADE_WITH`, which a later report needs beside the numbers; an unknown end of an interval is null."""
     scores = {
@@ -86,8 +86,11 @@ def read_earlier(folder: str | Path, cells: Sequence[StudyCell]) -> EarlierRepor
         made: dict[str, Any] = json.loads((folder / MADE_WITH).read_text(encoding="utf-8"))
         batch, reference = int(made["batch"]), made["reference"]
         teachers = {
-            task: {name: Cell(value, *(() if low is None else (low, high))) for name, (value, low, high) in own.items()}
-            for task, own in made["teachers"].items()
+            task: {
+                name: Interval(value, *(() if low is None else (low, high)))
+                for name, (value, low, high) in scores.items()
+            }
+            for task, scores in made["teachers"].items()
         }
         settings = dict(made["settings"])
         for name in ("outcomes", "curves", "statistics"):

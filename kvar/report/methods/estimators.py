@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kvar.analysis.best import probability_over_seeds
-from kvar.analysis.fieller import ratio_of_means
-from kvar.analysis.seeds import mean_with_interval
+from kvar.intervals.fieller import ratio_of_means
+from kvar.intervals.over_seeds import mean_with_interval
+from kvar.intervals.probability_of_best import probability_over_seeds
 from kvar.report.methods.compare import GROUPS
 
 if TYPE_CHECKING:
@@ -107,8 +107,9 @@ def best_kernel(
 ) -> Mapping[tuple[str, str, str], tuple[str, float]]:
     """(task, student, method) -> the kernel with the best mean over seeds, and its probability to be the best.
 
-    Only kernels that have a K take part. Probabilities are ``kvar.analysis.best.probability_over_seeds``': NaN for one
-    seed. Where some seed has no value for a kernel (an efficiency whose direction was not resolved) there is no entry.
+    Only kernels that have a K take part. Probabilities are those of :func:`kvar.intervals.probability_over_seeds`: NaN
+    for one seed. Where some seed has no value for a kernel (an efficiency whose direction was not resolved) there is no
+    entry.
     """
     found: dict[tuple[str, str, str], tuple[str, float]] = {}
     if not len(statistics):

@@ -8,8 +8,8 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kvar.intervals import number
 from kvar.records.parts import replace_file
-from kvar.report.cells import number
 from kvar.report.methods.seed_values import StudyValues
 from kvar.report.methods.tables import StudyTable, estimators_shown, ranks_shown
 from kvar.report.page.embed import data_uri

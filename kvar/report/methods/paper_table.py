@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from kvar.report.cells import Cell
+from kvar.intervals import Interval
+from kvar.report.marked import Marked
 from kvar.report.methods.compare import LOWER_IS_BETTER, NEITHER, not_resolved_from_best
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def paper_cells(
     methods: Sequence[str],
     students: Mapping[str, Sequence[str]],
     quantity: str = "value",
-    teachers: Mapping[str, Mapping[str, Cell]] | None = None,
+    teachers: Mapping[str, Mapping[str, Interval]] | None = None,
 ) -> pd.DataFrame:
     """Cells of a table with a row a method.
 
@@ -45,9 +46,9 @@ def paper_cells(
         teachers: task -> outcome -> the teacher's own score: a row on top.
 
     Returns:
-        A frame of cells, index the method, columns (task, outcome, student). ``Cell.n`` is its seeds; :func:`markdown`
-        tells them where they are fewer than planned. ``Cell.best`` marks the best of the column and those not resolved
-        from it by the paired interval (only for "value", and outcomes of which more or less is
+        A frame of cells, index the method, columns (task, outcome, student). ``Interval.n`` is its seeds;
+        :func:`markdown` tells them where they are fewer than planned. ``Marked.best`` marks the best of the column and
+        those not resolved from it by the paired interval (only for "value", and outcomes of which more or less is
         better). Cells that do not exist are None.
     """
     import pandas as pd
@@ -56,11 +57,11 @@ def paper_cells(
     names = [quantity + end for end in ends] if quantity != "value" else list(ends)
     count = "n" if quantity == "value" else f"{quantity}_n"
     table: dict[Any, dict[Any, Any]] = compared.set_index(["task", "outcome", "student", "method"]).to_dict("index")
-    found: dict[tuple[str, str, str], dict[str, Cell | None]] = {}
+    found: dict[tuple[str, str, str], dict[str, Interval | None]] = {}
     for task, outcome in columns:
         marked = {} if quantity != "value" or outcome in NEITHER else not_resolved_from_best(outcomes, outcome)
         for student in students[task]:
-            cells: dict[str, Cell | None] = {}
+            cells: dict[str, Interval | None] = {}
             if teachers is not None:
                 cells[TEACHER] = teachers.get(task, {}).get(outcome)
             alike = marked.get((task, student), set())
@@ -70,22 +71,22 @@ def paper_cells(
                     cells[method] = None
                     continue
                 value, low, high = (float(row[name]) for name in names)
-                cells[method] = Cell(value, low, high, best=method in alike, n=int(row[count]))
+                cells[method] = Marked(value, low, high, best=method in alike, n=int(row[count]))
             found[task, outcome, student] = cells
     return pd.DataFrame(found, dtype=object)
 
 
-def plus_minus(cell: Cell | None, digits: int, full: int | None = None) -> str:
+def plus_minus(cell: Interval | None, digits: int, full: int | None = None) -> str:
     """A mean and half its interval; "(n=2)" where it has fewer seeds than ``full``; bold in Markdown where best.
 
-    >>> plus_minus(Cell(21.534, 20.9, 22.168, best=True, n=3), 2, 3), plus_minus(Cell(0.5, n=1), 2, 3)
+    >>> plus_minus(Marked(21.534, 20.9, 22.168, n=3, best=True), 2, 3), plus_minus(Interval(0.5, n=1), 2, 3)
     ('**21.53 ± 0.63**', '0.50 (n=1)')
     """
     if cell is None:
         return ""
-    text = f"{cell.value:.{digits}f}" + (f" ± {(cell.high - cell.low) / 2:.{digits}f}" if cell.known else "")
+    text = cell.plus_minus(digits)
     text += f" (n={cell.n})" if full is not None and cell.n is not None and cell.n < full else ""
-    return f"**{text}**" if cell.best else text
+    return f"**{text}**" if isinstance(cell, Marked) and cell.best else text
 
 
 def markdown(cells: pd.DataFrame, titles: Mapping[Any, str], full: int) -> str:
@@ -107,5 +108,5 @@ def markdown(cells: pd.DataFrame, titles: Mapping[Any, str], full: int) -> str:
 
 def _digits(column: pd.Series) -> int:
     """Decimals that a column is shown with."""
-    top = max((abs(cell.value) for cell in column if isinstance(cell, Cell)), default=1.0)
+    top = max((abs(cell.value) for cell in column if isinstance(cell, Interval)), default=1.0)
     return 3 if top < 1.5 else 2 if top < 100 else 1

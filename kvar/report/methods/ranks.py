@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kvar.analysis.rank_correlation import rank_correlation
-from kvar.analysis.seeds import mean_with_interval
+from kvar.intervals.over_seeds import mean_with_interval
+from kvar.intervals.rank_correlation import rank_correlation
 from kvar.report.methods.compare import LOWER_IS_BETTER
 
 if TYPE_CHECKING:

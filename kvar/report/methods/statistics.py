@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kvar.analysis.best import probability_over_seeds
-from kvar.analysis.seeds import across_seeds
+from kvar.analysis.across_seeds import across_seeds
+from kvar.intervals.probability_of_best import probability_over_seeds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +45,7 @@ def combined_statistics(statistics: pd.DataFrame, batch: float) -> pd.DataFrame:
     """The mean over seeds of every statistic, with t intervals over seeds; n counts seeds.
 
     ``best_probability`` and ``mse_best_probability`` are formed anew from the seeds' efficiencies and errors
-    (:func:`kvar.analysis.best.probability_over_seeds`), over the kernels that have a K.
+    (:func:`kvar.intervals.probability_of_best.probability_over_seeds`), over the kernels that have a K.
 
     Args:
         statistics: of ``StudyValues``.

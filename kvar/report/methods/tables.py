@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kvar.intervals import Interval
 from kvar.plots.ticks import compact_count
-from kvar.report.cells import Cell
 from kvar.report.methods.compare import LOWER_IS_BETTER, NEITHER
 from kvar.report.methods.paper_table import markdown, paper_cells
 
@@ -54,7 +54,7 @@ def method_tables(
     outcomes: pd.DataFrame,
     compared: pd.DataFrame,
     metrics: Mapping[str, str],
-    teachers: Mapping[str, Mapping[str, Cell]],
+    teachers: Mapping[str, Mapping[str, Interval]],
     *,
     reference: str,
     start: str,
@@ -142,12 +142,12 @@ def estimators_shown(frame: pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
-    def cell(row: Mapping[Any, Any], name: str, when: str) -> Cell | None:
+    def cell(row: Mapping[Any, Any], name: str, when: str) -> Interval | None:
         place = f"{name}_at_{when}"
         if place not in row or row[place] != row[place]:
             return None
         seeds = row[f"n_at_{when}"]
-        return Cell(row[place], row[f"{place}_low"], row[f"{place}_high"], n=int(seeds))
+        return Interval(row[place], row[f"{place}_low"], row[f"{place}_high"], n=int(seeds))
 
     rows = []
     for row in frame.to_dict("records"):
@@ -175,7 +175,7 @@ def ranks_shown(ranks: pd.DataFrame) -> pd.DataFrame:
 
     out = ranks[["task", "student", "outcome", "statistic", "methods", "seeds"]].copy()
     found: list[Any] = [
-        Cell(row["rho"], row["low"], row["high"]) if row["rho"] == row["rho"] else None
+        Interval(row["rho"], row["low"], row["high"]) if row["rho"] == row["rho"] else None
         for row in ranks.to_dict("records")
     ]
     out["less noise, more gain: rho"] = pd.Series(found, index=out.index, dtype=object)

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kvar.intervals import Interval
 from kvar.records import load
-from kvar.report.cells import Cell
 from kvar.report.methods.cells import StudyCell
 from kvar.report.methods.earlier import EarlierReport
 
@@ -21,7 +21,7 @@ def teacher_scores(
     cells: Sequence[StudyCell],
     given: Mapping[str, str | Path] | None = None,
     earlier: EarlierReport | None = None,
-) -> tuple[dict[str, dict[str, Cell]], list[str]]:
+) -> tuple[dict[str, dict[str, Interval]], list[str]]:
     """Task -> metric -> the teacher's score, from files that hold the same examples as the students' evaluations.
 
     A task's file is the one given, else ``FOLDER/TASK/teacher.json`` (``FOLDER/teacher.json`` in a study of one task),
@@ -47,7 +47,7 @@ def teacher_scores(
     unknown = sorted(set(given or {}) - {cell.task for cell in cells})
     if unknown:
         raise ValueError(f"teacher of task {', '.join(unknown)}: the study's tasks are {', '.join(tasks) or 'none'}.")
-    found: dict[str, dict[str, Cell]] = {}
+    found: dict[str, dict[str, Interval]] = {}
     said = []
     for task, cell in tasks.items():
         name = task or "the task"
@@ -108,7 +108,7 @@ def _unlike(path: Path, cell: StudyCell) -> str:
     return ""
 
 
-def _scores(path: Path) -> tuple[dict[str, Cell], str]:
+def _scores(path: Path) -> tuple[dict[str, Interval], str]:
     content = _read(path)
     ends: dict[str, Any] = content.get("intervals") or {}
     found = {}
@@ -116,7 +116,7 @@ def _scores(path: Path) -> tuple[dict[str, Cell], str]:
         if value is not None:
             own = ends.get(name) or {}
             low, high = (math.nan if own.get(end) is None else float(own[end]) for end in ("low", "high"))
-            found[name] = Cell(float(value), low, high)
+            found[name] = Interval(float(value), low, high)
     return found, ", with bootstrap intervals over examples" if ends else ""
 
 

@@ -6,7 +6,7 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
-from kvar.analysis.seeds import across_seeds
+from kvar.analysis.across_seeds import across_seeds
 from kvar.plots.frame import STATISTICS
 from kvar.plots.style import OKABE_ITO, names_count
 from kvar.plots.ticks import compact_count

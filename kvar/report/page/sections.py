@@ -8,7 +8,8 @@ from html import escape
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-from kvar.report.cells import Cell, number
+from kvar.intervals import Interval, number
+from kvar.report.marked import Marked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +26,7 @@ def section(title: str, frame: pd.DataFrame, note: str = "", *, most: int = MOST
     Args:
         title: its heading.
         frame: any table; the index is not shown. Numbers are shown to three digits and sort by their full value;
-            a :class:`kvar.report.cells.Cell` is shown with its interval; what is missing shows as "-"; everything else
+            a :class:`kvar.intervals.Interval` is shown with its interval; what is missing shows as "-"; everything else
             is text, whatever it contains.
         note: a remark below the heading.
         most: the largest number of rows shown; where there are more, the section says so.
@@ -34,7 +35,8 @@ def section(title: str, frame: pd.DataFrame, note: str = "", *, most: int = MOST
         HTML, for ``sections`` of :func:`kvar.report.write_report`.
 
     >>> import pandas as pd
-    >>> html = section("Scores", pd.DataFrame({"method": ["<b>"], "bleu": [Cell(21.53, 20.9, 22.1)]}), "Three seeds.")
+    >>> table = pd.DataFrame({"method": ["<b>"], "bleu": [Interval(21.53, 20.9, 22.1)]})
+    >>> html = section("Scores", table, "Three seeds.")
     >>> "&lt;b&gt;" in html, "21.5<small>20.9 to 22.1</small>" in html, "Three seeds." in html
     (True, True, True)
     """
@@ -91,15 +93,19 @@ def _missing(value: Any) -> bool:
 def _right(values: Sequence[Any]) -> bool:
     """Whether a column holds numbers, or estimates, and nothing else."""
     there = [value for value in values if not _missing(value)]
-    return bool(there) and all(_number(value) or isinstance(value, Cell) for value in there)
+    return bool(there) and all(_number(value) or isinstance(value, Interval) for value in there)
 
 
 def _cell(value: Any, right: bool) -> str:
-    if isinstance(value, Cell):
+    if isinstance(value, Interval):
         if _missing(value.value):
             return '<td class="number" title="not measured">-</td>'
         ends = f"<small>{number(value.low, 3)} to {number(value.high, 3)}</small>" if value.known else ""
-        shown = f"<strong>{number(value.value, 3)}</strong>" if value.best else number(value.value, 3)
+        shown = (
+            f"<strong>{number(value.value, 3)}</strong>"
+            if isinstance(value, Marked) and value.best
+            else number(value.value, 3)
+        )
         return f'<td class="number" data-v="{float(value.value)!r}">{shown}{ends}</td>'
     if _missing(value):
         return f'<td class="{"number" if right else "text"}">-</td>'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kvar.analysis.estimate import Array
+from kvar.intervals.jackknife import Array
 
 __all__ = ["ratio_of_means"]
 

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from kvar.analysis.estimate import Array
+from kvar.intervals.jackknife import Array
 
 __all__ = ["probability_of_best", "probability_over_seeds", "units_to_resolve"]
 

@@ -8,8 +8,8 @@ from math import factorial
 
 import numpy as np
 
-from kvar.analysis.estimate import Array
-from kvar.analysis.seeds import mean_with_interval
+from kvar.intervals.jackknife import Array
+from kvar.intervals.over_seeds import mean_with_interval
 
 __all__ = ["RankCorrelation", "rank_correlation"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kvar.analysis.estimate import Array
+from kvar.intervals.jackknife import Array
 
 __all__ = ["Flatness", "PowerLaw", "flatness", "power_law"]
 
