@@ -20,6 +20,17 @@ from collections.abc import Sequence
 
 __all__ = ["main"]
 
+AGAIN = "nothing was written; give the same command again."
+KEPT = {  # of an interrupted command that does not say so itself
+    "train": "what the output folder held is kept; give the same command again to go on.",
+    "study": "finished cells are kept; give the same command again to go on.",
+    "demo": "finished cells are kept; give the same command again to go on.",
+    "probe": "models that were measured are kept; give the same command again to go on.",
+    "evaluate": "what was not said to be written is not; give the same command again.",
+    "report": "parts of the new report may be missing; give the same command again.",
+    "judge": "verdicts so far are kept; give the same command again to go on.",
+}
+
 
 def _train(arguments: argparse.Namespace, overrides: list[str]) -> int:
     if arguments.help:
@@ -291,7 +302,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Entry point of ``kvar``; the exit status: 0 done, 1 failed on the way, 2 bad input."""
+    """Entry point of ``kvar``; the exit status: 0 done, 1 failed on the way, 2 bad input, 130 interrupted (Ctrl-C)."""
     arguments, overrides = _parser().parse_known_args(words)
     try:
         return int(arguments.run(arguments, overrides))
@@ -301,6 +312,8 @@ def main(words: Sequence[str] | None = None) -> int:
         if error.errno == errno.ENOSPC:
             return _failed(f"{error}. The disk is full: free some space, then give the same command again.", 1)
         return _failed(error, 1)
+    except KeyboardInterrupt as error:
+        return _failed(f"interrupted; {error if str(error) else KEPT.get(arguments.command, AGAIN)}", 130)
 
 
 def _failed(what: object, status: int) -> int:

@@ -92,7 +92,7 @@ class DistillationConfig(TrainingArguments):
 
     def __post_init__(self) -> None:
         """Check kvar's fields before transformers checks its own."""
-        from kvar.distill.config_checks import check_config
+        from kvar.distill.config_checks import check_config, check_precision
         from kvar.distill.objectives import parse_objective
         from kvar.distill.preset import apply_preset
 
@@ -104,6 +104,7 @@ class DistillationConfig(TrainingArguments):
             apply_preset(self)
         check_config(self)
         super().__post_init__()
+        check_precision(self)
 
     @property
     def mixture(self) -> Mixture:

@@ -10,7 +10,7 @@ from kvar.distill.objectives.normalise import NORMALISATIONS
 if TYPE_CHECKING:
     from kvar.distill.config import DistillationConfig
 
-__all__ = ["check_config"]
+__all__ = ["check_config", "check_precision"]
 
 CHOICES = {
     "centre": ("mean", "logsumexp", "none"),
@@ -45,6 +45,20 @@ def check_config(config: DistillationConfig) -> None:
     _check_ranges(config)
     _check_baseline(config)
     _check_contradictions(config)
+
+
+def check_precision(config: DistillationConfig) -> None:
+    """Check what is known only once the device is.
+
+    Raises:
+        ValueError: float16 where there is no GPU.
+    """
+    for name in ("fp16", "fp16_full_eval"):
+        if getattr(config, name) and config.device.type == "cpu":
+            raise ValueError(
+                f"{name} is true, but the run is on a processor, which float16 and its loss scaling are not for. Leave "
+                f"it out, or set {name.replace('fp', 'bf')} true."
+            )
 
 
 def _check_ranges(config: DistillationConfig) -> None:

@@ -24,6 +24,7 @@ from kvar.distill.step_logs import StepLogs
 from kvar.distill.teacher_responses import TeacherResponses
 from kvar.distill.through import through
 from kvar.distill.throughput import Throughput
+from kvar.distill.whole_batches import check_whole_batches, rows_together, whole_batches_only
 from kvar.rollouts import NonFiniteLogitsError, policy_of
 from kvar.rollouts.policy import adopt
 
@@ -72,6 +73,7 @@ class DistillationTrainer(WholeCheckpoints):
                 check_lengths(model, teacher, max(dataset["prompt_length"]), args.max_new_tokens)
         kwargs.setdefault("data_collator", Collator(tokenizer.pad_token_id))
         super().__init__(model=model, args=args, **kwargs)
+        check_whole_batches(self.train_dataset, self.args, rows_together(self.accelerator, self.args.train_batch_size))
         self.model_accepts_loss_kwargs = False
         self.loss_is_scaled_for_ga = True  # divided by the whole step's tokens or responses, see prepare_step
         self.tokenizer: Any = tokenizer
@@ -223,12 +225,14 @@ class DistillationTrainer(WholeCheckpoints):
         """Transformers' loader; on several processes the repeats that even out its end are marked."""
         sampler_fn = more[0] if more else options.pop("sampler_fn", None)
         training = bool(options.get("is_training"))
+        if self.args.dataloader_drop_last and not training and hasattr(dataset, "__len__"):  # a score is of every row
+            with whole_batches_only(self.args, False):
+                return self._get_dataloader(dataset, description, batch_size, sampler_fn, *more[1:], **options)
         check_evened(dataset, self.args, training=training)
         rebalanced = training and self.args.train_sampling_strategy == "batch_rebalance"
         if self.args.world_size == 1 or self.args.dataloader_drop_last or rebalanced:
             return super()._get_dataloader(dataset, description, batch_size, sampler_fn, *more[1:], **options)
-        split = getattr(self.accelerator, "split_batches", False)
-        together = batch_size if split else batch_size * self.args.world_size
+        together = rows_together(self.accelerator, batch_size)
 
         def sampler(evened: Any) -> EvenedSampler:
             order = sampler_fn(evened.rows) if sampler_fn is not None else None

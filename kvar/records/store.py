@@ -19,6 +19,7 @@ from kvar.records.errors import RecordsError, RecordsWarning
 from kvar.records.load import CONFIG, CUT, pending_cut, read_config
 from kvar.records.lock import FolderLock, lock_folder
 from kvar.records.parts import Part, list_parts, readable_parts, replace_file, write_part
+from kvar.records.place import check_folder_place
 from kvar.records.schema import SCHEMA_VERSION, TABLES, to_arrow
 from kvar.records.versions import versions
 
@@ -67,8 +68,10 @@ class RunWriter:
     ) -> None:
         self.path = Path(path)
         self.config = _plain(config)
-        if self.path.exists() and not self.path.is_dir():
-            raise RecordsError(f"{self.path} is a file; name a folder for the run.")
+        try:
+            check_folder_place(self.path, "run")
+        except ValueError as error:
+            raise RecordsError(str(error)) from None
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock: FolderLock | None = lock_folder(self.path)
         if overwrite:

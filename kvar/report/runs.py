@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kvar.analysis.return_statistics import gap_autocorrelation
 from kvar.analysis.runs import by_position_of, statistics_of
 from kvar.records import TABLES, Run, load
+from kvar.records.place import check_folder_place
 from kvar.report.compatible import differences
 from kvar.report.figures import draw_figures
 from kvar.report.page.evaluations import samples_of, scores_frame
@@ -122,6 +123,7 @@ def report_runs(
     Raises:
         ValueError: no runs, or a reference that was not measured.
     """
+    check_folder_place(output, "output")
     runs, bare = find_runs(paths)
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)

@@ -25,6 +25,9 @@ def main() -> int:
     except (ValueError, OSError, RuntimeError) as error:
         print(f"{type(error).__name__}: {' '.join(str(error).split())}", flush=True)
         return 1
+    except KeyboardInterrupt as error:
+        print(f"interrupted: {error}", flush=True)
+        return 130
     return 0
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kvar.records.place import check_file_place
 from kvar.study.evaluation_output import write_comparison, write_result
 from kvar.study.evaluation_table import difference_table, score_table
 from kvar.study.evaluation_target import Target
@@ -167,6 +168,8 @@ def evaluate_command(arguments: Any, overrides: list[str]) -> str:
     targets = [find_target(name, words, teacher=options.teacher, **given) for name in arguments.targets]
     if len(targets) == 2:  # before the work
         check_same_examples(*((target.name, _examples(target)) for target in targets))
+    for path in [Path(arguments.output)] if arguments.output else [target.default_output() for target in targets]:
+        check_file_place(path, "output")
     lines, results = [], []
     for number, target in enumerate(targets):
         print(f"{target.name}: {target.describe()}", flush=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvar.records.lock import lock_folder
+from kvar.records.place import check_folder_place
 
 if TYPE_CHECKING:
     from kvar.distill.judge import Comparison, Judge, Pair
@@ -88,6 +89,8 @@ def judge_runs(
 
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1; got {limit}.")
+    if output is not None:
+        check_folder_place(output, "output")
     pairs, left_out = shared_pairs(Path(run_a), Path(run_b))
     asked = load_judge(judge, **(options or {})) if isinstance(judge, str) else judge
     folder = Path(output) if output is not None else _default_output(Path(run_a), Path(run_b), asked.name)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from kvar.records.place import check_folder_place
 from kvar.study.grid import Cell, cells_of, select_cells
 from kvar.study.identity import check_output, run_config
 from kvar.study.plan_checks import check_data, check_student_config, missing_models
@@ -58,6 +59,7 @@ def plan_study(
             is asked for, local data that cannot be read, or a folder of another study or run.
     """
     output, overrides = Path(output), dict(overrides or {})
+    check_folder_place(output, "output")
     _check_overrides(overrides, study)
     every = cells_of(study)
     if not overwrite:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kvar.study.settings import RunSettings
 
@@ -49,20 +49,10 @@ def check_student_config(settings: RunSettings) -> None:
     Raises:
         ValueError: ``model_type`` missing or unknown, or a size that its family refuses.
     """
-    if settings.student_config is None:
-        return
-    from transformers import AutoConfig
+    if settings.student_config is not None:
+        from kvar.distill.models.build import architecture
 
-    fields: dict[str, Any] = dict(settings.student_config)
-    kind = fields.pop("model_type", None)
-    if kind is None:
-        raise ValueError(
-            f"student_config must name a model_type (t5, gpt2, llama, ...); got {settings.student_config}."
-        )
-    try:
-        AutoConfig.for_model(kind, **fields)
-    except Exception as error:  # its checks raise errors of their own
-        raise ValueError(f"student_config {settings.student_config}: {' '.join(str(error).split())}") from error
+        architecture(settings.student_config)
 
 
 def missing_models(cells: Iterable[RunSettings], own: set[str]) -> list[str]:

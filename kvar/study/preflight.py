@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kvar.records.place import check_folder_place
 from kvar.study.settings import RunSettings
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def check_machine(settings: RunSettings, training: DistillationConfig) -> None:
             is asked for what needs the whole student in one process. The message names the remedy.
     """
     _check_reporters([training.report_to] if isinstance(training.report_to, str) else list(training.report_to or []))
-    _check_writable(Path(str(training.output_dir)))
+    check_folder_place(str(training.output_dir), "output_dir")
     _warn_of_slow_bfloat16(settings, training)
     samples = any("student" in training.mixture.sources(training, coin) for coin in (False, True))
     if _uses_fsdp(training) and (settings.probe_every or samples):
@@ -108,14 +109,6 @@ def _nearest(folder: Path) -> Path:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return folder
-
-
-def _check_writable(folder: Path) -> None:
-    there = _nearest(folder.absolute())
-    if not there.is_dir():
-        raise ValueError(f"output_dir {folder} lies below {there}, which is a file; name another folder.")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise ValueError(f"output_dir {folder} cannot be written to; name a folder of your own.")
 
 
 def _uses_fsdp(training: DistillationConfig) -> bool:

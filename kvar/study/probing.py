@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kvar.records import RunWriter, load
+from kvar.records.place import check_folder_place
 from kvar.study.build import assemble, build_probes
 from kvar.study.identity import run_config
 from kvar.study.settings import RunSettings, find_config, load_yaml, settings_from
@@ -89,6 +90,7 @@ def probe_models(plan: Measured, overrides: Sequence[str] = (), *, overwrite: bo
     """
     from kvar.distill import count_parameters
 
+    check_folder_place(plan.output, "output")
     plain = {"probe_every": 1, "report_to": "none", "output_dir": str(plan.output)}
     chosen = [
         settings_from({**plan.values, **start, **plain, "probe_every": 1}, plan.origin, overrides)

@@ -14,6 +14,7 @@ from kvar.records.parts import replace_file
 from kvar.study.build import Parts, assemble, build_datasets, build_trainer
 from kvar.study.finish import save_student, score_run
 from kvar.study.identity import check_checkpoint, check_output, find_checkpoint, run_config, setting_defaults
+from kvar.study.interrupted import interrupted_run
 from kvar.study.model_card import model_card
 from kvar.study.preflight import check_machine, check_room
 from kvar.study.settings import RunSettings
@@ -70,7 +71,8 @@ def train_run(settings: RunSettings, training: DistillationConfig, *, overwrite:
     if checkpoint is not None:
         check_checkpoint(checkpoint, parts.student, config)
     whole = {**config, "parameters": parameters}
-    with RunWriter(folder, whole, defaults=setting_defaults()) if main else nullcontext() as writer:
+    recorded = RunWriter(folder, whole, defaults=setting_defaults()) if main else nullcontext()
+    with interrupted_run(folder), recorded as writer:
         if writer is not None:
             print(f"{folder}: student of {parameters:,} parameters, {len(train):,} training examples", flush=True)
             if checkpoint is not None:

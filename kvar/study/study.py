@@ -24,6 +24,7 @@ from typing import Any
 
 from kvar.study.executors import Executor, InProcess, Job, LocalProcesses
 from kvar.study.grid import Cell, cells_of, read_study
+from kvar.study.interrupted import InterruptedRunError
 from kvar.study.plan import Planned, describe_plan, plan_study
 from kvar.study.study_folder import mark_study_folder
 
@@ -73,6 +74,11 @@ def run_study(
     executor = executor or (InProcess() if jobs == 1 else LocalProcesses(jobs))
     try:
         failed = _run(planned, executor, overwrite, say)
+    except KeyboardInterrupt as error:
+        raise InterruptedRunError(
+            f"{output} keeps its finished cells, and the last checkpoints of those that were begun; give the same "
+            "command again to go on from there."
+        ) from error
     finally:
         executor.close()
     before = sum(item.state == "done" for item in planned)

@@ -127,3 +127,12 @@ def test_every_field_has_help() -> None:
     inherited = {f.name for f in fields(TrainingArguments)} - {"remove_unused_columns"}
     for f in fields(DistillationConfig):
         assert f.name in inherited or f.metadata.get("help"), f.name
+
+
+@pytest.mark.parametrize("name", ["fp16", "fp16_full_eval"])
+def test_float16_on_a_processor_is_refused(name: str) -> None:
+    with pytest.raises(
+        ValueError, match=rf"{name} is true, but .* Leave it out, or set {name.replace('fp', 'bf')} true"
+    ):
+        config(**{name: True})
+    assert config(bf16=True).bf16

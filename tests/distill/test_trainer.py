@@ -223,8 +223,13 @@ def test_dataset_refuses_bad_rows(tokenizer: Any) -> None:
 def test_model_configs_are_checked(tokenizer: Any) -> None:
     with pytest.raises(ValueError, match="must name a model_type"):
         build_model({"d_model": 16}, tokenizer)
-    with pytest.raises(ValueError, match="'t6' is unknown"):
+    with pytest.raises(ValueError, match="model_type 't6' is unknown to transformers; t5, gpt2 and") as error:
         build_model({"model_type": "t6"}, tokenizer)
+    assert len(str(error.value)) < 150  # not the list of all
+    with pytest.raises(ValueError, match="'lama' is unknown to transformers; did you mean llama or "):
+        build_model({"model_type": "lama"}, tokenizer)
+    with pytest.raises(ValueError, match=r"student_config of 't5' is refused .*d_model.*int.*str"):
+        build_model({"model_type": "t5", "d_model": "many"}, tokenizer)
 
 
 def test_a_student_keeps_its_teachers_constraints(tmp_path: Path, tokenizer: Any) -> None:

@@ -55,7 +55,7 @@ def test_config_that_is_not_json_is_refused_before_anything_is_written(tmp_path)
 
 def test_a_file_in_the_place_of_the_folder(tmp_path, config):
     (tmp_path / "run").write_text("")
-    with pytest.raises(RecordsError, match="is a file; name a folder"):
+    with pytest.raises(RecordsError, match="is a file; name another folder"):
         RunWriter(tmp_path / "run", config)
 
 

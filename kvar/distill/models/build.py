@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
+from types import MappingProxyType
 from typing import Any
 
 from torch import nn
 
 from kvar.rollouts import vocabulary_size
 
-__all__ = ["build_model", "count_parameters"]
+__all__ = ["architecture", "build_model", "count_parameters"]
 
 
 def build_model(config: Mapping[str, Any], tokenizer: Any, *, seed: int = 0) -> Any:
@@ -25,30 +27,49 @@ def build_model(config: Mapping[str, Any], tokenizer: Any, *, seed: int = 0) -> 
         ValueError: ``model_type`` missing or unknown to transformers, or a field that its config refuses.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-    settings = dict(config)
-    kind = settings.pop("model_type", None)
-    if kind is None:
-        raise ValueError(f"student_config must name a model_type (t5, gpt2, llama, ...); got {dict(config)}.")
-    settings = {
+    filled = {
         "vocab_size": vocabulary_size(tokenizer),
         "pad_token_id": tokenizer.pad_token_id,
         "eos_token_id": tokenizer.eos_token_id,
-        **settings,
     }
-    try:
-        made = AutoConfig.for_model(kind, **settings)
-    except Exception as error:  # of a kind unknown ValueError; its fields' checks raise errors of their own
-        raise ValueError(
-            f"student_config of {kind!r} is refused by transformers: {' '.join(str(error).split())}"
-        ) from error
+    made = architecture(config, filled)
     if made.is_encoder_decoder and getattr(made, "decoder_start_token_id", None) is None:
         made.decoder_start_token_id = tokenizer.pad_token_id
     family = AutoModelForSeq2SeqLM if made.is_encoder_decoder else AutoModelForCausalLM
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return family.from_config(made)
+
+
+def architecture(config: Mapping[str, Any], filled: Mapping[str, Any] = MappingProxyType({})) -> Any:
+    """The transformers config that a mapping describes.
+
+    Args:
+        config: ``model_type`` and any fields of that family's config.
+        filled: fields for those that ``config`` leaves out.
+
+    Raises:
+        ValueError: ``model_type`` missing or unknown to transformers, or a field that its family refuses.
+    """
+    from transformers import CONFIG_MAPPING, AutoConfig
+
+    fields = {**filled, **config}
+    kind = fields.pop("model_type", None)
+    if kind is None:
+        raise ValueError(f"student_config must name a model_type (t5, gpt2, llama, ...); got {dict(config)}.")
+    if kind not in CONFIG_MAPPING:
+        near = get_close_matches(str(kind), list(CONFIG_MAPPING), n=3)
+        raise ValueError(
+            f"student_config.model_type {kind!r} is unknown to transformers; "
+            + (f"did you mean {' or '.join(near)}?" if near else "t5, gpt2 and llama are some that it knows.")
+        )
+    try:
+        return AutoConfig.for_model(kind, **fields)
+    except Exception as error:  # its fields' checks raise errors of their own
+        said = " ".join(str(error).split())
+        raise ValueError(f"student_config of {kind!r} is refused by transformers: {said}") from error
 
 
 def count_parameters(model: nn.Module) -> int:

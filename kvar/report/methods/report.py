@@ -8,6 +8,7 @@ from typing import Any
 
 from kvar._version import __version__
 from kvar.records.load import read_config
+from kvar.records.place import check_folder_place
 from kvar.records.versions import versions
 from kvar.report.methods.cells import StudyCell, study_cells, trained_estimator
 from kvar.report.methods.compare import compare_methods, methods_frame
@@ -66,6 +67,7 @@ def report_study(
         ValueError: no study, no finished cell, a method or reference that the study does not have, a teacher's
             evaluation on other examples, or an earlier report of another study or with another batch or reference.
     """
+    check_folder_place(output, "output")
     cells = study_cells(folder)
     names = list(dict.fromkeys(cell.method for cell in cells))
     starts = [cell.start for cell in cells if cell.start]
