@@ -43,7 +43,13 @@ def case(kind: str, size: str, n: int = 32, t: int = 32, e: int = 6, rollouts_pe
     """N full rows of T response tokens after S prompt tokens; all random, seeded."""
     torch.manual_seed(0)
     student = {"t5": t5, "gpt2": gpt2, "untied": Untied}[kind](**SIZES[size]).eval()
-    v, g = SIZES[size]["V"], torch.Generator().manual_seed(1)
+    rollouts, weights = rollouts_of(SIZES[size]["V"], n, t, e, rollouts_per_prompt, s)
+    return Case(kind, size, student, rollouts, weights)
+
+
+def rollouts_of(v: int, n: int, t: int, e: int, rollouts_per_prompt: int = 1, s: int = 16) -> tuple[Rollouts, Tensor]:
+    """Rollouts over V tokens and (E, N, T) weights."""
+    g = torch.Generator().manual_seed(1)
     prompts = torch.arange(n) // rollouts_per_prompt
     rollouts = Rollouts(
         prompt_ids=torch.randint(3, v, (n, s), generator=g)[prompts],
@@ -54,7 +60,7 @@ def case(kind: str, size: str, n: int = 32, t: int = 32, e: int = 6, rollouts_pe
         prompt_index=prompts,
         log_probs=torch.zeros(n, t),
     )
-    return Case(kind, size, student, rollouts, torch.randn(e, n, t, generator=g))
+    return rollouts, torch.randn(e, n, t, generator=g)
 
 
 def t5(V: int, d: int, ff: int, heads: int, t5: int, **_: int) -> nn.Module:

@@ -67,6 +67,10 @@ class Block(Protocol):
         """The block of the M sums over prompts."""
         ...
 
+    def written_out(self) -> Dense:
+        """The gradients themselves."""
+        ...
+
     def own(self, *, cross: bool) -> tuple[Tensor, Tensor | None] | None:
         """(E, E) inner products of the block's own totals S^e, and (E, E, N) <g_i^e, S^f> or None.
 
@@ -119,6 +123,10 @@ class Dense:
     def regroup(self, groups: Groups) -> Dense:
         """Sums over the trajectories of each prompt."""
         return Dense(groups.gather(self.grad).sum(dim=1))
+
+    def written_out(self) -> Dense:
+        """As they are."""
+        return self
 
     def own(self, *, cross: bool) -> None:
         """By ``total``."""

@@ -7,22 +7,27 @@ layer, a functional use or a reparametrised weight is found out (:meth:`Capture.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
-from torch.overrides import TorchFunctionMode
 
-from kvar.gradients.rules import Call, Rule, find_rule
-from kvar.gradients.surgery import frozen, parameter_named, reached_leaves, repeated_blocks, replaced
+from kvar.gradients.again import Again
+from kvar.gradients.axis import Axes, Axis, tensors_in
+from kvar.gradients.covering import covered_layers, modules_done_again
+from kvar.gradients.experts import by_expert, expert_layers
+from kvar.gradients.plan import Plan
+from kvar.gradients.rules import Call, Rule, RuleFunction
+from kvar.gradients.surgery import reached_leaves, repeated_blocks, replaced
+from kvar.gradients.trace import Trace
+from kvar.gradients.wrappers import cut as run_cut
+from kvar.gradients.wrappers import done_again, tapped, wrapped
 
-__all__ = ["Capture", "Link", "Record", "capture", "covered_layers"]
+__all__ = ["Capture", "Link", "Record", "capture"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,8 @@ class Capture:
 
     Attributes:
         n: N, the number of trajectories.
-        expand: ids of the layers whose output has no trajectory axis and is repeated over it.
+        axes: which tensors run over the trajectories.
+        kinds: id of a parameter -> the operations that met it, and how its layer's output held the trajectories.
         records: the calls, in order.
         unusable: ids of parameters whose layer's output can't be split by trajectory.
         links: where the graph was cut, in order.
@@ -82,7 +88,8 @@ class Capture:
     """
 
     n: int
-    expand: frozenset[int] = frozenset()
+    axes: Axes = field(default_factory=lambda: Axes(1))
+    kinds: dict[int, set[str]] = field(default_factory=dict)
     records: list[Record] = field(default_factory=list)
     unusable: set[int] = field(default_factory=set)
     links: list[Link] = field(default_factory=list)
@@ -100,13 +107,12 @@ class Capture:
         output: Any,
     ) -> Any:
         """Note a call and return the output to go on with: part of the graph, and with a trajectory axis."""
-        repeat = id(module) in self.expand
-        if (
-            not isinstance(output, Tensor)
-            or not output.is_floating_point()
-            or output.dim() < 2
-            or (output.shape[0] != 1 if repeat else output.shape[0] % self.n != 0)
-        ):
+        if not isinstance(output, Tensor) or not output.is_floating_point() or output.dim() < 2:
+            self.unusable.update(id(p) for p in parameters.values())
+            return output
+        axis = self.axes.of(output)
+        repeat = axis is Axis.COMMON
+        if axis is Axis.SCATTERED or (output.shape[0] != 1 if repeat else output.shape[0] % self.n != 0):
             self.unusable.update(id(p) for p in parameters.values())
             return output
         if not output.requires_grad:
@@ -115,7 +121,61 @@ class Capture:
             output = output.expand(self.n, *output.shape[1:]).clone()
         elif output.is_leaf:
             output = output.clone()
+        self.axes.mark(output, Axis.LEADING)
+        for p in parameters.values():
+            self.kinds.setdefault(id(p), set()).add("common" if repeat else "leading")
+        self._append(module, rule, parameters, args, kwargs, output)
         self.last_input = _rowwise_input(module, args, output)
+        return output
+
+    def note(
+        self,
+        kind: str,
+        parameters: tuple[nn.Parameter, ...],
+        function: RuleFunction,
+        output: Tensor,
+        reads: tuple[Tensor, ...] = (),
+    ) -> Tensor:
+        """Note a use of parameters outside any layer's rule: see :class:`kvar.gradients.operations.Note`."""
+        if not output.requires_grad:
+            output = output.detach().requires_grad_().clone()
+        named = {str(k): p for k, p in enumerate(parameters)}
+        for p in parameters:
+            self.kinds.setdefault(id(p), set()).add(kind)
+        self._append(nn.Identity(), Rule(function, tuple(named)), named, reads, {}, output)
+        self.last_input = None
+        return output
+
+    def record_again(self, call: Again, output: Any) -> Any:
+        """Note a call of a module that is done again for every trajectory alone; return what goes on."""
+        parameters = tuple(call.parameters.values())
+        floating = [x for x in tensors_in((output,)) if x.is_floating_point()]
+        kept = [self.axes.of(x) is Axis.LEADING or (x.dim() > 2 and x.shape[0] == self.n) for x in floating]
+        if not isinstance(output, (Tensor, tuple, list)) or not all(kept):
+            self.unusable.update(id(p) for p in parameters)
+            return output
+        places = {id(x): place for place, x in enumerate(floating)}
+
+        def noted(value: Any) -> Any:
+            if isinstance(value, (tuple, list)):
+                return type(value)(noted(v) for v in value)
+            if id(value) not in places:
+                return value
+            made = self.note("again", parameters, call.uses(places[id(value)]), value, call.reads)
+            self.axes.mark(made, Axis.LEADING)
+            return made
+
+        return noted(output)
+
+    def _append(
+        self,
+        module: nn.Module,
+        rule: Rule,
+        parameters: dict[str, nn.Parameter],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        output: Tensor,
+    ) -> None:
         args = tuple(_detached(value) for value in args)
         kwargs = {name: _detached(value) for name, value in kwargs.items()}
         tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
@@ -130,7 +190,6 @@ class Capture:
                 tuple((tensor, tensor._version) for tensor in tensors if not tensor.is_inference()),
             )
         )
-        return output
 
     def cut(self, value: Any) -> Any:
         """Cut the graph at every tensor in nested tuples, lists and dicts; what is left uncut does no harm.
@@ -141,7 +200,7 @@ class Capture:
 
         def one(x: Any) -> Any:
             if isinstance(x, Tensor):
-                if not x.requires_grad or x.is_leaf:
+                if not x.requires_grad or x.is_leaf or self.axes.roots(x):
                     return x
                 if id(x) not in self.leaves:
                     self.leaves[id(x)] = x.detach().requires_grad_()
@@ -165,113 +224,49 @@ class Capture:
         return found
 
 
-def covered_layers(
-    student: nn.Module, wanted: Mapping[int, nn.Parameter]
-) -> list[tuple[nn.Module, Rule, dict[str, nn.Parameter]]]:
-    """Layers that have a rule and a wanted parameter of their own, with those parameters by the rule's names."""
-    layers = []
-    for module in student.modules():
-        rule = find_rule(module)
-        if rule is None:
-            continue
-        own = {name: parameter_named(module, name) for name in rule.parameters}
-        mine = {name: p for name, p in own.items() if p is not None and id(p) in wanted}
-        if mine:
-            layers.append((module, rule, mine))
-    return layers
-
-
 @contextmanager
 def capture(
-    student: nn.Module,
-    wanted: Mapping[int, nn.Parameter],
-    n: int,
-    expand: frozenset[int] = frozenset(),
-    *,
-    cut: bool = False,
+    student: nn.Module, wanted: Mapping[int, nn.Parameter], n: int, plan: Plan | None = None, *, cut: bool = False
 ) -> Iterator[Capture]:
-    """Record the covered layers' calls while the block runs a forward pass; then take every wrapper off again.
+    """Record every use of the wanted parameters while the block runs a forward pass; then take every wrapper off again.
 
     Args:
         student: the model.
         wanted: id -> parameter.
         n: N, the trajectories of the forward pass.
-        expand: see :class:`Capture`.
+        plan: how each parameter is measured; by default by its layer's rule, or by the operations that meet it.
         cut: give every repeated block a piece of graph of its own, so that output gradients of all estimators need be
             held for one block at a time only.
 
     Yields:
         The capture, filled as the block runs.
     """
-    result = Capture(n, expand)
+    plan = plan or Plan()
+    result = Capture(n, Axes(n, [id(x) for x in (*student.parameters(), *student.buffers())]))
+    by_rule = {key: p for key, p in wanted.items() if key not in plan.by_operation}
     with ExitStack() as stack:
-        for module, rule, parameters in covered_layers(student, wanted):
+        for module, rule, parameters in covered_layers(student, by_rule):
             original = getattr(module, rule.method)
-            run = partial(_tapped if rule.tap else _wrapped, result, module, rule, parameters, original)
+            run = partial(tapped if rule.tap else wrapped, result, module, rule, parameters, original)
             stack.enter_context(replaced(module, rule.method, run))
+        for module, parameters in expert_layers(student, by_rule):
+            run = partial(by_expert, result, module, parameters, module.forward)
+            stack.enter_context(replaced(module, "forward", run))
+        for module, inside in modules_done_again(student, wanted, plan):
+            run = partial(done_again, result, module, inside, module.forward)
+            stack.enter_context(replaced(module, "forward", run))
         for block in repeated_blocks(student) if cut else ():
-            stack.enter_context(replaced(block, "forward", partial(_cut, result, block.forward)))
+            stack.enter_context(replaced(block, "forward", partial(run_cut, result, block.forward)))
+        hook = student.register_forward_pre_hook(partial(_entered, result.axes), with_kwargs=True)
+        stack.callback(hook.remove)
+        stack.enter_context(Trace(result.axes, wanted, result.note))
         yield result
 
 
-def _wrapped(
-    result: Capture,
-    module: nn.Module,
-    rule: Rule,
-    parameters: dict[str, nn.Parameter],
-    original: Callable[..., Any],
-    /,
-    *args: Any,
-    **kwargs: Any,
-) -> Any:
-    """Run a layer without gradients for its parameters, and record the call."""
-    active = {name: p for name, p in parameters.items() if p.requires_grad}  # false inside an outer layer's own call
-    if not active or not torch.is_grad_enabled():
-        return original(*args, **kwargs)
-    with frozen(active):
-        output = original(*args, **kwargs)
-    return result.record(module, rule, active, args, kwargs, output)
-
-
-class _Tap(TorchFunctionMode):
-    """Records ``torch.nn.functional.embedding`` where it looks up the given weight."""
-
-    def __init__(self, weight: Tensor, record: Callable[..., Any]) -> None:
-        super().__init__()
-        self.weight = weight
-        self.record = record
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func is not F.embedding or len(args) < 2 or args[1] is not self.weight or not torch.is_grad_enabled():
-            return func(*args, **kwargs)
-        with frozen({"weight": self.weight}):
-            output = func(*args, **kwargs)
-        if kwargs.get("max_norm") is not None or kwargs.get("scale_grad_by_freq"):
-            return func(*args, **kwargs)  # not linear in the table, or mixing trajectories: left to be missed
-        return self.record((args[0],), kwargs, output)
-
-
-def _tapped(
-    result: Capture,
-    module: nn.Module,
-    rule: Rule,
-    parameters: dict[str, nn.Parameter],
-    original: Callable[..., Any],
-    /,
-    *args: Any,
-    **kwargs: Any,
-) -> Any:
-    """Run an embedding layer, recording the look-up inside it."""
-    weight = parameters["weight"]
-    if not weight.requires_grad:
-        return original(*args, **kwargs)
-
-    def record(inner: tuple[Any, ...], options: dict[str, Any], output: Tensor) -> Any:
-        return result.record(module, rule, parameters, inner, options, output)
-
-    with _Tap(weight, record):
-        return original(*args, **kwargs)
+def _entered(axes: Axes, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Mark what the model is given: one row a trajectory, whatever order it was put together in."""
+    for x in tensors_in((*args, *kwargs.values())):
+        axes.mark(x, Axis.LEADING if x.dim() and x.shape[0] == axes.n else Axis.COMMON)
 
 
 def _rowwise_input(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
@@ -285,11 +280,3 @@ def _rowwise_input(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> 
 def _detached(value: Any) -> Any:
     """A tensor without its graph (its version counter is shared); anything else as it is."""
     return value.detach() if isinstance(value, Tensor) else value
-
-
-def _cut(result: Capture, original: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    """Run a block on a piece of graph of its own."""
-    if not torch.is_grad_enabled():
-        return original(*args, **kwargs)
-    args, kwargs = result.cut((args, kwargs))
-    return result.cut(original(*args, **kwargs))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-__all__ = ["layer_groups"]
+__all__ = ["layer_groups", "stacks"]
 
 
 def layer_groups(student: nn.Module) -> dict[str, list[str]]:
@@ -30,7 +30,7 @@ def layer_groups(student: nn.Module) -> dict[str, list[str]]:
         >>> layer_groups(model)
         {'embeddings': ['embed.weight'], 'layers.0': ['layers.0.weight', 'layers.0.bias']}
     """
-    stacks = _stacks(student)
+    outermost = stacks(student)
     embedded = {id(p) for m in student.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
     head = getattr(student, "get_output_embeddings", lambda: None)()
     output = {id(p) for p in head.parameters()} if isinstance(head, nn.Module) else set()
@@ -38,7 +38,7 @@ def layer_groups(student: nn.Module) -> dict[str, list[str]]:
     for name, parameter in student.named_parameters():
         if not parameter.requires_grad:
             continue
-        block = next((f"{s}.{name[len(s) + 1 :].split('.')[0]}" for s in stacks if name.startswith(s + ".")), None)
+        block = next((f"{s}.{name[len(s) + 1 :].split('.')[0]}" for s in outermost if name.startswith(s + ".")), None)
         if block is None:
             block = "embeddings" if id(parameter) in embedded else "output" if id(parameter) in output else "other"
         groups.setdefault(block, []).append(name)
@@ -47,7 +47,7 @@ def layer_groups(student: nn.Module) -> dict[str, list[str]]:
     return groups
 
 
-def _stacks(student: nn.Module) -> list[str]:
+def stacks(student: nn.Module) -> list[str]:
     """Names of the outermost module lists that hold parameters."""
     found: list[str] = []
     for name, module in student.named_modules():

@@ -14,7 +14,8 @@ from kvar.gradients.chunks import Chunk, chunked
 from kvar.gradients.coverage import coverage, warn_uncovered, without_autocast
 from kvar.gradients.estimators import Estimators, Weights
 from kvar.gradients.moments import GroupMoments
-from kvar.gradients.sources import Graph, RowByRow, Source, UncoveredError
+from kvar.gradients.plan import UncoveredError
+from kvar.gradients.sources import Graph, RowByRow, Source
 from kvar.gradients.sums import Sums
 from kvar.rollouts.types import Rollouts
 
@@ -41,7 +42,9 @@ def one_pass_moments(
     One forward pass over the trajectories notes the inputs of every layer; one backward pass per estimator on the
     retained graph gives the gradients of the layers' outputs; then, parameter by parameter, inner products are taken
     by Grams or from written-out gradients, whichever is cheaper for its size and T. Shared parameters include every
-    cross term. What no rule covers is measured one trajectory at a time, exactly, with a warning that names it.
+    cross term. Parameters without a rule are measured where an operation joins them to the trajectories, or by doing
+    the smallest module that keeps these apart again for each (:mod:`kvar.gradients.plan`); what is left is measured
+    one trajectory at a time, exactly, with a warning that names it.
 
     With ``micro_batch`` the trajectories go through in chunks. Everything but ``alignment`` and ``cross`` is then
     complete after one pass; these two need the mean over all trajectories, so fields="all" takes a second pass over
@@ -77,7 +80,7 @@ def one_pass_moments(
         covered, rest = plan.covered(wanted), plan.rest(wanted)
         warn_uncovered(student, plan.uncovered & wanted.keys())
         run = _Run(rollouts, fields, score_power, sums)
-        graph = partial(Graph, student, estimators, wanted=covered, expand=plan.expand, cut=plan.cut)
+        graph = partial(Graph, student, estimators, wanted=covered, plan=plan)
         row_by_row = partial(RowByRow, student, estimators, wanted=rest)
         try:
             if covered:

@@ -15,18 +15,12 @@ from kvar.gradients.estimators import Estimators
 from kvar.gradients.factored import Factored
 from kvar.gradients.factors import Factor, Scaled
 from kvar.gradients.head import ScaledRows, below, scaled_rows
+from kvar.gradients.plan import Plan, UncoveredError
 from kvar.gradients.pull import Grads, pulled_back
-from kvar.gradients.rules import Outer, PerRow, Use
+from kvar.gradients.rules import Outer, PerExpert, PerRow, Use
+from kvar.gradients.stacked import Stacked
 
-__all__ = ["Graph", "RowByRow", "Source", "UncoveredError"]
-
-
-class UncoveredError(Exception):
-    """Parameters that a forward pass used in ways no rule accounts for; ``ids`` are theirs."""
-
-    def __init__(self, ids: set[int]) -> None:
-        super().__init__(f"{len(ids)} parameters")
-        self.ids = ids
+__all__ = ["Graph", "RowByRow", "Source"]
 
 
 class Source(Protocol):
@@ -51,8 +45,7 @@ class Graph:
         estimators: the scalars wanted.
         rows: (n,) which trajectories.
         wanted: id -> parameter.
-        expand: ids of layers without a trajectory axis.
-        cut: see :func:`kvar.gradients.capture.capture`.
+        plan: how each is measured.
 
     Raises:
         UncoveredError: some wanted parameters can't be measured this way.
@@ -64,12 +57,13 @@ class Graph:
         estimators: Estimators,
         rows: Tensor,
         wanted: Mapping[int, nn.Parameter],
-        expand: frozenset[int] = frozenset(),
-        cut: bool = False,
+        plan: Plan,
     ) -> None:
-        with capture(student, wanted, len(rows), expand, cut=cut) as captured:
+        with capture(student, wanted, len(rows), plan, cut=plan.cut) as captured:
             logits = estimators.logits(student, rows)
         missed = captured.missed(logits, wanted)
+        if plan.kinds is not None and len(rows) > 1:  # an operation that was not tried, or not in this way
+            missed |= {key for key, kinds in captured.kinds.items() if not kinds <= plan.kinds.get(key, {"leading"})}
         if missed:
             raise UncoveredError(missed)
         self.captured: Capture = captured
@@ -129,6 +123,8 @@ class Graph:
 @torch.no_grad()
 def _block(uses: list[tuple[Use, Grads]], parameter: nn.Parameter, record: Record) -> Block:
     """Join the uses of one parameter: factors if all are outer products, else written out."""
+    if any(isinstance(use, PerExpert) for use, _ in uses):
+        return _stacked(uses, parameter, record.call.n)
     factors: list[Factor] = []
     written: list[Tensor] = []
     for use, grads in uses:
@@ -136,6 +132,7 @@ def _block(uses: list[tuple[Use, Grads]], parameter: nn.Parameter, record: Recor
             factors.append(_factor(use, grads, record, parameter))
         else:
             every = grads.each() if isinstance(grads, ScaledRows) else grads
+            assert isinstance(use, PerRow)
             written.append(torch.stack([_per_row(use, grad, record, parameter) for grad in every], dim=1))
     shape = tuple(parameter.shape)
     factored = Factored(factors, (shape[0], shape[1])) if factors else None
@@ -143,6 +140,24 @@ def _block(uses: list[tuple[Use, Grads]], parameter: nn.Parameter, record: Recor
         return factored
     dense = [Dense(g.flatten(2)) for g in written] + ([factored.written_out()] if factored is not None else [])
     return Dense(sum((d.grad for d in dense[1:]), dense[0].grad))
+
+
+def _stacked(uses: list[tuple[Use, Grads]], parameter: nn.Parameter, n: int) -> Block:
+    """Join the uses of one stack of experts' matrices."""
+    x, d, p = parameter.shape
+    factors: list[list[Factor]] = [[] for _ in range(x)]
+    like = parameter
+    for use, grads in uses:
+        if not isinstance(use, PerExpert) or isinstance(grads, ScaledRows):
+            raise UncoveredError({id(parameter)})
+        fixed = use.padded(_precise(use.fixed), n)
+        rows = [use.padded(_precise(grad), n) for grad in grads]
+        for k, own in enumerate(fixed):
+            if own is not None:
+                factors[k].append(Factor(own, [r[k] for r in rows], use.side))  # type: ignore[misc]
+        like = rows[0][next(k for k, r in enumerate(rows[0]) if r is not None)]  # type: ignore[assignment]
+    matrices = [Factored(some, (d, p)) if some else None for some in factors]
+    return Stacked(matrices, (x, d, p), (n, len(uses[0][1])), like)
 
 
 def _precise(x: Tensor) -> Tensor:

@@ -5,14 +5,16 @@ or :class:`PerRow`, registered by :func:`rule`. Add your own for a custom layer;
 """
 
 from kvar.gradients.rules import conv1d, embedding, layer_norm, linear, relative_bias, rms_norm
-from kvar.gradients.rules.registry import Rule, find_rule, registry_version, rule
-from kvar.gradients.rules.uses import Call, Outer, PerRow, Use
+from kvar.gradients.rules.registry import Rule, RuleFunction, find_rule, registry_version, rule
+from kvar.gradients.rules.uses import Call, Outer, PerExpert, PerRow, Use
 
 __all__ = [
     "Call",
     "Outer",
+    "PerExpert",
     "PerRow",
     "Rule",
+    "RuleFunction",
     "Use",
     "conv1d",
     "embedding",

@@ -1,14 +1,15 @@
-"""What a rule sees, a :class:`Call`, and what it returns, an :class:`Outer` or a :class:`PerRow` for each parameter."""
+"""What a rule sees, a :class:`Call`, and what it returns, an :class:`Outer`, :class:`PerRow` or :class:`PerExpert`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
-__all__ = ["Call", "Outer", "PerRow", "Use"]
+__all__ = ["Call", "Outer", "PerExpert", "PerRow", "Use"]
 
 
 @dataclass(frozen=True)
@@ -68,4 +69,43 @@ class PerRow:
     function: Callable[[Tensor], Tensor]
 
 
-Use: TypeAlias = Outer | PerRow
+@dataclass(frozen=True)
+class PerExpert:
+    """A stack of X matrices (X, d, p), each applied to rows of its own: tokens of any trajectories, sorted by expert.
+
+    Attributes:
+        fixed: (S, k) rows.
+        side: the axis of each matrix on which ``fixed`` lies; the gradient of the layer's output (S, m) on the other.
+        counts: how many rows each of the X experts has.
+        trajectory: (S,) int64, whose row each is; ascending within an expert.
+    """
+
+    fixed: Tensor
+    side: int
+    counts: tuple[int, ...]
+    trajectory: Tensor
+
+    def padded(self, rows: Tensor, n: int) -> list[Tensor | None]:
+        """Some rows (S, m) of each expert as (N, R, m), R its most rows in a trajectory; zeros fill it up."""
+        out: list[Tensor | None] = []
+        for mine, place, most in self._places(n):
+            if not most:
+                out.append(None)
+                continue
+            table = rows.new_zeros(n * most, rows.shape[1])
+            out.append(table.index_copy_(0, place, rows[mine]).view(n, most, -1))
+        return out
+
+    def _places(self, n: int) -> Iterator[tuple[slice, Tensor, int]]:
+        start = 0
+        for count in self.counts:
+            mine = slice(start, start + count)
+            owner = self.trajectory[mine]
+            sizes = torch.bincount(owner, minlength=n)
+            most = int(sizes.max()) if count else 0
+            first = sizes.cumsum(0) - sizes
+            yield mine, owner * most + torch.arange(count, device=owner.device) - first[owner], most
+            start += count
+
+
+Use: TypeAlias = Outer | PerRow | PerExpert

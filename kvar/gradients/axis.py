@@ -1,0 +1,135 @@
+"""Which tensors of a forward pass run over trajectories, followed from one operation to the next.
+
+A tensor is *leading* if its first axis runs over the N trajectories (or over trajectories times something, trajectory
+by trajectory), *scattered* if it holds data of trajectories in an order of their own choosing (tokens gathered for an
+expert), *elsewhere* if another axis runs over them or none (a sum over the batch), and *common* if it is the same for
+every trajectory (positions, position biases). Tensors are marked as they are made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from itertools import count
+from typing import Any
+
+from torch import Tensor, nn
+
+__all__ = ["Axes", "Axis", "tensors_in"]
+
+
+class Axis(Enum):
+    """How a tensor holds the trajectories."""
+
+    COMMON = 0
+    LEADING = 1
+    SCATTERED = 2
+    ELSEWHERE = 3
+
+
+@dataclass(frozen=True)
+class _Mark:
+    run: int
+    axis: Axis
+    roots: tuple[nn.Parameter, ...]
+
+
+_runs = count()
+
+
+class Axes:
+    """The marks of one forward pass over N trajectories.
+
+    Args:
+        n: N.
+        constants: ids of tensors known to be common (parameters and buffers).
+    """
+
+    def __init__(self, n: int, constants: Iterable[int] = ()) -> None:
+        self.n = n
+        self.run = next(_runs)
+        self.constants = frozenset(constants)
+
+    def of(self, x: Tensor) -> Axis:
+        """How ``x`` holds the trajectories; one of unknown making is judged by the length of its first axis."""
+        mark = getattr(x, "_kvar_mark", None)
+        if mark is not None and mark.run == self.run:
+            return mark.axis
+        if id(x) in self.constants:
+            return Axis.COMMON
+        return Axis.LEADING if x.dim() > 0 and x.shape[0] == self.n else Axis.COMMON
+
+    def roots(self, x: Tensor) -> tuple[nn.Parameter, ...]:
+        """The parameters that ``x``, common to all trajectories, was computed from."""
+        mark = getattr(x, "_kvar_mark", None)
+        return mark.roots if mark is not None and mark.run == self.run else ()
+
+    def mark(self, x: Tensor, axis: Axis, roots: tuple[nn.Parameter, ...] = ()) -> None:
+        """Note how ``x`` holds the trajectories."""
+        x._kvar_mark = _Mark(self.run, axis, roots)  # type: ignore[attr-defined]
+
+    def follow(self, name: str, args: tuple[Any, ...], given: list[Tensor], out: Any) -> None:
+        """Mark what an operation made.
+
+        Args:
+            name: the operation's.
+            args: its positional arguments.
+            given: the tensors among all its arguments.
+            out: its result.
+        """
+        into = args[0] if name == "__setitem__" and args and isinstance(args[0], Tensor) else None
+        for made in [into] if into is not None else tensors_in((out,)):
+            if id(made) not in self.constants:
+                self.mark(made, self._made(name, args, given, made))
+
+    def _made(self, name: str, args: tuple[Any, ...], given: list[Tensor], made: Tensor) -> Axis:
+        kinds = [(x, self.of(x)) for x in given]
+        if all(axis is Axis.COMMON for _, axis in kinds):
+            repeated = name in _REPEATS and self.n > 1 and made.dim() > 1 and made.shape[0] == self.n
+            first = given[0].shape[0] if given and given[0].dim() == made.dim() > 0 else 1
+            return Axis.LEADING if repeated and first == 1 else Axis.COMMON
+        divisible = made.dim() > 0 and made.shape[0] % self.n == 0
+        if name in _IN_PLACE and given and self.of(given[0]) is not Axis.SCATTERED and divisible:
+            return Axis.LEADING
+        if _reorders(name, args, self):
+            return Axis.SCATTERED
+        ours = [(x, axis) for x, axis in kinds if axis is not Axis.COMMON]
+        ours = [(x, axis) for x, axis in ours if x.is_floating_point()] or ours  # masks and ids move no rows
+        rows = [axis for x, axis in ours if x.shape[:1] == made.shape[:1]] or [axis for _, axis in ours]
+        if Axis.SCATTERED in rows:
+            return Axis.SCATTERED
+        return Axis.LEADING if divisible else Axis.ELSEWHERE
+
+
+_IN_PLACE = frozenset({"__setitem__", "index_add_", "index_put_", "scatter_", "scatter_add_", "copy_", "index_copy_"})
+_REPEATS = frozenset({"expand", "repeat", "broadcast_to"})
+_ALONG = frozenset({"index_select", "gather", "take_along_dim", "sort", "argsort", "index_add"})
+_ANYWHERE = frozenset({"nonzero", "masked_select", "take", "unique", "argwhere"})
+
+
+def _reorders(name: str, args: tuple[Any, ...], axes: Axes) -> bool:
+    """Whether an operation takes rows of the first axis in an order of the data's choosing."""
+    if name == "__getitem__":
+        index = args[1]
+        first = next((i for i in index if i is not None), ...) if isinstance(index, tuple) else index
+        if first is ... or first is None or axes.of(args[0]) is Axis.COMMON:
+            return False
+        if isinstance(first, Tensor):  # in an order of its own, unless that is the same whatever the data are
+            return axes.of(first) is not Axis.COMMON
+        return not isinstance(first, slice) or first.start not in (None, 0) or first.stop is not None
+    if name == "where":
+        return len(args) == 1
+    if name in _ALONG and isinstance(args[0], Tensor):
+        dim = next((a for a in args[1:] if isinstance(a, int) and not isinstance(a, bool)), -1)
+        return dim in (0, -args[0].dim()) and axes.of(args[0]) is not Axis.COMMON
+    return name in _ANYWHERE
+
+
+def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
+    """The tensors among some values, and in their tuples and lists."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (tuple, list)):
+            yield from tensors_in(value)

@@ -1,0 +1,18 @@
+"""What each operation asks for where a parameter meets the trajectories: one kind of operation a file."""
+
+from kvar.gradients.operations import convolution, elementwise, expansion, generic, linear, lookup, norms
+from kvar.gradients.operations.registry import Note, Operation, find_operation, operation
+
+__all__ = [
+    "Note",
+    "Operation",
+    "convolution",
+    "elementwise",
+    "expansion",
+    "find_operation",
+    "generic",
+    "linear",
+    "lookup",
+    "norms",
+    "operation",
+]

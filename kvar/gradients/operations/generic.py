@@ -1,0 +1,68 @@
+"""Any other operation that keeps the trajectories apart: done again for each of them, alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kvar.gradients.axis import Axis
+from kvar.gradients.operations.registry import Operation, operation, pulled
+from kvar.gradients.rules.uses import Call, PerRow, Use
+
+__all__ = ["generic"]
+
+
+@operation("")
+def generic(op: Operation) -> Any:
+    """y_i = f(u, x_i): the vector-Jacobian product of f with respect to u, one trajectory after another."""
+    n = op.axes.n
+    common = {id(x): x for x in op.given if op.common(x)}
+    leading = {id(x) for x in op.given if op.leading(x)}
+    scattered = any(op.axes.of(x) is not Axis.COMMON and id(x) not in leading for x in op.given)
+    if op.in_place or op.name == "__setitem__" or scattered or not leading:
+        return NotImplemented
+
+    def swapped(value: Any, swap: dict[int, Tensor], row: int | None) -> Any:
+        if isinstance(value, (tuple, list)):
+            return type(value)(swapped(v, swap, row) for v in value)
+        if not isinstance(value, Tensor):
+            return value
+        if id(value) in swap:
+            return swap[id(value)]
+        if row is None or id(value) not in leading:
+            return value
+        each = value.shape[0] // n
+        return value.detach()[row * each : (row + 1) * each]
+
+    def again(swap: dict[int, Tensor], row: int | None) -> Any:
+        return op.func(*swapped(op.args, swap, row), **{k: swapped(v, swap, row) for k, v in op.kwargs.items()})
+
+    out = again({key: u.detach() for key, u in common.items()}, None)
+    if not isinstance(out, Tensor) or out.dim() == 0 or out.shape[0] % n or not out.is_floating_point():
+        return NotImplemented
+    parameters = op.roots_of(list(common.values()))
+
+    def function(call: Call) -> dict[str, Use]:
+        def gradients(grad: Tensor, p: torch.nn.Parameter) -> Tensor:
+            total = grad.new_zeros(n, *p.shape)
+            with torch.enable_grad():
+                leaves = {key: u.detach().requires_grad_() for key, u in common.items()}
+                each = grad.shape[0] // n
+                for row in range(n):
+                    own = grad[row * each : (row + 1) * each]
+                    made = torch.autograd.grad(
+                        again(leaves, row), list(leaves.values()), own, allow_unused=True, materialize_grads=True
+                    )
+                    for (key, u), g in zip(common.items(), made, strict=True):
+                        if p in op.roots_of([u]):
+                            total[row] += pulled(common[key], p, g[None])[0]
+            return total
+
+        return {
+            str(k): PerRow(lambda grad, p=p: gradients(grad, p))  # type: ignore[misc]
+            for k, p in enumerate(parameters)
+        }
+
+    return op.run(op.note, op.name, parameters, function, out, tuple(x for x in op.given if id(x) in leading))
