@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Target", "find_target"]
 
-TRAINER_FIELDS = ("max_new_tokens", "centre", "value", "use_cpu", "seed")  # what an evaluation takes of the trainer's
+# what an evaluation takes of the trainer's
+TRAINER_FIELDS = ("max_new_tokens", "max_prompt_tokens", "centre", "value", "use_cpu", "seed")
 NO_START = ("student", "student_config", "student_layers", "lora_rank", "lora_alpha", "lora_targets", "tokenizer")
 
 
@@ -134,7 +135,8 @@ def _make(
     teacher: bool,
 ) -> Target:
     mine = [f.name for f in fields(RunSettings)]
-    adapters = (Path(model) / "adapter_config.json").is_file()  # a LoRA checkpoint: its start is the run's own
+    # the adapters of a run's checkpoint, whose start is the run's own; any other adapter names its base
+    adapters = run is not None and (Path(model) / "adapter_config.json").is_file()
     left_out = () if adapters else NO_START
     kept = {k: v for k, v in values.items() if (k in mine and k not in left_out) or k in TRAINER_FIELDS}
     if not adapters:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from kvar.distill.models.adapter import adapter_base, is_adapter, merged
 from kvar.distill.models.gguf import dense_weights, gguf_source
 
 __all__ = ["load_model", "load_tokenizer"]
@@ -16,7 +17,8 @@ def load_model(name: str, dtype: str = "float32") -> Any:
     """A pretrained model, seq2seq or causal as its config says; safetensors or GGUF only, no remote code.
 
     Args:
-        name: a model folder, a hub name, the path of a ``.gguf`` file, or ``smollm2``.
+        name: a model folder, a hub name, the path of a ``.gguf`` file, or ``smollm2``; of an adapter's folder (peft's)
+            the base that it names is loaded and the adapter merged into it, in float32.
         dtype: float32 or bfloat16, the precision of the weights, whatever they were saved in. What is trained should
             be float32.
 
@@ -30,6 +32,8 @@ def load_model(name: str, dtype: str = "float32") -> Any:
         raise ValueError(
             f"dtype {dtype!r} is not offered; choose float32 or bfloat16 (T5 and others give NaN in float16)."
         )
+    if is_adapter(name):
+        return merged(name, load_model).to(getattr(torch, dtype))
     place, options = _source(name)
     try:
         config = AutoConfig.from_pretrained(place, **options)
@@ -44,11 +48,15 @@ def load_model(name: str, dtype: str = "float32") -> Any:
 def load_tokenizer(name: str) -> Any:
     """The tokenizer of a model named as in :func:`load_model`; the pad token falls back to end-of-sequence.
 
+    An adapter's folder without a tokenizer has that of its base.
+
     Raises:
         ValueError: no tokenizer there.
     """
     from transformers import AutoTokenizer
 
+    if is_adapter(name) and not (Path(name) / "tokenizer_config.json").is_file():
+        return load_tokenizer(adapter_base(name))
     place, options = _source(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, **options)
