@@ -25,7 +25,10 @@ from kvar.returns import parse_kernel
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["by_position_of", "default_reference", "moments_at", "probes_of", "statistics_of"]
+__all__ = ["LEAST_PROMPTS", "by_position_of", "default_reference", "moments_at", "probes_of", "statistics_of"]
+
+LEAST_PROMPTS = 3
+"""Prompts that a probe of several responses a prompt needs, for intervals that leave out one."""
 
 
 def probes_of(run: Run) -> list[tuple[str, int]]:
@@ -74,10 +77,13 @@ def statistics_of(
         Columns student, parameters, step, group, kernel, k, statistic, value, low, high, n.
 
     Raises:
-        ValueError: no probes, or a reference that was not measured.
+        ValueError: no probes, one of too few prompts, a reference that was not measured, or a config without
+            ``parameters``.
     """
     import pandas as pd
 
+    if "parameters" not in run.config:
+        raise ValueError(f"{run.path}: its config names no parameters, the student's number of them; add the field.")
     at = [(probe, step) for probe, step in probes_of(run) if steps is None or step in steps]
     options: dict[str, Any] = {
         "prompts": batch / rollouts_per_prompt,
@@ -140,6 +146,12 @@ def _statistics(
         columns = ["trajectory", "position", "q", "v"]
         values, mask = values_from_frame(run.read("trajectories", columns, {"probe": probe, "step": step}))
         several = len(moments.prompts) < len(moments.prompt_index)
+        if several and len(moments.prompts) < LEAST_PROMPTS:
+            raise ValueError(
+                f"{run.path}: the probe {probe!r} at step {step} has {len(moments.prompts)} prompts with several "
+                f"responses each; intervals leave one prompt out and need {LEAST_PROMPTS}. Measure again with "
+                f"probe_prompts {LEAST_PROMPTS} or more."
+            )
         for group in moments:
             frame = summarise(
                 moments,

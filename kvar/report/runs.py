@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvar.analysis.return_statistics import gap_autocorrelation
 from kvar.analysis.runs import by_position_of, statistics_of
-from kvar.records import TABLES, Run, load
+from kvar.records import TABLES, RecordsError, Run, load
 from kvar.records.place import check_folder_place
 from kvar.report.compatible import differences
 from kvar.report.figures import draw_figures
@@ -27,14 +27,27 @@ if TYPE_CHECKING:
 MOST_DRAWN = 12
 """Runs in the figures, spread evenly over all; the interactive plot has all."""
 
-__all__ = ["MOST_DRAWN", "find_runs", "report_runs", "student_names", "study_statistics"]
+__all__ = [
+    "MOST_DRAWN",
+    "find_runs",
+    "left_out_notes",
+    "report_runs",
+    "student_names",
+    "study_statistics",
+    "usable_statistics",
+]
 
 
-def find_runs(paths: Iterable[str | Path]) -> tuple[list[Run], list[Run]]:
+def find_runs(paths: Iterable[str | Path], left_out: dict[str, str] | None = None) -> tuple[list[Run], list[Run]]:
     """The runs in or below some folders: those with gradient probes and those without, in the order of their paths.
 
+    Args:
+        paths: folders.
+        left_out: where given, runs whose records are damaged are noted here, folder -> reason, and passed over, unless
+            there is no other.
+
     Raises:
-        ValueError: a folder that does not exist, or no run anywhere.
+        ValueError: a folder that does not exist, or no run anywhere; damaged records.
     """
     runs: dict[Path, Run] = {}
     for path in map(Path, paths):
@@ -43,7 +56,14 @@ def find_runs(paths: Iterable[str | Path]) -> tuple[list[Run], list[Run]]:
         inside = sorted(p.parent for p in path.rglob("config.json"))
         for folder in inside:
             if any((folder / table).is_dir() for table in TABLES):
-                runs.setdefault(folder.resolve(), load(folder))
+                try:
+                    runs.setdefault(folder.resolve(), load(folder))
+                except RecordsError as error:
+                    if left_out is None:
+                        raise
+                    left_out[str(folder)] = str(error)
+    if not runs and left_out:
+        raise ValueError(next(iter(left_out.values())))
     if not runs:
         raise ValueError(
             f"no run in {', '.join(map(str, paths))}; name folders that kvar train or kvar study wrote to, or folders "
@@ -96,6 +116,35 @@ def study_statistics(runs: Sequence[Run], **options: Any) -> pd.DataFrame:
     )
 
 
+def usable_statistics(
+    runs: Sequence[Run], names: Sequence[str], left_out: dict[str, str], **options: Any
+) -> tuple[pd.DataFrame, list[int]]:
+    """The statistics frame of the runs whose probes can be summarised, and which these are.
+
+    Args:
+        runs: with probes.
+        names: what the frame calls them.
+        left_out: the others are noted here: folder -> reason.
+        options: passed to ``kvar.analysis.runs.statistics_of``.
+
+    Raises:
+        ValueError: none can be; the first one's reason.
+    """
+    import pandas as pd
+
+    frames, places, reasons = [], [], {}
+    for place, (run, name) in enumerate(zip(runs, names, strict=True)):
+        try:
+            frames.append(statistics_of(run, name, **options))
+            places.append(place)
+        except ValueError as error:
+            reasons[str(run.path)] = str(error)
+    if not frames:
+        raise ValueError(next(iter(reasons.values())))
+    left_out |= reasons
+    return pd.concat(frames, ignore_index=True), places
+
+
 def report_runs(
     paths: Sequence[str | Path],
     output: str | Path,
@@ -107,8 +156,9 @@ def report_runs(
     """Write ``report.html``, ``statistics.parquet``, ``table.txt`` and ``figures/`` for some runs.
 
     Runs without gradient probes take part with their scores and samples; where no run has one, there is only the page
-    and the table. The page also holds theory over measurement for every step, and which K serves which step, as
-    ``kvar choose-k``.
+    and the table. So do runs whose probe is too small to be summarised, or lacks the reference; damaged records are
+    passed over. As long as one run is left, page and table name each with the reason. The page also holds theory over
+    measurement for every step, and which K serves which step, as ``kvar choose-k``.
 
     Args:
         paths: run folders, or folders above them.
@@ -121,10 +171,11 @@ def report_runs(
         The table, for the terminal.
 
     Raises:
-        ValueError: no runs, or a reference that was not measured.
+        ValueError: no runs, a reference that was not measured, or no run whose records serve.
     """
     check_folder_place(output, "output")
-    runs, bare = find_runs(paths)
+    left_out: dict[str, str] = {}
+    runs, bare = find_runs(paths, left_out)
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     every = [*runs, *bare]
@@ -137,11 +188,16 @@ def report_runs(
         "provenance": provenance_of(every),
     }
     if not runs:
-        table = f"{NO_PROBES}\n{scores.to_string(index=False)}" if len(scores) else NO_PROBES
+        notes = left_out_notes(left_out)
+        table = "\n".join([*notes, NO_PROBES, *([scores.to_string(index=False)] if len(scores) else [])])
         (output / "table.txt").write_text(table + "\n", encoding="utf-8")
-        write_report(output / "report.html", None, tables={"Scores": scores}, title="Distillation runs", **page)
+        write_report(
+            output / "report.html", None, tables={"Scores": scores}, title="Distillation runs", notes=notes, **page
+        )
         return table
-    frame = study_statistics(runs, reference=reference, batch=batch, theory=True)
+    options: dict[str, Any] = {"reference": reference, "batch": batch, "theory": True}
+    frame, kept = usable_statistics(runs, names, left_out, **options)
+    runs, names, places = [runs[i] for i in kept], [names[i] for i in kept], [places[i] for i in kept]
     frame.to_parquet(output / "statistics.parquet", index=False)
     few = [runs[i] for i in spread(len(runs), MOST_DRAWN)]
     few_names = [names[i] for i in spread(len(runs), MOST_DRAWN)]
@@ -154,6 +210,7 @@ def report_runs(
     ]
     if len(few) < len(runs):
         notes.append(f"Figures and the table of which K for which step show {len(few)} of {len(runs)} probed runs.")
+    notes += left_out_notes(left_out)
     if bare:
         notes.append(f"{len(bare)} of {len(every)} runs hold no gradient probe: of these there are scores only.")
     table = "\n".join([*notes, render_table(frame, step=step)])
@@ -174,6 +231,11 @@ def report_runs(
         **{**page, "provenance": page["provenance"] | ({"not drawn": missing} if missing else {})},
     )
     return table
+
+
+def left_out_notes(left_out: Mapping[str, str]) -> list[str]:
+    """A sentence for every run that variance and bias are told without."""
+    return [f"Left out, except for its scores: {run}: {' '.join(why.split())}" for run, why in left_out.items()]
 
 
 def _gaps(runs: Sequence[Run], names: Sequence[str], step: int | str) -> pd.DataFrame:

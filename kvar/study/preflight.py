@@ -15,7 +15,7 @@ from kvar.study.settings import RunSettings
 if TYPE_CHECKING:
     from kvar.distill import DistillationConfig
 
-__all__ = ["check_machine", "check_room"]
+__all__ = ["check_machine", "check_probe_size", "check_room"]
 
 # report_to's name -> the module that must be there, where the two differ
 MODULES = {"azure_ml": "azureml", "codecarbon": "codecarbon", "dvclive": "dvclive", "tensorboard": "tensorboard"}
@@ -41,6 +41,25 @@ def check_machine(settings: RunSettings, training: DistillationConfig) -> None:
         raise ValueError(
             f"{what}, which needs the whole student in each process; FSDP splits it. Use DDP, or an objective on given "
             "responses, such as sft or kl."
+        )
+
+
+def check_probe_size(settings: RunSettings, prompts: int) -> None:
+    """Warn of a probe that can be recorded but not reported.
+
+    Args:
+        settings: of the run.
+        prompts: how many prompts there are for the probe, no more than ``probe_prompts``.
+    """
+    from kvar.analysis.runs import LEAST_PROMPTS
+
+    several = settings.probe_rollouts > 1
+    if prompts < (LEAST_PROMPTS if several else 2):
+        warnings.warn(
+            f"probe_prompts is {settings.probe_prompts} and {prompts} are there, with {settings.probe_rollouts} "
+            "responses each: too few for variances and their intervals, so kvar report will leave this run's probes "
+            f"out. Give at least {LEAST_PROMPTS} prompts.",
+            stacklevel=3,
         )
 
 

@@ -46,3 +46,19 @@ def test_bfloat16_without_its_instructions_is_warned_of(
         assert not said
     else:
         assert len(said) == 1 and said[0].startswith(f"{named}: this processor") and "float32" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "rollouts", "warned"), [(2, 4, True), (3, 4, False), (2, 1, False), (1, 1, True), (8, 4, False)]
+)
+def test_a_probe_too_small_to_be_reported_is_warned_of(prompts: int, rollouts: int, warned: bool) -> None:
+    settings, _ = settings_from(
+        {"task": "arithmetic", "objective": "sft", "probe_rollouts": rollouts, "output_dir": "x", "use_cpu": True,
+         "student_layers": "every 2", "teacher": "arithmetic"}, "test",
+    )  # fmt: skip
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        preflight.check_probe_size(settings, prompts)
+    said = [str(w.message) for w in caught]
+    assert len(said) == int(warned)
+    assert not warned or (f"{prompts} are there, with {rollouts} responses" in said[0] and "at least 3" in said[0])

@@ -111,7 +111,9 @@ def read_earlier(folder: str | Path, cells: Sequence[StudyCell]) -> EarlierRepor
                 f"earlier {folder} has {name.strip('/')} (task, student, method, seed), which {why}; name a report of "
                 "the same study, or leave it out."
             )
-    values = StudyValues(_cells(planned, done, tables["statistics"]), **tables)
+    values = StudyValues(
+        _cells(planned, done, tables["statistics"]), tables["outcomes"], tables["curves"], tables["statistics"]
+    )
     return EarlierReport(folder, batch, reference, teachers, values)
 
 
@@ -157,6 +159,7 @@ def with_earlier(
         joined(values.outcomes, earlier.values.outcomes),
         joined(values.curves, earlier.values.curves),
         joined(values.statistics, earlier.values.statistics),
+        values.left_out,
     )
 
 

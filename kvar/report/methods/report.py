@@ -130,6 +130,7 @@ def _notes(values: StudyValues, batch: int) -> list[str]:
     """What is missing, and what the numbers are for."""
     cells = values.cells
     notes = [f"Efficiency and squared error are for steps of {batch} trajectories of as many prompts, (11') and (10)."]
+    notes += [f"Probes left out: {folder}: {' '.join(why.split())}" for folder, why in values.left_out.items()]
     open_ = cells[~cells["finished"]]
     if len(open_):
         names = [

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,12 +41,14 @@ class StudyValues:
         curves: one row a cell, step and quantity of the logs: task, student, method, seed, step, quantity, value.
         statistics: the statistics frame of the last probe of every cell (``kvar.plots.COLUMNS``), with task, method
             and seed.
+        left_out: folder -> why its probes have no statistics.
     """
 
     cells: pd.DataFrame
     outcomes: pd.DataFrame
     curves: pd.DataFrame
     statistics: pd.DataFrame
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_study_runs(
@@ -65,7 +67,7 @@ def read_study_runs(
         say: told of the progress.
 
     Raises:
-        ValueError: no cell is finished.
+        ValueError: no cell is finished, or no probe of any can be summarised.
     """
     import pandas as pd
 
@@ -74,6 +76,7 @@ def read_study_runs(
         raise ValueError(f"none of the study's {len(cells)} cells is finished: there is nothing to report yet.")
     outcomes, curves, statistics = [], [], [pd.DataFrame()]
     about: dict[StudyCell, dict[str, Any]] = {}
+    left_out: dict[str, str] = {}
     for number, cell in enumerate(done, start=1):
         run = load(cell.path)
         metrics = run.read("metrics")
@@ -91,11 +94,17 @@ def read_study_runs(
         curves.append(logged.assign(**key))
         if probes is not None:
             last = probes.measurements()[-1][1]
-            frame = statistics_of(probes, cell.student, steps=[last], batch=batch, reference=reference)
-            frame = frame[~frame["statistic"].isin(_DROPPED)]
-            statistics.append(frame.assign(task=cell.task, method=cell.method, seed=cell.seed))
+            try:
+                frame = statistics_of(probes, cell.student, steps=[last], batch=batch, reference=reference)
+            except ValueError as error:
+                left_out[str(cell.path)] = str(error)
+            else:
+                frame = frame[~frame["statistic"].isin(_DROPPED)]
+                statistics.append(frame.assign(task=cell.task, method=cell.method, seed=cell.seed))
         if number % 20 == 0 or number == len(done):
             say(f"read {number} of {len(done)} finished cells ({len(cells)} planned)")
+    if left_out and len(statistics) == 1:  # a reference that none has, for instance
+        raise ValueError(next(iter(left_out.values())))
     rows = [
         {
             "task": cell.task, "student": cell.student, "method": cell.method, "seed": cell.seed, "start": cell.start,
@@ -109,6 +118,7 @@ def read_study_runs(
         pd.DataFrame(outcomes, columns=[*KEYS, "outcome", "value"]),
         pd.concat(curves, ignore_index=True)[[*KEYS, "step", "quantity", "value"]],
         pd.concat(statistics, ignore_index=True),
+        left_out,
     )
 
 
