@@ -15,7 +15,7 @@ from kvar.distill.data import Collator
 from kvar.distill.epochs import Epochs
 from kvar.distill.evened import EvenedRows, EvenedSampler, MarkingCollator, check_evened
 from kvar.distill.learning_rates import scale_learning_rates
-from kvar.distill.models.check import check_lengths, check_models
+from kvar.distill.models.check import check_models
 from kvar.distill.not_finite import not_finite
 from kvar.distill.objectives import Batch, Mixture, Passes
 from kvar.distill.sampler import LengthBatches, ShuffledExamples
@@ -25,7 +25,7 @@ from kvar.distill.teacher_responses import TeacherResponses
 from kvar.distill.through import through
 from kvar.distill.throughput import Throughput
 from kvar.distill.whole_batches import check_whole_batches, rows_together, whole_batches_only
-from kvar.rollouts import NonFiniteLogitsError, policy_of
+from kvar.rollouts import NonFiniteLogitsError, check_apart, check_lengths, policy_of
 from kvar.rollouts.policy import adopt
 
 __all__ = ["DistillationTrainer"]
@@ -51,7 +51,7 @@ class DistillationTrainer(WholeCheckpoints):
 
     Raises:
         ValueError: an objective that needs a teacher without one; models, tokenizer and lengths that do not go together
-            (``check_models``, ``check_lengths``).
+            (``check_models``, ``check_lengths``); a teacher that shares trained parameters with the student.
     """
 
     args: DistillationConfig
@@ -67,10 +67,15 @@ class DistillationTrainer(WholeCheckpoints):
         if not hasattr(tokenizer, "eos_token_id"):
             raise ValueError(f"processing_class must be a tokenizer; got {type(tokenizer).__name__}.")
         check_models(model, teacher, tokenizer)
+        check_apart(model, teacher)
         adopt(model, policy_of(model, tokenizer, teacher=teacher))
-        for dataset in (kwargs.get("train_dataset"), kwargs.get("eval_dataset")):
+        for name in ("train_dataset", "eval_dataset"):
+            dataset = kwargs.get(name)
             if dataset is not None and "prompt_length" in (getattr(dataset, "column_names", None) or ()):
-                check_lengths(model, teacher, max(dataset["prompt_length"]), args.max_new_tokens)
+                lengths = list(dataset["prompt_length"])
+                longest = max(lengths)
+                where = f"row {lengths.index(longest)} of {name}"
+                check_lengths(model, teacher, longest, args.max_new_tokens, prompt=f"the prompt of {where}")
         kwargs.setdefault("data_collator", Collator(tokenizer.pad_token_id))
         super().__init__(model=model, args=args, **kwargs)
         check_whole_batches(self.train_dataset, self.args, rows_together(self.accelerator, self.args.train_batch_size))

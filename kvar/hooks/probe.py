@@ -21,7 +21,7 @@ from kvar.hooks.estimators import Estimator, estimator_weights
 from kvar.hooks.measurement import Measurement
 from kvar.records import RunWriter
 from kvar.returns import Kernel, TokenValues, position_edges, split_by_position
-from kvar.rollouts import Rollouts, concatenate, encode_prompts, policy_of, sample, score
+from kvar.rollouts import Rollouts, check_apart, check_lengths, concatenate, encode_prompts, policy_of, sample, score
 
 __all__ = ["GradientProbe"]
 
@@ -219,6 +219,8 @@ class GradientProbe(TrainerCallback):
         """
         if self.tokenizer is None or self._taken:
             self.tokenizer, self._taken, self.prompts = kwargs.get("processing_class"), True, self._prompts
+        check_apart(unwrap(kwargs["model"]), self.teacher)
+        self._check_lengths(kwargs["model"])
         step = state.global_step
         self._done = {done for done in self._done if done <= step} if step else set()
         self._first = self._first if step else len(self.measurements)
@@ -238,6 +240,14 @@ class GradientProbe(TrainerCallback):
     ) -> None:
         """Measure the trained student, unless its last step was measured already."""
         self._probe(kwargs["model"], state.global_step, args, state)
+
+    def _check_lengths(self, student: nn.Module) -> None:
+        """Before training, not at the first measurement."""
+        self.prompts = encode_prompts(self.prompts, self.tokenizer)
+        lengths = self.prompts[1].sum(dim=1)
+        row = int(lengths.argmax())
+        where = f"prompt {row} of the probe {self.name!r}"
+        check_lengths(unwrap(student), self.teacher, int(lengths[row]), self.max_new_tokens, prompt=where)
 
     def _probe(self, student: nn.Module, step: int, args: TrainingArguments, state: TrainerState) -> None:
         if step in self._done:

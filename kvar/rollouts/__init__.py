@@ -1,7 +1,9 @@
 """Responses: sampling them, scoring them with a teacher, and their log-probabilities under a student."""
 
+from kvar.rollouts.apart import check_apart
 from kvar.rollouts.draw import NonFiniteLogitsError
 from kvar.rollouts.forward import is_encoder_decoder, token_logits
+from kvar.rollouts.lengths import check_lengths
 from kvar.rollouts.policy import Policy, policy_of
 from kvar.rollouts.sample import encode_prompts, sample
 from kvar.rollouts.score import log_probs, score
@@ -13,6 +15,8 @@ __all__ = [
     "NonFiniteLogitsError",
     "Policy",
     "Rollouts",
+    "check_apart",
+    "check_lengths",
     "check_same_tokenizer",
     "concatenate",
     "encode_prompts",

@@ -49,27 +49,44 @@ def assemble(settings: RunSettings, seed: int) -> Parts:
 
 
 def build_datasets(settings: RunSettings, training: DistillationConfig, parts: Parts) -> tuple[Any, Any]:
-    """Training data, and validation data where training evaluates."""
-    from kvar.distill import build_dataset
+    """Training data, and validation data where training evaluates.
 
-    longest = {"max_target_tokens": training.max_new_tokens, "max_prompt_tokens": training.max_prompt_tokens}
-    train = build_dataset(parts.task.examples("train", settings.train_limit), parts.tokenizer, **longest)
-    if training.eval_strategy == "no":
-        return train, None
-    return train, build_dataset(
-        parts.task.examples("validation", settings.eval_limit or 500), parts.tokenizer, **longest
-    )
+    Raises:
+        ValueError: a split that is missing, or a prompt that is too long; the message names split and row.
+    """
+    from kvar.distill import build_dataset
+    from kvar.study.lengths import check_rows
+
+    limits = {"train": settings.train_limit}
+    if training.eval_strategy != "no":
+        limits["validation"] = settings.eval_limit or 500
+    built = {}
+    for split, limit in limits.items():
+        rows = build_dataset(
+            parts.task.examples(split, limit), parts.tokenizer, max_target_tokens=training.max_new_tokens
+        )
+        check_rows(split, rows, training, parts)
+        built[split] = rows
+    return built["train"], built.get("validation")
 
 
 def build_probes(
     settings: RunSettings, training: DistillationConfig, parts: Parts, writer: RunWriter | None
 ) -> list[GradientProbe]:
-    """The gradient probe that the settings ask for, or none."""
+    """The gradient probe that the settings ask for, or none.
+
+    Raises:
+        ValueError: a prompt that is too long for student or teacher.
+    """
     from kvar.hooks import GradientProbe, parse_estimators
+    from kvar.study.lengths import check_prompts
+    from kvar.study.preflight import check_probe_size
 
     if not settings.probe_every:
         return []
     examples = parts.task.examples("validation", settings.probe_prompts)
+    check_prompts("validation", examples, training, parts, teacher=True)
+    check_probe_size(settings, len(examples))
     return [
         GradientProbe(
             [example.prompt for example in examples],

@@ -83,6 +83,7 @@ def evaluate_target(target: Target, options: Options = Options()) -> Result:
     from kvar.distill.bootstrap import intervals
     from kvar.hooks import parse_estimators
     from kvar.study.build import assemble
+    from kvar.study.lengths import check_prompts
 
     settings, training = target.settings, target.training
     kernels = [estimator.kernel for estimator in parse_estimators(target.kernels)]
@@ -92,6 +93,7 @@ def evaluate_target(target: Target, options: Options = Options()) -> Result:
 
         set_peft_model_state_dict(parts.student, load_peft_weights(target.model, device="cpu"))
     examples = parts.task.examples(settings.eval_split, settings.eval_limit or None)
+    check_prompts(settings.eval_split, examples, training, parts, teacher=options.teacher)
     device = "cuda" if torch.cuda.is_available() and not training.use_cpu else "cpu"
     teacher = parts.teacher.to(device) if parts.teacher is not None and options.teacher else None
     evaluation = evaluate(

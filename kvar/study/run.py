@@ -15,6 +15,7 @@ from kvar.study.build import Parts, assemble, build_datasets, build_trainer
 from kvar.study.finish import save_student, score_run
 from kvar.study.identity import check_checkpoint, check_output, find_checkpoint, run_config, setting_defaults
 from kvar.study.interrupted import interrupted_run
+from kvar.study.lengths import check_scored
 from kvar.study.model_card import model_card
 from kvar.study.preflight import check_machine, check_room
 from kvar.study.settings import RunSettings
@@ -64,6 +65,7 @@ def train_run(settings: RunSettings, training: DistillationConfig, *, overwrite:
         return dict(json.loads(done.read_text())["metrics"])
     parts = assemble(settings, training.seed)
     train, validation = build_datasets(settings, training, parts)
+    check_scored(settings, training, parts)
     parameters = count_parameters(parts.student)
     check_room(training, parameters)
     config = run_config(settings, training)

@@ -147,7 +147,7 @@ def test_a_teacher_or_tokenizer_without_end_of_sequence_is_refused(tmp_path: Pat
 
 
 def test_prompts_longer_than_the_model_are_refused(tmp_path: Path, tokenizer: Any) -> None:
-    with pytest.raises(ValueError, match="the longest prompt has .* 96 positions of the student"):
+    with pytest.raises(ValueError, match=r"the prompt of row \d+ of train_dataset has .* 96 positions of the student"):
         trainer(tmp_path, tokenizer, student=GPT2, max_new_tokens=90)
 
 

@@ -244,3 +244,13 @@ def test_each_trainings_own_tokenizer_encodes_the_prompts() -> None:
     for shift in (0, 2):
         it.on_train_begin(args, TrainerState(), TrainerControl(), model=tiny_t5(), processing_class=Words(shift))
         assert it.measurements[-1].rollouts.prompt_ids[0].tolist() == [3 + shift, 4 + shift]
+
+
+def test_prompts_without_room_are_refused_before_training(tmp_path: Path) -> None:
+    """64 positions: the third prompt's 4 tokens leave 60, also where only the last step is measured."""
+    it = probe(teacher=tiny_gpt2(seed=1), first=False, max_new_tokens=61)
+    student = tiny_gpt2()
+    start = student.transformer.wte.weight.clone()
+    with pytest.raises(ValueError, match=r"prompt 2 of the probe 'probe' has 4 tokens and max_new.* is 61.*64 pos"):
+        foreign_trainer(tmp_path, student, [it]).train()
+    assert torch.equal(student.transformer.wte.weight, start)

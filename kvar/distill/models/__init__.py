@@ -1,10 +1,11 @@
 """Students and teachers: loading, building, pruning, adapting and checking them, seq2seq and causal alike."""
 
 from kvar.distill.models.build import build_model, count_parameters
-from kvar.distill.models.check import check_lengths, check_models
+from kvar.distill.models.check import check_models
 from kvar.distill.models.load import load_model, load_tokenizer
 from kvar.distill.models.lora import add_lora, save_model
 from kvar.distill.models.prune import parse_layers, prune_layers
+from kvar.rollouts import check_lengths
 
 __all__ = [
     "add_lora",

@@ -1,16 +1,13 @@
-"""Whether student, teacher, tokenizer and lengths can work together; asked before anything long starts."""
+"""Whether student, teacher and tokenizer can work together; asked before anything long starts."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from kvar.rollouts import is_encoder_decoder, vocabulary_size
-from kvar.rollouts.forward import decoder_start, unwrapped
+from kvar.rollouts.forward import decoder_start
 
-__all__ = ["check_lengths", "check_models"]
-
-RELATIVE = ("t5", "mt5", "umt5", "longt5", "switch_transformers", "byt5", "bloom", "mpt")
-"""Families with relative positions only: their config may name a length, but nothing ends there."""
+__all__ = ["check_models"]
 
 
 def check_models(student: Any, teacher: Any | None, tokenizer: Any) -> None:
@@ -48,46 +45,6 @@ def check_models(student: Any, teacher: Any | None, tokenizer: Any) -> None:
         _check_end(teacher, tokenizer)
 
 
-def check_lengths(student: Any, teacher: Any | None, prompt_tokens: int, max_new_tokens: int) -> None:
-    """Refuse prompts and responses longer than a model's positions.
-
-    Args:
-        student: seq2seq or causal model.
-        teacher: the same, or None.
-        prompt_tokens: tokens of the longest prompt.
-        max_new_tokens: length limit of responses.
-
-    Raises:
-        ValueError: a model with fewer positions than needed: prompt and response together in a causal model, each
-            for itself in an encoder-decoder.
-    """
-    for role, model in (("student", student), ("teacher", teacher)):
-        if model is None:
-            continue
-        prompt_limit, response_limit = _positions(model, "encoder"), _positions(model, "decoder")
-        if is_encoder_decoder(model):
-            _check_fits(role, "prompt", prompt_tokens, prompt_limit, "max_prompt_tokens")
-            _check_fits(role, "response", max_new_tokens, response_limit, "max_new_tokens")
-            continue
-        if response_limit is not None and prompt_tokens + max_new_tokens > response_limit:
-            raise ValueError(
-                f"the longest prompt has {prompt_tokens} tokens and max_new_tokens is {max_new_tokens}, together more "
-                f"than the {response_limit} positions of the {role}. Lower max_new_tokens to "
-                f"{max(response_limit - prompt_tokens, 0)} or less, or use shorter prompts."
-                if prompt_tokens < response_limit
-                else f"the longest prompt has {prompt_tokens} tokens, which leaves no room for a response in the "
-                f"{response_limit} positions of the {role}. Shorten the prompts or use a model with more positions."
-            )
-
-
-def _check_fits(role: str, what: str, tokens: int, limit: int | None, field: str) -> None:
-    if limit is not None and tokens > limit:
-        raise ValueError(
-            f"the longest {what} has {tokens} tokens, more than the {limit} positions of the {role}. "
-            f"Lower {field} to {limit} and shorten the {what}s, or use a model with more positions."
-        )
-
-
 def _check_end(teacher: Any, tokenizer: Any) -> None:
     known: set[int] = set()
     for holder in (getattr(teacher, "generation_config", None), getattr(teacher, "config", None)):
@@ -113,16 +70,3 @@ def _width(model: Any) -> int | None:
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     weight = getattr(head, "weight", None)
     return None if weight is None else len(weight)
-
-
-def _positions(model: Any, side: str) -> int | None:
-    """Positions of one side of a model (a causal model is a decoder); None where nothing limits them."""
-    config = unwrapped(model).config
-    if config.model_type in RELATIVE:
-        return None
-    other = "source" if side == "encoder" else "target"
-    for name in (f"max_{side}_position_embeddings", f"max_{other}_positions", "max_position_embeddings"):
-        value = getattr(config, name, None)
-        if isinstance(value, int) and value > 0:
-            return value
-    return None
