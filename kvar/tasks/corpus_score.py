@@ -67,11 +67,14 @@ def values_of(scores: Mapping[str, CorpusScore]) -> dict[str, float]:
 
 
 def check_pairs(predictions: Sequence[str], references: Sequence[str]) -> None:
-    """Refuse predictions and references of different number.
+    """Refuse predictions and references of different number, and one text where a list is meant.
 
     Raises:
-        ValueError: the numbers differ.
+        ValueError: the numbers differ, or either is a string.
     """
+    for name, texts in (("predictions", predictions), ("references", references)):
+        if isinstance(texts, str):
+            raise ValueError(f"{name} must be a list of texts; got one string. Give [text].")
     if len(predictions) != len(references):
         raise ValueError(
             f"{len(predictions)} predictions for {len(references)} references; every reference needs one prediction."

@@ -108,5 +108,10 @@ def test_scores_from_sums() -> None:
     assert mean_score([True, False, True]).value == pytest.approx(2 / 3)
     assert ratio_score([2.0, 4.0], [1.0, 3.0]).value == pytest.approx(6 / 4)
     assert math.isnan(mean_score([]).value)
+    for score in (bleu_score, chrf_score, rouge_scores):
+        with pytest.raises(ValueError, match=r"predictions must be a list of texts; got one string\. Give \[text\]"):
+            score("a cat", ["a cat"])  # type: ignore[operator]
+    with pytest.raises(ValueError, match="references must be a list of texts"):
+        bleu_score(["a", "b"], "ab")
     with pytest.raises(ValueError, match="2 predictions for 1 references"):
         bleu_score(["a", "b"], ["a"])
