@@ -114,9 +114,9 @@ def _study(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _report(arguments: argparse.Namespace, overrides: list[str]) -> int:
-    from kvar.report.methods.cells import is_grid
-    from kvar.report.methods.report import report_study
-    from kvar.report.runs import report_runs
+    from kvar.report.by_method import report_study
+    from kvar.report.by_run import report_runs
+    from kvar.results.study_cells import is_grid
 
     _none_left(overrides)
     if len(arguments.runs) == 1 and is_grid(arguments.runs[0]) and not arguments.by_run:
@@ -143,7 +143,7 @@ def _report(arguments: argparse.Namespace, overrides: list[str]) -> int:
 def _demo(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from pathlib import Path
 
-    from kvar.report.runs import report_runs
+    from kvar.report.by_run import report_runs
     from kvar.study.demo import run_demo
 
     _none_left(overrides)

@@ -61,7 +61,9 @@ def test_the_contracts_hold():
         ("rollouts", "tasks", "Rollouts and gradients"),
         ("gradients", "records", "Rollouts and gradients"),
         ("distill", "records", "The trainer writes no records"),
-        ("report", "study", "Plots and report"),
+        ("results", "plots", "Floors"),
+        ("report", "study", "Plots, results and report"),
+        ("results", "hooks", "Plots, results and report"),
         ("study", "returns", "A study measures through hooks"),
     ],
 )

@@ -15,7 +15,7 @@ import pandas as pd
 from kvar.intervals import Interval
 from kvar.plots.kernels_over_tasks import kernels_over_tasks
 from kvar.plots.save import save
-from kvar.report.methods.statistics import in_noise
+from kvar.results.combined import in_noise
 
 HERE = Path(__file__).parent
 WHEN = {"start": "pre-distilled", "after-K4": "after 50 steps of K = 4"}

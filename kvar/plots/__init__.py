@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from kvar.analysis.statistics_frame import COLUMNS, STATISTICS
 from kvar.plots.best_k_over_size import best_k_over_size
 from kvar.plots.bias_against_variance import bias_against_variance
 from kvar.plots.breakdown_of_variance import breakdown_of_variance
 from kvar.plots.efficiency_against_k import efficiency_against_k
-from kvar.plots.frame import COLUMNS, STATISTICS
 from kvar.plots.gap_autocorrelation import gap_autocorrelation
 from kvar.plots.kernels_over_tasks import kernels_over_tasks
 from kvar.plots.learning_curves import learning_curves

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kvar.analysis.statistics_frame import select
 from kvar.plots.draw import fit_log
-from kvar.plots.frame import select
 from kvar.plots.labels import label_points
 from kvar.plots.style import COLUMN_WIDTH, context, legend_above, new_axes, student_series
 from kvar.plots.ticks import k_label

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kvar.plots.frame import STATISTICS, check_frame, students
+from kvar.analysis.statistics_frame import STATISTICS, check_frame, students
 from kvar.plots.ticks import k_label
 from kvar.records import Run
 

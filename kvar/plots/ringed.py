@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kvar.analysis.statistics_frame import find, select
 from kvar.plots.draw import dodge, draw_line, log_if_positive
-from kvar.plots.frame import find, select
 from kvar.plots.labels import label_points
 from kvar.plots.style import context, legend_above, new_axes, student_series
 from kvar.plots.ticks import k_axis

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from kvar.plots.frame import students
+from kvar.analysis.statistics_frame import students
 from kvar.plots.ticks import compact_count
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kvar.analysis.statistics_frame import find, select
 from kvar.plots.draw import dodge, draw_line, log_if_positive
-from kvar.plots.frame import find, select
 from kvar.plots.style import COLUMN_WIDTH, context, legend_above, new_axes, student_series
 from kvar.plots.ticks import k_axis
 

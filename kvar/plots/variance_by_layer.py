@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kvar.analysis.statistics_frame import STATISTICS, at_step, check_frame, select, students
 from kvar.plots.draw import dodge, fit_log
-from kvar.plots.frame import STATISTICS, at_step, check_frame, select, students
 from kvar.plots.style import COLUMN_WIDTH, context, legend_above, new_axes, series, student_series
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kvar.analysis.statistics_frame import STATISTICS, select
 from kvar.plots.draw import draw_band, draw_line, log_if_positive
-from kvar.plots.frame import STATISTICS, select
 from kvar.plots.style import COLUMN_WIDTH, LINES, context, legend_above, new_axes, series, student_series
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kvar.plots.frame import select
+from kvar.analysis.statistics_frame import select
 from kvar.plots.style import COLUMN_WIDTH, context, legend_above, new_axes, student_series
 from kvar.plots.ticks import k_label
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from kvar.report.page.by_run import write_report
 from kvar.report.page.sections import section
-from kvar.report.table import render_table
-from kvar.report.verdict import verdict
-from kvar.report.write import write_report
+from kvar.report.tables.terminal import render_table
+from kvar.report.words.by_run import verdict
 
 __all__ = ["render_table", "section", "verdict", "write_report"]

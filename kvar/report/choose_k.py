@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from kvar.intervals import Interval
 from kvar.records import Run
-from kvar.report.choices import CRITERIA, Choice, choices, probe_at, verdict_of
+from kvar.report.words.choice import CRITERIA_SHOWN, verdict_of
+from kvar.results.choices import CRITERIA, Choice, choices, probe_at
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +41,7 @@ def choose_k(
         plot: file of a figure to draw as well, as PNG and SVG.
 
     Raises:
-        ValueError: as :func:`kvar.report.choices.choices`.
+        ValueError: as :func:`kvar.results.choices.choices`.
     """
     several = [runs] if isinstance(runs, Run) else list(runs)
     found = choices(several, prompts, rollouts, step=step, group=group, reference=reference)
@@ -54,7 +55,7 @@ def choose_k(
         if choice.reason:
             lines.append(f"not told: {choice.reason}")
             continue
-        lines += [f"best by {what}: {verdict_of(choice, name)}" for name, what in CRITERIA.items()]
+        lines += [f"best by {what}: {verdict_of(choice, name)}" for name, what in CRITERIA_SHOWN.items()]
         if choice.silent:
             lines.append(
                 "the probe saw no noise: all its responses have one and the same gradient, so only bias counts"

@@ -45,8 +45,8 @@ def test_folders_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_every_command_asks_before_it_works(tmp_path: Path) -> None:
     """The inputs do not exist: who looked at them first would complain of them."""
-    from kvar.report.methods.report import report_study
-    from kvar.report.runs import report_runs
+    from kvar.report.by_method import report_study
+    from kvar.report.by_run import report_runs
     from kvar.study.grid import read_study
     from kvar.study.judge import judge_runs
     from kvar.study.probing import Measured, probe_models

@@ -13,8 +13,9 @@ from kvar.analysis.runs import moments_at
 from kvar.cli import main
 from kvar.intervals.probability_of_best import probability_over_seeds
 from kvar.records import RunWriter, load
-from kvar.report.choices import Choice, choices, verdict_of
 from kvar.report.choose_k import choose_k
+from kvar.report.words.choice import verdict_of
+from kvar.results.choices import Choice, choices
 from tests.report.small_runs import KERNELS, write_run
 
 

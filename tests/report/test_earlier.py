@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 from kvar.cli import main
-from kvar.report.methods.cells import study_cells
-from kvar.report.methods.earlier import MADE_WITH, earlier_notes, read_earlier, with_earlier
-from kvar.report.methods.report import report_study
-from kvar.report.methods.seed_values import read_study_runs
+from kvar.report.by_method import report_study
+from kvar.results.earlier import MADE_WITH, earlier_notes, read_earlier, with_earlier
+from kvar.results.outcomes import read_study_runs
+from kvar.results.study_cells import study_cells
 from tests.report.study_folders import SAMPLES, write_study
 
 METHODS = ("start", "kl", "llmr", "llmr-mean", "K=2")
@@ -45,7 +45,7 @@ def pieces(tmp_path_factory):
         json.dumps({**evaluation, "intervals": {"bleu": {"low": 38.0, "high": 43.0}}})
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kvar.report.methods.report.draw_study_figures", lambda *_, **__: ({}, {}))
+        patch.setattr("kvar.report.by_method.draw_study_figures", lambda *_, **__: ({}, {}))
         for source, out, options in (
             (study(folder / "whole"), "of-whole", {}),
             (early, "joined", {}),

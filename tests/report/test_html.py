@@ -12,8 +12,8 @@ from plotly.offline import get_plotlyjs
 
 import kvar.plots as plots
 from kvar.report import verdict, write_report
+from kvar.report.page.by_run import NO_PROBES
 from kvar.report.page.settings import differing_fields, settings_html
-from kvar.report.write import NO_PROBES
 
 VOID = {"meta", "img", "br", "link"}
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>'
@@ -158,7 +158,7 @@ def test_without_probes_the_page_says_so_and_shows_scores_and_samples(tmp_path):
 
 
 def test_many_students_are_folded_and_cut_aloud(frame, tmp_path, monkeypatch):
-    monkeypatch.setattr("kvar.report.write.MOST_ROWS", 50)
+    monkeypatch.setattr("kvar.report.page.by_run.MOST_ROWS", 50)
     one = frame[frame["student"] == "small"]
     many = pd.concat([one.assign(student=f"s{i:03}", parameters=1000 + i) for i in range(15)], ignore_index=True)
     page = Page(write_report(tmp_path / "r.html", many).read_text(encoding="utf-8"))

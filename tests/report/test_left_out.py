@@ -9,10 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from kvar.report.methods.cells import study_cells
-from kvar.report.methods.report import report_study
-from kvar.report.methods.seed_values import read_study_runs
-from kvar.report.runs import report_runs
+from kvar.report.by_method import report_study
+from kvar.report.by_run import report_runs
+from kvar.results.outcomes import read_study_runs
+from kvar.results.study_cells import study_cells
 from tests.report.small_runs import write_run
 from tests.report.study_folders import write_study
 

@@ -21,7 +21,7 @@ from kvar.report.page.evaluations import samples_of, scores_frame
 from kvar.report.page.explore import MEAN
 from kvar.report.page.provenance import provenance_of
 from kvar.report.page.responses import responses_data
-from kvar.report.places import places_of
+from kvar.results.places import places_of
 from tests.browser import BROWSER, NO_BROWSER, browser
 from tests.report.small_runs import write_run
 

@@ -13,10 +13,11 @@ from statistics_frames import study
 
 from kvar.analysis.runs import by_position_of, moments_at, statistics_of
 from kvar.records import RunWriter
-from kvar.report.figures import draw_figures
-from kvar.report.runs import report_runs, student_names
-from kvar.report.tables import calibration_table
-from kvar.report.write import NO_PROBES
+from kvar.report.by_run import report_runs
+from kvar.report.figures.by_run import draw_figures
+from kvar.report.page.by_run import NO_PROBES
+from kvar.report.tables.by_run import calibration_table
+from kvar.results.run_folders import student_names
 from tests.report.small_runs import write_run
 
 

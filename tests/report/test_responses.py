@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from kvar.report.page.responses import responses_data
 from kvar.report.page.token_texts import token_texts
-from kvar.report.places import Place, place_of, places_of
+from kvar.results.places import Place, place_of, places_of
 from tests.report.small_runs import write_run
 
 

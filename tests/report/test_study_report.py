@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from kvar.cli import main
-from kvar.report.methods.cells import study_cells
-from kvar.report.methods.report import report_study
-from kvar.report.methods.teachers import teacher_scores
+from kvar.report.by_method import report_study
+from kvar.results.study_cells import study_cells
+from kvar.results.teachers import teacher_scores
 from tests.report.study_folders import SAMPLES, write_study
 from tests.report.test_html import Page
 
@@ -126,7 +126,7 @@ def test_a_teacher_on_other_examples_is_never_taken(reported, tmp_path):
 
 def test_the_command_takes_a_study(reported, tmp_path, capsys, monkeypatch):
     study = reported[0]
-    monkeypatch.setattr("kvar.report.methods.report.draw_study_figures", lambda *_, **__: ({}, {}))  # drawn above
+    monkeypatch.setattr("kvar.report.by_method.draw_study_figures", lambda *_, **__: ({}, {}))  # drawn above
     assert main(["report", str(study), "--output", str(tmp_path), "--method", "K=2"]) == 0
     shown = capsys.readouterr().out
     assert "Against K=2, score is resolved" in shown and (tmp_path / "report.html").is_file()

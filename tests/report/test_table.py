@@ -11,7 +11,7 @@ from statistics_frames import row
 
 from kvar.intervals import Interval
 from kvar.report import render_table
-from kvar.report.table import TABLE_WIDTH
+from kvar.report.tables.terminal import TABLE_WIDTH
 
 
 def test_lines_students_and_best_k(frame):

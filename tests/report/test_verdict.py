@@ -10,8 +10,7 @@ from statistics_frames import row, study
 
 from kvar.intervals import Interval
 from kvar.report import verdict
-from kvar.report.cells import Best, best_k, cells
-from kvar.report.verdict import (
+from kvar.report.words.by_run import (
     best_sentence,
     beyond_scale,
     bias_sentence,
@@ -19,6 +18,7 @@ from kvar.report.verdict import (
     scale_sentence,
     size_sentence,
 )
+from kvar.results.by_kernel import Best, best_k, cells
 
 ONE = Interval(1.0, 1.0, 1.0)
 BARE = Interval(0.5)

@@ -92,7 +92,7 @@ def test_after_training_the_student_is_kept(tmp_path: Path) -> None:
     [
         (
             ["report", "x", "--output", "y"],
-            "kvar.report.methods.cells.is_grid",
+            "kvar.results.study_cells.is_grid",
             "parts of the new report may be missing",
         ),
         (["evaluate", "x"], "kvar.study.evaluation_target.find_target", "what was not said to be written is not"),

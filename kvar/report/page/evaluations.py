@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from kvar.records import Run
-from kvar.report.places import Place
+from kvar.results.places import Place
 
 if TYPE_CHECKING:
     import pandas as pd

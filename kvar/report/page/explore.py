@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from kvar.analysis.across_seeds import across_seeds
-from kvar.plots.frame import STATISTICS
+from kvar.analysis.statistics_frame import STATISTICS
 from kvar.plots.style import OKABE_ITO, names_count
 from kvar.plots.ticks import compact_count
 

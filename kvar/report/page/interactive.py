@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from kvar.report.page.document import asset
 from kvar.report.page.explore import explore_data
-from kvar.report.page.frame import asset
 from kvar.report.page.script_json import script_json
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from kvar.analysis.statistics_frame import STATISTICS, at_step, find, students
 from kvar.intervals import number
-from kvar.plots.frame import STATISTICS, at_step, find, students
 from kvar.plots.style import student_series
 from kvar.report.page.sections import head_html
 

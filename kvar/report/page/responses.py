@@ -9,7 +9,7 @@ import numpy as np
 
 from kvar.records import Run
 from kvar.report.page.token_texts import Speller, speller_of
-from kvar.report.places import Place
+from kvar.results.places import Place
 
 if TYPE_CHECKING:
     import pandas as pd

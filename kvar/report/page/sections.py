@@ -9,7 +9,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from kvar.intervals import Interval, number
-from kvar.report.marked import Marked
+from kvar.report.tables.marked import Marked
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from kvar.analysis.statistics_frame import students
 from kvar.intervals import Interval, number
-from kvar.plots.frame import students
 from kvar.plots.style import student_series
 from kvar.records import Run
-from kvar.report.cells import cells
-from kvar.report.choices import Choice, choices, leaders, verdict_of
+from kvar.report.words.choice import verdict_of
+from kvar.results.by_kernel import cells
+from kvar.results.choices import Choice, choices, leaders
 
 if TYPE_CHECKING:
     import pandas as pd

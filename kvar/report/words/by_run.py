@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from kvar.analysis.statistics_frame import check_frame, select, students
 from kvar.intervals import Interval, number
-from kvar.plots.frame import check_frame, select, students
 from kvar.plots.style import student_series
-from kvar.report.cells import Best, best_k, cells, kernel_name
+from kvar.plots.ticks import k_label
+from kvar.results.by_kernel import Best, best_k, cells
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,8 +29,13 @@ __all__ = [
 Row = Mapping[float | str, Interval]
 
 
+def _kernel(k: float) -> str:
+    """How a sentence names a K: "K = 4", or "K = ∞" for the immediate kernel."""
+    return f"K = {k_label(k)}"
+
+
 def _list(ks: list[float]) -> str:
-    names = [kernel_name(k) if i == 0 else kernel_name(k).removeprefix("K = ") for i, k in enumerate(ks)]
+    names = [_kernel(k) if i == 0 else _kernel(k).removeprefix("K = ") for i, k in enumerate(ks)]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
@@ -54,7 +60,7 @@ def fall_sentence(ratio: Row) -> str:
     if not falls + rises:
         k = _reference(open_)
         return (
-            f"No change of the variance with K is resolved: at {kernel_name(k)} it is {ratio[k]} of that at K = 1"
+            f"No change of the variance with K is resolved: at {_kernel(k)} it is {ratio[k]} of that at K = 1"
             f"{', an interval that includes 1.' if ratio[k].known else ', with no interval.'}"
         )
     if falls and not rises and not open_:
@@ -63,14 +69,14 @@ def fall_sentence(ratio: Row) -> str:
             low = min(falls, key=lambda q: ratio[q].value)
             return (
                 "Variance is below that at K = 1 at every K measured, but does not fall in step with K: "
-                f"it is {ratio[low]} of that at {kernel_name(low)}, the lowest, and {ratio[k]} at {kernel_name(k)}."
+                f"it is {ratio[low]} of that at {_kernel(low)}, the lowest, and {ratio[k]} at {_kernel(k)}."
             )
-        return f"Variance falls with K: at {kernel_name(k)} it is {ratio[k]} of that at K = 1."
+        return f"Variance falls with K: at {_kernel(k)} it is {ratio[k]} of that at K = 1."
     parts = []
     for verb, ks in (("falls", falls), ("rises", rises)):
         if ks:
             k = _reference(ks)
-            where = "" if len(ks) == 1 else f" at {kernel_name(k)}"
+            where = "" if len(ks) == 1 else f" at {_kernel(k)}"
             parts.append(f"{verb} at {_list(ks)} (to {ratio[k]} of that at K = 1{where})")
     tail = f"; at {_list(open_)} no change is resolved" if open_ else ""
     return f"Variance {' and '.join(parts)}{tail}."
@@ -126,18 +132,18 @@ def bias_sentence(k: float, bias: Row, signal: Row) -> str:
     """At what bias, eq. (7): a bias is claimed only where the interval of its square excludes zero."""
     at, one = bias.get(k), signal.get(1.0)
     if at is None:
-        return f"The bias at {kernel_name(k)} was not measured."
+        return f"The bias at {_kernel(k)} was not measured."
     if not at.above(0.0):
-        return f"The squared bias at {kernel_name(k)}, {at}, is not resolved from zero."
+        return f"The squared bias at {_kernel(k)}, {at}, is not resolved from zero."
     part = f", {100 * at.value / one.value:.0f} % of |g*|^2" if one is not None and one.above(0.0) else ""
-    return f"The price at {kernel_name(k)} is a squared bias of {at}{part}."
+    return f"The price at {_kernel(k)} is a squared bias of {at}{part}."
 
 
 def best_sentence(best: Best | None, efficiency: Row) -> str:
     """Which K points best, eq. (11'), with what probability, and whether it beats K = 1."""
     if best is None:
         return "Which K points best is not known: the efficiency was not measured."
-    name, p = kernel_name(best.k), best.probability
+    name, p = _kernel(best.k), best.probability
     if best.other is not None:
         most = "" if best.other[1] >= 0.95 else " most likely"
         head = f"{best.other[0]}{most} points best, with probability {best.other[1]:.2f}; of the plain K, {name} comes "
@@ -181,7 +187,7 @@ def size_sentence(ratios: Mapping[str, Row], sizes: Mapping[str, int], labels: M
     at = {name: ratios[name][k] for name in ordered}
     small, large = ordered[0], ordered[-1]
     both = f"{at[small]} for {labels[small]}, {at[large]} for {labels[large]}"
-    where = f"the variance ratio at {kernel_name(k)}"
+    where = f"the variance ratio at {_kernel(k)}"
     if at[large].below(at[small]):
         return f"The effect depends on student size: {where} is lower for the largest student ({both})."
     if at[large].above(at[small]):

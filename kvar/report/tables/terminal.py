@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kvar.plots.frame import check_frame, students
+from kvar.analysis.statistics_frame import check_frame, students
 from kvar.plots.style import student_series
 from kvar.plots.ticks import k_label
-from kvar.report.cells import Best, best_k, cells
+from kvar.results.by_kernel import Best, best_k, cells
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,8 +10,8 @@ from typing import Any
 
 from kvar.intervals import Interval
 from kvar.records import load
-from kvar.report.methods.cells import StudyCell
-from kvar.report.methods.earlier import EarlierReport
+from kvar.results.earlier import EarlierReport
+from kvar.results.study_cells import StudyCell
 
 __all__ = ["teacher_scores"]
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from kvar.intervals import Interval
 from kvar.plots.ticks import compact_count
-from kvar.report.methods.compare import LOWER_IS_BETTER, NEITHER
-from kvar.report.methods.paper_table import markdown, paper_cells
+from kvar.report.tables.paper import markdown, paper_cells
+from kvar.results.compare import LOWER_IS_BETTER, NEITHER
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,7 +12,15 @@ from kvar.intervals.over_seeds import mean_with_interval
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["GROUPS", "LOWER_IS_BETTER", "NEITHER", "compare_methods", "methods_frame", "not_resolved_from_best"]
+__all__ = [
+    "GROUPS",
+    "LOWER_IS_BETTER",
+    "NEITHER",
+    "compare_methods",
+    "main_outcomes",
+    "methods_frame",
+    "not_resolved_from_best",
+]
 
 GROUPS = ["task", "student", "method"]
 LOWER_IS_BETTER = frozenset({"total_gap", "train_total_gap", "gap_per_token"})
@@ -77,6 +85,12 @@ def compare_methods(
     return pd.DataFrame(rows)
 
 
+def main_outcomes(outcomes: pd.DataFrame) -> dict[str, str]:
+    """Task -> its first metric, such as bleu, rouge1 or exact_answer."""
+    rows = outcomes[~outcomes["outcome"].isin(NEITHER | LOWER_IS_BETTER)]
+    return {str(task): str(part["outcome"].iloc[0]) for task, part in rows.groupby("task", sort=False, observed=True)}
+
+
 def not_resolved_from_best(
     outcomes: pd.DataFrame, outcome: str, *, confidence: float = 0.95
 ) -> dict[tuple[str, str], set[str]]:
@@ -119,7 +133,7 @@ def methods_frame(cells: pd.DataFrame, compared: pd.DataFrame, estimators: pd.Da
     Args:
         cells: of ``StudyValues``.
         compared: of :func:`compare_methods`.
-        estimators: of ``kvar.report.methods.estimators.estimator_table``.
+        estimators: of ``kvar.results.trained_estimators.estimator_table``.
 
     Returns:
         task, student, parameters, method, planned (seeds), seeds (finished), estimator, probed; for every outcome O: O,

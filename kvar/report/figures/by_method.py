@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvar import plots
-from kvar.report.drawing import draw_all
-from kvar.report.methods.ranks import gains
-from kvar.report.methods.seed_values import StudyValues
-from kvar.report.methods.statistics import best_chances
+from kvar.report.figures.draw_all import draw_all
+from kvar.results.combined import best_chances
+from kvar.results.outcomes import StudyValues
+from kvar.results.ranks import gains
 
 if TYPE_CHECKING:
     import pandas as pd

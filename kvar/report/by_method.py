@@ -10,21 +10,20 @@ from kvar._version import __version__
 from kvar.records.load import read_config
 from kvar.records.place import check_folder_place
 from kvar.records.versions import versions
-from kvar.report.methods.cells import StudyCell, study_cells, trained_estimator
-from kvar.report.methods.compare import compare_methods, methods_frame
-from kvar.report.methods.earlier import earlier_notes, read_earlier, with_earlier, write_made_with
-from kvar.report.methods.ending import study_ending
-from kvar.report.methods.estimators import estimator_table, estimator_values
-from kvar.report.methods.figures import draw_study_figures
-from kvar.report.methods.output import methods_text, write_numbers, write_page
-from kvar.report.methods.paper_table import main_outcomes
-from kvar.report.methods.ranks import rank_table
-from kvar.report.methods.seed_values import StudyValues, read_study_runs
-from kvar.report.methods.statistics import combined_statistics
-from kvar.report.methods.tables import method_tables
-from kvar.report.methods.teachers import teacher_scores
-from kvar.report.methods.verdict import study_verdict
+from kvar.report.figures.by_method import draw_study_figures
+from kvar.report.page.by_method import methods_text, write_numbers, write_page
 from kvar.report.page.provenance import written_with
+from kvar.report.page.students import study_ending
+from kvar.report.tables.by_method import method_tables
+from kvar.report.words.by_method import study_verdict
+from kvar.results.combined import combined_statistics
+from kvar.results.compare import compare_methods, main_outcomes, methods_frame
+from kvar.results.earlier import earlier_notes, read_earlier, with_earlier, write_made_with
+from kvar.results.outcomes import StudyValues, read_study_runs
+from kvar.results.ranks import rank_table
+from kvar.results.study_cells import StudyCell, study_cells, trained_estimator
+from kvar.results.teachers import teacher_scores
+from kvar.results.trained_estimators import estimator_table, estimator_values
 
 __all__ = ["report_study"]
 
@@ -55,7 +54,7 @@ def report_study(
             that samples.
         start: the method that others start from; by default the one that most do.
         batch: B of theory.md (11'); by default the training batch of the methods.
-        teachers: task -> file of its teacher's evaluation, see ``kvar.report.methods.teachers.teacher_scores``.
+        teachers: task -> file of its teacher's evaluation, see ``kvar.results.teachers.teacher_scores``.
         earlier: output of an earlier report of this study, which has the numbers of cells that are not finished here:
             their folders may be gone, or on another machine. It may be the same folder as ``output``.
         say: told of the progress.

@@ -8,7 +8,7 @@ import numpy as np
 
 from kvar.intervals.over_seeds import mean_with_interval
 from kvar.intervals.rank_correlation import rank_correlation
-from kvar.report.methods.compare import LOWER_IS_BETTER
+from kvar.results.compare import LOWER_IS_BETTER
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +31,7 @@ def gains(
 
     Args:
         outcomes: of ``StudyValues``.
-        values: of ``kvar.report.methods.estimators.estimator_values``.
+        values: of ``kvar.results.trained_estimators.estimator_values``.
         metrics: task -> its main metric.
         start: the method that others start from.
         statistic: a column of ``values``, taken at the start.
@@ -63,7 +63,7 @@ def rank_table(outcomes: pd.DataFrame, values: pd.DataFrame, metrics: dict[str, 
 
     Args:
         outcomes: of ``StudyValues``.
-        values: of ``kvar.report.methods.estimators.estimator_values``.
+        values: of ``kvar.results.trained_estimators.estimator_values``.
         metrics: task -> its main metric.
 
     Returns:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from kvar.intervals import number
 from kvar.records.parts import replace_file
-from kvar.report.methods.seed_values import StudyValues
-from kvar.report.methods.tables import StudyTable, estimators_shown, ranks_shown
+from kvar.report.page.document import page
 from kvar.report.page.embed import data_uri
-from kvar.report.page.frame import page
 from kvar.report.page.interactive import interactive_parts
 from kvar.report.page.parts import figure_html, mapping_html, verdict_html
 from kvar.report.page.sections import section
+from kvar.report.tables.by_method import StudyTable, estimators_shown, ranks_shown
+from kvar.results.outcomes import StudyValues
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,7 +11,7 @@ import numpy as np
 
 from kvar.analysis.runs import statistics_of
 from kvar.records import Run, load
-from kvar.report.methods.cells import StudyCell, trained_estimator
+from kvar.results.study_cells import StudyCell, trained_estimator
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kvar.report.drawing import draw_all
+from kvar.report.figures.draw_all import draw_all
 
 if TYPE_CHECKING:
     import pandas as pd

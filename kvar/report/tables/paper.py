@@ -7,21 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kvar.intervals import Interval
-from kvar.report.marked import Marked
-from kvar.report.methods.compare import LOWER_IS_BETTER, NEITHER, not_resolved_from_best
+from kvar.report.tables.marked import Marked
+from kvar.results.compare import NEITHER, not_resolved_from_best
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["TEACHER", "main_outcomes", "markdown", "paper_cells", "plus_minus"]
+__all__ = ["TEACHER", "markdown", "paper_cells", "plus_minus"]
 
 TEACHER = "teacher"
-
-
-def main_outcomes(outcomes: pd.DataFrame) -> dict[str, str]:
-    """Task -> its first metric, such as bleu, rouge1 or exact_answer."""
-    rows = outcomes[~outcomes["outcome"].isin(NEITHER | LOWER_IS_BETTER)]
-    return {str(task): str(part["outcome"].iloc[0]) for task, part in rows.groupby("task", sort=False, observed=True)}
 
 
 def paper_cells(
@@ -38,7 +32,7 @@ def paper_cells(
 
     Args:
         outcomes: of ``StudyValues``.
-        compared: of ``kvar.report.methods.compare.compare_methods``.
+        compared: of ``kvar.results.compare.compare_methods``.
         columns: (task, outcome), each a group of columns with one a student.
         methods: rows in this order; those without any value in these columns are kept, blank.
         students: task -> its students, smallest first.

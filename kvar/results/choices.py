@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,16 +17,15 @@ from kvar.analysis.trace_covariance import trace_covariance
 from kvar.gradients.moments import GradientMoments
 from kvar.intervals.probability_of_best import probability_over_seeds, units_to_resolve
 from kvar.records import Run
-from kvar.report.compatible import need_seeds_of_one_run
+from kvar.results.same_run import need_seeds_of_one_run
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["CRITERIA", "Choice", "choices", "leaders", "probe_at", "verdict_of"]
+__all__ = ["CRITERIA", "Choice", "choices", "leaders", "probe_at"]
 
-_ALIKE = 100
-
-CRITERIA = {"efficiency": "efficiency (Adam, tuned rates)", "mse": "squared error (plain SGD)"}
+CRITERIA = ("efficiency", "mse")
+"""What a kernel is chosen by: the largest efficiency (11'), or the smallest squared error (10)."""
 
 
 @dataclass(frozen=True)
@@ -193,37 +191,3 @@ def leaders(choice: Choice, criterion: str, least: float = 0.1) -> list[tuple[st
     order = sorted(range(len(chances)), key=lambda e: -chances[e]) if np.isfinite(chances).all() else []
     named = [(str(choice.table["kernel"].iloc[e]), float(chances[e])) for e in order]
     return [pair for i, pair in enumerate(named) if i == 0 or pair[1] >= least]
-
-
-def verdict_of(choice: Choice, criterion: str, sure: float = 0.95) -> str:
-    """One clause: the best kernel and its probability, or that the data do not tell, and how many more would."""
-    if choice.reason:
-        return f"not told: {choice.reason}"
-    first = leaders(choice, criterion)
-    if not first:
-        return (
-            f"not resolved: {choice.units} {choice.unit} do not tell the true gradient's direction from noise; "
-            "measure more"
-        )
-    (name, chance), rest = first[0], first[1:]
-    if chance >= sure:
-        return f"{name}, with probability {chance:.2f}"
-    same = {round(p, 3) for _, p in first}
-    others = ", ".join(f"{other} ({p:.2f})" for other, p in rest) or "others, each below 0.1"
-    if len(same) == 1 and rest:
-        names = [other for other, _ in first]
-        return f"not resolved: {', '.join(names[:-1])} and {names[-1]} come out alike ({chance:.2f} each)"
-    return f"not resolved: {name} ({chance:.2f}) or {others}; {_more(choice, criterion)}"
-
-
-def _more(choice: Choice, criterion: str) -> str:
-    needed = (choice.needed or {}).get(criterion, math.nan)
-    if not math.isfinite(needed) or needed > _ALIKE * choice.units:
-        return f"so alike that {_ALIKE} times the {choice.units} {choice.unit} would not tell: take either"
-    if needed <= choice.units:
-        return f"a few more {choice.unit} than {choice.units} would tell"
-    shown = max(float(f"{needed:.2g}"), choice.units + 1)
-    return (
-        f"about {shown:,.0f} {choice.unit} ({needed / choice.units:.2g} times the {choice.units} there are) would "
-        "tell, were the difference seen the true one"
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from kvar.report.methods.compare import LOWER_IS_BETTER, not_resolved_from_best
+from kvar.results.compare import LOWER_IS_BETTER, not_resolved_from_best
 
 if TYPE_CHECKING:
     import pandas as pd

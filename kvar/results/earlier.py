@@ -13,8 +13,8 @@ import numpy as np
 
 from kvar.intervals import Interval
 from kvar.records.parts import replace_file
-from kvar.report.methods.cells import StudyCell
-from kvar.report.methods.seed_values import KEYS, StudyValues
+from kvar.results.outcomes import KEYS, StudyValues
+from kvar.results.study_cells import StudyCell
 
 if TYPE_CHECKING:
     import pandas as pd

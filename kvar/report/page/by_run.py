@@ -8,14 +8,14 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kvar.plots.frame import check_frame, students
+from kvar.analysis.statistics_frame import check_frame, students
+from kvar.report.page.document import page
 from kvar.report.page.embed import data_uri
-from kvar.report.page.frame import page
 from kvar.report.page.interactive import interactive_parts
 from kvar.report.page.parts import figure_html, mapping_html, samples_html, statistics_html, verdict_html
 from kvar.report.page.sections import MOST_ROWS, section
 from kvar.report.page.settings import settings_html
-from kvar.report.verdict import verdict_paragraphs
+from kvar.report.words.by_run import verdict_paragraphs
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,7 +10,7 @@ import numpy as np
 from kvar.intervals.fieller import ratio_of_means
 from kvar.intervals.over_seeds import mean_with_interval
 from kvar.intervals.probability_of_best import probability_over_seeds
-from kvar.report.methods.compare import GROUPS
+from kvar.results.compare import GROUPS
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kvar.analysis.statistics_frame import find
 from kvar.intervals import Interval
-from kvar.plots.frame import find
-from kvar.plots.ticks import k_label
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Best", "best_k", "cells", "kernel_name"]
+__all__ = ["Best", "best_k", "cells"]
 
 
 def cells(
@@ -27,11 +26,6 @@ def cells(
     ):
         found.setdefault(str(student), {})[key] = Interval(float(value), float(low), float(high))
     return found
-
-
-def kernel_name(k: float) -> str:
-    """How a sentence names a K: "K = 4", or "K = ∞" for the immediate kernel."""
-    return f"K = {k_label(k)}"
 
 
 @dataclass(frozen=True)

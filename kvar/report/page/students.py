@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kvar.records import load
-from kvar.report.methods.cells import StudyCell
 from kvar.report.page.evaluations import samples_of
 from kvar.report.page.interactive import interactive_parts
 from kvar.report.page.parts import samples_html
 from kvar.report.page.responses import responses_data
 from kvar.report.page.settings import settings_html
-from kvar.report.places import Place
+from kvar.results.places import Place
+from kvar.results.study_cells import StudyCell
 
 __all__ = ["study_ending"]
 
@@ -23,7 +23,7 @@ def study_ending(cells: Sequence[StudyCell]) -> tuple[list[str], list[str]]:
         cells: of a study; those that are not finished are left out.
 
     Returns:
-        Sections, and the scripts that they need, for :func:`kvar.report.page.frame.page`.
+        Sections, and the scripts that they need, for :func:`kvar.report.page.document.page`.
     """
     done = [cell for cell in cells if cell.finished]
     if not done:

@@ -1,0 +1,1 @@
+"""The figures of a report, by run and by method."""
