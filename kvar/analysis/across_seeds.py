@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kvar.analysis.statistic_table import TABLE
 from kvar.intervals.over_seeds import half_width
 
 if TYPE_CHECKING:
@@ -48,10 +49,10 @@ def across_seeds(
         half=(statistics["high"] - statistics["low"]) / 2, unknown=statistics["value"].isna(), y=statistics["value"]
     )
     by_quantity = frame.groupby(keys, sort=False, dropna=False, observed=True)
-    logs = frame["statistic"].map(_positive) & (by_quantity["value"].transform("min") > 0)
+    logs = frame["statistic"].map(_geometric) & (by_quantity["value"].transform("min") > 0)
     frame.loc[logs, "y"] = np.log(frame.loc[logs, "value"])
-    found = frame.assign(logs=logs).groupby(keys, sort=False, dropna=False, observed=True)
-    table = found.agg(
+    groups = frame.assign(logs=logs).groupby(keys, sort=False, dropna=False, observed=True)
+    table = groups.agg(
         value=("y", "mean"), spread=("y", "std"), n=("y", "size"), within=("half", "median"), logs=("logs", "first"),
         unknown=("unknown", "any"),
     ).reset_index()  # fmt: skip
@@ -63,6 +64,5 @@ def across_seeds(
     return table[[*keys, *ends, "n", "within"]]
 
 
-def _positive(statistic: str) -> bool:
-    """Whether a statistic is a variance, a ratio of variances, or a noise scale."""
-    return statistic in ("relative_variance", "noise_scale", "within") or statistic.startswith("trace")
+def _geometric(statistic: str) -> bool:
+    return statistic in TABLE and TABLE[statistic].geometric

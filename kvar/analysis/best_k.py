@@ -6,18 +6,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kvar.analysis.bias import bias_of, need_pairs
-from kvar.analysis.design import design_replicates, step_variance
-from kvar.analysis.efficiency import direction_of, efficiency
-from kvar.analysis.mse import mse
-from kvar.analysis.replicates import Unit, resolve_reference
+from kvar.analysis.bias import need_pairs
+from kvar.analysis.design import design_replicates
+from kvar.analysis.efficiency import direction_of, efficiency_estimate
+from kvar.analysis.mse import mse_of
+from kvar.analysis.replicates import Replicates, Unit, resolve_reference
+from kvar.analysis.statistic_table import estimate
 from kvar.gradients.moments import GradientMoments
 from kvar.intervals.probability_of_best import probability_of_best, units_to_resolve
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["best_k"]
+__all__ = ["best_k", "best_k_of"]
 
 
 def best_k(
@@ -63,26 +64,41 @@ def best_k(
     Raises:
         ValueError: as :func:`kvar.analysis.mse.mse`.
     """
-    import pandas as pd
-
     need_pairs(moments, group, "best_k")
     data = design_replicates(moments, group, unit, rollouts_per_prompt)
     r = resolve_reference(moments.names, reference)
-    errors = bias_of(data, r) + step_variance(data, prompts, rollouts_per_prompt)
-    directions = direction_of(data, r, prompts, rollouts_per_prompt) ** 2
-    shared = {"group": group, "reference": r, "unit": unit, "confidence": confidence}
-    error = mse(moments, prompts, rollouts_per_prompt, **shared)  # type: ignore[arg-type]
-    along = efficiency(
-        moments,
-        batch=prompts * rollouts_per_prompt,
-        rollouts_per_prompt=rollouts_per_prompt,
-        **shared,  # type: ignore[arg-type]
-    )
+    return best_k_of(data, r, prompts, rollouts_per_prompt, confidence, seed)
+
+
+def best_k_of(
+    data: Replicates,
+    reference: int,
+    prompts: float,
+    rollouts_per_prompt: float = 1,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """The table of :func:`best_k` from replicates, which serve every design of one measurement.
+
+    Args:
+        data: of :func:`kvar.analysis.design.design_replicates`.
+        reference: number of the unbiased estimator.
+        prompts: M.
+        rollouts_per_prompt: R.
+        confidence: of the intervals.
+        seed: of the bootstrap.
+    """
+    import pandas as pd
+
+    errors = mse_of(data, reference, prompts, rollouts_per_prompt)
+    directions = direction_of(data, reference, prompts, rollouts_per_prompt)
+    error = estimate("mse", errors, data.units, confidence)
+    along = efficiency_estimate(directions, confidence)
     open_ended = bool(((along.low <= 0) & (along.high >= 1)).any())  # a direction of which nothing is known
-    pointing = probability_of_best(directions, smallest=False, seed=seed)
+    pointing = probability_of_best(directions**2, smallest=False, seed=seed)
     table = pd.DataFrame(
         {
-            "kernel": moments.names,
+            "kernel": data.names,
             "mse": error.value,
             "mse_low": error.low,
             "mse_high": error.high,
@@ -93,10 +109,10 @@ def best_k(
             "efficiency_best": np.full_like(pointing, np.nan) if open_ended else pointing,
         }
     )
-    table.attrs["best_mse"] = moments.names[int(np.argmin(error.value))]
+    table.attrs["best_mse"] = data.names[int(np.argmin(error.value))]
     resolved = bool(np.isfinite(along.value).all())
-    table.attrs["best_efficiency"] = moments.names[int(np.argmax(along.value))] if resolved else None
+    table.attrs["best_efficiency"] = data.names[int(np.argmax(along.value))] if resolved else None
     table.attrs["units"] = data.units
     table.attrs["units_mse"] = units_to_resolve(errors, smallest=True)
-    table.attrs["units_efficiency"] = units_to_resolve(directions, smallest=False)
+    table.attrs["units_efficiency"] = units_to_resolve(directions**2, smallest=False)
     return table

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from kvar.analysis.replicates import Replicates, Unit, replicates, resolve_reference
+from kvar.analysis.statistic_table import estimate
 from kvar.gradients.moments import GradientMoments
-from kvar.intervals.jackknife import Array, Estimate, jackknife
+from kvar.intervals.jackknife import Array, Estimate
 
 __all__ = ["bias", "bias_of", "need_pairs"]
 
@@ -26,8 +27,8 @@ def need_pairs(moments: GradientMoments, group: str, what: str) -> None:
 def bias_of(data: Replicates, reference: int) -> Array:
     """(1+U, E) mean over distinct i, j of <d_i, d_j>, d = g^e - g^reference."""
     s = data.signal()
-    own = np.diagonal(s, axis1=1, axis2=2)
-    return np.asarray(own - s[:, :, reference] - s[:, reference, :] + own[:, reference : reference + 1])
+    power = np.diagonal(s, axis1=1, axis2=2)
+    return np.asarray(power - s[:, :, reference] - s[:, reference, :] + power[:, reference : reference + 1])
 
 
 def bias(
@@ -62,8 +63,8 @@ def bias(
     """
     need_pairs(moments, group, "bias")
     data = replicates(moments, group, unit)
-    found = jackknife(bias_of(data, resolve_reference(moments.names, reference)), data.units, confidence, "root")
+    squared = estimate("bias_sq", bias_of(data, resolve_reference(moments.names, reference)), data.units, confidence)
     if not norm:
-        return found
-    value, low, high = (np.sign(x) * np.sqrt(np.abs(x)) for x in (found.value, found.low, found.high))
-    return Estimate(value, low, high, found.n)
+        return squared
+    value, low, high = (np.sign(x) * np.sqrt(np.abs(x)) for x in (squared.value, squared.low, squared.high))
+    return Estimate(value, low, high, squared.n)

@@ -8,12 +8,13 @@ import numpy as np
 from torch import Tensor
 
 from kvar.analysis.design import within_of
-from kvar.analysis.replicates import Unit, replicates
+from kvar.analysis.replicates import Replicates, Unit, replicates
+from kvar.analysis.statistic_table import estimate
 from kvar.analysis.trace_covariance import trace_of
 from kvar.gradients.moments import GradientMoments
-from kvar.intervals.jackknife import Estimate, jackknife
+from kvar.intervals.jackknife import Array, Estimate
 
-__all__ = ["Decomposition", "decompose", "within_share"]
+__all__ = ["Decomposition", "decompose", "decomposition_of", "within_share", "within_share_of"]
 
 
 class Decomposition(NamedTuple):
@@ -55,12 +56,22 @@ def decompose(
         raise ValueError("unit='trajectory' cannot tell prompts apart: leave unit None or use 'prompt'.")
     if prompt_index is not None:
         _check_same_grouping(moments, prompt_index)
-    data = replicates(moments, group, unit, by_prompt=True)
+    return decomposition_of(replicates(moments, group, unit, by_prompt=True), confidence)
+
+
+def decomposition_of(data: Replicates, confidence: float = 0.95) -> Decomposition:
+    """The two parts from replicates that leave prompts out."""
     whole, within = trace_of(data), within_of(data)
     return Decomposition(
-        within=jackknife(within, data.units, confidence, scale="log"),
-        between=jackknife(whole - within, data.units, confidence),
+        within=estimate("within", within, data.units, confidence),
+        between=estimate("between", whole - within, data.units, confidence),
     )
+
+
+def within_share_of(data: Replicates) -> Array:
+    """(1+U, E) within / (within + between), from replicates that leave prompts out."""
+    with np.errstate(all="ignore"):
+        return np.asarray(within_of(data) / trace_of(data))
 
 
 def within_share(moments: GradientMoments, group: str = "all", unit: Unit = None, confidence: float = 0.95) -> Estimate:
@@ -79,19 +90,17 @@ def within_share(moments: GradientMoments, group: str = "all", unit: Unit = None
         ValueError: as :func:`decompose`.
     """
     data = replicates(moments, group, unit, by_prompt=True)
-    with np.errstate(all="ignore"):
-        share = within_of(data) / trace_of(data)
-    return jackknife(share, data.units, confidence)
+    return estimate("within_share", within_share_of(data), data.units, confidence)
 
 
 def _check_same_grouping(moments: GradientMoments, prompt_index: Tensor) -> None:
-    own, given = moments.prompt_index.numpy(), np.asarray(prompt_index)
-    same = own.shape == given.shape
+    ours, given = moments.prompt_index.numpy(), np.asarray(prompt_index)
+    same = ours.shape == given.shape
     if same:
-        pairs = len(set(zip(own.tolist(), given.tolist(), strict=True)))
-        same = pairs == len(set(own.tolist())) == len(set(given.tolist()))
+        pairs = len(set(zip(ours.tolist(), given.tolist(), strict=True)))
+        same = pairs == len(set(ours.tolist())) == len(set(given.tolist()))
     if not same:
         raise ValueError(
             f"prompt_index of shape {given.shape} groups the trajectories otherwise than the measurement did "
-            f"({len(own)} trajectories, {len(np.unique(own))} prompts): set Rollouts.prompt_index before measuring."
+            f"({len(ours)} trajectories, {len(np.unique(ours))} prompts): set Rollouts.prompt_index before measuring."
         )

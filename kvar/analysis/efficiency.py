@@ -11,7 +11,7 @@ from kvar.analysis.signal import signal_of
 from kvar.gradients.moments import GradientMoments
 from kvar.intervals.jackknife import Array, Estimate, jackknife
 
-__all__ = ["direction_of", "efficiency", "efficiency_of"]
+__all__ = ["direction_of", "efficiency", "efficiency_estimate", "efficiency_of"]
 
 
 def efficiency_of(data: Replicates, reference: int, prompts: float, rollouts_per_prompt: float) -> Array:
@@ -21,10 +21,10 @@ def efficiency_of(data: Replicates, reference: int, prompts: float, rollouts_per
 
 def direction_of(data: Replicates, reference: int, prompts: float, rollouts_per_prompt: float) -> Array:
     """(1+U, E) the signed root of :func:`efficiency_of`: a cosine in mean square."""
-    own = signal_of(data)
-    true = own[:, reference : reference + 1]
+    signal = signal_of(data)
+    true = signal[:, reference : reference + 1]
     with np.errstate(all="ignore"):
-        power = own + step_variance(data, prompts, rollouts_per_prompt)
+        power = signal + step_variance(data, prompts, rollouts_per_prompt)
         return np.asarray(data.signal()[:, :, reference] / np.sqrt(np.where(true > 0, power * true, np.nan)))
 
 
@@ -68,9 +68,19 @@ def efficiency(
     data = design_replicates(moments, group, unit, rollouts_per_prompt)
     size = float(data.n[0]) if batch is None else float(batch)
     r = resolve_reference(moments.names, reference)
-    direction = direction_of(data, r, size / rollouts_per_prompt, rollouts_per_prompt)
-    root = jackknife(direction, data.units, confidence, scale="cosine")
-    plain = jackknife(direction**2, data.units, confidence, correct=True)
+    return efficiency_estimate(direction_of(data, r, size / rollouts_per_prompt, rollouts_per_prompt), confidence)
+
+
+def efficiency_estimate(direction: Array, confidence: float = 0.95) -> Estimate:
+    """The efficiency and its interval, as :func:`efficiency` describes them, from the signed root of it.
+
+    Args:
+        direction: (1+U, E) of :func:`direction_of`.
+        confidence: of the interval.
+    """
+    units = len(direction) - 1
+    root = jackknife(direction, units, confidence, scale="cosine")
+    plain = jackknife(direction**2, units, confidence, correct=True)
     known = np.isfinite(direction).all(axis=0)
     across = np.sign(root.low) != np.sign(root.high)
     ends = np.sort(np.stack([root.low**2, root.high**2]), axis=0)

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from kvar.analysis.bias import bias_of, need_pairs
 from kvar.analysis.design import design_replicates, step_variance
-from kvar.analysis.replicates import Unit, resolve_reference
+from kvar.analysis.replicates import Replicates, Unit, resolve_reference
+from kvar.analysis.statistic_table import estimate
 from kvar.gradients.moments import GradientMoments
-from kvar.intervals.jackknife import Estimate, jackknife
+from kvar.intervals.jackknife import Array, Estimate
 
-__all__ = ["mse"]
+__all__ = ["mse", "mse_of"]
+
+
+def mse_of(data: Replicates, reference: int, prompts: float, rollouts_per_prompt: float) -> Array:
+    """(1+U, E) |bias|^2 + (between + within / R) / M."""
+    return bias_of(data, reference) + step_variance(data, prompts, rollouts_per_prompt)
 
 
 def mse(
@@ -40,5 +46,5 @@ def mse(
     need_pairs(moments, group, "mse")
     data = design_replicates(moments, group, unit, rollouts_per_prompt)
     m = float(data.n[0]) / rollouts_per_prompt if prompts is None else prompts
-    error = bias_of(data, resolve_reference(moments.names, reference)) + step_variance(data, m, rollouts_per_prompt)
-    return jackknife(error, data.units, confidence, scale="root")
+    error = mse_of(data, resolve_reference(moments.names, reference), m, rollouts_per_prompt)
+    return estimate("mse", error, data.units, confidence)

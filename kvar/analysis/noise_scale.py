@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from kvar.analysis.replicates import Unit, replicates
+from kvar.analysis.replicates import Replicates, Unit, replicates
 from kvar.analysis.signal import signal_of
+from kvar.analysis.statistic_table import estimate
 from kvar.analysis.trace_covariance import trace_of
 from kvar.gradients.moments import GradientMoments
-from kvar.intervals.jackknife import Estimate, jackknife
+from kvar.intervals.jackknife import Array, Estimate
 
-__all__ = ["noise_scale", "relative_variance"]
+__all__ = ["noise_scale", "noise_scale_of", "relative_variance"]
+
+
+def noise_scale_of(data: Replicates) -> Array:
+    """(1+U, E) tr Cov / |E g|^2."""
+    with np.errstate(all="ignore"):
+        return np.asarray(trace_of(data) / signal_of(data))
 
 
 def noise_scale(moments: GradientMoments, group: str = "all", unit: Unit = None, confidence: float = 0.95) -> Estimate:
@@ -32,9 +39,7 @@ def noise_scale(moments: GradientMoments, group: str = "all", unit: Unit = None,
         ValueError: as :func:`kvar.analysis.signal.signal`.
     """
     data = replicates(moments, group, unit)
-    with np.errstate(all="ignore"):
-        ratio = trace_of(data) / signal_of(data)
-    return jackknife(ratio, data.units, confidence, scale="log")
+    return estimate("noise_scale", noise_scale_of(data), data.units, confidence)
 
 
 relative_variance = noise_scale

@@ -7,6 +7,7 @@ import numpy as np
 from kvar.analysis.bias import need_pairs
 from kvar.analysis.replicates import Unit, replicates
 from kvar.analysis.signal import signal_of
+from kvar.analysis.statistic_table import estimate
 from kvar.analysis.trace_covariance import trace_of
 from kvar.gradients.moments import GradientMoments
 from kvar.intervals.jackknife import Estimate, jackknife
@@ -40,7 +41,7 @@ def norm_test(
     data = replicates(moments, group, unit)
     with np.errstate(all="ignore"):
         ratio = trace_of(data) / (batch * signal_of(data))
-    return jackknife(ratio, data.units, confidence, scale="log")
+    return estimate("norm_test", ratio, data.units, confidence)
 
 
 def inner_product_test(

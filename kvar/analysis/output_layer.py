@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kvar.intervals.jackknife import Array, Estimate, jackknife
+from kvar.analysis.statistic_table import estimate
+from kvar.intervals.jackknife import Array, Estimate
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["output_layer_statistics"]
-
-_SCALE = {"trace": "log", "signal": "root", "relative_variance": "log", "efficiency": "plain"}
 
 
 def output_layer_statistics(
@@ -90,7 +89,7 @@ def _estimates(parts: dict[str, Array], weight: Array, batch: float, confidence:
         }
     if units < 2:
         each = {name: values[:1] for name, values in each.items()}
-    return {name: jackknife(values, units, confidence, _SCALE[name]) for name, values in each.items()}  # type: ignore[arg-type]
+    return {name: estimate(name, values, units, confidence) for name, values in each.items()}
 
 
 def _left_out(values: Array, weight: Array) -> Array:

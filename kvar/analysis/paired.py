@@ -11,7 +11,7 @@ from kvar.analysis.replicates import resolve_reference
 from kvar.gradients.moments import GradientMoments
 from kvar.intervals.jackknife import Array, Estimate, jackknife
 
-__all__ = ["difference_to", "ratio_to"]
+__all__ = ["difference_to", "ratio_of", "ratio_to"]
 
 
 def ratio_to(
@@ -36,10 +36,14 @@ def ratio_to(
     Raises:
         ValueError: an unknown reference, or what the statistic refuses.
     """
-    stacked, found = _stacked(moments, statistic, options)
-    r = resolve_reference(moments.names, reference)
+    stacked, units = _stacked(moments, statistic, options)
+    return jackknife(ratio_of(stacked, resolve_reference(moments.names, reference)), units, confidence, scale="log")
+
+
+def ratio_of(replicated: Array, reference: int) -> Array:
+    """(1+U, E) a statistic of every estimator over the reference's, the same units left out of both."""
     with np.errstate(all="ignore"):
-        return jackknife(stacked / stacked[:, r : r + 1], found.n, confidence, scale="log")
+        return np.asarray(replicated / replicated[:, reference : reference + 1])
 
 
 def difference_to(
@@ -64,14 +68,14 @@ def difference_to(
     Raises:
         ValueError: an unknown reference, or what the statistic refuses.
     """
-    stacked, found = _stacked(moments, statistic, options)
+    stacked, units = _stacked(moments, statistic, options)
     r = resolve_reference(moments.names, reference)
-    return jackknife(stacked - stacked[:, r : r + 1], found.n, confidence, scale="root")
+    return jackknife(stacked - stacked[:, r : r + 1], units, confidence, scale="root")
 
 
 def _stacked(
     moments: GradientMoments, statistic: Callable[..., Estimate], options: dict[str, Any]
-) -> tuple[Array, Estimate]:
-    found = statistic(moments, **options)
-    rows = [found.value[None]] if found.replicates is None else [found.value[None], found.replicates]
-    return np.concatenate(rows), found
+) -> tuple[Array, int]:
+    whole = statistic(moments, **options)
+    rows = [whole.value[None]] if whole.replicates is None else [whole.value[None], whole.replicates]
+    return np.concatenate(rows), whole.n

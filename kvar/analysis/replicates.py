@@ -7,15 +7,11 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from kvar.analysis.remembered import remembered
 from kvar.analysis.unit_sums import UnitSums, unit_sums
 from kvar.gradients.moments import GradientMoments, GroupMoments
 from kvar.intervals.jackknife import Array
 
 __all__ = ["Replicates", "Unit", "replicates", "resolve_reference"]
-
-_REMEMBERED = 2**14
-"""Trajectories of the largest measurement whose sums are kept between two statistics."""
 
 Unit: TypeAlias = Literal["trajectory", "prompt"] | None
 
@@ -114,14 +110,7 @@ def replicates(moments: GradientMoments, group: str = "all", unit: Unit = None, 
         if unit == "prompt" or by_prompt:
             raise ValueError("prompts as units need all moments: measure with fields='all' instead of 'norms'.")
         return _norms_only(moments.names, data, n)
-    clustered = unit == "prompt"
-
-    def make() -> Replicates:
-        return _leave_one_out(unit_sums(moments, group, prompts), clustered)
-
-    if n > _REMEMBERED:
-        return make()
-    return remembered(moments, ("replicates", group, prompts, clustered), make)
+    return _leave_one_out(unit_sums(moments, group, prompts), clustered=unit == "prompt")
 
 
 def resolve_reference(names: tuple[str, ...], reference: str | int | None) -> int:

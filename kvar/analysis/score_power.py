@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from kvar.analysis.replicates import Unit, replicates
+from kvar.analysis.statistic_table import estimate
 from kvar.analysis.theory.calibration import unit_of_rows
 from kvar.analysis.trace_covariance import trace_of
 from kvar.gradients.moments import GradientMoments
-from kvar.intervals.jackknife import Array, Estimate, jackknife
+from kvar.intervals.jackknife import Array, Estimate
 
-__all__ = ["score_power", "variance_per_score_power"]
+__all__ = ["score_power", "score_power_of", "variance_per_score_power"]
 
 
 def score_power(moments: GradientMoments, group: str = "all", unit: Unit = None, confidence: float = 0.95) -> Estimate:
@@ -31,8 +32,29 @@ def score_power(moments: GradientMoments, group: str = "all", unit: Unit = None,
     Raises:
         ValueError: score power was not measured.
     """
-    units, member = _units(moments, group, unit)
-    return jackknife(_mean_power(moments, group, member, units), units, confidence, scale="log")
+    units = replicates(moments, group, unit).units
+    return estimate("score_power", score_power_of(moments, group, units), units, confidence)
+
+
+def score_power_of(moments: GradientMoments, group: str, units: int) -> Array:
+    """(1+U, 1) the mean score power with all units, then with each left out.
+
+    Args:
+        moments: measured with ``score_power=True``.
+        group: parameter group.
+        units: U of the replicates that it is held beside.
+
+    Raises:
+        ValueError: score power was not measured.
+    """
+    power = moments[group].score_power
+    if power is None:
+        raise ValueError("score power was not measured: pass score_power=True to gradient_moments.")
+    member = unit_of_rows(moments, units)
+    total = np.bincount(member, power.numpy(), units)
+    size = np.bincount(member, minlength=units)
+    left = (total.sum() - total) / np.maximum(size.sum() - size, 1)
+    return np.concatenate([[total.sum() / size.sum()], left])[:, None]
 
 
 def variance_per_score_power(
@@ -52,25 +74,9 @@ def variance_per_score_power(
     Raises:
         ValueError: score power was not measured.
     """
-    units, member = _units(moments, group, unit)
-    trace = trace_of(replicates(moments, group, unit))
+    data = replicates(moments, group, unit)
+    power = score_power_of(moments, group, data.units)
+    trace = trace_of(data)
     if len(trace) == 1:
         raise ValueError("an interval needs all moments: measure with fields='all' instead of 'norms'.")
-    return jackknife(trace / _mean_power(moments, group, member, units), units, confidence, scale="log")
-
-
-def _units(moments: GradientMoments, group: str, unit: Unit) -> tuple[int, np.ndarray]:
-    if moments[group].score_power is None:
-        raise ValueError("score power was not measured: pass score_power=True to gradient_moments.")
-    units = replicates(moments, group, unit).units
-    return units, unit_of_rows(moments, units)
-
-
-def _mean_power(moments: GradientMoments, group: str, member: np.ndarray, units: int) -> Array:
-    """(1 + U, 1)."""
-    power = moments[group].score_power
-    assert power is not None  # checked by the caller
-    total = np.bincount(member, power.numpy(), units)
-    size = np.bincount(member, minlength=units)
-    left = (total.sum() - total) / np.maximum(size.sum() - size, 1)
-    return np.concatenate([[total.sum() / size.sum()], left])[:, None]
+    return estimate("variance_per_score_power", trace / power, data.units, confidence)

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 
-from kvar.analysis.replicates import Unit, replicates
+from kvar.analysis.replicates import Replicates, Unit, replicates
 from kvar.analysis.signal import signal_of
+from kvar.analysis.statistic_table import estimate
 from kvar.analysis.trace_covariance import trace_of
 from kvar.gradients.moments import GradientMoments
-from kvar.intervals.jackknife import Estimate, jackknife
+from kvar.intervals.jackknife import Array, Estimate
 
-__all__ = ["snr"]
+__all__ = ["snr", "snr_of"]
+
+
+def snr_of(data: Replicates, batch: float) -> Array:
+    """(1+U, E) B |E g|^2 / tr Cov.
+
+    Raises:
+        ValueError: a batch that is not positive.
+    """
+    if not batch > 0:
+        raise ValueError(f"batch must be a positive number of trajectories; got {batch!r}.")
+    with np.errstate(all="ignore"):
+        return np.asarray(float(batch) * signal_of(data) / trace_of(data))
 
 
 def snr(
@@ -38,9 +51,4 @@ def snr(
         ValueError: a batch that is not positive, or as :func:`kvar.analysis.signal.signal`.
     """
     data = replicates(moments, group, unit)
-    size = float(data.n[0]) if batch is None else float(batch)
-    if not size > 0:
-        raise ValueError(f"batch must be a positive number of trajectories; got {batch!r}.")
-    with np.errstate(all="ignore"):
-        ratio = size * signal_of(data) / trace_of(data)
-    return jackknife(ratio, data.units, confidence, scale="root")
+    return estimate("snr", snr_of(data, float(data.n[0]) if batch is None else batch), data.units, confidence)

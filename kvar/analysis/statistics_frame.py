@@ -7,36 +7,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COLUMNS", "STATISTICS", "at_step", "check_frame", "find", "select", "students"]
+__all__ = ["COLUMNS", "at_step", "check_frame", "find", "select", "students"]
 
 COLUMNS = (
     "student", "parameters", "step", "group", "kernel", "k", "statistic", "value", "low", "high", "n",
 )  # fmt: skip
 """One row an observation; ``k`` is inf for the immediate kernel and NaN for kernels that have no K."""
-
-STATISTICS = {
-    "trace": "tr Cov(g), eq. (8)",
-    "trace_ratio": "tr Cov(g), paired ratio to K = 1",
-    "trace_ratio_t0": "the ratio that T0, eqs. (15) and (16), predicts",
-    "trace_ratio_t1": "the ratio that T1, eq. (17), predicts",
-    "calibration_t0": "T0's ratio over the measured one",
-    "calibration_t1": "T1's ratio over the measured one",
-    "signal": "|E g|^2, eq. (12), never clamped",
-    "snr": "|E g|^2 / (tr Cov / N)",
-    "relative_variance": "tr Cov / |E g|^2",
-    "norm_test": "tr Cov / (B |E g|^2), the norm test's squared error of a batch",
-    "bias_sq": "|E g - g*|^2, eq. (7), never clamped",
-    "efficiency": "efficiency eta, eq. (11')",
-    "mse": "eq. (10)",
-    "within": "E_x tr Cov(g | x), eq. (9)",
-    "between": "tr Cov_x E[g | x], eq. (9)",
-    "within_share": "within / tr Cov",
-    "best_probability": "probability that this kernel has the highest eta",
-    "mse_best_probability": "probability that this kernel has the smallest error",
-    "score_power": "tr F, the score power sum_t |s_t|^2 of a response; the same for every kernel",
-    "variance_per_score_power": "tr Cov / tr F, flat over sizes if eq. (16) is all there is",
-}
-"""Known statistics and what they are, with theory.md's equation numbers."""
 
 
 def check_frame(frame: pd.DataFrame) -> None:
@@ -84,7 +60,7 @@ def find(
 
     Args:
         frame: a statistics frame.
-        statistic: a name of :data:`STATISTICS`.
+        statistic: a name of ``kvar.plots.STATISTICS``.
         group: the parameter group.
         step: a training step, "last" (each student's last measured step), or "all".
         only_k: leave out kernels that have no K.
@@ -122,11 +98,11 @@ def select(
     groups = sorted(map(str, frame["group"].unique()))
     if group not in groups:
         raise ValueError(f"the statistics frame has no group {group!r}; its groups: {', '.join(groups)}.")
-    there = frame[(frame["group"] == group) & frame["value"].notna()]
-    if statistic in set(there["statistic"]):
-        with_k = there[(there["statistic"] == statistic)]
-        steps = ", ".join(str(s) for s in sorted(with_k["step"].unique()))
+    valued = frame[(frame["group"] == group) & frame["value"].notna()]
+    if statistic in set(valued["statistic"]):
+        rows = valued[valued["statistic"] == statistic]
+        steps = ", ".join(str(s) for s in sorted(rows["step"].unique()))
         what = "for a kernel with a K" if only_k else "at that step"
         raise ValueError(f"the statistics frame has no {statistic!r} {what} at step {step!r}; measured steps: {steps}.")
-    have = ", ".join(sorted(map(str, there["statistic"].unique()))) or "none with a value"
+    have = ", ".join(sorted(map(str, valued["statistic"].unique()))) or "none with a value"
     raise ValueError(f"the statistics frame has no {statistic!r} in group {group!r}; its statistics: {have}.")

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
-from kvar.analysis.best_k import best_k
-from kvar.analysis.bias import bias
-from kvar.analysis.decompose import decompose, within_share
-from kvar.analysis.efficiency import efficiency
-from kvar.analysis.mse import mse
-from kvar.analysis.noise_scale import noise_scale
-from kvar.analysis.paired import ratio_to
-from kvar.analysis.replicates import Unit, resolve_reference
-from kvar.analysis.score_power import score_power, variance_per_score_power
-from kvar.analysis.signal import signal
-from kvar.analysis.snr import snr
-from kvar.analysis.theory import calibrate, predict
-from kvar.analysis.trace_covariance import trace_covariance
+from kvar.analysis.best_k import best_k_of
+from kvar.analysis.bias import bias_of
+from kvar.analysis.decompose import decomposition_of, within_share_of
+from kvar.analysis.design import design_replicates
+from kvar.analysis.noise_scale import noise_scale_of
+from kvar.analysis.paired import ratio_of
+from kvar.analysis.replicates import Replicates, Unit, replicates, resolve_reference
+from kvar.analysis.score_power import score_power_of
+from kvar.analysis.signal import signal_of
+from kvar.analysis.snr import snr_of
+from kvar.analysis.statistic_table import FORMED_WITH_THEORY, TABLE, estimate
+from kvar.analysis.theory.calibration import calibration_of
+from kvar.analysis.theory.prediction import predict
+from kvar.analysis.trace_covariance import trace_of
 from kvar.gradients.moments import GradientMoments
 from kvar.intervals.jackknife import Array, Estimate
 from kvar.returns import Immediate, Kernel, KStep, TokenValues, parse_kernel
@@ -31,14 +32,10 @@ if TYPE_CHECKING:
 
 __all__ = ["STATISTICS", "THEORY_STATISTICS", "steps_of", "summarise"]
 
-STATISTICS = (
-    "trace", "trace_ratio", "signal", "snr", "noise_scale", "relative_variance", "bias_sq", "efficiency", "mse",
-    "within", "between", "within_share", "best_probability", "mse_best_probability", "norm_test", "trace_t0",
-    "trace_ratio_t0",
-)  # fmt: skip
-"""The values of the column "statistic"; the last two only where ``values`` are given."""
+STATISTICS = tuple(name for name in TABLE if name not in FORMED_WITH_THEORY)
+"""The values of the column "statistic"; those of ``FORMED_WITH_VALUES`` only where ``values`` are given."""
 
-THEORY_STATISTICS = ("trace_ratio_t1", "calibration_t0", "calibration_t1", "score_power", "variance_per_score_power")
+THEORY_STATISTICS = FORMED_WITH_THEORY
 """Further values where ``theory`` is asked for: the first three need ``values``, the last two measured score power."""
 
 
@@ -89,55 +86,72 @@ def summarise(
     import pandas as pd
 
     m = batch / rollouts_per_prompt if prompts is None else prompts
-    shared = {"group": group, "unit": unit, "confidence": confidence}
     r, plain = resolve_reference(moments.names, reference), resolve_reference(moments.names, None)
     paired = moments[group].pair is not None
     grouped = (
         paired and unit != "trajectory" and int((moments.prompt_index.unique(return_counts=True)[1] > 1).sum()) > 1
     )
-    found: dict[str, Estimate] = {
-        "trace": trace_covariance(moments, **shared),  # type: ignore[arg-type]
-        "trace_ratio": ratio_to(moments, trace_covariance, plain, confidence, group=group, unit=unit),
-        "signal": signal(moments, **shared),  # type: ignore[arg-type]
-        "snr": snr(moments, batch=batch, **shared),  # type: ignore[arg-type]
-        "noise_scale": noise_scale(moments, **shared),  # type: ignore[arg-type]
+    data = replicates(moments, group, unit)
+    trace, absent = trace_of(data), _bare(np.full(len(moments.names), np.nan), data.units)
+
+    def formed(name: str, replicated: Array) -> Estimate:
+        return estimate(name, replicated, data.units, confidence)
+
+    scale = formed("noise_scale", noise_scale_of(data))
+    estimates: dict[str, Estimate] = {
+        "trace": formed("trace", trace),
+        "trace_ratio": formed("trace_ratio", ratio_of(trace, plain)),
+        "signal": formed("signal", signal_of(data)),
+        "snr": formed("snr", snr_of(data, batch)),
+        "noise_scale": scale,
+        "relative_variance": scale,
+        **dict.fromkeys(_OF_ALL_FIELDS, absent),
+        "norm_test": Estimate(scale.value / batch, scale.low / batch, scale.high / batch, scale.n),
     }
-    found["relative_variance"] = found["noise_scale"]
-    absent = _bare(np.full(len(moments.names), np.nan), found["trace"].n)
-
-    def where(condition: bool, statistic: Callable[[], Estimate]) -> Estimate:
-        return statistic() if condition else absent
-
-    to = {**shared, "reference": r, "rollouts_per_prompt": rollouts_per_prompt}
-    parts = decompose(moments, **shared) if grouped else None  # type: ignore[arg-type]
-    found["bias_sq"] = where(paired, lambda: bias(moments, reference=r, **shared))  # type: ignore[arg-type]
-    found["efficiency"] = where(paired, lambda: efficiency(moments, m * rollouts_per_prompt, **to))  # type: ignore[arg-type]
-    found["mse"] = where(paired, lambda: mse(moments, m, **to))  # type: ignore[arg-type]
-    found["within"], found["between"] = parts or (absent, absent)
-    found["within_share"] = where(grouped, lambda: within_share(moments, **shared))  # type: ignore[arg-type]
     if paired:
-        best = best_k(moments, m, **to)  # type: ignore[arg-type]
-        found["best_probability"] = _bare(best["efficiency_best"].to_numpy(), found["efficiency"].n)
-        found["mse_best_probability"] = _bare(best["mse_best"].to_numpy(), found["mse"].n)
-    else:
-        found["best_probability"] = found["mse_best_probability"] = absent
-    scale = found["noise_scale"]
-    found["norm_test"] = Estimate(scale.value / batch, scale.low / batch, scale.high / batch, scale.n)
+        design = data if rollouts_per_prompt == 1 else design_replicates(moments, group, unit, rollouts_per_prompt)
+        estimates["bias_sq"] = formed("bias_sq", bias_of(data, r))
+        estimates |= _best(best_k_of(design, r, m, rollouts_per_prompt, confidence), design.units)
+    if grouped:
+        by_prompt = data if data.inner is not None else replicates(moments, group, unit, by_prompt=True)
+        estimates["within"], estimates["between"] = decomposition_of(by_prompt, confidence)
+        share = within_share_of(by_prompt)
+        estimates["within_share"] = estimate("within_share", share, by_prompt.units, confidence)
     if values is not None:
         if mask is None:
             raise ValueError("values came without mask: pass the rollouts' mask too.")
         kernels = kernels if kernels is not None else [parse_kernel(name) for name in moments.names]
-        found |= _theory(moments, values, mask, kernels, plain, theory and paired, group, unit, confidence)
+        calibrated = data if theory and paired else None
+        estimates |= _theory(moments, values, mask, kernels, plain, calibrated, group, confidence)
     if theory and paired and moments[group].score_power is not None:
-        found["score_power"] = score_power(moments, **shared)[np.zeros(len(moments.names), int)]  # type: ignore[arg-type]
-        found["variance_per_score_power"] = variance_per_score_power(moments, **shared)  # type: ignore[arg-type]
+        power = score_power_of(moments, group, data.units)
+        estimates["score_power"] = formed("score_power", power)[np.zeros(len(moments.names), int)]
+        estimates["variance_per_score_power"] = formed("variance_per_score_power", trace / power)
     ks = [steps_of(name) for name in moments.names] if kernels is None else [steps_of(kernel) for kernel in kernels]
     rows = [
         (name, ks[e], statistic, est.value[e], est.low[e], est.high[e], est.n)
-        for statistic, est in found.items()
+        for statistic, est in estimates.items()
         for e, name in enumerate(moments.names)
     ]
     return pd.DataFrame(rows, columns=["kernel", "k", "statistic", "value", "low", "high", "n"])
+
+
+_OF_ALL_FIELDS = (
+    "bias_sq", "efficiency", "mse", "within", "between", "within_share", "best_probability", "mse_best_probability",
+)  # fmt: skip
+"""Statistics that norms alone do not tell, in the table's order."""
+
+
+def _best(best: pd.DataFrame, units: int) -> dict[str, Estimate]:
+    """Efficiency, error, and the probabilities to be the best, of a table of ``best_k``."""
+    estimates = {
+        name: Estimate(*(best[f"{name}{end}"].to_numpy() for end in ("", "_low", "_high")), units)
+        for name in ("efficiency", "mse")
+    }
+    return estimates | {
+        "best_probability": _bare(best["efficiency_best"].to_numpy(), units),
+        "mse_best_probability": _bare(best["mse_best"].to_numpy(), units),
+    }
 
 
 def _theory(
@@ -146,12 +160,11 @@ def _theory(
     mask: Tensor,
     kernels: Sequence[Kernel],
     plain: int,
-    calibrated: bool,
+    calibrated: Replicates | None,
     group: str,
-    unit: Unit,
     confidence: float,
 ) -> dict[str, Estimate]:
-    """The predictions, and how they compare with the measurement; NaN for estimators with a baseline."""
+    """The predictions, and how they compare with the measurement if it is given; NaN for estimators with a baseline."""
     known = np.where([" - " in name for name in moments.names], np.nan, 1.0)
 
     def ratio(trace: Array) -> Estimate:
@@ -160,20 +173,20 @@ def _theory(
 
     trace = predict(values, mask, kernels, moments=moments, group=group)["trace"].to_numpy()
     absolute = known if moments[group].score_power is not None else np.full_like(known, np.nan)
-    found = {"trace_t0": _bare(absolute * trace, len(mask)), "trace_ratio_t0": ratio(trace)}
-    if calibrated:
+    estimates = {"trace_t0": _bare(absolute * trace, len(mask)), "trace_ratio_t0": ratio(trace)}
+    if calibrated is not None:
         with np.errstate(all="ignore"):  # trajectories that do not differ have no ratio
-            table = calibrate(
-                moments, values, mask, kernels, group=group, reference=plain, unit=unit, confidence=confidence
+            table = calibration_of(
+                calibrated, plain, moments, values, mask, kernels, group=group, confidence=confidence
             )
         rows = table[table["scale"] == "relative"]
         for level in ("T0", "T1"):
-            own = rows[rows["level"] == level]
-            value, low, high = (known * own[column].to_numpy() for column in ("calibration", "low", "high"))
-            found[f"calibration_{level.lower()}"] = Estimate(value, low, high, int(own["n"].iloc[0]))
+            one = rows[rows["level"] == level]
+            value, low, high = (known * one[column].to_numpy() for column in ("calibration", "low", "high"))
+            estimates[f"calibration_{level.lower()}"] = Estimate(value, low, high, int(one["n"].iloc[0]))
             if level == "T1":
-                found["trace_ratio_t1"] = _bare(known * own["predicted"].to_numpy(), len(mask))
-    return found
+                estimates["trace_ratio_t1"] = _bare(known * one["predicted"].to_numpy(), len(mask))
+    return estimates
 
 
 def _bare(value: Array, n: int) -> Estimate:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from kvar.analysis.replicates import Replicates, Unit, replicates
+from kvar.analysis.statistic_table import estimate
 from kvar.gradients.moments import GradientMoments
-from kvar.intervals.jackknife import Array, Estimate, jackknife
+from kvar.intervals.jackknife import Array, Estimate
 
 __all__ = ["trace_covariance", "trace_of"]
 
@@ -37,4 +38,4 @@ def trace_covariance(
         ValueError: fewer than two trajectories, or too few prompts for the unit.
     """
     data = replicates(moments, group, unit)
-    return jackknife(trace_of(data), data.units, confidence, scale="log")
+    return estimate("trace", trace_of(data), data.units, confidence)

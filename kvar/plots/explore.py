@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kvar.analysis.statistics_frame import STATISTICS, check_frame, students
+from kvar.analysis.statistic_table import MEANINGS
+from kvar.analysis.statistics_frame import check_frame, students
 from kvar.plots.ticks import k_label
 from kvar.records import Run
 
@@ -73,7 +74,7 @@ class Explorer:
 
         check_frame(frame)
         self.frame = frame[frame["value"].notna()]
-        known = [name for name in STATISTICS if name in set(self.frame["statistic"])]
+        known = [name for name in MEANINGS if name in set(self.frame["statistic"])]
         if statistic not in known:
             raise ValueError(f"no values of statistic {statistic!r}; there are {', '.join(known) or 'none'}.")
         narrow, wide = {"description_width": "5em"}, w.Layout(width="22em")

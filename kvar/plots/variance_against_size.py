@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kvar.analysis.statistics_frame import STATISTICS, select
+from kvar.analysis.statistic_table import MEANINGS
+from kvar.analysis.statistics_frame import select
 from kvar.plots.draw import draw_line, log_if_positive
 from kvar.plots.style import COLUMN_WIDTH, context, legend_above, new_axes, series
 from kvar.plots.ticks import k_label, size_axis
@@ -79,7 +80,7 @@ def variance_against_size(
             fitted = True
         log_if_positive(ax, measured)
         ax.set_ylabel(
-            STATISTICS.get(statistic, statistic)
+            MEANINGS.get(statistic, statistic)
             .split(", eq.")[0]
             .split(", never")[0]
             .split(", the")[0]

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kvar.analysis.statistics_frame import STATISTICS, at_step, check_frame, select, students
+from kvar.analysis.statistic_table import MEANINGS
+from kvar.analysis.statistics_frame import at_step, check_frame, select, students
 from kvar.plots.draw import dodge, fit_log
 from kvar.plots.style import COLUMN_WIDTH, context, legend_above, new_axes, series, student_series
 
@@ -89,6 +90,6 @@ def variance_by_layer(
             ax.axhline(border + 0.5, color="0.9", linewidth=0.6, zorder=0)
         ax.set_yticks(range(len(layers)), layers)
         ax.set_ylim(len(layers) - 0.5, -0.5)
-        ax.set_xlabel(STATISTICS.get(statistic, statistic).split(", eq.")[0].split(", never")[0])
+        ax.set_xlabel(MEANINGS.get(statistic, statistic).split(", eq.")[0].split(", never")[0])
         legend_above(ax, title=f"student {student_series(frame)[name].label}", short=True)
     return ax

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kvar.analysis.statistics_frame import STATISTICS, select
+from kvar.analysis.statistic_table import MEANINGS
+from kvar.analysis.statistics_frame import select
 from kvar.plots.draw import draw_band, draw_line, log_if_positive
 from kvar.plots.style import COLUMN_WIDTH, LINES, context, legend_above, new_axes, series, student_series
 
@@ -90,7 +91,7 @@ def variance_over_training(
             log_if_positive(ax, rows)
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         ax.set_xlabel("training step")
-        ax.set_ylabel(STATISTICS.get(statistic, statistic).split(", eq.")[0].split(", never")[0])
+        ax.set_ylabel(MEANINGS.get(statistic, statistic).split(", eq.")[0].split(", never")[0])
         handles = [
             Line2D([], [], color=look.colour, marker=look.marker, linestyle="none", label=look.label)
             for look in by_student.values()

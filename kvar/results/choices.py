@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kvar.analysis.across_seeds import across_seeds
-from kvar.analysis.best_k import best_k
-from kvar.analysis.design import check_design
-from kvar.analysis.replicates import resolve_reference
+from kvar.analysis.best_k import best_k_of
+from kvar.analysis.bias import need_pairs
+from kvar.analysis.design import check_design, design_replicates
+from kvar.analysis.replicates import Replicates, replicates, resolve_reference
 from kvar.analysis.runs import default_reference, moments_at, probes_of
-from kvar.analysis.trace_covariance import trace_covariance
+from kvar.analysis.trace_covariance import trace_of
 from kvar.gradients.moments import GradientMoments
 from kvar.intervals.probability_of_best import probability_over_seeds, units_to_resolve
 from kvar.records import Run
@@ -104,16 +105,21 @@ def choices(
     if group not in first.groups:
         raise ValueError(f"no parameter group {group!r}; measured groups: {', '.join(first)}.")
     r = resolve_reference(first.names, reference or default_reference(first.names))
+    silent = all(_silent(moments, group) for moments in measured)
+    sums: dict[bool, list[Replicates]] = {}
     out = []
     for m in prompts:
         for per_prompt in rollouts:
             check_design(m, per_prompt)
             reason = next((why for x in measured if (why := _refused(x, m, per_prompt))), None)
-            out.append(
-                Choice(m, per_prompt, _empty(), reason=reason)
-                if reason
-                else _combined(measured, m, per_prompt, group, first.names[r])
-            )
+            if reason:
+                out.append(Choice(m, per_prompt, _empty(), reason=reason))
+                continue
+            if (per_prompt > 1) not in sums:
+                sums[per_prompt > 1] = [_replicates(moments, group, per_prompt) for moments in measured]
+            data = sums[per_prompt > 1]
+            tables = [_table(moments, one, r, m, per_prompt) for moments, one in zip(measured, data, strict=True)]
+            out.append(_combined(tables, measured, m, per_prompt, silent))
     if all(choice.reason for choice in out):
         raise ValueError(f"none of these steps can be told: {out[0].reason}")
     return out
@@ -135,17 +141,25 @@ def _refused(moments: GradientMoments, m: int, r: int) -> str | None:
     return None
 
 
-def _single(moments: GradientMoments, m: int, r: int, group: str, reference: str) -> pd.DataFrame:
+def _replicates(moments: GradientMoments, group: str, rollouts: int) -> Replicates:
+    need_pairs(moments, group, "choose-k")
+    if len(moments.prompts) == 1:
+        return replicates(moments, group, "trajectory")
+    return design_replicates(moments, group, None, rollouts)
+
+
+def _table(moments: GradientMoments, data: Replicates, reference: int, m: int, r: int) -> pd.DataFrame:
     if len(moments.prompts) == 1:  # R rollouts of this very prompt: independent, and nothing is between
-        return best_k(moments, r, 1, group=group, reference=reference, unit="trajectory")
-    return best_k(moments, m, r, group=group, reference=reference)
+        return best_k_of(data, reference, r)
+    return best_k_of(data, reference, m, r)
 
 
-def _combined(measured: Sequence[GradientMoments], m: int, r: int, group: str, reference: str) -> Choice:
+def _combined(
+    tables: Sequence[pd.DataFrame], measured: Sequence[GradientMoments], m: int, r: int, silent: bool
+) -> Choice:
+    """The choice of one design from every run's table of ``best_k``."""
     import pandas as pd
 
-    silent = all(_silent(moments, group) for moments in measured)
-    tables = [_single(moments, m, r, group, reference) for moments in measured]
     if len(tables) == 1:
         attrs = tables[0].attrs
         needed = {name: attrs[f"units_{name}"] for name in CRITERIA}
@@ -164,9 +178,9 @@ def _combined(measured: Sequence[GradientMoments], m: int, r: int, group: str, r
                 for seed, t in enumerate(tables)
             ]
         )
-        own = across_seeds(long, by=("kernel", "statistic")).set_index("kernel").loc[table["kernel"]]
+        means = across_seeds(long, by=("kernel", "statistic")).set_index("kernel").loc[table["kernel"]]
         for ending, column in (("", "value"), ("_low", "low"), ("_high", "high")):
-            table[f"{name}{ending}"] = own[column].to_numpy()
+            table[f"{name}{ending}"] = means[column].to_numpy()
         table[f"{name}_best"] = probability_over_seeds(values, smallest=name == "mse")
         left = (values.sum(axis=0) - values) / (len(values) - 1)
         needed[name] = units_to_resolve(np.concatenate([values.mean(axis=0)[None], left]), smallest=name == "mse")
@@ -174,7 +188,7 @@ def _combined(measured: Sequence[GradientMoments], m: int, r: int, group: str, r
 
 
 def _silent(moments: GradientMoments, group: str) -> bool:
-    spread = trace_covariance(moments, group).value
+    spread = trace_of(replicates(moments, group))[0]
     return bool((abs(spread) <= 1e-12 * moments[group].sq_norm.mean(dim=1).numpy()).all())
 
 

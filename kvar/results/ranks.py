@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kvar.analysis.statistic_table import TABLE
 from kvar.intervals.over_seeds import mean_with_interval
 from kvar.intervals.rank_correlation import rank_correlation
 from kvar.results.compare import LOWER_IS_BETTER
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["NOISE", "gains", "rank_table"]
 
-NOISE = {"trace": -1.0, "snr": 1.0, "efficiency": 1.0}
-"""Statistics of the estimator at the start, and the sign that makes more of it less noise. The signal-to-noise ratio
-orders as the relative variance does, upside down, and stays in order where a signal was estimated below zero."""
+NOISE = ("trace", "snr", "efficiency")
+"""Statistics of the estimator at the start. The signal-to-noise ratio orders as the relative variance does, upside
+down, and stays in order where a signal was estimated below zero."""
 
 
 def gains(
@@ -79,11 +80,11 @@ def rank_table(outcomes: pd.DataFrame, values: pd.DataFrame, metrics: dict[str, 
     columns = ["task", "student", "outcome", "statistic", "methods", "seeds", "rho", "low", "high", "p"]
     rows: list[tuple[Any, ...]] = []
     pooled: list[tuple[Any, ...]] = []
-    for statistic, sign in NOISE.items():
+    for statistic in NOISE:
         found = gains(outcomes, values, metrics, statistic=statistic)
         tables: dict[str, list[tuple[pd.DataFrame, pd.DataFrame]]] = {"J": [], "score": []}
         for (task, student, outcome), part in found.groupby(["task", "student", "outcome"], sort=False):
-            x = sign * part.pivot(index="seed", columns="method", values="x")
+            x = TABLE[statistic].sign * part.pivot(index="seed", columns="method", values="x")
             y = part.pivot(index="seed", columns="method", values="y")
             whole = x.columns[(x.notna() & y.notna()).all()]
             if len(whole):

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from torch import Tensor
 
-from kvar.analysis.replicates import Unit, replicates, resolve_reference
+from kvar.analysis.paired import ratio_of
+from kvar.analysis.replicates import Replicates, Unit, replicates, resolve_reference
 from kvar.analysis.signal import signal_of
 from kvar.analysis.theory.influence import weighted_replicates
 from kvar.analysis.theory.law import score_power_by_position
@@ -21,7 +22,7 @@ from kvar.returns import Kernel, TokenValues
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["calibrate", "unit_of_rows"]
+__all__ = ["calibrate", "calibration_of", "unit_of_rows"]
 
 LEVELS: tuple[Literal["T0", "T1"], ...] = ("T0", "T1")
 
@@ -64,6 +65,25 @@ def calibrate(
     Raises:
         ValueError: moments of other kernels or of norms only, and as :func:`kvar.analysis.theory.predict`.
     """
+    if moments[group].pair is None:
+        raise ValueError("a calibration's interval needs all moments: measure with fields='all' instead of 'norms'.")
+    data, r = replicates(moments, group, unit), resolve_reference(moments.names, reference)
+    return calibration_of(data, r, moments, values, mask, kernels, sq_score, baseline, group, confidence)
+
+
+def calibration_of(
+    data: Replicates,
+    reference: int,
+    moments: GradientMoments,
+    values: TokenValues,
+    mask: Tensor,
+    kernels: Sequence[Kernel],
+    sq_score: Tensor | float | None = None,
+    baseline: Literal["teacher-value"] | None = None,
+    group: str = "all",
+    confidence: float = 0.95,
+) -> pd.DataFrame:
+    """The table of :func:`calibrate` from the measurement's replicates, with the reference by number."""
     import pandas as pd
 
     q, gap, mask = advantage_parts(values, mask, baseline)
@@ -71,13 +91,10 @@ def calibrate(
         raise ValueError(
             f"moments hold {len(moments.names)} estimators for {len(kernels)} kernels: measure these very kernels."
         )
-    if moments[group].pair is None:
-        raise ValueError("a calibration's interval needs all moments: measure with fields='all' instead of 'norms'.")
     known = sq_score if sq_score is not None else moments[group].score_power
     power = score_power_by_position(known, mask)
-    data = replicates(moments, group, unit)
     member = unit_of_rows(moments, data.units)
-    measured, r = trace_of(data), resolve_reference(moments.names, reference)
+    measured = trace_of(data)
     frames = []
     for level in LEVELS:
         predicted = weighted_replicates(
@@ -89,7 +106,7 @@ def calibrate(
             absolute = predicted - signal_of(data)
             frames.append(_rows(moments.names, level, "absolute", absolute, measured, confidence))
             predicted = absolute
-        relative = predicted / predicted[:, r : r + 1], measured / measured[:, r : r + 1]
+        relative = ratio_of(predicted, reference), ratio_of(measured, reference)
         frames.append(_rows(moments.names, level, "relative", *relative, confidence))
     return pd.concat(frames, ignore_index=True)
 

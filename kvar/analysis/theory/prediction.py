@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from kvar.analysis.paired import ratio_to
-from kvar.analysis.replicates import resolve_reference
-from kvar.analysis.signal import signal
+from kvar.analysis.paired import ratio_of
+from kvar.analysis.replicates import replicates, resolve_reference
+from kvar.analysis.signal import signal_of
+from kvar.analysis.statistic_table import estimate
 from kvar.analysis.theory.law import gap_law, score_power_by_position, second_moments
-from kvar.analysis.trace_covariance import trace_covariance
+from kvar.analysis.trace_covariance import trace_of
 from kvar.gradients.moments import GradientMoments
 from kvar.returns import LLMR, Kernel, TokenValues, check_mask
 
@@ -125,15 +126,17 @@ def predict(
     power = score_power_by_position(sq_score, mask)
     ones = torch.ones(len(mask), dtype=torch.float64)
     trace = predicted_second_moment(q, gap, mask, power, [*kernels, LLMR()], level, ones).numpy()
-    if moments is not None and sq_score is not None:  # the signal is in gradient units: only where the trace is, too
-        trace[:-1] -= signal(moments, group).value
+    data = None if moments is None else replicates(moments, group)
+    if data is not None and sq_score is not None:  # the signal is in gradient units: only where the trace is, too
+        trace[:-1] -= signal_of(data)[0]
     names = [getattr(kernel, "name", repr(kernel)) for kernel in kernels]
     table = pd.DataFrame({"kernel": names, "level": level, "trace": trace[:-1], "ratio": trace[:-1] / trace[-1]})
-    if moments is None:
+    if moments is None or data is None:
         return table
-    whole = trace_covariance(moments, group, confidence=confidence)
-    ratio = ratio_to(moments, trace_covariance, confidence=confidence, group=group)
-    table["ratio"] = trace[:-1] / trace[resolve_reference(moments.names, None)]
+    r = resolve_reference(moments.names, None)
+    whole = estimate("trace", trace_of(data), data.units, confidence)
+    ratio = estimate("trace_ratio", ratio_of(trace_of(data), r), data.units, confidence)
+    table["ratio"] = trace[:-1] / trace[r]
     table["measured_trace"], table["low"], table["high"] = whole.value, whole.low, whole.high
     table["measured_ratio"], table["ratio_low"], table["ratio_high"] = ratio.value, ratio.low, ratio.high
     return table

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from kvar.analysis.across_seeds import across_seeds
-from kvar.analysis.statistics_frame import STATISTICS
+from kvar.analysis.statistic_table import MEANINGS, TABLE
 from kvar.plots.style import OKABE_ITO, names_count
 from kvar.plots.ticks import compact_count
 
@@ -23,10 +23,6 @@ MEAN = "mean over seeds"
 """What the seed of an average over seeds is called."""
 
 _FACETS = ("task", "student", "method", "seed")
-_LOG = (
-    "trace", "trace_t0", "trace_ratio", "trace_ratio_t0", "trace_ratio_t1", "relative_variance", "noise_scale",
-    "norm_test", "mse", "within", "between", "score_power", "variance_per_score_power",
-)  # fmt: skip
 
 
 def explore_data(frame: pd.DataFrame, most: int = MOST_VALUES) -> dict[str, Any]:
@@ -47,7 +43,7 @@ def explore_data(frame: pd.DataFrame, most: int = MOST_VALUES) -> dict[str, Any]
     lines = frame[order].drop_duplicates(list(_FACETS)).sort_values(order, kind="stable", key=_natural)
     kernels = frame[["kernel", "k"]].drop_duplicates("kernel").sort_values("k", kind="stable", na_position="last")
     present = set(frame["statistic"])
-    statistics = [name for name in STATISTICS if name in present] + sorted(present - set(STATISTICS))
+    statistics = [name for name in MEANINGS if name in present] + sorted(present - set(MEANINGS))
     blocks, shown = _blocks(frame, lines, list(kernels["kernel"]), statistics, most)
     groups = list(dict.fromkeys(frame["group"].astype(str)))
     return {
@@ -56,7 +52,9 @@ def explore_data(frame: pd.DataFrame, most: int = MOST_VALUES) -> dict[str, Any]
             for name in _FACETS
         },
         "kernels": list(zip(kernels["kernel"], kernels["k"].astype(float), strict=True)),
-        "statistics": [(name, STATISTICS.get(name, name.replace("_", " ")), name in _LOG) for name in statistics],
+        "statistics": [
+            (name, MEANINGS.get(name, name.replace("_", " ")), name in TABLE and TABLE[name].log) for name in statistics
+        ],
         "groups": sorted(groups, key=lambda name: name != "all"),
         "lines": [
             {**row, "size": _size(str(row["student"]), float(row["parameters"]))} for row in lines.to_dict("records")

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from kvar.analysis.statistics_frame import STATISTICS, at_step, find, students
+from kvar.analysis.statistic_table import MEANINGS
+from kvar.analysis.statistics_frame import at_step, find, students
 from kvar.intervals import number
 from kvar.plots.style import student_series
 from kvar.report.page.sections import head_html
@@ -47,7 +48,7 @@ def statistics_html(frame: pd.DataFrame, *, group: str = "all", step: int | str 
     """Every statistic of every student and kernel with its interval, one line a pair, each column sortable."""
     labels = {name: look.label for name, look in student_series(frame).items()}
     present = set(frame[frame["group"] == group]["statistic"])
-    names = [name for name in STATISTICS if name in present] + sorted(present - set(STATISTICS))
+    names = [name for name in MEANINGS if name in present] + sorted(present - set(MEANINGS))
     table: dict[str, dict[tuple[str, str], tuple[float, float, float]]] = {}
     for name in names:
         rows = find(frame, name, group=group, step=step, only_k=False)
@@ -73,7 +74,7 @@ def statistics_html(frame: pd.DataFrame, *, group: str = "all", step: int | str 
         blank = (math.nan, math.nan, math.nan)
         lines.append(f"<tr>{left}{''.join(_cell(*table[name].get(key, blank)) for name in names)}</tr>")
     head = [("student", "name and parameters"), ("kernel", ""), ("step", "training step"), ("n", "trajectories")]
-    head += [(name.replace("_", " "), STATISTICS.get(name, "")) for name in names]
+    head += [(name.replace("_", " "), MEANINGS.get(name, "")) for name in names]
     top = head_html(head, [i > 1 for i in range(len(head))])
     body = "\n".join(lines)
     return f'<div class="wide"><table class="sortable">{top}<tbody>\n{body}\n</tbody></table></div>'
