@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
@@ -11,6 +12,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+CIRCLES_TO_BE_DISSOLVED = {
+    frozenset({"kvar.distill.config", "kvar.distill.config_checks"}),
+    frozenset({"kvar.distill.objectives.base", "kvar.distill.objectives.passes"}),
+    frozenset({"kvar.study.evaluate", "kvar.study.evaluation_output", "kvar.study.evaluation_table"}),
+    frozenset({"kvar.study.field_values", "kvar.study.model_settings", "kvar.study.settings"}),
+}
 LINT = "from importlinter.cli import lint_imports_command; lint_imports_command()"
 
 
@@ -90,3 +97,61 @@ def test_a_room_that_is_on_no_floor_is_noticed(copy):
         shutil.rmtree(room)
     assert result.returncode == 1
     assert "attic" in result.stdout
+
+
+def imported_files(root: Path) -> dict[str, set[str]]:
+    """Module -> the modules of the package that it names in any import: lazy and type-only ones count."""
+    paths = {
+        ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in root.glob("kvar/**/*.py")
+    }
+    edges: dict[str, set[str]] = {}
+    for name, path in paths.items():
+        named: set[str] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                named |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert node.module is not None and node.level == 0, f"{path}: a relative import"
+                inner = [f"{node.module}.{alias.name}" for alias in node.names]
+                named |= {module if module in paths else node.module for module in inner}
+        edges[name] = (named & set(paths)) - {name}
+    return edges
+
+
+def circles(edges: dict[str, set[str]]) -> set[frozenset[str]]:
+    """Sets of modules that import each other, directly or through others."""
+
+    def reached(start: str) -> set[str]:
+        seen: set[str] = set()
+        waiting = list(edges[start])
+        while waiting:
+            module = waiting.pop()
+            if module not in seen:
+                seen.add(module)
+                waiting += edges[module]
+        return seen
+
+    reach = {module: reached(module) for module in edges}
+    return {
+        frozenset(other for other in reach[module] if module in reach[other])
+        for module in edges
+        if module in reach[module]
+    }
+
+
+def test_no_files_import_each_other_in_a_circle():
+    assert circles(imported_files(ROOT)) - CIRCLES_TO_BE_DISSOLVED == set()
+
+
+def test_a_circle_of_lazy_and_type_only_imports_is_noticed(tmp_path):
+    room = tmp_path / "kvar" / "room"
+    room.mkdir(parents=True)
+    (room.parent / "__init__.py").write_text("")
+    (room / "__init__.py").write_text("")
+    (room / "first.py").write_text("def late():\n    from kvar.room import second\n")
+    (room / "second.py").write_text("if TYPE_CHECKING:\n    from kvar.room.third import Third\n")
+    (room / "third.py").write_text("import kvar.room.first\n")
+    (room / "aside.py").write_text("from kvar.room.first import late\n")
+    ring = frozenset(f"kvar.room.{name}" for name in ("first", "second", "third"))
+    assert circles(imported_files(tmp_path)) == {ring}
