@@ -9,11 +9,16 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from kvar.records import RunWriter
 
-__all__ = ["Recorder"]
+__all__ = ["TRAJECTORIES", "Recorder"]
+
+TRAJECTORIES = "trajectories"
+"""The number of responses that an optimiser step is made of, recorded beside each log of training."""
 
 
 class Recorder(TrainerCallback):
     """Appends each log of a Trainer to ``metrics``; logs that a resumed run repeats replace the earlier ones.
+
+    Beside the loss of a trainer that samples ``rollouts_per_prompt`` responses stands :data:`TRAJECTORIES`.
 
     Args:
         writer: the run's writer.
@@ -43,7 +48,12 @@ class Recorder(TrainerCallback):
         import pandas as pd
 
         rows = []
-        for name, value in (logs or {}).items():
+        logs = dict(logs or {})
+        rollouts = getattr(args, "rollouts_per_prompt", None)
+        if "loss" in logs and rollouts is not None:
+            micro_batches = args.gradient_accumulation_steps * args.world_size
+            logs[TRAJECTORIES] = args.train_batch_size * micro_batches * rollouts
+        for name, value in logs.items():
             if isinstance(value, (int, float)) and math.isfinite(value):
                 split = "validation" if name.startswith("eval_") else "train"
                 rows.append(

@@ -21,9 +21,10 @@ from kvar.results.compare import compare_methods, main_outcomes, methods_frame
 from kvar.results.earlier import earlier_notes, read_earlier, with_earlier, write_made_with
 from kvar.results.outcomes import StudyValues, read_study_runs
 from kvar.results.ranks import rank_table
-from kvar.results.study_cells import StudyCell, study_cells, trained_estimator
+from kvar.results.study_cells import StudyCell, study_cells
 from kvar.results.teachers import teacher_scores
 from kvar.results.trained_estimators import estimator_table, estimator_values
+from kvar.results.training_batch import training_batch
 
 __all__ = ["report_study"]
 
@@ -77,7 +78,7 @@ def report_study(
     before = read_earlier(earlier, cells) if earlier is not None else None
     scores, said = teacher_scores(folder, cells, teachers, before)
     done = [cell for cell in cells if cell.finished]
-    b = batch or (before.batch if before and not done else _training_batch(cells))
+    b = batch or (before.batch if before and not done else training_batch(cells))
     values = read_study_runs(cells, batch=b, reference=reference, say=say) if done or not before else None
     values = with_earlier(values, before, batch=b, reference=reference) if before else values
     assert values is not None
@@ -112,17 +113,6 @@ def report_study(
         provenance=_provenance(cells), statistics=values.statistics, ending=study_ending(cells),
     )  # fmt: skip
     return "\n\n".join([*(table.text(full) for table in tables[:1]), *verdict, f"written: {target}"])
-
-
-def _training_batch(cells: Sequence[StudyCell]) -> int:
-    """Trajectories a step of the runs that train with a policy gradient; 64 where none is finished."""
-    found = []
-    for cell in cells:
-        config = (read_config(cell.path) or {}).get("config", {}) if cell.finished else {}
-        if config and trained_estimator(config) is not None:
-            accumulated = int(config.get("gradient_accumulation_steps") or 1)
-            found.append(int(config.get("per_device_train_batch_size") or 8) * accumulated)
-    return max(set(found), key=found.count) if found else 64
 
 
 def _notes(values: StudyValues, batch: int) -> list[str]:
