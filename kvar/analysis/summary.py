@@ -144,10 +144,10 @@ _OF_ALL_FIELDS = (
 
 def _best(best: pd.DataFrame, units: int) -> dict[str, Estimate]:
     """Efficiency, error, and the probabilities to be the best, of a table of ``best_k``."""
-    estimates = {
-        name: Estimate(*(best[f"{name}{end}"].to_numpy() for end in ("", "_low", "_high")), units)
-        for name in ("efficiency", "mse")
+    columns = {
+        name: [best[f"{name}{end}"].to_numpy() for end in ("", "_low", "_high")] for name in ("efficiency", "mse")
     }
+    estimates = {name: Estimate(value, low, high, units) for name, (value, low, high) in columns.items()}
     return estimates | {
         "best_probability": _bare(best["efficiency_best"].to_numpy(), units),
         "mse_best_probability": _bare(best["mse_best"].to_numpy(), units),
