@@ -16,6 +16,7 @@ CIRCLES_TO_BE_DISSOLVED = {
     frozenset({"kvar.distill.config", "kvar.distill.config_checks"}),
     frozenset({"kvar.distill.objectives.base", "kvar.distill.objectives.passes"}),
     frozenset({"kvar.gradients.capture", "kvar.gradients.experts", "kvar.gradients.wrappers"}),
+    frozenset({"kvar.study.build", "kvar.study.lengths"}),
     frozenset({"kvar.study.evaluate", "kvar.study.evaluation_output", "kvar.study.evaluation_table"}),
     frozenset({"kvar.study.field_values", "kvar.study.model_settings", "kvar.study.settings"}),
 }

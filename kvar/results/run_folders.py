@@ -13,7 +13,7 @@ from kvar.records import TABLES, RecordsError, Run, load
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["find_runs", "student_names", "study_statistics", "usable_statistics"]
+__all__ = ["find_runs", "student_names", "usable_statistics"]
 
 
 def find_runs(paths: Iterable[str | Path], left_out: dict[str, str] | None = None) -> tuple[list[Run], list[Run]]:
@@ -76,22 +76,6 @@ def student_names(runs: Sequence[Run]) -> list[str]:
 def _longer(names: Sequence[str], longer: Sequence[str]) -> list[str]:
     """Names, the longer where one is not alone."""
     return [name if names.count(name) == 1 else more for name, more in zip(names, longer, strict=True)]
-
-
-def study_statistics(runs: Sequence[Run], **options: Any) -> pd.DataFrame:
-    """The statistics frame of several runs, students named after their folders.
-
-    Args:
-        runs: with probes; a run in OUTPUT/student/stage is called "student", or "student/stage" where a student has
-            several stages with probes.
-        options: passed to ``kvar.analysis.runs.statistics_of``.
-    """
-    import pandas as pd
-
-    names = student_names(runs)
-    return pd.concat(
-        [statistics_of(run, name, **options) for run, name in zip(runs, names, strict=True)], ignore_index=True
-    )
 
 
 def usable_statistics(
