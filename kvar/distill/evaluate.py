@@ -11,7 +11,8 @@ from torch import nn
 
 from kvar.distill.beam import beam_search
 from kvar.returns import Kernel, returns
-from kvar.rollouts import Policy, Rollouts, encode_prompts, is_encoder_decoder, policy_of, score
+from kvar.rollouts import Policy, Prompts, Rollouts, encode_prompts, is_encoder_decoder, policy_of, score
+from kvar.rollouts.forward import pack_left
 from kvar.tasks import CorpusScore, mean_score, ratio_score, values_of
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Evaluation:
 
 def decode_rollouts(
     model: Any,
-    prompts: Sequence[str],
+    prompts: Prompts,
     tokenizer: Any,
     *,
     max_new_tokens: int,
@@ -59,7 +60,7 @@ def decode_rollouts(
 
     Args:
         model: seq2seq or causal.
-        prompts: M texts.
+        prompts: M prompts, in any form that ``kvar.rollouts.encode_prompts`` takes.
         tokenizer: the model's.
         max_new_tokens: length limit; responses that reach it are cut, ``finished`` false.
         num_beams: beams.
@@ -73,16 +74,16 @@ def decode_rollouts(
     Raises:
         ValueError: no prompts, ``num_beams`` or ``batch`` below 1, or a tokenizer that cannot write the marks.
     """
-    if not prompts:
-        raise ValueError("prompts is empty: give at least one prompt.")
     for name, given in (("num_beams", num_beams), ("batch", batch)):
         if given < 1:
             raise ValueError(f"{name} must be at least 1; got {given}.")
     policy = policy_of(model, tokenizer) if policy is None else policy
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    every, kept = encode_prompts(prompts, tokenizer, model, policy=policy)
+    lengths = kept.sum(dim=1).tolist()
+    order = sorted(range(len(every)), key=lambda i: lengths[i])
     for start in range(0, len(order), batch):
         rows = order[start : start + batch]
-        ids, mask = encode_prompts([prompts[i] for i in rows], tokenizer)
+        ids, mask = pack_left(every[rows], kept[rows])
         processors = []
         if calculator is not None:
             from kvar.distill.calculator import Calculator
@@ -91,12 +92,12 @@ def decode_rollouts(
             processors.append(Calculator(tokenizer, start, calculator, policy.ends))
         limits: dict[str, Any] = {"beams": num_beams, "max_new_tokens": max_new_tokens}
         responses = beam_search(model, ids, mask, tokenizer, processors=processors, policy=policy, **limits)
-        tokens, kept = encode_prompts(responses)
+        tokens, drawn = encode_prompts(responses)
         yield Rollouts(
             prompt_ids=ids,
             prompt_mask=mask,
-            tokens=tokens.masked_fill(~kept, tokenizer.pad_token_id),
-            mask=kept,
+            tokens=tokens.masked_fill(~drawn, tokenizer.pad_token_id),
+            mask=drawn,
             finished=torch.tensor([response[-1] in policy.ends for response in responses]),
             prompt_index=torch.tensor(rows),
             log_probs=torch.zeros(tokens.shape),
@@ -106,7 +107,7 @@ def decode_rollouts(
 
 def decode(
     model: Any,
-    prompts: Sequence[str],
+    prompts: Prompts,
     tokenizer: Any,
     *,
     max_new_tokens: int,
@@ -115,12 +116,11 @@ def decode(
     calculator: tuple[str, str] | None = None,
 ) -> list[str]:
     """The texts of :func:`decode_rollouts`, in the prompts' order."""
-    texts = [""] * len(prompts)
+    texts: dict[int, str] = {}
     options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "num_beams": num_beams, "batch": batch}
     for rollouts in decode_rollouts(model, prompts, tokenizer, calculator=calculator, **options):
-        for i, text in zip(rollouts.prompt_index.tolist(), _texts(rollouts, tokenizer), strict=True):
-            texts[i] = text
-    return texts
+        texts.update(zip(rollouts.prompt_index.tolist(), _texts(rollouts, tokenizer), strict=True))
+    return [texts[i] for i in sorted(texts)]
 
 
 def evaluate(
@@ -202,5 +202,8 @@ def _named(kernels: Sequence[Kernel]) -> dict[str, Kernel]:
 
 
 def _texts(rollouts: Rollouts, tokenizer: Any) -> list[str]:
+    """The responses' texts, without the end token, special or not."""
+    ends = rollouts.policy.ends if rollouts.policy is not None else ()
     rows = [row[kept].tolist() for row, kept in zip(rollouts.tokens, rollouts.mask, strict=True)]
+    rows = [row[:-1] if row and row[-1] in ends else row for row in rows]
     return [text.strip() for text in tokenizer.batch_decode(rows, skip_special_tokens=True)]

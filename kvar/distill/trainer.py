@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kvar.distill.checkpoints import WholeCheckpoints
 from kvar.distill.config import DistillationConfig
-from kvar.distill.data import Collator
+from kvar.distill.data import Collator, prepared
 from kvar.distill.epochs import Epochs
 from kvar.distill.evened import EvenedRows, EvenedSampler, MarkingCollator, check_evened
 from kvar.distill.learning_rates import scale_learning_rates
@@ -45,7 +45,8 @@ class DistillationTrainer(WholeCheckpoints):
         model: the student, seq2seq or causal.
         teacher: a frozen model with the same tokenizer; None for objectives that need none.
         args: the run's settings.
-        train_dataset: rows of ``kvar.distill.data.build_dataset``.
+        train_dataset: rows of ``kvar.distill.data.build_dataset``; or raw rows (prompt and target or completion, or
+            messages), which are encoded by it. The same for ``eval_dataset``.
         processing_class: the tokenizer.
         kwargs: passed on to ``transformers.Trainer``.
 
@@ -69,6 +70,10 @@ class DistillationTrainer(WholeCheckpoints):
         check_models(model, teacher, tokenizer)
         check_apart(model, teacher)
         adopt(model, policy_of(model, tokenizer, teacher=teacher))
+        if "data_collator" not in kwargs:
+            limits = {"max_target_tokens": args.max_new_tokens, "max_prompt_tokens": args.max_prompt_tokens}
+            for name in ("train_dataset", "eval_dataset"):
+                kwargs[name] = prepared(kwargs.get(name), model, tokenizer, name=name, **limits)
         for name in ("train_dataset", "eval_dataset"):
             dataset = kwargs.get(name)
             if dataset is not None and "prompt_length" in (getattr(dataset, "column_names", None) or ()):

@@ -22,6 +22,7 @@ from kvar.hooks.measurement import Measurement
 from kvar.records import RunWriter
 from kvar.returns import Kernel, TokenValues, position_edges, split_by_position
 from kvar.rollouts import Rollouts, check_apart, check_lengths, concatenate, encode_prompts, policy_of, sample, score
+from kvar.rollouts.texts import check_prompts
 
 __all__ = ["GradientProbe"]
 
@@ -98,8 +99,7 @@ class GradientProbe(TrainerCallback):
             raise ValueError(f"estimators must be one or more, with distinct names; got {names}.")
         if reward is not None and any(e.baseline == "teacher-value" for e in self.estimators):
             raise ValueError("baseline teacher-value needs teacher=; a reward has no V. Use another baseline.")
-        if len(prompts) == 0:
-            raise ValueError("prompts is empty: give the probe at least one prompt.")
+        check_prompts(prompts)
         if isinstance(groups, str) and groups != "layers":
             raise ValueError(f"groups must be a mapping, 'layers' or None; got {groups!r}.")
         if position_bins < 0:
@@ -129,8 +129,8 @@ class GradientProbe(TrainerCallback):
         """
         start = time.perf_counter()
         student = unwrap(student)
-        self.prompts = encode_prompts(self.prompts, self.tokenizer)
         policy = policy_of(student, self.tokenizer, teacher=self.teacher, vocabulary=self.vocabulary)
+        self.prompts = encode_prompts(self.prompts, self.tokenizer, student, policy=policy)
         rank, count = (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
         own = torch.arange(rank, len(self.prompts[0]), count)
         if len(self.prompts[0]) < count:
@@ -243,7 +243,7 @@ class GradientProbe(TrainerCallback):
 
     def _check_lengths(self, student: nn.Module) -> None:
         """Before training, not at the first measurement."""
-        self.prompts = encode_prompts(self.prompts, self.tokenizer)
+        self.prompts = encode_prompts(self.prompts, self.tokenizer, unwrap(student))
         lengths = self.prompts[1].sum(dim=1)
         row = int(lengths.argmax())
         where = f"prompt {row} of the probe {self.name!r}"

@@ -5,16 +5,20 @@ from kvar.rollouts.draw import NonFiniteLogitsError
 from kvar.rollouts.forward import is_encoder_decoder, token_logits
 from kvar.rollouts.lengths import check_lengths
 from kvar.rollouts.policy import Policy, policy_of
-from kvar.rollouts.sample import encode_prompts, sample
+from kvar.rollouts.prompts import Prompts, encode_prompts
+from kvar.rollouts.sample import sample
 from kvar.rollouts.score import log_probs, score
 from kvar.rollouts.score_norms import score_norms
+from kvar.rollouts.texts import TextEncoder
 from kvar.rollouts.types import Rollouts, concatenate
 from kvar.rollouts.vocabulary import check_same_tokenizer, vocabulary_size
 
 __all__ = [
     "NonFiniteLogitsError",
     "Policy",
+    "Prompts",
     "Rollouts",
+    "TextEncoder",
     "check_apart",
     "check_lengths",
     "check_same_tokenizer",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,54 +11,10 @@ from torch import Tensor, nn
 from kvar.rollouts.decoding import Decoding
 from kvar.rollouts.draw import draw, uniforms
 from kvar.rollouts.policy import Policy, policy_of
+from kvar.rollouts.prompts import Prompts, encode_prompts
 from kvar.rollouts.types import Rollouts
 
-__all__ = ["encode_prompts", "sample"]
-
-Prompts = Sequence[str] | Sequence[Sequence[int]] | Mapping[str, Tensor] | tuple[Tensor, Tensor] | Tensor
-
-
-def encode_prompts(prompts: Prompts, tokenizer: Any = None) -> tuple[Tensor, Tensor]:
-    """Prompts as ids and mask.
-
-    Args:
-        prompts: M texts; or M lists of token ids; or (prompt_ids (M, S), prompt_mask (M, S)); or what a tokenizer
-            returns (``input_ids`` and ``attention_mask``); or ids (M, S) without any padding.
-        tokenizer: needed for texts; called as transformers tokenizers are, special tokens included.
-
-    Returns:
-        (M, S) int64 ids and (M, S) bool mask; texts and lists are padded on the right.
-
-    Raises:
-        ValueError: no prompts, texts without a tokenizer, or a tokenizer without a pad token.
-    """
-    if len(prompts) == 0:
-        raise ValueError("prompts is empty: give at least one prompt.")
-    if isinstance(prompts, Mapping):
-        prompts = (prompts["input_ids"], prompts["attention_mask"])
-    if isinstance(prompts, Tensor):
-        prompts = (prompts, torch.ones_like(prompts, dtype=torch.bool))
-    if isinstance(prompts, tuple) and len(prompts) == 2 and isinstance(prompts[0], Tensor) and prompts[0].dim() == 2:
-        ids, mask = prompts[0], prompts[1].bool()
-        if len(ids) == 0:
-            raise ValueError("prompts is empty: give at least one prompt.")
-        return ids, mask
-    if not isinstance(prompts[0], str):
-        return _pad_right([torch.as_tensor(ids, dtype=torch.long) for ids in prompts])
-    if tokenizer is None:
-        raise ValueError("prompts are texts, so a tokenizer is needed: pass tokenizer=, or (prompt_ids, prompt_mask).")
-    if tokenizer.pad_token_id is None:
-        raise ValueError("tokenizer.pad_token is None: set it (tokenizer.pad_token = tokenizer.eos_token will do).")
-    encoded = tokenizer(list(prompts), padding=True, return_tensors="pt", padding_side="right")
-    return encoded["input_ids"], encoded["attention_mask"].bool()
-
-
-def _pad_right(rows: list[Tensor]) -> tuple[Tensor, Tensor]:
-    lengths = torch.tensor([len(row) for row in rows])
-    mask = torch.arange(max(int(lengths.max()), 1)) < lengths[:, None]
-    ids = torch.zeros(mask.shape, dtype=torch.long)
-    ids[mask] = torch.cat(rows)
-    return ids, mask
+__all__ = ["sample"]
 
 
 @torch.no_grad()
@@ -85,7 +41,7 @@ def sample(
 
     Args:
         student: seq2seq or causal transformers model.
-        prompts: M prompts in any form that :func:`encode_prompts` takes.
+        prompts: M prompts in any form that :func:`kvar.rollouts.encode_prompts` takes.
         tokenizer: the student's tokenizer.
         rollouts_per_prompt: R; the result has N = M R rows, a prompt's rows next to each other.
         max_new_tokens: length limit T; responses without end-of-sequence by then are cut (``finished`` false).
@@ -108,7 +64,7 @@ def sample(
     if policy is None:
         policy = policy_of(student, tokenizer, vocabulary=vocabulary, eos_token_id=eos_token_id)
     device = next(student.parameters()).device
-    prompt_ids, prompt_mask = (x.to(device) for x in encode_prompts(prompts, tokenizer))
+    prompt_ids, prompt_mask = (x.to(device) for x in encode_prompts(prompts, tokenizer, student, policy=policy))
     prompt_index = torch.arange(len(prompt_ids), device=device).repeat_interleave(rollouts_per_prompt)
     pad = _pad_token(student, tokenizer)
     chance = uniforms(seed, len(prompt_index), max_new_tokens).to(device)

@@ -45,7 +45,7 @@ def assemble(settings: RunSettings, seed: int) -> Parts:
 
     task = build_task(settings)
     tokenizer, student, teacher = load_models(settings, task, seed)
-    return Parts(fit_task(settings, task, tokenizer), tokenizer, student, teacher)
+    return Parts(fit_task(settings, task, tokenizer, student), tokenizer, student, teacher)
 
 
 def build_datasets(settings: RunSettings, training: DistillationConfig, parts: Parts) -> tuple[Any, Any]:
@@ -55,16 +55,17 @@ def build_datasets(settings: RunSettings, training: DistillationConfig, parts: P
         ValueError: a split that is missing, or a prompt that is too long; the message names split and row.
     """
     from kvar.distill import build_dataset
+    from kvar.rollouts import policy_of
     from kvar.study.lengths import check_rows
 
     limits = {"train": settings.train_limit}
     if training.eval_strategy != "no":
         limits["validation"] = settings.eval_limit or 500
+    options: dict[str, Any] = {"model": parts.student, "max_target_tokens": training.max_new_tokens}
+    options["policy"] = policy_of(parts.student, parts.tokenizer, teacher=parts.teacher)
     built = {}
     for split, limit in limits.items():
-        rows = build_dataset(
-            parts.task.examples(split, limit), parts.tokenizer, max_target_tokens=training.max_new_tokens
-        )
+        rows = build_dataset(parts.task.examples(split, limit), parts.tokenizer, name=split, **options)
         check_rows(split, rows, training, parts)
         built[split] = rows
     return built["train"], built.get("validation")

@@ -30,10 +30,10 @@ def check_prompts(
     Raises:
         ValueError: the message names split, row, its tokens, the limit and the remedy.
     """
-    from kvar.rollouts import encode_prompts
+    from kvar.rollouts import TextEncoder
 
-    _, mask = encode_prompts([example.prompt for example in examples], parts.tokenizer)
-    _check(split, mask.sum(dim=1).tolist(), training, parts, teacher)
+    prompts = TextEncoder(parts.tokenizer, parts.student).prompts([e.prompt for e in examples], f"{split} row")
+    _check(split, [len(ids) for ids in prompts], training, parts, teacher)
 
 
 def check_rows(split: str, rows: Any, training: DistillationConfig, parts: Parts) -> None:

@@ -46,7 +46,7 @@ def build_task(settings: RunSettings) -> Task:
     )
 
 
-def fit_task(settings: RunSettings, task: Task, tokenizer: Any) -> Task:
+def fit_task(settings: RunSettings, task: Task, tokenizer: Any, model: Any = None) -> Task:
     """The same task, its prompts cut to ``truncate_prompts`` tokens where that is set; marks that can be written.
 
     Raises:
@@ -60,6 +60,8 @@ def fit_task(settings: RunSettings, task: Task, tokenizer: Any) -> Task:
         Calculator(tokenizer, 0, task.calculator_marks)
     if settings.truncate_prompts is None:
         return task
+    from kvar.rollouts import TextEncoder
     from kvar.tasks.truncate import TruncatedTask
 
-    return TruncatedTask(task, tokenizer, settings.truncate_prompts)
+    encoder = TextEncoder(tokenizer, model)
+    return TruncatedTask(task, tokenizer, settings.truncate_prompts, encoder.prompts)

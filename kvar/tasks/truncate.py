@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kvar.tasks.base import Example, Task
@@ -21,12 +22,20 @@ class TruncatedTask:
         task: the task.
         tokenizer: whose tokens count; those it adds to a text, such as end-of-sequence, count too.
         max_tokens: longest prompt.
+        encode: texts -> lists of token ids, as prompts are encoded; default as the tokenizer does.
 
     Raises:
         ValueError: ``max_tokens`` leaves no room for text.
     """
 
-    def __init__(self, task: Task, tokenizer: Any, max_tokens: int) -> None:
+    def __init__(
+        self,
+        task: Task,
+        tokenizer: Any,
+        max_tokens: int,
+        encode: Callable[[list[str]], list[list[int]]] | None = None,
+    ) -> None:
+        self.encode = encode or (lambda texts: list(tokenizer(texts)["input_ids"]))
         self.task, self.tokenizer, self.max_tokens = task, tokenizer, max_tokens
         self.name, self.calculator_marks = task.name, task.calculator_marks
         self.added = len(tokenizer("")["input_ids"])
@@ -34,9 +43,17 @@ class TruncatedTask:
             raise ValueError(f"truncate_prompts must leave room for text: more than {self.added}; got {max_tokens}.")
 
     def examples(self, split: str, limit: int | None = None) -> list[Example]:
-        """The task's examples, cut where they are too long."""
+        """The task's examples, cut where they are too long; a warning says how many were."""
         examples = self.task.examples(split, limit)
-        encoded = self.tokenizer([example.prompt for example in examples])["input_ids"]
+        encoded = self.encode([example.prompt for example in examples]) if examples else []
+        longer = sum(len(ids) > self.max_tokens for ids in encoded)
+        if longer:
+            warnings.warn(
+                f"{split} data: {longer} of {len(examples)} prompts ({longer / len(examples):.1%}) are cut to "
+                f"{self.max_tokens} tokens, as truncate_prompts says; the longest has "
+                f"{max(len(ids) for ids in encoded)}.",
+                stacklevel=2,
+            )
         return [
             Example(self._cut(example.prompt), example.target) if len(ids) > self.max_tokens else example
             for example, ids in zip(examples, encoded, strict=True)
@@ -59,6 +76,6 @@ class TruncatedTask:
         for kept in range(self.max_tokens - self.added, 0, -1):  # a text may come back in more tokens than it had
             text = str(self.tokenizer.decode(ids[:kept], clean_up_tokenization_spaces=False))
             text = text.rstrip("\ufffd").strip()  # the cut may go through a character of several bytes
-            if len(self.tokenizer(text)["input_ids"]) <= self.max_tokens:
+            if text and len(self.encode([text])[0]) <= self.max_tokens:
                 return text
         raise ValueError(f"a prompt cannot be cut to {self.max_tokens} tokens; raise truncate_prompts.")

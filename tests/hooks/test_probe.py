@@ -234,7 +234,7 @@ class Words:
         self.shift = shift
 
     def __call__(self, texts: list[str], **options: Any) -> dict[str, torch.Tensor]:
-        ids = torch.tensor([[int(word) + self.shift for word in text.split()] for text in texts])
+        ids = torch.tensor([[int(w) + self.shift for w in text.split() if w.isdigit()] for text in texts])
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
@@ -254,3 +254,16 @@ def test_prompts_without_room_are_refused_before_training(tmp_path: Path) -> Non
     with pytest.raises(ValueError, match=r"prompt 2 of the probe 'probe' has 4 tokens and max_new.* is 61.*64 pos"):
         foreign_trainer(tmp_path, student, [it]).train()
     assert torch.equal(student.transformer.wte.weight, start)
+
+
+def test_a_training_causal_students_probe_prompts_have_no_end() -> None:
+    from tests.models import tiny_gpt2
+    from tests.rollouts.tokenizers_by_hand import characters
+
+    around = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<p>"}
+    tokenizer = characters(["<p>", "<s>", "</s>"], single="<s> $A </s>", **around)
+    student, teacher = (tiny_gpt2(len(tokenizer), seed=seed, eos_token_id=2) for seed in (0, 1))
+    it = GradientProbe(["ab"], KERNELS, teacher=teacher, rollouts_per_prompt=2, max_new_tokens=3)
+    args = TrainingArguments("unused", use_cpu=True, report_to="none")
+    it.on_train_begin(args, TrainerState(), TrainerControl(), model=student, processing_class=tokenizer)
+    assert it.measurements[-1].rollouts.prompt_ids[0].tolist() == [1, *tokenizer.convert_tokens_to_ids(["a", "b"])]

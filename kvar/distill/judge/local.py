@@ -9,8 +9,9 @@ import torch
 
 from kvar.distill.judge.question import Question
 from kvar.distill.judge.verdict import Answer, JudgeError, Verdict
-from kvar.rollouts import Rollouts, encode_prompts, is_encoder_decoder, token_logits
+from kvar.rollouts import Policy, Rollouts, TextEncoder, encode_prompts, is_encoder_decoder, token_logits
 from kvar.rollouts.draw import check_finite
+from kvar.rollouts.texts import Prompt
 
 __all__ = ["LocalJudge"]
 
@@ -60,13 +61,12 @@ class LocalJudge:
                 yield question, self._answer(log_p)
 
     def _encode(self, text: str) -> list[int]:
-        if not self.chat:
-            return list(self.tokenizer(text if is_encoder_decoder(self.model) else f"{text}\nAnswer:")["input_ids"])
-        turn = [{"role": "user", "content": text}]
-        whole = self.tokenizer.apply_chat_template(
-            turn, add_generation_prompt=True, tokenize=False, enable_thinking=False
-        )
-        return list(self.tokenizer(whole, add_special_tokens=False)["input_ids"])
+        prompt: Prompt = text if is_encoder_decoder(self.model) else f"{text}\nAnswer:"
+        if self.chat:
+            prompt = [{"role": "user", "content": text}]
+        eos = self.tokenizer.eos_token_id
+        ends = Policy(ends=() if eos is None else (eos,))
+        return TextEncoder(self.tokenizer, self.model, ends, {"enable_thinking": False}).prompts([prompt])[0]
 
     @torch.no_grad()
     def _log_probs(self, prompts: list[list[int]]) -> torch.Tensor:
