@@ -64,8 +64,8 @@ def bca(
         unit = "prompt" if len(moments.prompts) < len(moments.prompt_index) else "trajectory"
     left_out = replicates(moments, group, unit)
     sums = unit_sums(moments, group, unit == "prompt")
-    own = statistic(left_out)
-    value, left = own[0], own[1:]
+    replicated = statistic(left_out)
+    value, left = replicated[0], replicated[1:]
     drawn = statistic(bootstrap_replicates(sums, draws, seed))
     with np.errstate(all="ignore"):
         below = ((drawn < value).sum(axis=0) + 0.5 * (drawn == value).sum(axis=0)) / draws

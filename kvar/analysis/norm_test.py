@@ -72,9 +72,9 @@ def inner_product_test(
     n = data.units
     if n < 3:
         raise ValueError(f"the inner-product test needs at least three trajectories; these moments hold {n}.")
-    own = moments[group]
-    assert own.alignment is not None  # need_pairs
-    along = ((n * own.alignment - own.sq_norm) / (n - 1)).numpy()  # (E, N)
+    measured = moments[group]
+    assert measured.alignment is not None  # need_pairs
+    along = ((n * measured.alignment - measured.sq_norm) / (n - 1)).numpy()  # (E, N)
     total, squares = along.sum(axis=1), (along**2).sum(axis=1)
     sums = np.concatenate([total[None], (total[:, None] - along).T])
     second = np.concatenate([squares[None], (squares[:, None] - along**2).T])

@@ -59,17 +59,17 @@ def output_layer_statistics(
     middles = np.arange(steps.min() + window // 2, steps.max() + 1, window) if centres is None else np.asarray(centres)
     out = []
     for middle in middles:
-        own = wide[(steps >= middle - window / 2) & (steps < middle + window / 2)]
-        if not len(own):
+        inside = wide[(steps >= middle - window / 2) & (steps < middle + window / 2)]
+        if not len(inside):
             continue
-        weight = own["n"].to_numpy()
+        weight = inside["n"].to_numpy()
         parts = {
-            part: own.reindex(columns=[f"{part} {kernel}" for kernel in kernels]).to_numpy()
+            part: inside.reindex(columns=[f"{part} {kernel}" for kernel in kernels]).to_numpy()
             for part in ("power", "signal", "inner")
         }
-        for statistic, found in _estimates(parts, weight, batch, confidence).items():
+        for statistic, pooled in _estimates(parts, weight, batch, confidence).items():
             for e, kernel in enumerate(kernels):
-                out.append((int(middle), kernel, statistic, found.value[e], found.low[e], found.high[e], found.n))
+                out.append((int(middle), kernel, statistic, pooled.value[e], pooled.low[e], pooled.high[e], pooled.n))
     return pd.DataFrame(out, columns=["step", "kernel", "statistic", "value", "low", "high", "n"])
 
 

@@ -64,8 +64,8 @@ def jackknife(
     Example:
         >>> x = np.array([1.0, 2.0, 4.0])
         >>> means = np.array([[x.mean()], [3.0], [2.5], [1.5]])
-        >>> found = jackknife(means, 3)
-        >>> bool(np.isclose(found.high - found.value, 4.303 * x.std(ddof=1) / 3**0.5, rtol=1e-3)[0])
+        >>> mean = jackknife(means, 3)
+        >>> bool(np.isclose(mean.high - mean.value, 4.303 * x.std(ddof=1) / 3**0.5, rtol=1e-3)[0])
         True
     """
     if not 0 < confidence < 1:

@@ -93,8 +93,8 @@ def power_law(x: Array, y: Array, log_error: Array | None = None, confidence: fl
     if n > 2:
         half = stdtrit(n - 2, 0.5 + confidence / 2) * np.sqrt(residual / (n - 2) / spread)
     if log_error is not None:
-        own = ndtri(0.5 + confidence / 2) / np.sqrt(spread)
-        half = own if n == 2 else max(half, own)
+        least = ndtri(0.5 + confidence / 2) / np.sqrt(spread)
+        half = least if n == 2 else max(half, least)
     return PowerLaw(float(slope), float(slope - half), float(slope + half), float(np.exp(level - slope * centre)), n)
 
 
@@ -113,8 +113,8 @@ def flatness(y: Array, log_error: Array, confidence: float = 0.95) -> Flatness:
         ValueError: fewer than two values, or a number that is not positive.
 
     Example:
-        >>> found = flatness(np.array([1.0, 1.1, 3.0]), np.array([0.1, 0.1, 0.1]))
-        >>> round(found.ratio, 1), found.p < 1e-6
+        >>> test = flatness(np.array([1.0, 1.1, 3.0]), np.array([0.1, 0.1, 0.1]))
+        >>> round(test.ratio, 1), test.p < 1e-6
         (3.0, True)
     """
     from scipy.special import chdtrc, ndtri

@@ -57,8 +57,8 @@ def rank_correlation(x: Array, y: Array, confidence: float = 0.95, draws: int = 
 
     Example:
         >>> x = np.array([[1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 4.0, 3.0]])
-        >>> found = rank_correlation(x, np.array([[1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0]]))
-        >>> round(found.rho, 2), round(found.p, 3)
+        >>> rank = rank_correlation(x, np.array([[1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0]]))
+        >>> round(rank.rho, 2), round(rank.p, 3)
         (0.9, 0.167)
     """
     x, y = np.atleast_2d(np.asarray(x, dtype=float)), np.atleast_2d(np.asarray(y, dtype=float))

@@ -90,13 +90,13 @@ def report_study(
     metrics = main_outcomes(values.outcomes)
     compared = compare_methods(values.outcomes, references=dict.fromkeys((method, first)))
     estimators = estimator_table(values.cells, values.statistics)
-    own = estimator_values(values.cells, values.statistics)
-    ranks = rank_table(values.outcomes, own, metrics)
+    at_start = estimator_values(values.cells, values.statistics)
+    ranks = rank_table(values.outcomes, at_start, metrics)
     frame = methods_frame(values.cells, compared, estimators)
     combined = combined_statistics(values.statistics, b) if len(values.statistics) else values.statistics
     say("drawing")
     drawn, missing = draw_study_figures(
-        values, combined, own, metrics, target / "figures", start=first, reference=method
+        values, combined, at_start, metrics, target / "figures", start=first, reference=method
     )
     tables = method_tables(values.cells, values.outcomes, compared, metrics, scores, reference=method, start=first)
     verdict = study_verdict(values.cells, values.outcomes, compared, ranks, metrics, reference=method, start=first)

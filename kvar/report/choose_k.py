@@ -44,11 +44,11 @@ def choose_k(
         ValueError: as :func:`kvar.results.choices.choices`.
     """
     several = [runs] if isinstance(runs, Run) else list(runs)
-    found = choices(several, prompts, rollouts, step=step, group=group, reference=reference)
+    designs = choices(several, prompts, rollouts, step=step, group=group, reference=reference)
     lines = [f"{run.path}: {probe} at step {at}" for run in several for probe, at in [probe_at(run, step)]]
-    told = next(choice for choice in found if not choice.reason)
+    told = next(choice for choice in designs if not choice.reason)
     lines.append(f"parameter group {group}; brackets are 95 % intervals over {told.units} {told.unit}")
-    for choice in found:
+    for choice in designs:
         ones = ("" if count == 1 else "s" for count in (choice.prompts, choice.rollouts))
         design = f"steps of {choice.prompts} prompt{next(ones)} x {choice.rollouts} rollout{next(ones)}"
         lines += ["", design, *_rows(choice)]
@@ -66,11 +66,11 @@ def choose_k(
         matplotlib.use("Agg")
         from kvar.plots import save
 
-        lines += ["", *(f"figure: {path}" for path in save(choose_k_figure(found), plot))]
+        lines += ["", *(f"figure: {path}" for path in save(choose_k_figure(designs), plot))]
     return "\n".join(lines)
 
 
-def choose_k_figure(found: Sequence[Choice]) -> Figure:
+def choose_k_figure(designs: Sequence[Choice]) -> Figure:
     """Efficiency and squared error against K side by side, a line a design; only kernels with a K are drawn.
 
     Raises:
@@ -80,7 +80,7 @@ def choose_k_figure(found: Sequence[Choice]) -> Figure:
 
     from kvar import plots
 
-    frame = _statistics(found)
+    frame = _statistics(designs)
     with plots.context():
         figure = Figure(figsize=(plots.DOUBLE_WIDTH, 3.1), layout="constrained")
         left, right = figure.subplots(1, 2)
@@ -91,14 +91,14 @@ def choose_k_figure(found: Sequence[Choice]) -> Figure:
     return figure
 
 
-def _statistics(found: Sequence[Choice]) -> pd.DataFrame:
+def _statistics(designs: Sequence[Choice]) -> pd.DataFrame:
     """A statistics frame with designs in place of students, ordered by their batch."""
     import pandas as pd
 
     from kvar.analysis.summary import steps_of
 
     rows = []
-    for choice in found:
+    for choice in designs:
         label = f"{choice.prompts} x {choice.rollouts}"
         for row in choice.table.to_dict("records"):
             kernel = str(row["kernel"])

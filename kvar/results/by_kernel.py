@@ -18,14 +18,14 @@ def cells(
     frame: pd.DataFrame, statistic: str, *, group: str = "all", step: int | str = "last", only_k: bool = True
 ) -> dict[str, dict[float | str, Interval]]:
     """One statistic as student -> K -> interval, K ascending; student -> kernel name where ``only_k`` is false."""
-    found: dict[str, dict[float | str, Interval]] = {}
+    table: dict[str, dict[float | str, Interval]] = {}
     rows = find(frame, statistic, group=group, step=step, only_k=only_k)
     keys = rows["k"].astype(float) if only_k else rows["kernel"]
     for student, key, value, low, high in zip(
         rows["student"], keys, rows["value"], rows["low"], rows["high"], strict=True
     ):
-        found.setdefault(str(student), {})[key] = Interval(float(value), float(low), float(high))
-    return found
+        table.setdefault(str(student), {})[key] = Interval(float(value), float(low), float(high))
+    return table
 
 
 @dataclass(frozen=True)

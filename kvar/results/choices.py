@@ -96,10 +96,10 @@ def choices(
     if len({at for _, at in places}) > 1:
         steps = ", ".join(f"{run.path}: {at}" for run, (_, at) in zip(runs, places, strict=True))
         raise ValueError(f"the last probes are of different steps ({steps}); name one with step.")
-    found = [moments_at(run, *place) for run, place in zip(runs, places, strict=True)]
-    measured = [moments for moments in found if moments is not None]
+    recorded = [moments_at(run, *place) for run, place in zip(runs, places, strict=True)]
+    measured = [moments for moments in recorded if moments is not None]
     if len(measured) < len(runs) or len({moments.names for moments in measured}) > 1:
-        kernels = "; ".join(", ".join(m.names) if m is not None else "only parts of responses" for m in found)
+        kernels = "; ".join(", ".join(m.names) if m is not None else "only parts of responses" for m in recorded)
         raise ValueError(f"these runs differ in the kernels measured, or measured none whole: {kernels}.")
     first = measured[0]
     if group not in first.groups:

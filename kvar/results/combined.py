@@ -78,15 +78,15 @@ def best_chances(statistics: pd.DataFrame, of: str = "efficiency", smallest: boo
 
     name = "mse_best_probability" if of == "mse" else "best_probability"
     rows = statistics[(statistics["statistic"] == of) & statistics["k"].notna()]
-    found = []
+    out = []
     by = ["task", "student", "parameters", "method", "step", "group"]
     for key, part in rows.groupby(by, sort=False, observed=True):
         table = part.pivot(index="seed", columns="k", values="value")
         chance = probability_over_seeds(table.to_numpy(dtype=float), smallest=smallest)
         kernels = dict(zip(part["k"], part["kernel"], strict=True))
         if np.isfinite(chance).all():
-            found += [
+            out += [
                 (*key, kernels[k], k, name, float(p), np.nan, np.nan, len(table))
                 for k, p in zip(table.columns, chance, strict=True)
             ]
-    return pd.DataFrame(found, columns=[*_BY[:-1], "statistic", "value", "low", "high", "n"])
+    return pd.DataFrame(out, columns=[*_BY[:-1], "statistic", "value", "low", "high", "n"])

@@ -71,15 +71,15 @@ def compare_methods(
         )
     series = {key: part.set_index("seed")["value"] for key, part in outcomes.groupby(keys, sort=False, observed=True)}
     rows = []
-    for (task, student, method, outcome), own in series.items():
-        value, low, high = mean_with_interval(own.to_numpy(dtype=float), confidence)
-        entry: dict[str, Any] = {"task": task, "student": student, "method": method, "outcome": outcome, "n": len(own)}
-        entry |= {"value": value, "low": low, "high": high}
+    for (task, student, method, outcome), by_seed in series.items():
+        value, low, high = mean_with_interval(by_seed.to_numpy(dtype=float), confidence)
+        entry: dict[str, Any] = {"task": task, "student": student, "method": method, "outcome": outcome}
+        entry |= {"n": len(by_seed), "value": value, "low": low, "high": high}
         for name in references:
             other = series.get((task, student, name, outcome))
-            difference = np.empty(0) if other is None else (own - other).dropna().to_numpy(dtype=float)
-            found = mean_with_interval(difference, confidence) if len(difference) else (np.nan,) * 3
-            entry |= dict(zip((f"less_{name}", f"less_{name}_low", f"less_{name}_high"), found, strict=True))
+            difference = np.empty(0) if other is None else (by_seed - other).dropna().to_numpy(dtype=float)
+            ends = mean_with_interval(difference, confidence) if len(difference) else (np.nan,) * 3
+            entry |= dict(zip((f"less_{name}", f"less_{name}_low", f"less_{name}_high"), ends, strict=True))
             entry[f"less_{name}_n"] = len(difference)
         rows.append(entry)
     return pd.DataFrame(rows)
@@ -108,7 +108,7 @@ def not_resolved_from_best(
     Returns:
         An entry a (task, student) with two seeds or more; nothing can be told of others.
     """
-    found: dict[tuple[str, str], set[str]] = {}
+    unresolved: dict[tuple[str, str], set[str]] = {}
     sign = -1.0 if outcome in LOWER_IS_BETTER else 1.0
     rows = outcomes[outcomes["outcome"] == outcome].dropna(subset="value")
     for (task, student), part in rows.groupby(["task", "student"], sort=False, observed=True):
@@ -123,8 +123,8 @@ def not_resolved_from_best(
             _, low, high = mean_with_interval((full[best] - full[method]).to_numpy(dtype=float), confidence)
             if low <= 0 <= high:
                 alike.add(str(method))
-        found[str(task), str(student)] = alike
-    return found
+        unresolved[str(task), str(student)] = alike
+    return unresolved
 
 
 def methods_frame(cells: pd.DataFrame, compared: pd.DataFrame, estimators: pd.DataFrame) -> pd.DataFrame:

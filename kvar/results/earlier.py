@@ -58,9 +58,10 @@ def write_made_with(
     """Write :data:`MADE_WITH`, which a later report needs beside the numbers; an unknown end of an interval is null."""
     scores = {
         task: {
-            name: [cell.value, *((cell.low, cell.high) if cell.known else (None, None))] for name, cell in own.items()
+            name: [score.value, *((score.low, score.high) if score.known else (None, None))]
+            for name, score in metrics.items()
         }
-        for task, own in teachers.items()
+        for task, metrics in teachers.items()
     }
     settings = {"/".join(map(str, _key_of(cell))): cell.settings for cell in cells}
     content = {"batch": batch, "reference": reference, "teachers": scores, "settings": settings}
@@ -145,13 +146,13 @@ def with_earlier(
     _same_sizes(values.cells, earlier)
     before = {_key(row): row for row in earlier.values.cells.to_dict("records")}
     rows = [row if row["finished"] else before[_key(row)] for row in values.cells.to_dict("records")]
-    here = {_key(row) for row in values.cells.to_dict("records") if row["finished"]}
+    finished = {_key(row) for row in values.cells.to_dict("records") if row["finished"]}
     order = {_key(row): number for number, row in enumerate(rows)}
 
-    def joined(own: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    def joined(ours: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
         if not len(other):
-            return own
-        both = pd.concat([own, other[[key not in here for key in _keys(other)]]], ignore_index=True)
+            return ours
+        both = pd.concat([ours, other[[key not in finished for key in _keys(other)]]], ignore_index=True)
         return both.iloc[np.argsort([order[key] for key in _keys(both)], kind="stable")].reset_index(drop=True)
 
     return StudyValues(
@@ -171,10 +172,10 @@ def earlier_notes(values: StudyValues, cells: Sequence[StudyCell], folder: str |
         cells: of the study; those that are finished here are no longer the earlier report's.
         folder: of the earlier report.
     """
-    here = {_key_of(cell) for cell in cells if cell.finished}
-    taken = [row for row in values.cells.to_dict("records") if row["finished"] and _key(row) not in here]
+    finished = {_key_of(cell) for cell in cells if cell.finished}
+    taken = [row for row in values.cells.to_dict("records") if row["finished"] and _key(row) not in finished]
     apart = sorted(
-        "/".join(map(str, _key(row))).strip("/") for row in taken if _key({**row, "method": row["start"]}) in here
+        "/".join(map(str, _key(row))).strip("/") for row in taken if _key({**row, "method": row["start"]}) in finished
     )
     notes = [
         f"The numbers of {len(taken)} cells are those of the earlier report in {folder}; what their students wrote and "

@@ -89,8 +89,8 @@ def read_study_runs(
         }
         key: dict[str, Any] = {"task": cell.task, "student": cell.student, "method": cell.method, "seed": cell.seed}
         logged = _logged(metrics)
-        found = {**_evaluated(cell), **_probed(probes), **_trained(logged)}
-        outcomes += [{**key, "outcome": name, "value": value} for name, value in found.items()]
+        numbers = {**_evaluated(cell), **_probed(probes), **_trained(logged)}
+        outcomes += [{**key, "outcome": name, "value": value} for name, value in numbers.items()]
         curves.append(logged.assign(**key))
         if probes is not None:
             last = probes.measurements()[-1][1]
@@ -151,9 +151,9 @@ def _probed(run: Run | None) -> dict[str, float]:
     probe, step = run.measurements()[-1]
     metrics = run.read("metrics", where={"step": step})
     rows = metrics[(metrics["split"] == probe) & (metrics["step"] == step)]
-    found = dict(zip(rows["name"].astype(str), rows["value"], strict=True))
+    means = dict(zip(rows["name"].astype(str), rows["value"], strict=True))
     names = {"total_gap": "total_gap", "response_length": "probe_length"}
-    out = {ours: float(found[theirs]) for theirs, ours in names.items() if theirs in found}
+    out = {ours: float(means[theirs]) for theirs, ours in names.items() if theirs in means}
     if out.get("probe_length", 0) > 0 and "total_gap" in out:
         out["gap_per_token"] = out["total_gap"] / out["probe_length"]
     return out
@@ -167,9 +167,9 @@ def _logged(metrics: pd.DataFrame) -> pd.DataFrame:
 
 def _trained(logged: pd.DataFrame) -> dict[str, float]:
     """Means over the last logs of what the student sampled in training."""
-    found = {}
+    means = {}
     for name in ("total_gap", "response_length"):
         rows = logged[logged["quantity"] == name].sort_values("step")
         if len(rows):
-            found[f"train_{name}"] = float(rows["value"].tail(LAST_LOGS).mean())
-    return found
+            means[f"train_{name}"] = float(rows["value"].tail(LAST_LOGS).mean())
+    return means

@@ -42,9 +42,9 @@ def place_of(run: Run) -> Place:
     folder = run.path.resolve()
     parts = list(folder.parts)
     seed = str(run.config.get("seed", ""))
-    found = re.fullmatch(r"seed-(\d+)", parts[-1])
-    if found:
-        seed = found.group(1)
+    numbered = re.fullmatch(r"seed-(\d+)", parts[-1])
+    if numbered:
+        seed = numbered.group(1)
         parts.pop()
     root = next((parent for parent in folder.parents[:5] if (parent / "study.json").is_file()), None)
     of_study = parts[len(root.parts) :] if root else []
@@ -70,6 +70,6 @@ def at_places(frame: pd.DataFrame, names: Sequence[str], places: Sequence[Place]
         places: of the runs, in the same order.
     """
     where = dict(zip(names, places, strict=True))
-    found = [where[name] for name in frame["student"]]
-    fields = {field: [getattr(place, field) for place in found] for field in ("task", "student", "method", "seed")}
+    each = [where[name] for name in frame["student"]]
+    fields = {field: [getattr(place, field) for place in each] for field in ("task", "student", "method", "seed")}
     return frame.assign(**fields)

@@ -46,15 +46,15 @@ def gains(
     rows = []
     for task, metric in metrics.items():
         for outcome, name in (("J", "total_gap"), (metric, metric)):
-            own = outcomes[(outcomes["task"] == task) & (outcomes["outcome"] == name)]
-            table: dict[Any, float] = own.set_index(["student", "method", "seed"])["value"].to_dict()
+            scores = outcomes[(outcomes["task"] == task) & (outcomes["outcome"] == name)]
+            table: dict[Any, float] = scores.set_index(["student", "method", "seed"])["value"].to_dict()
             sign = -1.0 if name in LOWER_IS_BETTER else 1.0
             part = values[(values["task"] == task) & (values["when"] == "start")]
             for row in part.to_dict("records"):
                 student, method, seed = row["student"], row["method"], row["seed"]
-                here, before = (student, method, seed), (student, start, seed)
-                if here in table and before in table:
-                    gain = sign * (table[here] - table[before])
+                after, before = (student, method, seed), (student, start, seed)
+                if after in table and before in table:
+                    gain = sign * (table[after] - table[before])
                     rows.append((task, student, method, seed, outcome, float(row[statistic]), gain))
     return pd.DataFrame(rows, columns=["task", "student", "method", "seed", "outcome", "x", "y"])
 
@@ -81,9 +81,9 @@ def rank_table(outcomes: pd.DataFrame, values: pd.DataFrame, metrics: dict[str, 
     rows: list[tuple[Any, ...]] = []
     pooled: list[tuple[Any, ...]] = []
     for statistic in NOISE:
-        found = gains(outcomes, values, metrics, statistic=statistic)
+        gained = gains(outcomes, values, metrics, statistic=statistic)
         tables: dict[str, list[tuple[pd.DataFrame, pd.DataFrame]]] = {"J": [], "score": []}
-        for (task, student, outcome), part in found.groupby(["task", "student", "outcome"], sort=False):
+        for (task, student, outcome), part in gained.groupby(["task", "student", "outcome"], sort=False):
             x = TABLE[statistic].sign * part.pivot(index="seed", columns="method", values="x")
             y = part.pivot(index="seed", columns="method", values="y")
             whole = x.columns[(x.notna() & y.notna()).all()]

@@ -59,10 +59,10 @@ def student_names(runs: Sequence[Run]) -> list[str]:
     parts = []
     above = []
     for run in runs:
-        own = run.path.resolve().parts
-        last = 3 if re.fullmatch(r"seed-\d+", own[-1]) else 2
-        parts.append(own[-last:])
-        above.append(own[:-last])
+        folders = run.path.resolve().parts
+        last = 3 if re.fullmatch(r"seed-\d+", folders[-1]) else 2
+        parts.append(folders[-last:])
+        above.append(folders[:-last])
     names = [path[0] for path in parts]
     for depth in (2, 3):
         names = _longer(names, ["/".join(path[:depth]) for path in parts])

@@ -20,15 +20,15 @@ _RUN_FIELDS = (
 
 def differences(runs: Sequence[Run], fields: Iterable[str] = TASK_FIELDS) -> dict[str, list[Any]]:
     """Field -> its distinct values, for the fields in which runs' configs differ; None stands for the default."""
-    found = {}
+    differing = {}
     for field in fields:
         values: list[Any] = []
         for run in runs:
             if run.config.get(field) not in values:
                 values.append(run.config.get(field))
         if len(values) > 1:
-            found[field] = values
-    return found
+            differing[field] = values
+    return differing
 
 
 def need_seeds_of_one_run(runs: Sequence[Run]) -> None:

@@ -47,7 +47,7 @@ def teacher_scores(
     unknown = sorted(set(given or {}) - {cell.task for cell in cells})
     if unknown:
         raise ValueError(f"teacher of task {', '.join(unknown)}: the study's tasks are {', '.join(tasks) or 'none'}.")
-    found: dict[str, dict[str, Interval]] = {}
+    scores: dict[str, dict[str, Interval]] = {}
     said = []
     for task, cell in tasks.items():
         name = task or "the task"
@@ -67,13 +67,13 @@ def teacher_scores(
                 f"--model TEACHER --no-teacher --output {Path(folder) / task / 'teacher.json'}."
             )
             continue
-        found[task], how = _scores(path)
+        scores[task], how = _scores(path)
         said.append(f"{name}: the teacher's scores are those of {path}{how}.")
-    for task, own in earlier.teachers.items() if earlier is not None else ():
-        if task not in found:
-            found[task] = dict(own)
+    for task, recorded in earlier.teachers.items() if earlier is not None else ():
+        if task not in scores:
+            scores[task] = dict(recorded)
             said.append(f"{task or 'the task'}: the teacher's scores are those of the earlier report.")
-    return found, said
+    return scores, said
 
 
 def _recorded(folder: Path, cell: StudyCell) -> tuple[Path | None, str]:
@@ -111,13 +111,13 @@ def _unlike(path: Path, cell: StudyCell) -> str:
 def _scores(path: Path) -> tuple[dict[str, Interval], str]:
     content = _read(path)
     ends: dict[str, Any] = content.get("intervals") or {}
-    found = {}
+    scores = {}
     for name, value in content["metrics"].items():
         if value is not None:
-            own = ends.get(name) or {}
-            low, high = (math.nan if own.get(end) is None else float(own[end]) for end in ("low", "high"))
-            found[name] = Interval(float(value), low, high)
-    return found, ", with bootstrap intervals over examples" if ends else ""
+            interval = ends.get(name) or {}
+            low, high = (math.nan if interval.get(end) is None else float(interval[end]) for end in ("low", "high"))
+            scores[name] = Interval(float(value), low, high)
+    return scores, ", with bootstrap intervals over examples" if ends else ""
 
 
 def _read(path: Path) -> dict[str, Any]:

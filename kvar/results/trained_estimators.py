@@ -40,15 +40,15 @@ def estimator_values(cells: pd.DataFrame, statistics: pd.DataFrame) -> pd.DataFr
     rows = statistics[(statistics["group"] == "all") & statistics["statistic"].isin(MEASURED)]
     places = [*GROUPS, "seed", "kernel"]
     table: dict[Any, dict[Any, float]] = rows.pivot(index=places, columns="statistic", values="value").to_dict("index")
-    found = []
+    out = []
     for cell in cells[cells["finished"] & cells["estimator"].notna()].to_dict("records"):
         task, student, seed, estimator = (cell[name] for name in ("task", "student", "seed", "estimator"))
         for when in ("start", "after"):
             measured = table.get((task, student, cell["start" if when == "start" else "method"], seed, estimator))
             if measured is not None:
                 numbers = [measured.get(name, np.nan) for name in MEASURED]
-                found.append((task, student, cell["method"], seed, estimator, when, *numbers))
-    return pd.DataFrame(found, columns=columns)
+                out.append((task, student, cell["method"], seed, estimator, when, *numbers))
+    return pd.DataFrame(out, columns=columns)
 
 
 def estimator_table(cells: pd.DataFrame, statistics: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
@@ -79,27 +79,27 @@ def estimator_table(cells: pd.DataFrame, statistics: pd.DataFrame, confidence: f
         starts = part["start"].dropna()
         places = {"start": str(starts.iloc[0]) if len(starts) else "", "after": str(method)}
         for when, of in places.items():
-            own = parts.get((task, student, method, when))
-            if own is not None:
-                row |= _averages(own, when, confidence)
+            measured = parts.get((task, student, method, when))
+            if measured is not None:
+                row |= _averages(measured, when, confidence)
             if (str(task), str(student), of) in best:
                 row[f"best_k_at_{when}"], row[f"best_k_at_{when}_p"] = best[str(task), str(student), of]
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _averages(own: pd.DataFrame, when: str, confidence: float) -> dict[str, object]:
-    numbers = {name: own[name].to_numpy(dtype=float) for name in MEASURED}
-    found = {
+def _averages(values: pd.DataFrame, when: str, confidence: float) -> dict[str, object]:
+    numbers = {name: values[name].to_numpy(dtype=float) for name in MEASURED}
+    averages = {
         "trace": mean_with_interval(numbers["trace"], confidence, "log"),
         "relative_variance": ratio_of_means(numbers["trace"], numbers["signal"], confidence),
         "bias_sq": mean_with_interval(numbers["bias_sq"], confidence),
         "efficiency": mean_with_interval(numbers["efficiency"], confidence),
     }
     row: dict[str, object] = {}
-    for name, ends in found.items():
+    for name, ends in averages.items():
         row |= {f"{name}_at_{when}{end}": number for end, number in zip(("", "_low", "_high"), ends, strict=True)}
-    return row | {f"n_at_{when}": len(own)}
+    return row | {f"n_at_{when}": len(values)}
 
 
 def best_kernel(
@@ -111,9 +111,9 @@ def best_kernel(
     for one seed. Where some seed has no value for a kernel (an efficiency whose direction was not resolved) there is no
     entry.
     """
-    found: dict[tuple[str, str, str], tuple[str, float]] = {}
+    winners: dict[tuple[str, str, str], tuple[str, float]] = {}
     if not len(statistics):
-        return found
+        return winners
     rows = statistics[(statistics["group"] == "all") & (statistics["statistic"] == statistic) & statistics["k"].notna()]
     for (task, student, method), part in rows.groupby(GROUPS, sort=False, observed=True):
         table = part.pivot(index="seed", columns="kernel", values="value")
@@ -122,5 +122,5 @@ def best_kernel(
             mean = numbers.mean(axis=0)
             winner = int(np.argmin(mean) if smallest else np.argmax(mean))
             chance = probability_over_seeds(numbers, smallest=smallest)[winner]
-            found[str(task), str(student), str(method)] = (str(table.columns[winner]), float(chance))
-    return found
+            winners[str(task), str(student), str(method)] = (str(table.columns[winner]), float(chance))
+    return winners

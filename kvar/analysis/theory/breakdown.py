@@ -117,9 +117,7 @@ def breakdown(
     rows = []
     trace = terms.sum(axis=1)
     for name, term in (*zip(TERMS, terms.transpose(1, 0, 2), strict=True), ("trace", trace)):
-        found = jackknife(term, data.units, confidence)
+        part = jackknife(term, data.units, confidence)
         for e, kernel in enumerate(moments.names):
-            rows.append(
-                (kernel, name, found.value[e], found.low[e], found.high[e], found.value[e] / trace[0, e], found.n)
-            )
+            rows.append((kernel, name, part.value[e], part.low[e], part.high[e], part.value[e] / trace[0, e], part.n))
     return pd.DataFrame(rows, columns=["kernel", "term", "value", "low", "high", "share", "n"])

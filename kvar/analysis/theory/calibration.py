@@ -125,7 +125,7 @@ def _rows(
     import pandas as pd
 
     with np.errstate(all="ignore"):
-        found = jackknife(predicted / measured, len(measured) - 1, confidence, scale="log")
+        ratio = jackknife(predicted / measured, len(measured) - 1, confidence, scale="log")
     return pd.DataFrame(
         {
             "kernel": list(names),
@@ -133,9 +133,9 @@ def _rows(
             "scale": scale,
             "predicted": predicted[0],
             "measured": measured[0],
-            "calibration": found.value,
-            "low": found.low,
-            "high": found.high,
-            "n": found.n,
+            "calibration": ratio.value,
+            "low": ratio.low,
+            "high": ratio.high,
+            "n": ratio.n,
         }
     )

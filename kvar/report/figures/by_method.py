@@ -101,6 +101,6 @@ def _with_parameters(rows: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
 def _chances(statistics: pd.DataFrame, occasions: Mapping[str, str]) -> pd.DataFrame:
     rows = best_chances(statistics) if len(statistics) else statistics.reindex(columns=["method", "group", "value"])
     rows = rows[rows["method"].isin(list(occasions)) & (rows["group"] == "all")]
-    found = rows.assign(when=rows["method"].map(dict(occasions)), probability=rows["value"])
+    shown = rows.assign(when=rows["method"].map(dict(occasions)), probability=rows["value"])
     order = {name: i for i, name in enumerate(occasions.values())}
-    return found.sort_values("when", key=lambda column: column.map(order), kind="stable")
+    return shown.sort_values("when", key=lambda column: column.map(order), kind="stable")

@@ -89,7 +89,7 @@ def write_report(
     if figures:
         shown = "\n".join(figure_html(name, data_uri(figure, name)) for name, figure in figures.items())
         sections.append(f'<section>\n<h2>Figures</h2>\n<div class="figures">\n{shown}\n</div>\n</section>')
-    sections += [section(name, own) for name, own in (tables or {}).items() if len(own)]
+    sections += [section(name, table) for name, table in (tables or {}).items() if len(table)]
     sections += further
     if frame is not None:
         sections.append(_statistics_section(frame, group, step))

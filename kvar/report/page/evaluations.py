@@ -22,8 +22,8 @@ def _evaluation(run: Run) -> dict[str, Any]:
     path = run.path / "evaluation.json"
     if not path.is_file():
         return {}
-    found = json.loads(path.read_text(encoding="utf-8"))
-    return found if isinstance(found, dict) else {}
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return content if isinstance(content, dict) else {}
 
 
 def scores_frame(runs: Sequence[Run], places: Sequence[Place]) -> pd.DataFrame:
@@ -37,8 +37,8 @@ def scores_frame(runs: Sequence[Run], places: Sequence[Place]) -> pd.DataFrame:
 
     rows = []
     for run, place in zip(runs, places, strict=True):
-        found = _evaluation(run)
-        if not found:
+        evaluation = _evaluation(run)
+        if not evaluation:
             continue
         left = {"task": place.task, "student": place.student, "parameters": run.config.get("parameters")}
         rows.append(
@@ -46,9 +46,9 @@ def scores_frame(runs: Sequence[Run], places: Sequence[Place]) -> pd.DataFrame:
                 **left,
                 "method": place.method,
                 "seed": place.seed,
-                "split": found.get("split"),
-                "examples": found.get("examples"),
-                **{str(name): value for name, value in found.get("metrics", {}).items()},
+                "split": evaluation.get("split"),
+                "examples": evaluation.get("examples"),
+                **{str(name): value for name, value in evaluation.get("metrics", {}).items()},
             }
         )
     return pd.DataFrame(rows)
@@ -62,10 +62,10 @@ def samples_of(runs: Sequence[Run], places: Sequence[Place], most: int = MOST_SA
         places: of the runs.
         most: texts in all.
     """
-    found = [
+    by_run = [
         [{"run": str(place), **sample} for sample in _evaluation(run).get("samples", [])[:5]]
         for run, place in zip(runs, places, strict=True)
     ]
-    found = [samples for samples in found if samples]
-    each = max(1, min(5, most // max(1, len(found))))
-    return [sample for samples in found for sample in samples[:each]][:most]
+    by_run = [samples for samples in by_run if samples]
+    each = max(1, min(5, most // max(1, len(by_run))))
+    return [sample for samples in by_run for sample in samples[:each]][:most]

@@ -118,14 +118,14 @@ def _blocks(
     total = by_block.size().cumsum()
     frame = frame[(by_block.ngroup() == 0) | (total.to_numpy()[by_block.ngroup()] <= most)]
     columns = ["line", "step", "group", "n", "number", "at", "value", "low", "high"]
-    found: dict[tuple[int, int, str], list[Any]] = {}
+    blocks: dict[tuple[int, int, str], list[Any]] = {}
     for line, step, group, n, name, at, *ends in frame[columns].itertuples(index=False, name=None):
-        block = found.setdefault((line, step, group), [line, int(step), str(group), {}])
+        block = blocks.setdefault((line, step, group), [line, int(step), str(group), {}])
         lists = block[3].setdefault(name, [[math.nan] * len(kernels) for _ in range(4)])
         for numbers, number in zip(lists, (*ends, n), strict=True):
             numbers[at] = float(number)
-    for block in found.values():
+    for block in blocks.values():
         for lists in block[3].values():
             known = {n for n in lists[3] if not math.isnan(n)}
             lists[3] = known.pop() if len(known) == 1 else lists[3]
-    return list(found.values()), len(frame)
+    return list(blocks.values()), len(frame)

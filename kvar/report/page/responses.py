@@ -58,8 +58,9 @@ def responses_data(
             rows = rows[rows["probe"] == rows["probe"].iloc[0]]
             ids = np.unique(rows["trajectory"].to_numpy())
             chosen = ids[spread(len(ids), each)]
-            found = [_response(part, spell) for _, part in rows[rows["trajectory"].isin(chosen)].groupby("trajectory")]
-            shown.append([str(place), step, len(ids), spell is not None, found])
+            parts = rows[rows["trajectory"].isin(chosen)].groupby("trajectory")
+            responses = [_response(part, spell) for _, part in parts]
+            shown.append([str(place), step, len(ids), spell is not None, responses])
     return {"shown": shown, "runs": len(spots), "recorded": recorded, "most_tokens": MOST_TOKENS}
 
 

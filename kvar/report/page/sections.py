@@ -92,8 +92,8 @@ def _missing(value: Any) -> bool:
 
 def _right(values: Sequence[Any]) -> bool:
     """Whether a column holds numbers, or estimates, and nothing else."""
-    there = [value for value in values if not _missing(value)]
-    return bool(there) and all(_number(value) or isinstance(value, Interval) for value in there)
+    known = [value for value in values if not _missing(value)]
+    return bool(known) and all(_number(value) or isinstance(value, Interval) for value in known)
 
 
 def _cell(value: Any, right: bool) -> str:

@@ -31,8 +31,8 @@ def speller_of(run: Run) -> Speller | None:
 
 def _folders(run: Run) -> list[Path]:
     def step(path: Path) -> int:
-        found = re.fullmatch(r"checkpoint-(\d+)", path.name)
-        return int(found.group(1)) if found else -1
+        match = re.fullmatch(r"checkpoint-(\d+)", path.name)
+        return int(match.group(1)) if match else -1
 
     named = [run.config.get(name) for name in ("tokenizer", "student", "teacher")]
     checkpoints = sorted(run.path.glob("checkpoint-*"), key=step, reverse=True)

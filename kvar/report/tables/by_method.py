@@ -81,14 +81,14 @@ def method_tables(
         known = [column for column in columns if column in present]
         if not known:
             return []
-        found = paper_cells(
+        shown = paper_cells(
             outcomes, compared, known, methods=methods, students=students, quantity=quantity,
             teachers=teachers if top and teachers else None,
         )  # fmt: skip
-        found = found[found.notna().any(axis=1) | found.index.isin(methods)]
-        if quantity != "value" and quantity.removeprefix("less_") in found.index:
-            found = found.drop(index=quantity.removeprefix("less_"))
-        return [StudyTable(title, note, found, titles_of(found, sizes))]
+        shown = shown[shown.notna().any(axis=1) | shown.index.isin(methods)]
+        if quantity != "value" and quantity.removeprefix("less_") in shown.index:
+            shown = shown.drop(index=quantity.removeprefix("less_"))
+        return [StudyTable(title, note, shown, titles_of(shown, sizes))]
 
     scores = [(task, metric) for task, metric in metrics.items()]
     gaps = [(task, "total_gap") for task in tasks]
@@ -174,10 +174,10 @@ def ranks_shown(ranks: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     out = ranks[["task", "student", "outcome", "statistic", "methods", "seeds"]].copy()
-    found: list[Any] = [
+    intervals: list[Any] = [
         Interval(row["rho"], row["low"], row["high"]) if row["rho"] == row["rho"] else None
         for row in ranks.to_dict("records")
     ]
-    out["less noise, more gain: rho"] = pd.Series(found, index=out.index, dtype=object)
+    out["less noise, more gain: rho"] = pd.Series(intervals, index=out.index, dtype=object)
     out["p"] = ranks["p"]
     return out

@@ -35,11 +35,13 @@ def calibration_table(frame: pd.DataFrame, *, group: str = "all") -> pd.DataFram
     labels = {name: look.label for name, look in student_series(frame).items()}
     rows = []
     for name in students(frame):
-        own = frame[frame["student"] == name]
-        for step in sorted(set(own["step"])):
+        measured = frame[frame["student"] == name]
+        for step in sorted(set(measured["step"])):
             for level in ("T0", "T1"):
-                found = cells(own, f"calibration_{level.lower()}", group=group, step=step, only_k=False).get(name, {})
-                line = {str(kernel): _short(cell) for kernel, cell in found.items() if cell.known and cell.value != 1}
+                ratios = cells(measured, f"calibration_{level.lower()}", group=group, step=step, only_k=False).get(
+                    name, {}
+                )
+                line = {str(kernel): _short(cell) for kernel, cell in ratios.items() if cell.known and cell.value != 1}
                 if line:
                     rows.append({"student": labels[name], "step": step, "theory": level, **line})
     return pd.DataFrame(rows).fillna("-")
@@ -72,11 +74,11 @@ def choice_table(
     rows = []
     for run, name in zip(runs, names, strict=True):
         try:
-            found = choices([run], prompts, rollouts, step=step, reference=reference)
+            designs = choices([run], prompts, rollouts, step=step, reference=reference)
         except ValueError as error:
             rows.append((name, "any", f"not told: {error}", ""))
             continue
-        for choice in found:
+        for choice in designs:
             design = f"{choice.prompts} x {choice.rollouts}"
             rows.append((name, design, _answer(choice, "efficiency"), _answer(choice, "mse")))
     columns = ["student", "prompts x rollouts", "best by efficiency (Adam)", "best by squared error (plain SGD)"]

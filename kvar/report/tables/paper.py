@@ -51,7 +51,7 @@ def paper_cells(
     names = [quantity + end for end in ends] if quantity != "value" else list(ends)
     count = "n" if quantity == "value" else f"{quantity}_n"
     table: dict[Any, dict[Any, Any]] = compared.set_index(["task", "outcome", "student", "method"]).to_dict("index")
-    found: dict[tuple[str, str, str], dict[str, Interval | None]] = {}
+    shown: dict[tuple[str, str, str], dict[str, Interval | None]] = {}
     for task, outcome in columns:
         marked = {} if quantity != "value" or outcome in NEITHER else not_resolved_from_best(outcomes, outcome)
         for student in students[task]:
@@ -66,8 +66,8 @@ def paper_cells(
                     continue
                 value, low, high = (float(row[name]) for name in names)
                 cells[method] = Marked(value, low, high, best=method in alike, n=int(row[count]))
-            found[task, outcome, student] = cells
-    return pd.DataFrame(found, dtype=object)
+            shown[task, outcome, student] = cells
+    return pd.DataFrame(shown, dtype=object)
 
 
 def plus_minus(cell: Interval | None, digits: int, full: int | None = None) -> str:

@@ -38,8 +38,8 @@ def render_table(frame: pd.DataFrame, *, group: str = "all", step: int | str = "
     check_frame(frame)
     table = {name: cells(frame, name, group=group, step=step, only_k=False) for name in _COLUMNS}
     if not any(table.values()):
-        there = ", ".join(sorted(map(str, frame["statistic"].unique())))
-        raise ValueError(f"the statistics frame has none of {', '.join(_COLUMNS)} in group {group!r}; it has: {there}.")
+        known = ", ".join(sorted(map(str, frame["statistic"].unique())))
+        raise ValueError(f"the statistics frame has none of {', '.join(_COLUMNS)} in group {group!r}; it has: {known}.")
     chances = cells(frame, "best_probability", group=group, step=step, only_k=False)
     best = best_k(frame, group=group, step=step)
     rows = frame[frame["group"] == group].sort_values("k", kind="stable")
@@ -49,12 +49,12 @@ def render_table(frame: pd.DataFrame, *, group: str = "all", step: int | str = "
         kernels = {kernel: k for kernel, k in zip(mine["kernel"], mine["k"], strict=True)}
         lines = []
         for kernel, k in kernels.items():
-            found = [table[statistic].get(name, {}).get(kernel) for statistic in _COLUMNS]
-            if all(cell is None for cell in found):
+            estimates = [table[statistic].get(name, {}).get(kernel) for statistic in _COLUMNS]
+            if all(cell is None for cell in estimates):
                 continue
             chance = chances.get(name, {}).get(kernel)
             mark = "*" if name in best and k == best[name].k else ""
-            shown = ["-" if cell is None else cell.compact() for cell in found]
+            shown = ["-" if cell is None else cell.compact() for cell in estimates]
             lines.append([f"{kernel}{mark}", *shown, "-" if chance is None else f"{chance.value:.2f}"])
         if lines:
             blocks.append((_heading(frame, name, mine, best), lines))

@@ -243,7 +243,7 @@ def verdict_paragraphs(frame: pd.DataFrame, *, group: str = "all", step: int | s
     best = best_k(frame, group=group, step=step)
     labels = {name: look.label for name, look in student_series(frame).items()}
     names = [name for name in students(frame) if any(name in rows for rows in table.values())]
-    rows = [{statistic: found.get(name, {}) for statistic, found in table.items()} for name in names]
+    rows = [{statistic: by_student.get(name, {}) for statistic, by_student in table.items()} for name in names]
     if len(names) > 1:
         opening.append(_summary(rows, [best.get(name) for name in names]))
     paragraphs = [opening]
