@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from kvar.rollouts.plain import BREAK, control_tokens, spelt
+from kvar.rollouts.plain import BREAK, control_tokens, spelt, unknown_tokens
 
 __all__ = ["ChatTemplate", "Message", "is_conversation"]
 
@@ -98,7 +98,7 @@ class ChatTemplate:
         while answer and not self._text(answer[-1]):
             answer = answer[:-1]
         eos = getattr(self.tokenizer, "eos_token_id", None)
-        if answer and answer[-1] in self.marks:
+        if answer and answer[-1] in self.marks and answer[-1] not in unknown_tokens(self.tokenizer):
             if self.sure:
                 end, known = answer[-1], ", ".join(map(str, sorted(self.ends)))
                 raise ValueError(

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
-__all__ = ["content_ids", "control_tokens", "spelt", "tokens_of"]
+__all__ = ["content_ids", "control_tokens", "spelt", "tokens_of", "unknown_tokens"]
 
 _SECRET = secrets.token_hex(8)
 """Part of the names that special tokens get while a text is spelt out: no text can hold them."""
@@ -41,7 +41,7 @@ def content_ids(
     """
     ids = tokens_of(tokenizer, texts, target, add_special_tokens=False)
     control = control_tokens(tokenizer, ends)
-    unknown = _unknown(tokenizer)
+    unknown = unknown_tokens(tokenizer)
     odd = [
         row
         for row, tokens in enumerate(ids)
@@ -112,7 +112,7 @@ def spelt(
         ids = tokens_of(tokenizer, [text.replace(BREAK, "")], target, **options)[0]
     else:
         raise ValueError(_refusal(text, names, what))
-    unknown = _unknown(tokenizer)
+    unknown = unknown_tokens(tokenizer)
     if sum(token in names and token not in unknown for token in ids) > expected:
         raise ValueError(_refusal(text, names, what))
     return ids
@@ -127,7 +127,7 @@ def _refusal(text: str, names: dict[int, str], what: str) -> str:
     )
 
 
-def _unknown(tokenizer: Any) -> set[int]:
+def unknown_tokens(tokenizer: Any) -> set[int]:
     """What characters outside the vocabulary become, unless that ends a text."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     model = getattr(backend, "model", None)
