@@ -164,9 +164,9 @@ def evaluate(
         ValueError: no examples, a calculator asked of a task without calculation marks, or one that its tokenizer
             cannot write.
     """
-    if isinstance(examples, str) or not all(hasattr(example, "prompt") for example in examples):
-        given = "one string" if isinstance(examples, str) else "something else"
-        raise ValueError(f"examples must be a list of examples, each with prompt and target; got {given}.")
+    if not all(hasattr(example, "prompt") for example in examples):  # one text, whose members are its characters
+        kind = type(examples).__name__
+        raise ValueError(f"examples must be a list of examples, each with prompt and target; got {kind}.")
     marks = task.calculator_marks if calculator else None
     if calculator and marks is None:
         raise ValueError(f"task {task.name!r} has no calculation marks; set calculator to false.")

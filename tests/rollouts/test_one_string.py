@@ -51,7 +51,5 @@ def test_a_list_of_one_is_one(parts: tuple[Any, Any]) -> None:
 
 def test_evaluation_takes_examples(parts: tuple[Any, Any]) -> None:
     model, tokenizer = parts
-    with pytest.raises(
-        ValueError, match="examples must be a list of examples, each with prompt and target; got one string"
-    ):
+    with pytest.raises(ValueError, match="examples must be a list of examples, each with prompt and target; got str"):
         evaluate(model, TASK, PROMPT, tokenizer, max_new_tokens=2)  # type: ignore[arg-type]
