@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from itertools import count
 from typing import Any
+from weakref import ReferenceType, ref
 
 from torch import Tensor, nn
 
@@ -50,6 +51,7 @@ class Axes:
         self.n = n
         self.run = next(_runs)
         self.constants = frozenset(constants)
+        self._outside: list[ReferenceType[Tensor]] = []
 
     def of(self, x: Tensor) -> Axis:
         """How ``x`` holds the trajectories; one of unknown making is judged by the length of its first axis."""
@@ -68,6 +70,16 @@ class Axes:
     def mark(self, x: Tensor, axis: Axis, roots: tuple[nn.Parameter, ...] = ()) -> None:
         """Note how ``x`` holds the trajectories."""
         x._kvar_mark = _Mark(self.run, axis, roots)  # type: ignore[attr-defined]
+        if x.grad_fn is None:
+            self._outside.append(ref(x))
+
+    def leave(self) -> None:
+        """Take the marks off tensors that may outlive the pass: those it was given, or that it keeps no graph of."""
+        for weak in self._outside:
+            x = weak()
+            if x is not None and "_kvar_mark" in x.__dict__:
+                del x._kvar_mark
+        self._outside.clear()
 
     def follow(self, name: str, args: tuple[Any, ...], given: list[Tensor], out: Any) -> None:
         """Mark what an operation made.

@@ -259,6 +259,7 @@ def capture(
             stack.enter_context(replaced(block, "forward", partial(run_cut, result, block.forward)))
         hook = student.register_forward_pre_hook(partial(_entered, result.axes), with_kwargs=True)
         stack.callback(hook.remove)
+        stack.callback(result.axes.leave)
         stack.enter_context(Trace(result.axes, wanted, result.note))
         yield result
 

@@ -108,3 +108,12 @@ def test_shapes_that_coincide(name: str, n: int, t: int) -> None:
         warnings.filterwarnings("default", message="no rule covers")  # slow is allowed here, wrong is not
         ours = one_pass_moments(model, data, w, groups)
     assert_close(ours, loop_moments(model, data, w, groups), TOLERANCE)
+
+
+def test_nothing_is_left_on_the_rollouts_and_the_model() -> None:
+    model, data = family("umt5"), rollouts()
+    one_pass_moments(model, data, weights(data), splits(model))
+    given = [value for value in vars(data).values() if isinstance(value, torch.Tensor)]
+    for tensor in (*given, *model.parameters(), *model.buffers()):
+        assert not any("kvar" in name for name in vars(tensor))
+    assert not any("forward" in vars(module) or module._forward_pre_hooks for module in model.modules())
