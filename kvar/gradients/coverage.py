@@ -1,4 +1,4 @@
-"""How each parameter can be measured: tried on two trajectories against plain autograd, once per student.
+"""How each parameter can be measured: tried on two or three trajectories against plain autograd, once per student.
 
 A parameter that the graph still leads to (see :mod:`kvar.gradients.capture`), or whose gradients differ from those of a
 trajectory on its own, is taken a step down the ladder of :class:`kvar.gradients.plan.Plan`, until all agree.
@@ -33,7 +33,7 @@ def coverage(student: nn.Module, rollouts: Rollouts, wanted: Mapping[int, nn.Par
 
     Args:
         student: in eval mode.
-        rollouts: at least one trajectory; two of them are tried.
+        rollouts: at least one trajectory; those with the longest prompt and response and the shortest whole are tried.
         wanted: id -> parameter.
 
     Returns:
@@ -70,19 +70,18 @@ def warn_uncovered(student: nn.Module, uncovered: set[int]) -> None:
 
 
 def _find(student: nn.Module, rollouts: Rollouts, wanted: Mapping[int, nn.Parameter]) -> Plan:
-    longest = int(rollouts.prompt_mask.sum(dim=1).argmax())
-    lengths = rollouts.lengths.clone()
-    lengths[longest] = -1
-    other = int(lengths.argmax()) if len(rollouts) > 1 else longest
+    prompts, responses = rollouts.prompt_mask.sum(dim=1), rollouts.lengths
+    chosen = {int(prompts.argmax()), int(responses.argmax()), int((prompts + responses).argmin())}
+    tried = sorted(chosen) if len(chosen) > 1 else [*chosen, *chosen]
     device = rollouts.tokens.device
     plan = Plan()
     ruled = {id(p) for _, _, parameters in covered_layers(student, wanted) for p in parameters.values()}
     ruled |= {id(p) for _, parameters in expert_layers(student, wanted) for p in parameters.values()}
-    two = rollouts[[longest, other]]
+    few = rollouts[tried]
     generator = torch.Generator().manual_seed(0)
-    weights = torch.randn(1, *two.tokens.shape, generator=generator).to(device).masked_fill(~two.mask, 0.0)
-    estimators = Estimators(two, weights)
-    rows = torch.arange(2, device=device)
+    weights = torch.randn(1, *few.tokens.shape, generator=generator).to(device).masked_fill(~few.mask, 0.0)
+    estimators = Estimators(few, weights)
+    rows = torch.arange(len(tried), device=device)
     truth: dict[int, Dense] = {}
     while True:
         covered = plan.covered(wanted)

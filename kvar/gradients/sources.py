@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kvar.gradients.blocks import Block, Dense
@@ -138,7 +140,9 @@ def _block(uses: list[tuple[Use, Grads]], parameter: nn.Parameter, record: Recor
     factored = Factored(factors, (shape[0], shape[1])) if factors else None
     if factored is not None and not written:
         return factored
-    dense = [Dense(g.flatten(2)) for g in written] + ([factored.written_out()] if factored is not None else [])
+    dense = [Dense(g.reshape(*g.shape[:2], -1)) for g in written] + (
+        [factored.written_out()] if factored is not None else []
+    )
     return Dense(sum((d.grad for d in dense[1:]), dense[0].grad))
 
 
@@ -219,7 +223,7 @@ class RowByRow:
         self, student: nn.Module, estimators: Estimators, rows: Tensor, wanted: Mapping[int, nn.Parameter]
     ) -> None:
         self.parameters = list(wanted.values())
-        self.logits = [estimators.logits(student, row) for row in rows.split(1)]
+        self.logits = [_alone(student, estimators, row) for row in rows.split(1)]
         self.cotangents = [
             estimators.cotangents(logits, row) for logits, row in zip(self.logits, rows.split(1), strict=True)
         ]
@@ -245,3 +249,15 @@ class RowByRow:
             logits, self.parameters, cotangent, retain_graph=True, allow_unused=True, materialize_grads=True
         )
         return [_precise(g.detach().flatten()) for g in found]
+
+
+def _alone(student: nn.Module, estimators: Estimators, row: Tensor) -> Tensor:
+    """(1, T, V) logits of a trajectory, zeros past its end unless a callable may read them there."""
+    if callable(estimators.weights):
+        return estimators.logits(student, row)
+    own, t = estimators.rollouts[row], estimators.rollouts.tokens.shape[1]
+    length = max(1, int(own.lengths))
+    until = slice(0, length)
+    short = replace(own, tokens=own.tokens[:, until], mask=own.mask[:, until], log_probs=own.log_probs[:, until])
+    logits = Estimators(short, estimators.weights).logits(student, torch.zeros_like(row))
+    return F.pad(logits, (0, 0, 0, t - length))
