@@ -78,7 +78,7 @@ class Axes:
         for weak in self._outside:
             x = weak()
             if x is not None and "_kvar_mark" in x.__dict__:
-                del x._kvar_mark
+                del x._kvar_mark  # type: ignore[attr-defined]
         self._outside.clear()
 
     def follow(self, name: str, args: tuple[Any, ...], given: list[Tensor], out: Any) -> None:
