@@ -109,7 +109,8 @@ def summarise(
         "norm_test": Estimate(scale.value / batch, scale.low / batch, scale.high / batch, scale.n),
     }
     if paired:
-        design = data if rollouts_per_prompt == 1 else design_replicates(moments, group, unit, rollouts_per_prompt)
+        whole = rollouts_per_prompt == 1 or data.inner is not None  # else prompts are still to be left out
+        design = data if whole else design_replicates(moments, group, unit, rollouts_per_prompt)
         estimates["bias_sq"] = formed("bias_sq", bias_of(data, r))
         estimates |= _best(best_k_of(design, r, m, rollouts_per_prompt, confidence), design.units)
     if grouped:
