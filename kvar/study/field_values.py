@@ -105,9 +105,9 @@ def _fitted(name: str, value: Any, origin: str) -> Any:
         return parse_yaml(value, f"{origin}: {name}")
     if kinds == {bool}:
         return _truth(name, value, origin)
-    if kinds == {int} or kinds == {
-        float
-    }:  # a whole number is left one in a field of numbers, as earlier runs' records have it
+    if name == "student_layers" and isinstance(value, int) and not isinstance(value, bool):
+        return value  # one layer's number: its spelling carries nothing
+    if kinds in ({int}, {float}):  # a whole number is left one in a field of numbers, as earlier runs' records have it
         return _number(name, value, origin, whole=kinds == {int})
     for kind in kinds:
         if isinstance(kind, type) and issubclass(kind, Enum):
