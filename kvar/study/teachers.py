@@ -1,17 +1,5 @@
-"""The teachers that ship inside the package."""
+"""The teachers that ship inside the package, under the name that studies import them by."""
 
-from __future__ import annotations
+from kvar.distill.models.shipped import SHIPPED, resolve
 
-from importlib import resources
-from pathlib import Path
-
-__all__ = ["resolve"]
-
-SHIPPED = ("arithmetic",)
-
-
-def resolve(name: str | None) -> str | None:
-    """The folder of a shipped teacher by its name; any other name comes back as it is."""
-    if name in SHIPPED:
-        return str(Path(str(resources.files("kvar.assets") / "teachers" / str(name))))
-    return name
+__all__ = ["SHIPPED", "resolve"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from kvar.distill import count_parameters, evaluate, load_model, load_tokenizer
 from kvar.study.settings import read_settings
@@ -35,6 +36,18 @@ def test_it_is_what_its_config_says(folder: str) -> None:
     assert count_parameters(model) == 802_048
     assert load_tokenizer(folder).get_vocab() == ArithmeticTask().build_tokenizer().get_vocab()
     assert sum(p.stat().st_size for p in Path(folder).iterdir()) < 4_000_000
+
+
+def test_its_name_loads_it_wherever_a_model_is_named(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "arithmetic").mkdir()  # a folder of that name is ./arithmetic
+    monkeypatch.chdir(tmp_path)
+    named, there = load_model("arithmetic").state_dict(), load_model(Path(folder)).state_dict()
+    assert named.keys() == there.keys() and all(torch.equal(named[k], there[k]) for k in there)
+    assert load_tokenizer("arithmetic").get_vocab() == load_tokenizer(folder).get_vocab()
+    with pytest.raises(ValueError, match=r"model '\./arithmetic' cannot be loaded from that folder"):
+        load_model("./arithmetic")
 
 
 def test_other_names_stay_as_they_are() -> None:

@@ -1,4 +1,4 @@
-"""Pretrained models and tokenizers by one name: a folder, a hub name, a GGUF file or ``smollm2``."""
+"""Pretrained models and tokenizers by one name: a shipped teacher, a folder, a hub name, a GGUF file or ``smollm2``."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ from typing import Any
 
 from kvar.distill.models.adapter import adapter_base, is_adapter, merged
 from kvar.distill.models.gguf import dense_weights, gguf_source
+from kvar.distill.models.shipped import resolve
 
 __all__ = ["load_model", "load_tokenizer"]
 
 DTYPES = ("float32", "bfloat16")
 
 
-def load_model(name: str, dtype: str = "float32") -> Any:
+def load_model(name: str | Path, dtype: str = "float32") -> Any:
     """A pretrained model, seq2seq or causal as its config says; safetensors or GGUF only, no remote code.
 
     Args:
-        name: a model folder, a hub name, the path of a ``.gguf`` file, or ``smollm2``; of an adapter's folder (peft's)
-            the base that it names is loaded and the adapter merged into it, in float32.
+        name: ``arithmetic``, the teacher that ships with kvar; a model folder, a hub name, the path of a ``.gguf``
+            file, or ``smollm2``; of an adapter's folder (peft's) the base that it names is loaded and the adapter merged
+            into it, in float32.
         dtype: float32 or bfloat16, the precision of the weights, whatever they were saved in. What is trained should
             be float32.
 
@@ -32,6 +34,7 @@ def load_model(name: str, dtype: str = "float32") -> Any:
         raise ValueError(
             f"dtype {dtype!r} is not offered; choose float32 or bfloat16 (T5 and others give NaN in float16)."
         )
+    name = str(name)
     if is_adapter(name):
         return merged(name, load_model).to(getattr(torch, dtype))
     place, options = _source(name)
@@ -45,7 +48,7 @@ def load_model(name: str, dtype: str = "float32") -> Any:
         raise ValueError(_message("model", name, error)) from error
 
 
-def load_tokenizer(name: str) -> Any:
+def load_tokenizer(name: str | Path) -> Any:
     """The tokenizer of a model named as in :func:`load_model`; the pad token falls back to end-of-sequence.
 
     An adapter's folder without a tokenizer has that of its base.
@@ -55,6 +58,7 @@ def load_tokenizer(name: str) -> Any:
     """
     from transformers import AutoTokenizer
 
+    name = str(name)
     if is_adapter(name) and not (Path(name) / "tokenizer_config.json").is_file():
         return load_tokenizer(adapter_base(name))
     place, options = _source(name)
@@ -69,12 +73,13 @@ def load_tokenizer(name: str) -> Any:
 
 def _source(name: str) -> tuple[str, dict[str, Any]]:
     """What ``from_pretrained`` takes; a path that cannot be a hub name is not asked for there, which takes a minute."""
+    name = str(resolve(name))
     gguf = gguf_source(name)
     like_a_path = name.count("/") > 1 or name[:1] in ("", ".", "/", "~", "\\")
     if gguf is None and like_a_path and not (name and Path(name).is_dir()):
         raise ValueError(
             f"model {name!r} is no folder. Give a folder that save_pretrained wrote, a hub name (owner/name), a .gguf "
-            "file, or smollm2."
+            "file, smollm2, or arithmetic, which ships with kvar."
         )
     return (name, {}) if gguf is None else (gguf[0], {"gguf_file": gguf[1]})
 
