@@ -7,15 +7,24 @@ from typing import TYPE_CHECKING
 from kvar._version import __version__
 
 if TYPE_CHECKING:
-    from kvar.records import load
+    from kvar.front.load import load
+    from kvar.front.measure import measure
 
-__all__ = ["__version__", "load"]
+__all__ = ["__version__", "load", "measure"]
 
 
 def __getattr__(name: str) -> object:
-    """Import :func:`kvar.records.load` (and with it pandas) only when ``kvar.load`` is used."""
+    """Import ``kvar.load`` and ``kvar.measure`` (and with them pandas, transformers) only when they are used."""
     if name == "load":
-        from kvar.records import load
+        from kvar.front.load import load
 
         return load
+    if name == "measure":
+        from kvar.front.measure import measure
+
+        return measure
     raise AttributeError(f"module 'kvar' has no attribute {name!r}.")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), "load", "measure"]

@@ -36,9 +36,10 @@ def test_nothing_heavy_is_imported():
 
 def test_load_is_there_when_asked_for():
     script = (
-        "import kvar, sys; early = 'pandas' in sys.modules; print(kvar.load.__module__, early, 'pandas' in sys.modules)"
+        "import kvar, sys; early = 'pandas' in sys.modules; print(kvar.load.__module__, early, 'pandas' in sys.modules,"
+        "'transformers' in sys.modules, 'measure' in dir(kvar))"
     )
-    assert python(script) == "kvar.records.load False True"
+    assert python(script) == "kvar.front.load False True False True"
 
 
 def test_other_names_are_not():

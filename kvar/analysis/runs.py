@@ -15,12 +15,10 @@ import pyarrow as pa
 import torch
 
 from kvar.analysis.by_position import by_position
-from kvar.analysis.summary import summarise
+from kvar.analysis.measured import default_reference, measurement_frame, sampling_unit, whole_or_split
 from kvar.gradients.frames import moments_from_frames, values_from_frame
 from kvar.gradients.moments import GradientMoments
-from kvar.gradients.recombine import recombine
 from kvar.records import Run, load
-from kvar.returns import parse_kernel
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,7 +101,6 @@ def statistics_of(
     if not frames:
         raise ValueError(f"{run.path} holds no probe at steps {list(steps or [])}.")
     out = pd.concat(frames, ignore_index=True)
-    out.loc[out["kernel"].str.contains(" - ", regex=False), "k"] = float("nan")
     out.insert(0, "parameters", int(run.config["parameters"]))
     out.insert(0, "student", student)
     return out
@@ -137,7 +134,7 @@ def _loaded_statistics(
 def _statistics(
     run: Run, reference: str | None, options: dict[str, Any], at: Sequence[tuple[str, int]]
 ) -> list[pd.DataFrame]:
-    """A frame for every measurement and group; one measurement at a time is held."""
+    """A frame for every measurement; one at a time is held."""
     frames = []
     for probe, step in at:
         moments = moments_at(run, probe, step)
@@ -145,27 +142,13 @@ def _statistics(
             continue
         columns = ["trajectory", "position", "q", "v"]
         values, mask = values_from_frame(run.read("trajectories", columns, {"probe": probe, "step": step}))
-        several = len(moments.prompts) < len(moments.prompt_index)
-        if several and len(moments.prompts) < LEAST_PROMPTS:
+        if len(moments.prompts) < LEAST_PROMPTS and sampling_unit(moments) == "prompt":
             raise ValueError(
                 f"{run.path}: the probe {probe!r} at step {step} has {len(moments.prompts)} prompts with several "
                 f"responses each; intervals leave one prompt out and need {LEAST_PROMPTS}. Measure again with "
                 f"probe_prompts {LEAST_PROMPTS} or more."
             )
-        for group in moments:
-            frame = summarise(
-                moments,
-                values=values,
-                mask=mask,
-                kernels=[parse_kernel(name.partition(" - ")[0]) for name in moments.names],
-                group=group,
-                reference=reference or default_reference(moments.names),
-                unit="prompt" if several else "trajectory",
-                **options,
-            )
-            frame.insert(0, "group", group)
-            frame.insert(0, "step", step)
-            frames.append(frame)
+        frames.append(measurement_frame(moments, values, mask, step=step, reference=reference, **options))
     return frames
 
 
@@ -196,8 +179,7 @@ def by_position_of(
             continue
         moments = moments_at(run, probe, step, split=True)
         assert moments is not None  # some name has a range
-        several = len(moments.prompts) < len(moments.prompt_index)
-        table = by_position(moments, unit="prompt" if several else "trajectory", confidence=confidence)
+        table = by_position(moments, unit=sampling_unit(moments), confidence=confidence)
         table.insert(0, "step", step)
         frames.append(table)
     out = pd.concat(frames, ignore_index=True)
@@ -221,16 +203,4 @@ def moments_at(run: Run, probe: str, step: int, split: bool = False) -> Gradient
         ValueError: no such measurement, or norms only.
     """
     gradients, prompts = (run.read(t, where={"probe": probe, "step": step}) for t in ("gradients", "prompt_gradients"))
-    moments = moments_from_frames(gradients, prompts)
-    keep = [i for i, name in enumerate(moments.names) if (" @ " in name) == split]
-    if len(keep) == len(moments.names):
-        return moments
-    return recombine(moments, torch.eye(len(moments.names))[keep], [moments.names[i] for i in keep]) if keep else None
-
-
-def default_reference(names: Sequence[str]) -> str:
-    """The estimator of least variance that is unbiased without doubt: K=1 less a leave-one-out baseline, or K=1."""
-    for name in ("K=1 - leave-one-out", "K=1"):
-        if name in names:
-            return name
-    return names[0]
+    return whole_or_split(moments_from_frames(gradients, prompts), split)

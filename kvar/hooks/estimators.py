@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,7 +36,7 @@ def parse_estimators(text: str | Sequence[str], baseline: str | None = None) -> 
     """Estimators from names such as ``"K=1, K=4 free, immediate, K=1 - leave-one-out"``.
 
     Args:
-        text: names, or one text that separates them by commas.
+        text: names, or one text that separates them by commas; commas in parentheses belong to a name.
         baseline: for every name that has none of its own.
 
     Raises:
@@ -44,18 +45,20 @@ def parse_estimators(text: str | Sequence[str], baseline: str | None = None) -> 
     Example:
         >>> [e.name for e in parse_estimators("1, 4, inf, K=1 - leave-one-out")]
         ['K=1', 'K=4', 'immediate', 'K=1 - leave-one-out']
+        >>> [e.name for e in parse_estimators("lags(1, 0.5), 2")]
+        ['lags(1, 0.5)', 'K=2']
     """
-    words = [word.strip() for word in (text.split(",") if isinstance(text, str) else text)]
+    words = [word.strip() for word in (re.split(r",(?![^()]*\))", text) if isinstance(text, str) else text)]
     found = []
     for word in filter(None, words):
         kernel, _, own = word.partition(" - ")
         found.append(Estimator(parse_kernel(kernel), own.strip() or baseline))
     names = [estimator.name for estimator in found]
     if not names:
-        raise ValueError("probe kernels are empty: name at least one, for example K=1.")
+        raise ValueError("kernels are empty: name at least one, for example K=1.")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"probe kernels name {', '.join(twice)} twice; keep one of each.")
+        raise ValueError(f"kernels name {', '.join(twice)} twice; keep one of each.")
     return found
 
 

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from kvar.gradients import gradient_moments, layer_groups
-from kvar.gradients.frames import gradient_frame, prompt_frame, trajectory_frame
-from kvar.gradients.processes import all_or_none, joined_values
 from kvar.gradients.state import unwrap
 from kvar.hooks.autocast import plain_forward
-from kvar.hooks.estimators import Estimator, estimator_weights
-from kvar.hooks.measurement import Measurement
+from kvar.hooks.estimators import Estimator
+from kvar.hooks.measure import Reward, Valuation, measure_gradients, reward_values, teacher_values
+from kvar.measurement import Measurement, record
 from kvar.records import RunWriter
-from kvar.returns import Kernel, TokenValues, position_edges, split_by_position
-from kvar.rollouts import Rollouts, check_apart, check_lengths, concatenate, encode_prompts, policy_of, sample, score
+from kvar.returns import Kernel
+from kvar.rollouts import check_apart, check_lengths, encode_prompts, policy_of
 from kvar.rollouts.texts import check_prompts
 
 __all__ = ["GradientProbe"]
-
-Reward = Callable[[Rollouts], Tensor]
 
 
 class GradientProbe(TrainerCallback):
@@ -127,88 +120,34 @@ class GradientProbe(TrainerCallback):
         Raises:
             ValueError: fewer prompts than processes.
         """
-        start = time.perf_counter()
         student = unwrap(student)
         policy = policy_of(student, self.tokenizer, teacher=self.teacher, vocabulary=self.vocabulary)
         self.prompts = encode_prompts(self.prompts, self.tokenizer, student, policy=policy)
-        rank, count = (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
-        own = torch.arange(rank, len(self.prompts[0]), count)
-        if len(self.prompts[0]) < count:
-            raise ValueError(
-                f"the probe has {len(self.prompts[0])} prompts for {count} processes: give it one for each."
-            )
-
-        def rolled() -> tuple[Rollouts, TokenValues]:
-            rollouts = sample(
-                student,
-                (self.prompts[0][own], self.prompts[1][own]),
-                self.tokenizer,
-                rollouts_per_prompt=self.rollouts_per_prompt,
-                max_new_tokens=self.max_new_tokens,
-                seed=((self.seed * 1_000_003 + step) * count + rank) % (2**63),
-                policy=policy,
-            )
-            rollouts = replace(rollouts, prompt_index=own.to(rollouts.tokens.device)[rollouts.prompt_index])
-            return rollouts, self._values(rollouts)
-
-        if distributed:
-            parts = all_or_none(lambda: _on_cpu(*rolled()))
-            rollouts = concatenate([part[0] for part in parts])
-            values = joined_values([part[1] for part in parts])
-            mine, before = parts[rank][0], sum(len(part[0]) for part in parts[:rank])
-        else:
-            rollouts, values = rolled()
-            mine, before = rollouts, 0
-        weights, names = self._weights(rollouts, values)
-        moments = gradient_moments(
+        return measure_gradients(
             student,
-            mine,
-            weights[:, before : before + len(mine), : mine.tokens.shape[1]],
-            names=names,
-            groups=layer_groups(student) if self.groups == "layers" else self.groups,
+            self.prompts,
+            self.estimators,
+            self._valuation(),
+            policy=policy,
+            tokenizer=self.tokenizer,
+            rollouts_per_prompt=self.rollouts_per_prompt,
+            max_new_tokens=self.max_new_tokens,
+            seed=self.seed,
+            step=step,
+            groups=self.groups,
+            position_bins=self.position_bins,
             engine=self.engine,
             fields=self.fields,
             micro_batch=self.micro_batch,
             distributed=distributed,
+            config={"parameters": sum(p.numel() for p in student.parameters() if p.requires_grad)},
         )
-        return Measurement(step, rollouts, values, moments, time.perf_counter() - start)
-
-    def _weights(self, rollouts: Rollouts, values: TokenValues) -> tuple[Tensor, list[str]]:
-        """(E, N, T) weights and their names, those split by position behind the others."""
-        weights = estimator_weights(self.estimators, values, rollouts.mask, rollouts.prompt_index)
-        names = [e.name for e in self.estimators]
-        if not self.position_bins:
-            return weights, names
-        edges = position_edges(rollouts.mask, min(self.position_bins, rollouts.mask.shape[1]))
-        split, split_names = split_by_position(weights, names, edges)
-        return torch.cat([weights, split]), names + split_names
 
     def record(self, measurement: Measurement) -> None:
         """Append a measurement to the writer's tables; the same (name, step) again replaces, never repeats."""
         if self.writer is None:
             return
-        import pandas as pd
-
-        at = {"probe": self.name, "step": measurement.step}
-        key = (self.name, measurement.step)
-        moments = measurement.moments
-        self.writer.append("trajectories", trajectory_frame(measurement.rollouts, measurement.values, **at), key=key)  # type: ignore[arg-type]
-        self.writer.append("gradients", gradient_frame(moments, **at), key=key)  # type: ignore[arg-type]
-        prompts = prompt_frame(moments, **at)  # type: ignore[arg-type]
-        if len(prompts):
-            self.writer.append("prompt_gradients", prompts, key=key)
-        gap = measurement.values.gap.sum(dim=1)
-        numbers = {
-            "probe_seconds": measurement.seconds,
-            "total_gap": float(gap.mean()),
-            "response_length": float(measurement.rollouts.lengths.float().mean()),
-            "finished": float(measurement.rollouts.finished.float().mean()),
-        }
-        rows = [
-            {"step": measurement.step, "split": self.name, "name": name, "value": value}
-            for name, value in numbers.items()
-        ]
-        self.writer.append("metrics", pd.DataFrame(rows), key=key)
+        record(measurement, self.writer, self.name)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -261,23 +200,8 @@ class GradientProbe(TrainerCallback):
             self.measurements.append(measurement)
         self.record(measurement)
 
-    @torch.no_grad()
-    def _values(self, rollouts: Rollouts) -> TokenValues:
-        if self.teacher is not None:
-            return score(
-                self.teacher,
-                rollouts,
-                centre=self.centre,
-                value=self.value,
-                micro_batch=self.micro_batch,
-            )
-        assert self.reward is not None
-        reward = self.reward(rollouts)
-        if reward.shape != rollouts.mask.shape:
-            raise ValueError(f"reward must give (N, T) = {tuple(rollouts.mask.shape)}; got {tuple(reward.shape)}.")
-        reward = reward.masked_fill(~rollouts.mask, 0.0)
-        return TokenValues(reward, torch.zeros_like(reward))
-
-
-def _on_cpu(rollouts: Rollouts, values: TokenValues) -> tuple[Rollouts, TokenValues]:
-    return rollouts.to("cpu"), TokenValues(values.q.cpu(), values.v.cpu())
+    def _valuation(self) -> Valuation:
+        if self.teacher is None:
+            assert self.reward is not None
+            return reward_values(self.reward)
+        return teacher_values(self.teacher, centre=self.centre, value=self.value, micro_batch=self.micro_batch)

@@ -73,8 +73,7 @@ def _record(result: Result) -> list[str]:
     """Put the scores into the run's records, unless another process writes there."""
     import pandas as pd
 
-    import kvar
-    from kvar.records import RecordsError, RunWriter
+    from kvar.records import RecordsError, RunWriter, load
 
     folder, step = result.target.run, result.target.step
     if folder is None:
@@ -88,7 +87,7 @@ def _record(result: Result) -> list[str]:
         for end, value in (("", interval.value), (" low", interval.low), (" high", interval.high))
     ]
     try:
-        with RunWriter(folder, kvar.load(folder).config, keep=True) as writer:
+        with RunWriter(folder, load(folder).config, keep=True) as writer:
             writer.append("metrics", pd.DataFrame(rows), key=("evaluate", split, step))
     except RecordsError as error:
         return [f"not recorded in the run's metrics: {error}"]

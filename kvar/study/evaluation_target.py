@@ -113,9 +113,9 @@ def find_target(
 def _of_run(
     run: Path, overrides: Sequence[str], checkpoint: str | None, model: str | None, kernels: str | None, teacher: bool
 ) -> Target:
-    import kvar
+    from kvar.records import load
 
-    values = dict(kvar.load(run).config)
+    values = dict(load(run).config)
     if model is not None:
         return _make(f"{model} by {run}", values, str(run), overrides, model, None, 0, kernels, teacher)
     folder = _weights(run, checkpoint)
@@ -173,12 +173,12 @@ def _weights(run: Path, checkpoint: str | None) -> Path:
 
 def _step(run: Path, weights: Path) -> int:
     """The training step of a checkpoint, or, of the final model, the last that the run's metrics know."""
-    import kvar
+    from kvar.records import load
 
     state = weights / "trainer_state.json"
     if state.is_file():
         return int(json.loads(state.read_text())["global_step"])
-    steps = kvar.load(run).read("metrics", ["step"])["step"]
+    steps = load(run).read("metrics", ["step"])["step"]
     return int(steps.max()) if len(steps) else 0
 
 

@@ -28,7 +28,7 @@ def model_card(
     """
     from huggingface_hub import EvalResult, ModelCardData
 
-    from kvar import __version__
+    from kvar._version import __version__
 
     name = f"{config.get('task')} student, {parameters:,} parameters"
     kind = TASKS.get(str(config.get("task")), "text-generation")

@@ -32,7 +32,7 @@ def check_node(here: str, folder: str, token: str, version: str) -> str | None:
     Returns:
         What is wrong and its remedy, or None.
     """
-    from kvar import __version__
+    from kvar._version import __version__
 
     shared = "Put it on a file system that all nodes share, under the same path."
     if not (Path(folder) / token).is_file():

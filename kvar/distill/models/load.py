@@ -9,7 +9,7 @@ from kvar.distill.models.adapter import adapter_base, is_adapter, merged
 from kvar.distill.models.gguf import dense_weights, gguf_source
 from kvar.distill.models.shipped import resolve
 
-__all__ = ["load_model", "load_tokenizer"]
+__all__ = ["has_tokenizer", "load_model", "load_tokenizer"]
 
 DTYPES = ("float32", "bfloat16")
 
@@ -62,6 +62,8 @@ def load_tokenizer(name: str | Path) -> Any:
     if is_adapter(name) and not (Path(name) / "tokenizer_config.json").is_file():
         return load_tokenizer(adapter_base(name))
     place, options = _source(name)
+    if Path(place).is_dir() and not options and not has_tokenizer(Path(place)):
+        raise ValueError(f"tokenizer of {name!r}: that folder holds none. Save it there (tokenizer.save_pretrained).")
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, **options)
     except (OSError, ValueError) as error:
@@ -69,6 +71,11 @@ def load_tokenizer(name: str | Path) -> Any:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a model folder holds a tokenizer; where it holds none, transformers makes up an empty one."""
+    return any(any(folder.glob(pattern)) for pattern in ("tokenizer*", "vocab*", "merges.txt", "*.model", "*.spm"))
 
 
 def _source(name: str) -> tuple[str, dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from kvar import __version__
+from kvar._version import __version__
 from kvar.records import Run
 from kvar.records.versions import versions
 

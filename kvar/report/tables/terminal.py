@@ -12,10 +12,12 @@ from kvar.results.by_kernel import Best, best_k, cells
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["TABLE_WIDTH", "render_table"]
+__all__ = ["HEAD", "TABLE_WIDTH", "render_table", "table_blocks"]
 
 TABLE_WIDTH = 110
 _COLUMNS = {"trace_ratio": "variance / K=1", "snr": "SNR", "bias_sq": "bias^2", "efficiency": "efficiency"}
+HEAD = ["kernel", *_COLUMNS.values(), "P(best)"]
+"""Heads of the table's columns."""
 
 
 def render_table(frame: pd.DataFrame, *, group: str = "all", step: int | str = "last") -> str:
@@ -34,6 +36,17 @@ def render_table(frame: pd.DataFrame, *, group: str = "all", step: int | str = "
 
     Raises:
         ValueError: the frame is empty, lacks a column, or holds none of the table's statistics in the group.
+    """
+    return _layout(HEAD, table_blocks(frame, group=group, step=step))
+
+
+def table_blocks(
+    frame: pd.DataFrame, *, group: str = "all", step: int | str = "last"
+) -> list[tuple[str, list[list[str]]]]:
+    """What :func:`render_table` shows, below :data:`HEAD`: a heading a student, and the cells of its lines.
+
+    Raises:
+        ValueError: as :func:`render_table`.
     """
     check_frame(frame)
     table = {name: cells(frame, name, group=group, step=step, only_k=False) for name in _COLUMNS}
@@ -58,7 +71,7 @@ def render_table(frame: pd.DataFrame, *, group: str = "all", step: int | str = "
             lines.append([f"{kernel}{mark}", *shown, "-" if chance is None else f"{chance.value:.2f}"])
         if lines:
             blocks.append((_heading(frame, name, mine, best), lines))
-    return _layout(["kernel", *_COLUMNS.values(), "P(best)"], blocks)
+    return blocks
 
 
 def _heading(frame: pd.DataFrame, name: str, mine: pd.DataFrame, best: dict[str, Best]) -> str:

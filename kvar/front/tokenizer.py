@@ -1,0 +1,68 @@
+"""The one tokenizer of a measurement: as given, or the one that lies beside the student or the teacher."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from kvar.distill import load_tokenizer
+from kvar.rollouts import check_same_tokenizer
+
+__all__ = ["settled_tokenizer"]
+
+
+def settled_tokenizer(given: Any, student: Any, teacher: Any) -> Any:
+    """The tokenizer of student and teacher, with a pad token.
+
+    Args:
+        given: a tokenizer, its name, or None.
+        student: a module, or a name.
+        teacher: likewise.
+
+    Returns:
+        The one given, else the student's, else the teacher's; None where there is none.
+
+    Raises:
+        ValueError: those of student, teacher and caller, as far as they are known, differ.
+    """
+    if isinstance(given, str | Path):
+        given = load_tokenizer(given)
+    own = [_beside(model, search_hub=given is None) for model in (student, teacher)]
+    if own[0] is not None and own[1] is not None:
+        check_same_tokenizer(own[0], own[1])
+    for beside in own:
+        if given is not None and beside is not None:
+            _check_given(given, beside)
+    tokenizer: Any = next((one for one in (given, *own) if one is not None), None)
+    if getattr(tokenizer, "pad_token_id", 0) is None and tokenizer.eos_token is not None:
+        tokenizer = copy.deepcopy(tokenizer)  # the caller's stays as it is
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _beside(model: Any, search_hub: bool) -> Any:
+    """The tokenizer that lies where a model was, or is to be, loaded from; None where none is found."""
+    name = str(model)
+    if isinstance(model, nn.Module):
+        config = getattr(getattr(model, "module", model), "config", None)
+        name = str(getattr(config, "_name_or_path", "") or "")
+        if not name or not (search_hub or Path(name).is_dir()):
+            return None
+    try:
+        return load_tokenizer(name)
+    except (ValueError, OSError, ImportError):
+        return None
+
+
+def _check_given(given: Any, beside: Any) -> None:
+    """A tokenizer that is passed may have a pad token more than the one beside the model."""
+    if not hasattr(given, "get_vocab"):
+        return
+    ours, theirs = dict(given.get_vocab()), beside.get_vocab()
+    if given.pad_token not in theirs:
+        ours.pop(given.pad_token, None)
+    if ours != theirs:
+        check_same_tokenizer(given, beside)

@@ -1,0 +1,111 @@
+"""A measurement on disk: a run's records, which every command reads, and its tensors, which give it back whole."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from kvar.gradients import GradientMoments
+from kvar.gradients.moments import GroupMoments
+from kvar.returns import TokenValues
+from kvar.rollouts import Policy, Rollouts
+
+if TYPE_CHECKING:
+    from kvar.measurement.measurement import Measurement
+
+__all__ = ["FILE", "is_measurement", "load_measurement", "save_measurement"]
+
+FILE = "measurement.safetensors"
+"""Rollouts, values and moments, beside the run's ``config.json`` and tables."""
+
+
+def save_measurement(measurement: Measurement, folder: str | Path, overwrite: bool = False) -> Path:
+    """See :meth:`kvar.measurement.Measurement.save`; the tensors are written last, and whole or not at all."""
+    from safetensors.torch import save
+
+    from kvar.measurement.records import record
+    from kvar.records import RunWriter
+    from kvar.records.parts import replace_file
+
+    path = Path(folder)
+    policy = measurement.rollouts.policy
+    about = {
+        "step": measurement.step,
+        "seconds": measurement.seconds,
+        "names": list(measurement.moments.names),
+        "groups": list(measurement.moments.groups),
+        "policy": None if policy is None else asdict(policy),
+    }
+    with RunWriter(path, {"parameters": 0, **measurement.config, "step": measurement.step}, overwrite) as writer:
+        (path / FILE).unlink(missing_ok=True)
+        record(measurement, writer)
+        replace_file(path / FILE, save(_tensors(measurement), {"kvar": json.dumps(about)}))
+    return path
+
+
+def is_measurement(folder: str | Path) -> bool:
+    """Whether a folder holds a saved measurement."""
+    return (Path(folder) / FILE).is_file()
+
+
+def load_measurement(folder: str | Path) -> Measurement:
+    """Read back what :meth:`kvar.measurement.Measurement.save` wrote, tensor by tensor the same, on the CPU.
+
+    Raises:
+        kvar.records.RecordsError: no measurement is there, or its file is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    from kvar.measurement.measurement import Measurement
+    from kvar.records import RecordsError
+    from kvar.records.load import read_config
+
+    path = Path(folder) / FILE
+    header = read_config(Path(folder))
+    if header is None or not path.is_file():
+        raise RecordsError(f"no measurement at {folder}: name a folder that Measurement.save wrote.")
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads(file.metadata()["kvar"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        return Measurement(
+            about["step"],
+            Rollouts(policy=_policy(about["policy"]), **_part(tensors, "rollouts")),
+            TokenValues(**_part(tensors, "values")),
+            GradientMoments(
+                tuple(about["names"]),
+                {g: GroupMoments(**_part(tensors, f"moments/{i}")) for i, g in enumerate(about["groups"])},
+                tensors["prompt_index"],
+            ),
+            about["seconds"],
+            {name: value for name, value in header["config"].items() if name != "step"},
+        )
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise RecordsError(f"{path}: no measurement of kvar's, or damaged ({error}); save it again.") from error
+
+
+def _tensors(measurement: Measurement) -> dict[str, Tensor]:
+    moments = measurement.moments
+    parts: dict[str, Any] = {"rollouts": measurement.rollouts, "values": measurement.values}
+    parts |= {f"moments/{i}": moments[group] for i, group in enumerate(moments)}
+    found = {f"{part}/{f.name}": getattr(held, f.name) for part, held in parts.items() for f in fields(held)}
+    found["prompt_index"] = moments.prompt_index
+    return {
+        name: value.detach().cpu().contiguous().clone() for name, value in found.items() if isinstance(value, Tensor)
+    }
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Any]:
+    return {name.removeprefix(f"{prefix}/"): value for name, value in tensors.items() if name.startswith(f"{prefix}/")}
+
+
+def _policy(held: dict[str, Any] | None) -> Policy | None:
+    """The policy from its JSON, where tuples are lists."""
+    if held is None:
+        return None
+    tuples: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in held.items()}
+    return Policy(**tuples)

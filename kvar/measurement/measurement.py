@@ -1,0 +1,184 @@
+"""The result of a measurement, :class:`Measurement`: its numbers as tables, pictures and a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kvar.gradients import GradientMoments
+from kvar.returns import TokenValues
+from kvar.rollouts import Rollouts
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+__all__ = ["Measurement"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Measurement:
+    """What was sampled, what the teacher said, and the gradient's moments of every estimator.
+
+    Printed, or as the last line of a notebook's cell, it shows its table for a step of 64 trajectories.
+
+    Attributes:
+        step: training step, 0 for a measurement that stands alone.
+        rollouts: N responses of the policy at that step.
+        values: (N, T) teacher values; with a reward in place of a teacher, q = reward and V = 0.
+        moments: inner products of the N trajectories' gradients.
+        seconds: wall time of sampling, scoring and gradients together.
+        config: what was measured and how, JSON types: student, parameters, teacher, seed and so on.
+    """
+
+    step: int
+    rollouts: Rollouts
+    values: TokenValues
+    moments: GradientMoments
+    seconds: float
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The E estimators' names."""
+        return self.moments.names
+
+    @property
+    def student(self) -> str:
+        """What tables and figures call the student."""
+        return str(self.config.get("student") or "student")
+
+    def statistics(self, batch: float = 64, **options: Any) -> pd.DataFrame:
+        """Every statistic of every group and estimator, one a row: the frame that ``kvar.plots`` draws.
+
+        Args:
+            batch: B, trajectories a step.
+            options: ``rollouts_per_prompt`` of that step (1), ``reference``, ``unit``, ``confidence`` (0.95) and
+                ``theory`` (False), see :func:`kvar.analysis.summarise`.
+
+        Returns:
+            Columns student, parameters, step, group, kernel, k, statistic, value, low, high, n: the numbers that
+            ``kvar report`` gives for the saved measurement.
+
+        Raises:
+            ValueError: fewer than two trajectories, or an impossible option.
+        """
+        from kvar.measurement.statistics import statistics_of_measurement
+
+        return statistics_of_measurement(self, batch, **options)
+
+    def table(self, batch: float = 64, group: str = "all", **options: Any) -> pd.DataFrame:
+        """One row an estimator: the statistics of a step of ``batch`` trajectories, with 95 % intervals.
+
+        Args:
+            batch: B, trajectories a step, of efficiency, mse, snr, norm_test and the probabilities.
+            group: parameter group.
+            options: as for :meth:`statistics`.
+
+        Returns:
+            Columns kernel, k, n (prompts or trajectories that intervals rest on), and of each statistic its value, with
+            ``_low`` and ``_high`` behind it where it has an interval: trace, trace_ratio (to K=1), relative_variance,
+            snr, signal, bias_sq, efficiency, mse, within, between, within_share, norm_test, trace_ratio_t0,
+            best_probability, mse_best_probability (``kvar.plots.STATISTICS`` explains each). What was not measured is
+            NaN.
+
+        Raises:
+            ValueError: as :meth:`statistics`, and no such group.
+        """
+        from kvar.measurement.statistics import wide_table
+
+        return wide_table(self, batch, group, **options)
+
+    def best_k(self, prompts: float, rollouts_per_prompt: float = 1, **options: Any) -> pd.DataFrame:
+        """Which estimator serves a step of M prompts x R rollouts best, and how sure that is, as ``kvar choose-k``.
+
+        Args:
+            prompts: M.
+            rollouts_per_prompt: R.
+            options: ``group``, ``reference``, ``unit``, ``confidence`` and ``seed`` of :func:`kvar.analysis.best_k`.
+
+        Returns:
+            The table of :func:`kvar.analysis.best_k`: error and efficiency of each, and the probability that it has the
+            smallest, or the largest.
+
+        Raises:
+            ValueError: as :func:`kvar.analysis.best_k`.
+        """
+        from kvar.measurement.statistics import best_of
+
+        return best_of(self, prompts, rollouts_per_prompt, **options)
+
+    def plot(self, kind: str = "efficiency", batch: float = 64, **options: Any) -> Axes:
+        """One of the figures of ``kvar.plots``.
+
+        Args:
+            kind: "efficiency", "variance", "mse", "snr", "bias", "shares" (within and between prompts), "theory" or
+                "layers" (with groups="layers"); or the name of the function.
+            batch: B, trajectories a step.
+            options: passed to the function, for instance ``ax`` or ``group``.
+
+        Returns:
+            The axes; ``.figure`` of them shows in a notebook, ``kvar.plots.save`` writes it.
+
+        Raises:
+            ValueError: no such kind, or a statistic that was not measured or is not resolved.
+        """
+        from kvar.measurement.pictures import draw
+
+        return draw(self, kind, batch, **options)
+
+    def save(self, folder: str | Path, overwrite: bool = False) -> Path:
+        """Write the measurement as a run's folder: ``kvar.load`` gives it back whole, ``kvar report`` reads it.
+
+        Args:
+            folder: made where missing.
+            overwrite: throw away the records of another run or measurement that is there.
+
+        Returns:
+            The folder.
+
+        Raises:
+            kvar.records.RecordsError: the folder holds another run's records.
+        """
+        from kvar.measurement.folder import save_measurement
+
+        return save_measurement(self, folder, overwrite)
+
+    @property
+    def trajectories(self) -> pd.DataFrame:
+        """One row a response token: the table ``trajectories`` of ``kvar.records``."""
+        return self._frame("trajectories")
+
+    @property
+    def gradients(self) -> pd.DataFrame:
+        """One row per group, pair of estimators and trajectory: the table ``gradients`` of ``kvar.records``."""
+        return self._frame("gradients")
+
+    @property
+    def prompt_gradients(self) -> pd.DataFrame:
+        """One row per group, pair of estimators and prompt: the table ``prompt_gradients`` of ``kvar.records``."""
+        return self._frame("prompt_gradients")
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """One row a scalar (seconds, gap, length, share finished): the table ``metrics`` of ``kvar.records``."""
+        return self._frame("metrics")
+
+    def _frame(self, table: str) -> pd.DataFrame:
+        from kvar.measurement.records import record_frames
+
+        return record_frames(self)[table]
+
+    def __str__(self) -> str:
+        from kvar.measurement.show import as_text
+
+        return as_text(self)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        from kvar.measurement.show import as_html
+
+        return as_html(self)

@@ -1,0 +1,38 @@
+"""The figures of a measurement."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from kvar.measurement.measurement import Measurement
+
+__all__ = ["KINDS", "draw"]
+
+KINDS = {
+    "efficiency": "efficiency_against_k",
+    "variance": "variance_against_k",
+    "mse": "mse_against_k",
+    "snr": "snr_against_k",
+    "bias": "bias_against_variance",
+    "shares": "within_between_shares",
+    "theory": "theory_beside_measurement",
+    "layers": "variance_by_layer",
+}
+"""Kind -> function of ``kvar.plots``."""
+
+
+def draw(measurement: Measurement, kind: str, batch: float, **options: Any) -> Axes:
+    """See :meth:`kvar.measurement.Measurement.plot`."""
+    name = KINDS.get(kind, kind)
+    if name not in KINDS.values():
+        raise ValueError(f"plot kind {kind!r} is unknown; choose one of {', '.join(KINDS)}.")
+    if kind in ("layers", "variance_by_layer") and len(measurement.moments.groups) == 1:
+        raise ValueError("plot kind 'layers' needs moments by layer: measure with groups='layers'.")
+    from kvar import plots
+
+    frame = measurement.statistics(batch, theory=name == "theory_beside_measurement")
+    axes: Axes = getattr(plots, name)(frame, **options)
+    return axes

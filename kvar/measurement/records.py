@@ -1,0 +1,49 @@
+"""A measurement as rows of a run's tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kvar.gradients.frames import gradient_frame, prompt_frame, trajectory_frame
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from kvar.measurement.measurement import Measurement
+    from kvar.records import RunWriter
+
+__all__ = ["record", "record_frames"]
+
+
+def record(measurement: Measurement, writer: RunWriter, name: str = "probe") -> None:
+    """Append a measurement to a run's tables; the same (name, step) again replaces, never repeats.
+
+    Args:
+        measurement: what was measured.
+        writer: the run's writer.
+        name: the probe's name in the records.
+    """
+    for table, frame in record_frames(measurement, name).items():
+        if len(frame):
+            writer.append(table, frame, key=(name, measurement.step))
+
+
+def record_frames(measurement: Measurement, name: str = "probe") -> dict[str, pd.DataFrame]:
+    """Table of ``kvar.records`` -> its rows; ``prompt_gradients`` is empty where only norms were measured."""
+    import pandas as pd
+
+    at: dict[str, Any] = {"probe": name, "step": measurement.step}
+    rollouts, values, moments = measurement.rollouts, measurement.values, measurement.moments
+    numbers = {
+        "probe_seconds": measurement.seconds,
+        "total_gap": float(values.gap.sum(dim=1).mean()),
+        "response_length": float(rollouts.lengths.float().mean()),
+        "finished": float(rollouts.finished.float().mean()),
+    }
+    rows = [{"step": measurement.step, "split": name, "name": k, "value": v} for k, v in numbers.items()]
+    return {
+        "trajectories": trajectory_frame(rollouts, values, **at),
+        "gradients": gradient_frame(moments, **at),
+        "prompt_gradients": prompt_frame(moments, **at),
+        "metrics": pd.DataFrame(rows),
+    }

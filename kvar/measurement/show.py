@@ -1,0 +1,87 @@
+"""A measurement as text for a terminal and as HTML for a notebook: the same heading, table and remark."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+from kvar.measurement.statistics import sampling_unit
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from kvar.measurement.measurement import Measurement
+
+__all__ = ["BATCH", "as_html", "as_text"]
+
+BATCH = 64
+"""Trajectories of the step that the table is for."""
+
+
+def as_text(measurement: Measurement) -> str:
+    """Heading, table and remark, in lines of at most 110 columns but for the student's name."""
+    from kvar.report.tables.terminal import render_table
+
+    frame, reason = _frame(measurement)
+    table = reason if frame is None else render_table(frame)
+    return "\n".join([_heading(measurement), table, *_remarks(measurement, frame)])
+
+
+def as_html(measurement: Measurement) -> str:
+    """The same; every text is escaped."""
+    from kvar.report.tables.terminal import HEAD, table_blocks
+
+    frame, reason = _frame(measurement)
+    if frame is None:
+        body = f"<p>{escape(reason)}</p>"
+    else:
+        head = "".join(f'<th scope="col">{escape(name)}</th>' for name in HEAD)
+        ((caption, lines),) = table_blocks(frame)
+        rows = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>" for line in lines)
+        body = (
+            f"<table>\n<caption>{escape(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n"
+            "</tbody>\n</table>"
+        )
+    remarks = "<br>\n".join(map(escape, _remarks(measurement, frame)))
+    return f"<div>\n<p>{escape(_heading(measurement))}</p>\n{body}\n<p>{remarks}</p>\n</div>"
+
+
+def _frame(measurement: Measurement) -> tuple[pd.DataFrame | None, str]:
+    """The statistics frame, or why there is none: what shows a value must not fail."""
+    try:
+        return measurement.statistics(BATCH), ""
+    except ValueError as error:
+        return None, f"No statistics: {error}"
+
+
+def _heading(measurement: Measurement) -> str:
+    rollouts, moments = measurement.rollouts, measurement.moments
+    prompts, n = len(moments.prompts), len(rollouts)
+    teacher = measurement.config.get("teacher")
+    valued = f" valued by {teacher}" if teacher else ""
+    finished = float(rollouts.finished.float().mean())
+    return (
+        f"{n:,} responses of {measurement.student} to {prompts:,} prompt{'s' * (prompts != 1)}{valued}: "
+        f"{float(rollouts.lengths.float().mean()):.3g} tokens on average, {finished:.0%} finished "
+        f"(measured in {measurement.seconds:.3g} s)"
+    )
+
+
+def _remarks(measurement: Measurement, frame: pd.DataFrame | None) -> list[str]:
+    unit = sampling_unit(measurement.moments)
+    lines = [
+        f"95 % intervals, {unit} by {unit}. Efficiency, and P(best), the probability that it is the largest, are of a "
+        f"step of {BATCH} trajectories.",
+        "All numbers: .table(batch). Other steps: .best_k(prompts, rollouts_per_prompt). Figures: .plot(kind).",
+    ]
+    if len(measurement.moments.prompts) < 3:
+        lines.append("Fewer than three prompts: these numbers are about them alone.")
+    if frame is not None and not _resolved(frame):
+        lines.append("The gradient's direction is not resolved, so neither is the best K: measure more prompts.")
+    return lines
+
+
+def _resolved(frame: pd.DataFrame) -> bool:
+    """Whether every direction is known at all, as the probabilities of the best need."""
+    chances = frame[(frame["group"] == "all") & (frame["statistic"] == "best_probability")]
+    return bool(chances["value"].notna().all())

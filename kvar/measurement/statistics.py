@@ -1,0 +1,95 @@
+"""The numbers of a measurement: statistics frame, one row an estimator, best K."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kvar.analysis.best_k import best_k
+from kvar.analysis.measured import default_reference, measurement_frame, whole_or_split
+from kvar.analysis.replicates import Unit
+from kvar.gradients import GradientMoments
+from kvar.returns import TokenValues
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from kvar.measurement.measurement import Measurement
+
+__all__ = ["best_of", "sampling_unit", "statistics_of_measurement", "whole_moments", "wide_table"]
+
+SHOWN = (
+    "trace", "trace_ratio", "relative_variance", "snr", "signal", "bias_sq", "efficiency", "mse", "within", "between",
+    "within_share", "norm_test", "trace_ratio_t0", "best_probability", "mse_best_probability",
+)  # fmt: skip
+"""The statistics of the table, in its order."""
+WITHOUT_INTERVAL = ("trace_ratio_t0", "best_probability", "mse_best_probability")
+
+
+def statistics_of_measurement(measurement: Measurement, batch: float, **options: Any) -> pd.DataFrame:
+    """See :meth:`kvar.measurement.Measurement.statistics`."""
+    if not batch > 0:
+        raise ValueError(f"batch must be a positive number of trajectories; got {batch!r}.")
+    moments = whole_moments(measurement)
+    rollouts_per_prompt = options.pop("rollouts_per_prompt", 1)
+    unit = options.pop("unit", None) or sampling_unit(moments)
+    values = TokenValues(measurement.values.q.double().cpu(), measurement.values.v.double().cpu())
+    frame = measurement_frame(
+        moments,
+        values,
+        measurement.rollouts.mask.cpu(),
+        step=measurement.step,
+        unit=unit,
+        batch=batch,
+        prompts=batch / rollouts_per_prompt,
+        rollouts_per_prompt=rollouts_per_prompt,
+        **options,
+    )
+    frame.insert(0, "parameters", int(measurement.config.get("parameters", 0)))
+    frame.insert(0, "student", measurement.student)
+    frame.attrs["unit"] = unit
+    return frame
+
+
+def wide_table(measurement: Measurement, batch: float, group: str, **options: Any) -> pd.DataFrame:
+    """See :meth:`kvar.measurement.Measurement.table`."""
+    import pandas as pd
+
+    if group not in measurement.moments.groups:
+        raise ValueError(f"no parameter group {group!r}; measured groups: {', '.join(measurement.moments)}.")
+    frame = statistics_of_measurement(measurement, batch, **options)
+    frame = frame[frame["group"] == group]
+    of = {str(name): rows.reset_index(drop=True) for name, rows in frame.groupby("statistic")}
+    trace = of["trace"]
+    columns: dict[str, Any] = {"kernel": trace["kernel"], "k": trace["k"], "n": trace["n"]}
+    for name in SHOWN:
+        columns[name] = of[name]["value"]
+        if name not in WITHOUT_INTERVAL:
+            columns |= {f"{name}_low": of[name]["low"], f"{name}_high": of[name]["high"]}
+    table = pd.DataFrame(columns)
+    table.attrs |= {"unit": frame.attrs["unit"], "batch": batch}
+    return table
+
+
+def best_of(measurement: Measurement, prompts: float, rollouts_per_prompt: float, **options: Any) -> pd.DataFrame:
+    """See :meth:`kvar.measurement.Measurement.best_k`."""
+    moments = whole_moments(measurement)
+    reference = options.pop("reference", None) or default_reference(moments.names)
+    return best_k(moments, prompts, rollouts_per_prompt, reference=reference, **options)
+
+
+def whole_moments(measurement: Measurement) -> GradientMoments:
+    """The moments of estimators over whole responses.
+
+    Raises:
+        ValueError: there are none.
+    """
+    moments = whole_or_split(measurement.moments)
+    if moments is None:
+        raise ValueError("only parts of responses were measured; measure estimators over whole responses as well.")
+    return moments
+
+
+def sampling_unit(moments: GradientMoments) -> Unit:
+    """What intervals leave out: prompts, where three or more have several rollouts each; else trajectories."""
+    prompts = len(moments.prompts)
+    return "prompt" if 3 <= prompts < len(moments.prompt_index) and moments.pair is not None else "trajectory"

@@ -1,0 +1,363 @@
+"""``kvar.measure``: its numbers against autograd written out, what it refuses, and that it leaves no trace."""
+
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import kvar
+from kvar.analysis import best_k
+from kvar.distill import build_model
+from kvar.hooks import Estimator, GradientProbe
+from kvar.returns import Immediate, KStep
+from kvar.tasks import ArithmeticTask
+from tests.models import ragged_prompts, tiny_bart, tiny_gpt2, tiny_llama, tiny_t5
+
+TASK = ArithmeticTask(1, 1)
+TEXTS = [example.prompt for example in TASK.examples("validation", 3)]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return TASK.build_tokenizer()
+
+
+def small(tokenizer: Any, seed: int = 0, **changes: Any) -> Any:
+    config = {"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 128, **changes}
+    return build_model(config, tokenizer, seed=seed)
+
+
+def logits_of(model: Any, prompt: list[int], response: list[int]) -> torch.Tensor:
+    """(T, V) logits that scored one response, without any padding."""
+    if model.config.is_encoder_decoder:
+        start = [model.config.decoder_start_token_id, *response[:-1]]
+        return model(input_ids=torch.tensor([prompt]), decoder_input_ids=torch.tensor([start])).logits[0]
+    return model(input_ids=torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
+
+
+def gradient(student: Any, teacher: Any, prompt: list[int], response: list[int], k: int | None) -> torch.Tensor:
+    """g = sum_t G_t grad log pi(y_t | s_t), theory.md (5), with G by (3): anchored K, or None for immediate."""
+    with torch.no_grad():
+        f = logits_of(teacher, prompt, response)
+        q = f - f.mean(dim=-1, keepdim=True)
+        own, gap = [], []
+        for t, token in enumerate(response):
+            own.append(float(q[t, token]))
+            gap.append(float(q[t].max() - q[t, token]))
+    last = len(response) - 1
+    log_pi = logits_of(student, prompt, response).log_softmax(dim=-1)
+    total = torch.zeros(())
+    for t, token in enumerate(response):
+        later = [] if k is None else [i for i in range(t + 1, last + 1) if (i - t) % k == 0 or i == last]
+        total = total + (own[t] - sum(gap[i] for i in later)) * log_pi[t, token]
+    parameters = [p for p in student.parameters() if p.requires_grad]
+    return torch.cat([g.flatten() for g in torch.autograd.grad(total, parameters)]).double()
+
+
+def gradients(m: Any, student: Any, teacher: Any) -> list[torch.Tensor]:
+    """(N, P) for K = 1, K = 2 and immediate, one backward pass a trajectory and kernel."""
+    rows = []
+    for k in (1, 2, None):
+        each = []
+        for i in range(len(m.rollouts)):
+            prompt = m.rollouts.prompt_ids[i][m.rollouts.prompt_mask[i]].tolist()
+            each.append(gradient(student, teacher, prompt, m.rollouts.tokens[i][m.rollouts.mask[i]].tolist(), k))
+        rows.append(torch.stack(each))
+    return rows
+
+
+@pytest.mark.parametrize("make", [tiny_t5, tiny_gpt2, tiny_bart, tiny_llama])
+def test_the_table_is_that_of_autograd_written_out(make: Any) -> None:
+    """One response a prompt: tr Cov, |E g|^2 and the squared bias from explicit gradients of every trajectory."""
+    student, teacher = make(), make(seed=1)
+    m = kvar.measure(
+        student, teacher, ragged_prompts(5), kernels="1, 2, immediate", rollouts_per_prompt=1, max_new_tokens=6
+    )
+    table = m.table(batch=8).set_index("kernel")
+    found = gradients(m, student, teacher)
+    n = len(m.rollouts)
+    assert n == 5 and m.rollouts.policy is not None
+    signals = []
+    for name, g in zip(("K=1", "K=2", "immediate"), found, strict=True):
+        mean = g.mean(dim=0)
+        trace = float(((g - mean) ** 2).sum()) / (n - 1)
+        signal = float(mean @ mean) - trace / n
+        bias = g - found[0]
+        pairs = float((bias.sum(dim=0) ** 2).sum() - (bias**2).sum()) / (n * (n - 1))
+        row = table.loc[name]
+        assert row["trace"] == pytest.approx(trace, rel=2e-4)
+        assert row["signal"] == pytest.approx(signal, rel=2e-3, abs=2e-4 * trace)
+        assert row["bias_sq"] == pytest.approx(pairs, rel=2e-3, abs=2e-4 * trace)
+        assert row["mse"] == pytest.approx(pairs + trace / 8, rel=2e-3, abs=2e-4 * trace)
+        assert row["trace_low"] < row["trace"] < row["trace_high"]
+        signals.append(signal)
+    first = float(((found[0] - found[0].mean(dim=0)) ** 2).sum())
+    second = float(((found[1] - found[1].mean(dim=0)) ** 2).sum())
+    assert table.loc["K=2", "trace_ratio"] == pytest.approx(second / first, rel=1e-3)
+    assert table.loc["K=1", ["k", "n"]].tolist() == [1.0, 5] and math.isinf(table.loc["immediate", "k"])
+
+
+def test_several_responses_a_prompt_are_no_independent_draws() -> None:
+    """|E g|^2 from pairs of distinct prompts, within from differences inside a prompt; intervals leave prompts out."""
+    student, teacher = tiny_t5(), tiny_t5(seed=1)
+    m = kvar.measure(student, teacher, ragged_prompts(4), kernels="1, 2, inf", rollouts_per_prompt=3, max_new_tokens=5)
+    table = m.table().set_index("kernel")
+    for name, g in zip(m.names, gradients(m, student, teacher), strict=True):
+        by_prompt = g.view(4, 3, -1)
+        means = by_prompt.mean(dim=1)
+        signal = float((means.sum(dim=0) ** 2).sum() - (means**2).sum()) / 12
+        within = float(((by_prompt - means[:, None]) ** 2).sum()) / (4 * 2)
+        power = float((g**2).sum(dim=1).mean())
+        assert table.loc[name, "signal"] == pytest.approx(signal, rel=2e-3, abs=2e-4 * power)
+        assert table.loc[name, "trace"] == pytest.approx(power - signal, rel=2e-4)
+        assert table.loc[name, "within"] == pytest.approx(within, rel=2e-4)
+        assert table.loc[name, "n"] == 4
+
+
+def test_it_is_what_the_probe_measures() -> None:
+    student, teacher, prompts = tiny_gpt2(), tiny_gpt2(seed=1), ragged_prompts()
+    kernels = [KStep(1), Estimator(KStep(2), "leave-one-out"), "4", Immediate()]
+    m = kvar.measure(student, teacher, prompts, kernels=kernels, rollouts_per_prompt=2, max_new_tokens=5, seed=3)
+    estimators = [KStep(1), Estimator(KStep(2), "leave-one-out"), KStep(4), Immediate()]
+    probe = GradientProbe(prompts, estimators, teacher=teacher, rollouts_per_prompt=2, max_new_tokens=5, seed=3)
+    same = probe.measure(student)
+    assert type(same) is type(m) and same.names == m.names
+    assert torch.equal(same.rollouts.tokens, m.rollouts.tokens) and torch.equal(same.moments.pair, m.moments.pair)
+    assert m.best_k(4, 2).equals(best_k(m.moments, 4, 2, reference="K=1"))
+
+
+def test_models_stay_as_they_are() -> None:
+    """Weights, gradients, buffers, modes of every module, random state: also where a module is in another mode."""
+    student, teacher = tiny_t5(dropout_rate=0.5), tiny_t5(seed=1, dropout_rate=0.5)
+    student.train(), teacher.train()
+    student.encoder.eval()
+    student.shared.weight.grad = torch.ones_like(student.shared.weight)
+    models = (student, teacher)
+    before = [copy.deepcopy(model.state_dict()) for model in models]
+    modes = [[module.training for module in model.modules()] for model in models]
+    random = torch.get_rng_state()
+    one, two = (kvar.measure(*models, ragged_prompts(), kernels="1, 4", max_new_tokens=4) for _ in range(2))
+    for model, state, mode in zip(models, before, modes, strict=True):
+        assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
+        assert [module.training for module in model.modules()] == mode
+    assert torch.equal(student.shared.weight.grad, torch.ones_like(student.shared.weight))
+    assert all(p.grad is None for name, p in student.named_parameters() if name != "shared.weight")
+    assert torch.equal(random, torch.get_rng_state())
+    assert torch.equal(one.moments.pair, two.moments.pair)  # dropout is off
+    assert [p.grad for p in teacher.parameters()] == [None] * len(list(teacher.parameters()))
+
+
+def test_names_folders_and_modules_give_the_same(tmp_path: Path, tokenizer: Any) -> None:
+    student, teacher = small(tokenizer), small(tokenizer, seed=1)
+    for model, folder in ((student, "a"), (teacher, "b")):
+        model.save_pretrained(tmp_path / folder)
+    tokenizer.save_pretrained(tmp_path / "a")  # the teacher's folder has none
+    options = {"kernels": "1, 2", "max_new_tokens": 4}
+    named = kvar.measure(str(tmp_path / "a"), tmp_path / "b", TEXTS, **options)
+    given = kvar.measure(student, teacher, iter(TEXTS), tokenizer, **options)
+    assert torch.equal(named.moments.pair, given.moments.pair)
+    assert (named.student, given.student, named.config["teacher"]) == ("a", "gpt2", "b")
+    assert kvar.measure(student, teacher, TEXTS, tokenizer, name="tiny", **options).student == "tiny"
+
+
+def test_the_shipped_teacher_lends_its_tokenizer() -> None:
+    size = {"model_type": "t5", "d_model": 8, "d_kv": 4, "num_heads": 2, "d_ff": 8, "num_layers": 1}
+    student = build_model(size, ArithmeticTask().build_tokenizer())
+    m = kvar.measure(student, "arithmetic", TEXTS, kernels="1", max_new_tokens=3)
+    assert m.config["teacher"] == "arithmetic" and m.rollouts.policy.size == len(ArithmeticTask().build_tokenizer())
+
+
+def test_a_missing_pad_token_is_settled_and_the_tokenizer_stays(tokenizer: Any) -> None:
+    bare = copy.deepcopy(tokenizer)
+    bare.pad_token = None
+    options = {"kernels": "1, 2", "max_new_tokens": 4}
+    student, teacher = small(tokenizer), small(tokenizer, seed=1)
+    m = kvar.measure(student, teacher, TEXTS, bare, **options)
+    assert bare.pad_token is None
+    assert torch.equal(m.moments.pair, kvar.measure(student, teacher, TEXTS, tokenizer, **options).moments.pair)
+
+
+def test_saved_and_read_back_whole(tmp_path: Path) -> None:
+    student = tiny_gpt2()
+    student.generation_config.bad_words_ids = [[5]]
+    m = kvar.measure(
+        student, tiny_gpt2(seed=1), ragged_prompts(4), kernels="1, 2", groups="layers",
+        rollouts_per_prompt=2, max_new_tokens=5,
+    )  # fmt: skip
+    assert m.rollouts.policy.forbidden == (5,)
+    back = kvar.load(m.save(tmp_path / "run"))
+    for name in ("prompt_ids", "prompt_mask", "tokens", "mask", "finished", "prompt_index", "log_probs"):
+        assert torch.equal(getattr(back.rollouts, name), getattr(m.rollouts, name)), name
+    assert back.rollouts.policy == m.rollouts.policy and back.seconds == m.seconds
+    assert torch.equal(back.values.q, m.values.q) and torch.equal(back.values.v, m.values.v)
+    assert list(back.moments) == list(m.moments) and len(list(m.moments)) > 2
+    for group in m.moments:
+        for name in ("sq_norm", "mean_pair", "alignment", "cross", "pair", "prompt_pair"):
+            assert torch.equal(getattr(back.moments[group], name), getattr(m.moments[group], name)), name
+    assert {**back.config, "parameters": 0} == {**m.config, "parameters": 0}
+    assert str(back) == str(m) and back.table(8).equals(m.table(8))
+    m.save(tmp_path / "run")  # again: replaces
+    assert (
+        len(kvar.load(tmp_path / "run").gradients)
+        == len(m.gradients)
+        == len(kvar.records.load(tmp_path / "run").gradients)
+    )
+    other = kvar.measure(tiny_gpt2(), tiny_gpt2(seed=1), ragged_prompts(), kernels="1", seed=1, max_new_tokens=5)
+    with pytest.raises(ValueError, match="already holds another run"):
+        other.save(tmp_path / "run")
+    assert kvar.load(other.save(tmp_path / "run", overwrite=True)).names == ("K=1",)
+
+
+def test_norms_alone_are_saved_too(tmp_path: Path) -> None:
+    m = kvar.measure(
+        tiny_t5(), tiny_t5(seed=1), ragged_prompts(), kernels="1, 2", fields="norms", rollouts_per_prompt=2,
+        max_new_tokens=4,
+    )  # fmt: skip
+    back = kvar.load(m.save(tmp_path))
+    assert torch.equal(back.moments.sq_norm, m.moments.sq_norm) and back.moments.pair is None
+    assert np.isnan(back.table()["efficiency"]).all() and (back.table()["trace"] > 0).all()
+
+
+def test_report_reads_the_same_numbers(tmp_path: Path) -> None:
+    from kvar.cli import main
+
+    m = kvar.measure(
+        tiny_t5(), tiny_t5(seed=1), ragged_prompts(4), kernels="1, 2", rollouts_per_prompt=2, max_new_tokens=4
+    )
+    m.save(tmp_path / "run")
+    assert main(["report", str(tmp_path / "run"), "--output", str(tmp_path / "report")]) == 0
+    import pandas as pd
+
+    frame = pd.read_parquet(tmp_path / "report" / "statistics.parquet").set_index(["statistic", "kernel"])["value"]
+    table = m.table(batch=64).set_index("kernel")
+    for statistic in ("trace", "signal", "bias_sq", "within", "mse", "trace_ratio_t0"):
+        for kernel in m.names:
+            assert frame[statistic, kernel] == pytest.approx(table.loc[kernel, statistic], rel=1e-5, abs=1e-6)
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    m = kvar.measure(tiny_t5(), tiny_t5(seed=1), ragged_prompts(), kernels="1", max_new_tokens=3)
+    m.save(tmp_path)
+    file = tmp_path / "measurement.safetensors"
+    file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"measurement\.safetensors: no measurement of kvar's, or damaged"):
+        kvar.load(tmp_path)
+
+
+def test_it_shows_itself_with_names_escaped() -> None:
+    m = kvar.measure(
+        tiny_t5(), tiny_t5(seed=1), ragged_prompts(4), kernels="1, 2", rollouts_per_prompt=2, max_new_tokens=4,
+        name="<b>bold</b> & co",
+    )  # fmt: skip
+    html, text = m._repr_html_(), repr(m)
+    assert "<b>bold" not in html and "&lt;b&gt;bold&lt;/b&gt; &amp; co" in html and html.count("<tr>") == 3
+    assert "8 responses of <b>bold</b> & co to 4 prompts" in text and "K=2" in text
+    ratio = m.table().set_index("kernel").loc["K=2", "trace_ratio"]
+    assert f"{ratio:.1f} [" in text and f"{ratio:.1f} [" in html
+
+
+def test_too_little_is_shown_too() -> None:
+    one = kvar.measure(
+        tiny_t5(), tiny_t5(seed=1), ragged_prompts(1), kernels="1", rollouts_per_prompt=1, max_new_tokens=3
+    )
+    assert "No statistics: a variance needs at least two trajectories" in str(one)
+    assert "No statistics" in one._repr_html_()
+    with pytest.raises(ValueError, match="at least two trajectories"):
+        one.table()
+    few = kvar.measure(tiny_t5(), tiny_t5(seed=1), ragged_prompts(1), kernels="1, 2", max_new_tokens=3)
+    assert "Fewer than three prompts" in str(few) and (few.table()["trace"] > 0).all()
+
+
+def test_plots() -> None:
+    m = kvar.measure(
+        tiny_t5(), tiny_t5(seed=1), ragged_prompts(4), kernels="1, 2, 4", groups="layers", rollouts_per_prompt=2,
+        max_new_tokens=6,
+    )  # fmt: skip
+    assert m.plot("variance").get_ylabel() == "tr Cov(g), ratio to K = 1"
+    assert m.plot("layers").figure is not None and m.plot("snr_against_k").lines
+    with pytest.raises(ValueError, match="plot kind 'pie' is unknown; choose one of efficiency, variance"):
+        m.plot("pie")
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"kernels": "1, many"}, "kernel 'many' is unknown; use for instance 'K=4'"),
+    ({"kernels": "0"}, "k must be an integer of at least 1; got 0"),
+    ({"kernels": ""}, "kernels are empty: name at least one"),
+    ({"kernels": [KStep(1), "1"]}, "kernels must be one or more, each once; got K=1, K=1"),
+    ({"kernels": "1 - moon"}, "baseline 'moon' of 'K=1 - moon' is unknown; use one of teacher-value"),
+    ({"baseline": "leave-one-out", "rollouts_per_prompt": 1}, "leave-one-out needs rollouts_per_prompt of at least 2"),
+    ({"rollouts_per_prompt": 0}, "rollouts_per_prompt must be a whole number of at least 1; got 0"),
+    ({"max_new_tokens": 2.5}, "max_new_tokens must be a whole number of at least 1; got 2.5"),
+    ({"max_new_tokens": True}, "max_new_tokens must be a whole number of at least 1; got True"),
+    ({"micro_batch": 0}, "micro_batch must be a whole number of at least 1; got 0"),
+    ({"seed": "one"}, "seed must be a whole number; got 'one'"),
+    ({"engine": "fast"}, "engine must be one of auto, one-pass, loop, jvp; got 'fast'"),
+    ({"fields": "some"}, "fields must be one of all, norms; got 'some'"),
+    ({"value": "mean"}, "value must be one of max, soft; got 'mean'"),
+    ({"groups": "layer"}, "groups must be a mapping, 'layers' or None; got 'layer'"),
+    ({"groups": {"a": "nowhere"}}, "groups['a'] names 'nowhere', which is no parameter"),
+    ({"prompts": []}, "prompts is empty: give at least one prompt"),
+    ({"prompts": "What is 2 and 2?"}, "prompts is one text"),
+    ({"prompts": ["a text"]}, "prompts are texts, so a tokenizer is needed"),
+    ({"prompts": [[3, 4], [3, 4, 5] * 21]}, "prompts[1] has 63 tokens and max_new_tokens is 5"),
+    ({"prompts": [[3, 4], []]}, "prompt"),
+    ({"prompts": [[3, 99]]}, "prompts[0] holds token id 99, and the models know 17"),
+    ({"max_new_tokens": 64}, "Lower max_new_tokens to 60 or less"),
+    ({"vocabulary": 40}, "vocabulary is 40, but the student has 17 tokens: lower it to 17"),
+    ({"teacher": tiny_gpt2(23)}, "the student has 17 tokens, the teacher 23, and no tokenizer says which are real"),
+    ({"teacher": tiny_gpt2().to("meta")}, "the teacher is on meta, the student on cpu: move one"),
+    ({"device": "meta"}, "device is meta, the student on cpu: move it, student.to('meta')"),
+    ({"device": "cuda:77"}, "device 'cuda:77' is not to be had here"),
+    ({"teacher": "./nowhere"}, "model './nowhere' is no folder"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD, ids=lambda x: "-".join(x) if isinstance(x, dict) else "")
+def test_bad_input_gets_one_line_before_anything_is_sampled(
+    changes: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sampled(*_: Any, **__: Any) -> None:
+        raise AssertionError("it was sampled")
+
+    monkeypatch.setattr("kvar.hooks.measure.sample", sampled)
+    given = {"student": tiny_gpt2(), "teacher": tiny_gpt2(seed=1), "prompts": ragged_prompts(), "max_new_tokens": 5}
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 (the message is checked whole)
+        kvar.measure(**{**given, **changes})
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_models_of_different_tokenizers_are_refused(tmp_path: Path, tokenizer: Any) -> None:
+    """By folder, and as modules that were loaded from a folder, whatever tokenizer is passed."""
+    from tokenizers import Tokenizer, models
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+    words = {"<pad>": 0, "</s>": 1, **{f"w{i}": i for i in range(2, len(tokenizer))}}
+    other = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel(words)), eos_token="</s>", pad_token="<pad>"
+    )
+    small(tokenizer).save_pretrained(tmp_path / "a")
+    tokenizer.save_pretrained(tmp_path / "a")
+    small(other).save_pretrained(tmp_path / "b")
+    other.save_pretrained(tmp_path / "b")
+    module = AutoModelForCausalLM.from_pretrained(tmp_path / "b")
+    for student, teacher, given in (
+        (tmp_path / "a", tmp_path / "b", None),
+        (tmp_path / "a", module, None),
+        (small(tokenizer), module, tokenizer),
+        (small(tokenizer), tmp_path / "b", tokenizer),
+    ):
+        with pytest.raises(ValueError, match="student and teacher have different tokenizers"):
+            kvar.measure(student, teacher, TEXTS, given)
+
+
+def test_neither_module_nor_name_is_a_type_error() -> None:
+    with pytest.raises(
+        TypeError, match="teacher must be a module, a model folder or a name such as 'arithmetic'; got int"
+    ):
+        kvar.measure(tiny_t5(), 3, ragged_prompts())
