@@ -20,12 +20,13 @@ WITH_CODE = [page for page in PAGES if re.search(r"^```(python|pycon)$", page.re
 
 
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: str(page.relative_to(DOCS)))
-def test_the_code_of_a_page_runs(page: Path) -> None:
-    """Python blocks are executed and pycon blocks compared, in order, in one namespace a page.
+def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python blocks are executed and pycon blocks compared, in order, in one namespace a page and an empty folder.
 
     A block below the comment ``<!-- not run: reason -->`` is left out.
     """
     text = page.read_text()
+    monkeypatch.chdir(tmp_path)
     if "from trl import" in text:
         pytest.importorskip("trl")
     names: dict[str, Any] = {"__name__": "__main__"}

@@ -6,20 +6,24 @@ import re
 from pathlib import Path
 from typing import Any
 
-from kvar.study.teachers import resolve
+import pytest
+
+import kvar
 from kvar.tasks import ArithmeticTask
 
 README = Path(__file__).parents[1] / "README.md"
 
 
-def test_the_first_example_runs() -> None:
+def test_the_first_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     code = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)[0]
-    code = re.sub(r"google/flan-t5-\w+", str(resolve("arithmetic")), code)
-    code = code.replace("prompts=16", "prompts=2").replace("batch=64", "batch=4")
+    assert code.count("\n") <= 10
+    code = re.sub(r"google/flan-t5-\w+", "arithmetic", code)
     names: dict[str, Any] = {"prompts": [e.prompt for e in ArithmeticTask().examples("test", 8)]}
     exec(compile(code, "README.md", "exec"), names)
-    assert names["trace_covariance"](names["moments"]).value.shape == (5,)
-    assert names["rollouts"].tokens.shape[0] == 32
+    m = names["m"]
+    assert m.names == ("K=1", "K=2", "K=4", "K=8", "immediate") and len(m.rollouts) == 32
+    assert kvar.load("runs/flan").table().equals(m.table()) and Path("variance.png").is_file()
 
 
 def test_paths_the_readme_names_exist() -> None:

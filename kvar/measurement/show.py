@@ -62,16 +62,15 @@ def _heading(measurement: Measurement) -> str:
     finished = float(rollouts.finished.float().mean())
     return (
         f"{n:,} responses of {measurement.student} to {prompts:,} prompt{'s' * (prompts != 1)}{valued}: "
-        f"{float(rollouts.lengths.float().mean()):.3g} tokens on average, {finished:.0%} finished "
-        f"(measured in {measurement.seconds:.3g} s)"
+        f"{float(rollouts.lengths.float().mean()):.3g} tokens on average, {finished:.0%} finished"
     )
 
 
 def _remarks(measurement: Measurement, frame: pd.DataFrame | None) -> list[str]:
     unit = sampling_unit(measurement.moments)
     lines = [
-        f"95 % intervals, {unit} by {unit}. Efficiency, and P(best), the probability that it is the largest, are of a "
-        f"step of {BATCH} trajectories.",
+        f"95 % intervals, {unit} by {unit}; efficiency, and P(best) that it is the largest, for steps of {BATCH} "
+        "trajectories.",
         "All numbers: .table(batch). Other steps: .best_k(prompts, rollouts_per_prompt). Figures: .plot(kind).",
     ]
     if len(measurement.moments.prompts) < 3:
