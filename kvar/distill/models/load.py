@@ -19,8 +19,8 @@ def load_model(name: str | Path, dtype: str = "float32") -> Any:
 
     Args:
         name: ``arithmetic``, the teacher that ships with kvar; a model folder, a hub name, the path of a ``.gguf``
-            file, or ``smollm2``; of an adapter's folder (peft's) the base that it names is loaded and the adapter merged
-            into it, in float32.
+            file, or ``smollm2``; of an adapter's folder (peft's) the base that it names is loaded and the adapter
+            merged into it, in float32.
         dtype: float32 or bfloat16, the precision of the weights, whatever they were saved in. What is trained should
             be float32.
 
