@@ -40,7 +40,8 @@ def save_measurement(measurement: Measurement, folder: str | Path, overwrite: bo
         "groups": list(measurement.moments.groups),
         "policy": None if policy is None else asdict(policy),
     }
-    with RunWriter(path, {"parameters": 0, **measurement.config, "step": measurement.step}, overwrite) as writer:
+    config = {"parameters": 0, **measurement.config, "step": measurement.step}
+    with RunWriter(path, config, overwrite, keep=True) as writer:
         (path / FILE).unlink(missing_ok=True)
         record(measurement, writer)
         replace_file(path / FILE, save(_tensors(measurement), {"kvar": json.dumps(about)}))
