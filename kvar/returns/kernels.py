@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import numbers
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["LLMR", "Geometric", "Immediate", "KStep", "Kernel", "LagKernel", "parse_kernel"]
+__all__ = ["LLMR", "Geometric", "Immediate", "KStep", "Kernel", "LagKernel"]
 
 TERMINALS = ("anchored", "free")
 
@@ -85,7 +84,7 @@ class KStep(Kernel):
     terminal: str = "anchored"
 
     def __post_init__(self) -> None:
-        if not _is_integer(self.k) or self.k < 1:
+        if not is_integer(self.k) or self.k < 1:
             raise ValueError(
                 f"KStep: k must be an integer of at least 1; got {self.k!r}. For K = infinity: Immediate()."
             )
@@ -141,14 +140,14 @@ class Geometric(Kernel):
     lam: float
 
     def __post_init__(self) -> None:
-        if not _is_number(self.lam) or not 0 <= self.lam <= 1:
+        if not is_number(self.lam) or not 0 <= self.lam <= 1:
             raise ValueError(f"Geometric: lam must be a number in [0, 1]; got {self.lam!r}.")
         object.__setattr__(self, "lam", float(self.lam))
 
     @property
     def name(self) -> str:
         """For instance ``geometric(0.95)``."""
-        return f"geometric({_short(self.lam)})"
+        return f"geometric({short(self.lam)})"
 
     def _weights(self, lags: Tensor, remaining: Tensor | None) -> Tensor:
         return torch.full_like(lags, self.lam, dtype=torch.float64) ** lags
@@ -176,7 +175,7 @@ class LagKernel(Kernel):
     def __init__(self, weights: Iterable[float]) -> None:
         listed = weights.tolist() if isinstance(weights, Tensor) else list(weights)
         for j, weight in enumerate(listed):
-            if not _is_number(weight) or not math.isfinite(weight):
+            if not is_number(weight) or not math.isfinite(weight):
                 raise ValueError(f"LagKernel: weights[{j}] must be a finite number; got {weight!r}.")
         if not listed or listed[0] != 1:
             got = repr(listed[0]) if listed else "no weights"
@@ -186,66 +185,23 @@ class LagKernel(Kernel):
     @property
     def name(self) -> str:
         """For instance ``lags(1, 0.5)``."""
-        return f"lags({', '.join(map(_short, self.weights))})"
+        return f"lags({', '.join(map(short, self.weights))})"
 
     def _weights(self, lags: Tensor, remaining: Tensor | None) -> Tensor:
         table = torch.tensor([*self.weights, 0.0], dtype=torch.float64, device=lags.device)
         return table[lags.clamp(max=len(self.weights))]
 
 
-def parse_kernel(text: str | int | float | Kernel) -> Kernel:
-    """A kernel from its name, as configs and command lines give it.
-
-    Args:
-        text: ``K=4``, ``4``, ``K=4 free``, ``4-free``, ``4-anchored``, ``llmr``, ``inf``, ``infinity``,
-            ``immediate``, ``geometric(0.95)``, ``lags(1, 0.5)``, in any case; a number k or infinity; or a kernel.
-
-    Returns:
-        The kernel; infinity gives :class:`Immediate`.
-
-    Raises:
-        ValueError: no such kernel, or one of its parameters out of range.
-
-    Examples:
-        >>> [parse_kernel(text).name for text in ("4", "8-free", "llmr", "inf", "geometric(0.95)")]
-        ['K=4', 'K=8 free', 'K=1', 'immediate', 'geometric(0.95)']
-    """
-    if isinstance(text, Kernel):
-        return text
-    if isinstance(text, float) and text == math.inf:
-        return Immediate()
-    if not isinstance(text, str):
-        return KStep(text)  # type: ignore[arg-type]  # KStep refuses what is no integer
-    name = text.strip().lower()
-    if name == "llmr":
-        return LLMR()
-    if match := re.fullmatch(r"(?:k\s*=\s*)?([+-]?\d+)(?:[\s-]+(anchored|free))?", name):
-        return KStep(int(match[1]), match[2] or "anchored")
-    if re.fullmatch(r"(?:k\s*=\s*)?(inf|infinity|immediate)", name):
-        return Immediate()
-    if match := re.fullmatch(r"(geometric|lags)\s*\((.*)\)", name):
-        try:
-            numbers_in = [float(part) for part in match[2].split(",")]
-        except ValueError:
-            raise ValueError(f"kernel {text!r}: {match[2]!r} is not a comma-separated list of numbers.") from None
-        if match[1] == "lags":
-            return LagKernel(numbers_in)
-        if len(numbers_in) == 1:
-            return Geometric(numbers_in[0])
-    raise ValueError(
-        f"kernel {text!r} is unknown; use for instance 'K=4', '4-free', 'llmr', 'immediate', 'inf', "
-        "'geometric(0.95)' or 'lags(1, 0.5)'."
-    )
-
-
-def _is_integer(value: object) -> bool:
+def is_integer(value: object) -> bool:
+    """Whether a value is an integer, and no bool."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Whether a value is a real number, and no bool."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
     """The shortest text that reads back as ``value``."""
     return format(value, "g") if float(format(value, "g")) == value else repr(value)

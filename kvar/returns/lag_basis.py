@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kvar.returns.kernels import Kernel, KStep
 from kvar.returns.masks import check_mask
+from kvar.returns.thinning import Thinning
 from kvar.returns.values import TokenValues
 
 __all__ = ["kernel_coefficients", "lag_basis"]
@@ -58,7 +59,8 @@ def kernel_coefficients(kernels: Sequence[Kernel], lags: int, *, teacher_value: 
         float64; the first column is that of V.
 
     Raises:
-        ValueError: an anchored comb with K > 1, whose weight at the last token depends on the response's length.
+        ValueError: an anchored comb with K > 1, whose weight at the last token depends on the response's length, or a
+            random kernel.
 
     Example:
         >>> kernel_coefficients([KStep(2, "free")], 4).tolist()
@@ -70,6 +72,8 @@ def kernel_coefficients(kernels: Sequence[Kernel], lags: int, *, teacher_value: 
                 f"kernel {kernel.name!r} is anchored: its weight at the last token depends on the response's length, "
                 f"not on the lag alone. Use KStep({kernel.k}, 'free'), or measure it itself."
             )
+        if isinstance(kernel, Thinning):
+            raise ValueError(f"kernel {kernel.name!r} draws its weights at random; measure it itself.")
     lag = torch.arange(lags)
     table = torch.stack([kernel(lag, torch.full_like(lag, lags)).double() for kernel in kernels])
     first = torch.full((len(kernels), 1), 0.0 if teacher_value else 1.0, dtype=torch.float64)

@@ -11,6 +11,7 @@ from torch.nn.functional import pad
 
 from kvar.returns.kernels import Geometric, Immediate, Kernel, KStep, LagKernel
 from kvar.returns.masks import check_mask
+from kvar.returns.thinning import Thinning
 
 __all__ = ["lag_sums"]
 
@@ -114,4 +115,13 @@ def _shifts(kernel: LagKernel, rewards: Tensor, remaining: Tensor) -> Tensor:
     for lag, weight in enumerate(kernel.weights[: rewards.shape[1]]):
         if lag and weight:
             sums = sums + weight * pad(rewards[:, lag:], (0, lag))
+    return sums
+
+
+@_sums.register
+def _thinned(kernel: Thinning, rewards: Tensor, remaining: Tensor) -> Tensor:
+    weights = kernel.draws(len(rewards), rewards.shape[1], rewards.device).to(rewards.dtype)
+    sums = rewards
+    for lag in range(1, rewards.shape[1]):
+        sums = sums + weights[:, lag : lag + 1] * pad(rewards[:, lag:], (0, lag))
     return sums

@@ -8,7 +8,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kvar.returns import Geometric, Immediate, Kernel, KStep, LagKernel, TokenValues
+from kvar.returns import Geometric, Immediate, Kernel, KStep, LagKernel, ScaledComb, TokenValues, Window
 
 
 def one_step(q: list[float], v: list[float], tail: float | None = None) -> list[float]:
@@ -92,6 +92,10 @@ KERNELS = [
     Geometric(1.0),
     LagKernel([1, 0.5, 0, -2]),
     LagKernel([1.0]),
+    Window(1),
+    Window(3),
+    ScaledComb(1),
+    ScaledComb(3),
 ]
 
 lengths = st.lists(st.integers(0, 12), min_size=0, max_size=5)

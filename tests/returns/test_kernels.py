@@ -11,7 +11,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvar.returns import LLMR, Geometric, Immediate, KStep, LagKernel, parse_kernel
+from kvar.returns import (
+    LLMR,
+    Geometric,
+    Immediate,
+    KStep,
+    LagKernel,
+    ScaledComb,
+    Thinning,
+    Window,
+    kernel_coefficients,
+    lag_sums,
+    parse_kernel,
+)
 from tests.returns.returns_reference import KERNELS, ks, terminals
 
 numbers = st.floats(-10, 10)
@@ -90,6 +102,10 @@ def test_other_names_are_read_back(lam, weights):
         ("geometric(0.95)", Geometric(0.95)),
         ("geometric( .5 )", Geometric(0.5)),
         ("lags(1,0,-2e-1)", LagKernel([1, 0, -0.2])),
+        ("window( 3 )", Window(3)),
+        ("Scaled-Comb(4)", ScaledComb(4)),
+        ("thinning(4)", Thinning(4)),
+        ("thinning(4, 2)", Thinning(4, 2)),
         (4, KStep(4)),
         (math.inf, Immediate()),
         (KStep(2), KStep(2)),
@@ -99,7 +115,7 @@ def test_parse(text, kernel):
     assert parse_kernel(text) == kernel
 
 
-@pytest.mark.parametrize("text", ["", "K", "four", "4-loose", "2.5", "geometric", "geometric(0.5, 0.5)", "free"])
+@pytest.mark.parametrize("text", ["", "K", "four", "4-loose", "2.5", "geometric", "free"])
 def test_parse_unknown(text):
     with pytest.raises(ValueError, match=r"kernel .* is unknown; use for instance 'K=4'"):
         parse_kernel(text)
@@ -116,6 +132,13 @@ def test_parse_unknown(text):
         ("geometric(2)", r"in \[0, 1\]; got 2.0"),
         ("geometric(x)", "not a comma-separated list of numbers"),
         ("lags(2, 1)", "must be 1; got 2.0"),
+        ("window(0)", "Window: length must be an integer of at least 1; got 0"),
+        ("window(2.5)", "'2.5' is not made of integers"),
+        ("scaled-comb(0)", "ScaledComb: k must be an integer of at least 1; got 0"),
+        ("thinning(0)", "Thinning: k must be an integer of at least 1; got 0"),
+        ("thinning(2, -1)", "Thinning: seed must be an integer of at least 0; got -1"),
+        ("thinning(2, 1, 1)", "thinning takes 2 numbers; got 3"),
+        ("geometric(0.5, 0.5)", "geometric takes 1 number; got 2"),
     ],
 )
 def test_parse_out_of_range(text, match):
@@ -159,3 +182,28 @@ def test_weights_must_be_finite_numbers(weights):
 
 def test_weights_from_a_tensor_or_array():
     assert LagKernel(torch.tensor([1.0, 0.5])) == LagKernel(np.array([1.0, 0.5])) == LagKernel((1, 0.5))
+
+
+def test_thinning_keeps_each_lag_with_its_probability_and_rows_apart() -> None:
+    draws = Thinning(4, seed=3).draws(4000, 6)
+    assert bool((draws[:, 0] == 1).all()) and set(draws[:, 1:].unique().tolist()) == {0.0, 4.0}
+    kept = (draws[:, 1:] > 0).double()
+    assert float((kept.mean(dim=0) - 0.25).abs().max()) < 5 * (0.25 * 0.75 / 4000) ** 0.5
+    cov = torch.cov(kept.T)
+    assert float((cov - torch.diag(cov.diagonal())).abs().max()) < 5 * 0.1875 / 4000**0.5
+    assert float(torch.corrcoef(torch.stack([kept[:-1, 0], kept[1:, 0]]))[0, 1].abs()) < 5 / 4000**0.5
+    assert not torch.equal(draws, Thinning(4, seed=4).draws(4000, 6))
+
+
+def test_thinned_sums_use_each_rows_own_draws_whatever_the_padding() -> None:
+    kernel = Thinning(2, seed=1)
+    u = torch.arange(1.0, 16.0).view(3, 5)
+    mask = torch.ones(3, 5, dtype=torch.bool)
+    w = kernel.draws(3, 5)
+    by_hand = [[sum(float(w[i, j] * u[i, t + j]) for j in range(5 - t)) for t in range(5)] for i in range(3)]
+    assert lag_sums(u, mask, [kernel])[0].tolist() == by_hand
+    padded = lag_sums(torch.nn.functional.pad(u, (0, 2)), torch.nn.functional.pad(mask, (0, 2)), [kernel])
+    assert padded[0, :, :5].tolist() == by_hand
+    assert lag_sums(u, mask, [Thinning(1)])[0].tolist() == lag_sums(u, mask, [KStep(1)])[0].tolist()
+    with pytest.raises(ValueError, match="at random"):
+        kernel_coefficients([kernel], 3)

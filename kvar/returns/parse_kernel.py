@@ -1,0 +1,81 @@
+"""Kernels from their names, as configs, command lines and records give them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+
+from kvar.returns.kernels import LLMR, Geometric, Immediate, Kernel, KStep, LagKernel
+from kvar.returns.scaled_comb import ScaledComb
+from kvar.returns.thinning import Thinning
+from kvar.returns.window import Window
+
+__all__ = ["parse_kernel"]
+
+
+def parse_kernel(text: str | int | float | Kernel) -> Kernel:
+    """A kernel from its name, as configs and command lines give it.
+
+    Args:
+        text: ``K=4``, ``4``, ``K=4 free``, ``4-free``, ``4-anchored``, ``llmr``, ``inf``, ``infinity``,
+            ``immediate``, ``geometric(0.95)``, ``lags(1, 0.5)``, ``window(8)``, ``scaled-comb(4)``, ``thinning(4)``, in
+            any case; a number k or infinity; or a kernel.
+
+    Returns:
+        The kernel; infinity gives :class:`Immediate`.
+
+    Raises:
+        ValueError: no such kernel, or one of its parameters out of range.
+
+    Examples:
+        >>> [parse_kernel(text).name for text in ("4", "8-free", "llmr", "inf", "geometric(0.95)")]
+        ['K=4', 'K=8 free', 'K=1', 'immediate', 'geometric(0.95)']
+    """
+    if isinstance(text, Kernel):
+        return text
+    if isinstance(text, float) and text == math.inf:
+        return Immediate()
+    if not isinstance(text, str):
+        return KStep(text)  # type: ignore[arg-type]  # KStep refuses what is no integer
+    name = text.strip().lower()
+    if name == "llmr":
+        return LLMR()
+    if match := re.fullmatch(r"(?:k\s*=\s*)?([+-]?\d+)(?:[\s-]+(anchored|free))?", name):
+        return KStep(int(match[1]), match[2] or "anchored")
+    if re.fullmatch(r"(?:k\s*=\s*)?(inf|infinity|immediate)", name):
+        return Immediate()
+    if match := re.fullmatch(r"([a-z-]+)\s*\((.*)\)", name):
+        made = _called(text, match[1], match[2])
+        if made is not None:
+            return made
+    raise ValueError(
+        f"kernel {text!r} is unknown; use for instance 'K=4', '4-free', 'llmr', 'immediate', 'inf', "
+        "'geometric(0.95)', 'lags(1, 0.5)', 'window(8)', 'scaled-comb(4)' or 'thinning(4)'."
+    )
+
+
+_CALLED: dict[str, tuple[Callable[..., Kernel], int, type]] = {
+    "geometric": (Geometric, 1, float),
+    "window": (Window, 1, int),
+    "scaled-comb": (ScaledComb, 1, int),
+    "thinning": (Thinning, 2, int),
+}
+"""Name -> kernel, its most numbers, their type; ``lags`` takes a list."""
+
+
+def _called(text: str, name: str, inside: str) -> Kernel | None:
+    """The kernel that is written like a call; None where there is none of that name."""
+    if name != "lags" and name not in _CALLED:
+        return None
+    make, most, kind = (LagKernel, None, float) if name == "lags" else _CALLED[name]
+    try:
+        given = [kind(part) for part in inside.split(",")]
+    except ValueError:
+        what = "a comma-separated list of numbers" if kind is float else "made of integers"
+        raise ValueError(f"kernel {text!r}: {inside!r} is not {what}.") from None
+    if most is None:
+        return LagKernel(given)
+    if len(given) > most:
+        raise ValueError(f"kernel {text!r}: {name} takes {most} number{'s' if most > 1 else ''}; got {len(given)}.")
+    return make(*given)
