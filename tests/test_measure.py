@@ -286,11 +286,12 @@ def test_plots() -> None:
 
 
 BAD: list[tuple[dict[str, Any], str]] = [
-    ({"kernels": "1, many"}, "kernel 'many' is unknown; use for instance 'K=4'"),
+    ({"kernels": "1, many"}, "estimator 'many': the word 'many' is unknown"),
+    ({"kernels": "kl immediate exact"}, "estimator 'kl immediate exact' is none that a probe takes"),
     ({"kernels": "0"}, "k must be an integer of at least 1; got 0"),
     ({"kernels": ""}, "kernels are empty: name at least one"),
     ({"kernels": [KStep(1), "1"]}, "kernels must be one or more, each once; got K=1, K=1"),
-    ({"kernels": "1 - moon"}, "baseline 'moon' of 'K=1 - moon' is unknown; use one of teacher-value"),
+    ({"kernels": "1 - moon"}, "baseline 'moon' is unknown; choose one of teacher-value"),
     ({"baseline": "leave-one-out", "rollouts_per_prompt": 1}, "leave-one-out needs rollouts_per_prompt of at least 2"),
     ({"rollouts_per_prompt": 0}, "rollouts_per_prompt must be a whole number of at least 1; got 0"),
     ({"max_new_tokens": 2.5}, "max_new_tokens must be a whole number of at least 1; got 2.5"),

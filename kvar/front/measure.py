@@ -13,6 +13,7 @@ from kvar.front.models import resolve_models
 from kvar.front.prompts import prompt_ids
 from kvar.gradients.measure import ENGINES
 from kvar.hooks import Estimator, Measurement, parse_estimators
+from kvar.hooks.estimators import check_plain
 from kvar.hooks.measure import measure_gradients, teacher_values
 from kvar.returns import BASELINES, Kernel
 from kvar.returns.values import CENTRES, VALUES
@@ -154,6 +155,7 @@ def _estimators(kernels: Any, baseline: str | None) -> list[Estimator]:
     names = [e.name for e in found]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"kernels must be one or more, each once; got {', '.join(names) or 'none'}.")
+    check_plain(found)
     for estimator in found:
         if estimator.baseline not in (None, *BASELINES):
             raise ValueError(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from kvar.estimators.terms import Terms
 from kvar.gradients.estimators import Weights
 from kvar.gradients.moments import GroupMoments
 from kvar.rollouts.types import Rollouts
@@ -16,13 +18,22 @@ __all__ = ["check_finite", "check_name_count", "checked_weights", "finite_scalar
 
 
 def checked_weights(weights: Weights, rollouts: Rollouts, micro_batch: int | None) -> Weights:
-    """Weights on the rollouts' device, zero where masked; callables as they are."""
+    """Weights on the rollouts' device, zero where masked; terms likewise; callables as they are."""
     if micro_batch is not None and (not isinstance(micro_batch, int) or micro_batch < 1):
         raise ValueError(f"micro_batch must be a positive integer or None; got {micro_batch!r}.")
+    if isinstance(weights, Terms):
+        weights.check(rollouts)
+        here = rollouts.mask.device
+        exact = {name: scales.to(here) for name, scales in weights.exact.items()}
+        plain = _checked_tensor(weights.weights, rollouts, weights.names)
+        for scales in exact.values():
+            _checked_tensor(scales, rollouts, weights.names)
+        return plain if not exact else replace(weights, weights=plain, exact=exact)
     if not isinstance(weights, Tensor):
         if not callable(weights):
             raise TypeError(
-                f"weights must be an (E, N, T) tensor or a callable, logits -> (E, N); got {type(weights).__name__}."
+                "weights must be an (E, N, T) tensor, a pair (evidence, estimators), or a callable, logits -> (E, N); "
+                f"got {type(weights).__name__}."
             )
         if micro_batch is not None:
             raise ValueError(
@@ -30,6 +41,10 @@ def checked_weights(weights: Weights, rollouts: Rollouts, micro_batch: int | Non
                 "trajectories at once; leave micro_batch None and pass fewer rollouts."
             )
         return weights
+    return _checked_tensor(weights, rollouts)
+
+
+def _checked_tensor(weights: Tensor, rollouts: Rollouts, names: tuple[str, ...] | None = None) -> Tensor:
     n, t = rollouts.tokens.shape
     if weights.dim() != 3 or weights.shape[0] == 0 or tuple(weights.shape[1:]) != (n, t):
         remedy = " (for one estimator, pass weights[None])" if tuple(weights.shape) == (n, t) else ""
@@ -44,7 +59,8 @@ def checked_weights(weights: Weights, rollouts: Rollouts, micro_batch: int | Non
     if bool(bad.any()):
         e, i, step = (int(x) for x in bad.nonzero()[0])
         raise ValueError(
-            f"weights[{e}, {i}, {step}] is {float(weights[e, i, step])}: estimator {e}, trajectory {i}, "
+            f"weights[{e}, {i}, {step}] is {float(weights[e, i, step])}: estimator "
+            f"{e if names is None else repr(names[e])}, trajectory {i}, "
             f"position {step} must be finite; look at the teacher's logits there."
         )
     return torch.where(rollouts.mask, weights, torch.zeros_like(weights))

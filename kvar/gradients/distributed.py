@@ -13,12 +13,14 @@ their weights are, T5 and Llama among them, do so in both modes, and differ ther
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from kvar.estimators.terms import Terms
+from kvar.gradients.estimators import Weights, surrogate
 from kvar.gradients.jvp import cells_of, chosen_log_probs, derivative_along, scalars_of
 from kvar.gradients.moments import GroupMoments
 from kvar.gradients.processes import all_or_none
@@ -27,8 +29,6 @@ from kvar.rollouts.forward import token_logits
 from kvar.rollouts.types import Rollouts
 
 __all__ = ["joined_moments"]
-
-Weights: TypeAlias = Tensor | Callable[[Tensor], Tensor]
 
 
 class Local(Protocol):
@@ -163,6 +163,8 @@ def _means(own: Local, n: int, process_group: dist.ProcessGroup | None) -> list[
         if isinstance(weights, Tensor):
             log_pi = chosen_log_probs(logits, part)
             scalars = torch.einsum("ent,nt->e", weights[:, rows].to(log_pi), log_pi)
+        elif isinstance(weights, Terms):
+            scalars = surrogate(weights, _numbers(own, rows), logits)(logits, part).sum(dim=1)
         else:
             scalars = scalars_of(weights)(logits, part).sum(dim=1)
         for e, scalar in enumerate(scalars):
@@ -185,17 +187,31 @@ def _crosses(own: Local, means: list[list[Tensor]]) -> dict[str, Tensor]:
     weights, n, e = own.weights, len(own.rollouts), len(means)
     cells, members = cells_of(own.groups)
     position = {id(p): k for k, p in enumerate(own.groups["all"])}
-    of = chosen_log_probs if isinstance(weights, Tensor) else scalars_of(weights)
+
+    def of(rows: slice) -> Callable[[Tensor, Rollouts], Tensor]:
+        if isinstance(weights, Tensor):
+            return chosen_log_probs
+        if not isinstance(weights, Terms):
+            return scalars_of(weights)
+        with torch.no_grad():
+            return surrogate(weights, _numbers(own, rows), token_logits(own.student, own.rollouts[rows]))
+
     found = torch.zeros(len(cells), e, e, n, dtype=torch.float64)
-    for c, cell in enumerate(cells):
-        for f, mean in enumerate(means):
-            direction = {id(p): mean[position[id(p)]] for p in cell}
-            for rows in _slices(n, own.options["micro_batch"]):
-                along = derivative_along(own.student, own.rollouts[rows], direction, of).double()
+    for rows in _slices(n, own.options["micro_batch"]):
+        scalars = of(rows)
+        for c, cell in enumerate(cells):
+            for f, mean in enumerate(means):
+                direction = {id(p): mean[position[id(p)]] for p in cell}
+                along = derivative_along(own.student, own.rollouts[rows], direction, scalars).double()
                 if isinstance(weights, Tensor):
                     along = torch.einsum("ent,nt->en", weights[:, rows].double(), along)
                 found[c, :, f, rows] = along.cpu()
     return {name: found[list(cell)].sum(dim=0) for name, cell in members.items()}
+
+
+def _numbers(own: Local, rows: slice) -> Tensor:
+    """Trajectories' numbers in a slice."""
+    return torch.arange(len(own.rollouts), device=own.rollouts.tokens.device)[rows]
 
 
 def _slices(n: int, size: int | None) -> list[slice]:

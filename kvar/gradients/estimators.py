@@ -8,12 +8,14 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from kvar.estimators.terms import Terms
 from kvar.rollouts.forward import unrestricted_logits
+from kvar.rollouts.score import chosen_log_probs
 from kvar.rollouts.types import Rollouts
 
-__all__ = ["Cotangents", "Estimators", "Weights"]
+__all__ = ["Cotangents", "Estimators", "Weights", "surrogate"]
 
-Weights: TypeAlias = Tensor | Callable[[Tensor], Tensor]
+Weights: TypeAlias = Tensor | Callable[[Tensor], Tensor] | Terms
 
 
 class Estimators:
@@ -21,8 +23,8 @@ class Estimators:
 
     Args:
         rollouts: all N trajectories.
-        weights: (E, N, T) token weights, or a callable from all logits (N, T, V) to (E, N), scalar [e, i] a function
-            of row i alone.
+        weights: (E, N, T) token weights; or terms, whose exact sums over the vocabulary come with them; or a callable
+            from all logits (N, T, V) to (E, N), scalar [e, i] a function of row i alone.
     """
 
     def __init__(self, rollouts: Rollouts, weights: Weights) -> None:
@@ -41,6 +43,8 @@ class Estimators:
         """
         if isinstance(self.weights, Tensor):
             return TokenCotangents(logits, self.rollouts[rows], self.weights[:, rows])
+        if isinstance(self.weights, Terms):
+            return TokenCotangents(logits, self.rollouts[rows], self.weights.weights[:, rows], (self.weights, rows))
         leaf = logits.detach().requires_grad_()
         return ScalarCotangents(self._scalars(leaf, rows), leaf)
 
@@ -82,32 +86,48 @@ class Cotangents(Protocol):
 
 
 class TokenCotangents:
-    """w_t (onehot(y_t) - pi_t): the gradient of sum_t w_t log pi(y_t | s_t), one softmax for all estimators.
+    """w_t (onehot(y_t) - pi_t), and for exact terms k_t pi_t o (c_t - pi_t . c_t): one softmax for all estimators.
 
-    pi_t is zero at tokens outside the rollouts' action set, and so is the gradient there.
+    The first is the gradient of sum_t w_t log pi(y_t | s_t), the second that of sum_t k_t sum_a pi(a | s_t) c_t(a) with
+    c = u(s_t, .) held fixed. pi_t is zero at tokens outside the rollouts' action set, and so are both there.
 
     Args:
         logits: (n, T, V).
         rollouts: the n trajectories.
         weights: (E, n, T).
+        exact: terms with exact sums, and which trajectories of theirs these are.
+
+    Attributes:
+        parts: arrays of rows (n, T, V) with their scales (E, n, T); estimator e is the sum of the scaled rows.
     """
 
-    def __init__(self, logits: Tensor, rollouts: Rollouts, weights: Tensor) -> None:
+    def __init__(
+        self, logits: Tensor, rollouts: Rollouts, weights: Tensor, exact: tuple[Terms, Tensor] | None = None
+    ) -> None:
         raw = logits.detach()
         precise = raw if raw.dtype == torch.float64 else raw.float()
         policy = rollouts.policy
         actions = precise if policy is None else policy.restricted(precise)
-        self.residual = _padded(actions.softmax(dim=-1).neg_(), raw.shape[-1])
+        pi = actions.softmax(dim=-1)
+        self.parts: list[tuple[Tensor, Tensor]] = []
+        if exact is not None:
+            terms, rows = exact
+            for name, flow in terms.weighted(rows, actions).items():  # pi o c
+                flow -= pi * flow.sum(dim=-1, keepdim=True)
+                scales = terms.exact[name][:, rows].to(flow).masked_fill(~rollouts.mask, 0.0)
+                self.parts.append((_padded(flow, raw.shape[-1]), scales))
+        residual = _padded(pi.neg_(), raw.shape[-1])
         tokens = rollouts.tokens.masked_fill(~rollouts.mask, 0)[..., None]
-        self.residual.scatter_add_(-1, tokens, self.residual.new_ones(tokens.shape))
-        self.weights = weights.to(self.residual).masked_fill(~rollouts.mask, 0.0)
+        residual.scatter_add_(-1, tokens, residual.new_ones(tokens.shape))
+        self.parts.insert(0, (residual, weights.to(residual).masked_fill(~rollouts.mask, 0.0)))
         self.dtype = raw.dtype
 
     def __len__(self) -> int:
-        return len(self.weights)
+        return len(self.parts[0][1])
 
     def __getitem__(self, e: int) -> Tensor:
-        return (self.residual * self.weights[e, ..., None]).to(self.dtype)
+        scaled = [rows * scales[e, ..., None] for rows, scales in self.parts]
+        return sum(scaled[1:], scaled[0]).to(self.dtype)
 
 
 class ScalarCotangents:
@@ -135,3 +155,32 @@ class ScalarCotangents:
 def _padded(rows: Tensor, width: int) -> Tensor:
     """(..., V) of (..., size): zeros for the logits that are no actions."""
     return rows if rows.shape[-1] == width else torch.nn.functional.pad(rows, (0, width - rows.shape[-1]))
+
+
+def surrogate(terms: Terms, rows: Tensor, student: Tensor) -> Callable[[Tensor, Rollouts], Tensor]:
+    """A function whose gradient is that of each estimator: sum_t [ w_t log pi(y_t) + k_t sum_a pi(a) u(x_t, a) ].
+
+    Args:
+        terms: of all N trajectories.
+        rows: (n,) which of them.
+        student: (n, T, V) their logits over the action set, at which u is held fixed.
+
+    Returns:
+        (logits (n, T, V) over the action set, the n trajectories) -> (E, n).
+    """
+    pi = _wide(student.detach()).softmax(dim=-1)
+    fixed = {name: torch.where(pi > 0, flow / pi, 0.0) for name, flow in terms.weighted(rows, _wide(student)).items()}
+
+    def of(logits: Tensor, rollouts: Rollouts) -> Tensor:
+        log_pi = chosen_log_probs(logits, rollouts)
+        scalars = (terms.weights[:, rows].to(log_pi) * log_pi).sum(dim=-1)
+        probabilities = _wide(logits).softmax(dim=-1)
+        for name, u in fixed.items():
+            scalars = scalars + (terms.exact[name][:, rows].to(u) * (probabilities * u).sum(dim=-1)).sum(dim=-1)
+        return scalars
+
+    return of
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()

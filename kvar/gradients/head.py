@@ -27,21 +27,29 @@ _NEAR = 64
 
 @dataclass(frozen=True)
 class ScaledRows:
-    """Output gradients rows * scales[e].
+    """Output gradients rows * scales[e], and what ``more`` adds to them.
 
     Attributes:
         rows: the output's shape.
         scales: (E, *output.shape[:-1]).
+        more: a second array of rows with its scales, and so on.
     """
 
     rows: Tensor
     scales: Tensor
+    more: ScaledRows | None = None
 
     def __len__(self) -> int:
         return len(self.scales)
 
     def __getitem__(self, e: int) -> Tensor:
-        return self.rows * self.scales[e, ..., None].to(self.rows)
+        rows = self.rows * self.scales[e, ..., None].to(self.rows)
+        return rows if self.more is None else rows + self.more[e]
+
+    def parts(self) -> list[ScaledRows]:
+        """Each array of rows alone."""
+        rest = [] if self.more is None else self.more.parts()
+        return [ScaledRows(self.rows, self.scales), *rest]
 
     def each(self) -> Iterator[Tensor]:
         """The E output gradients, one at a time."""
@@ -53,10 +61,10 @@ def scaled_rows(logits: Tensor, record: Record, cotangents: Cotangents) -> Scale
     """The output gradients of ``record``, if it is a head whose positions the logits select; else None."""
     if not isinstance(cotangents, TokenCotangents) or record.call.shape[-1] != logits.shape[-1]:
         return None
-    residual, weights = cotangents.residual, cotangents.weights
+    (residual, weights), *exact = cotangents.parts
     edge = get_gradient_edge(logits)
     if edge.node == record.edge.node and edge.output_nr == record.edge.output_nr:
-        return ScaledRows(residual, weights)
+        return _chained(cotangents.parts)
     if logits.dtype in (torch.float16, torch.bfloat16):
         return None
 
@@ -82,7 +90,13 @@ def scaled_rows(logits: Tensor, record: Record, cotangents: Cotangents) -> Scale
     rows, tested = pull(residual), pull(residual * test[..., None])
     if rows is None or tested is None or not torch.allclose(tested, rows * moved(test)[..., None], rtol=1e-5, atol=0):
         return None
-    return ScaledRows(rows, torch.stack([moved(w) for w in weights]))
+    pulled = [(rows, weights), *((pull(flow), scales) for flow, scales in exact)]
+    return _chained([(r, torch.stack([moved(w) for w in s])) for r, s in pulled if r is not None])
+
+
+def _chained(parts: Sequence[tuple[Tensor, Tensor]]) -> ScaledRows:
+    (rows, scales), *rest = parts
+    return ScaledRows(rows, scales, _chained(rest) if rest else None)
 
 
 def below(captured: Capture, logits: Tensor, head: ScaledRows, records: Sequence[Record]) -> ScaledRows | None:
@@ -98,9 +112,12 @@ def below(captured: Capture, logits: Tensor, head: ScaledRows, records: Sequence
     others = {record.edge.node for record in records[:-1]} | {get_gradient_edge(k.leaf).node for k in captured.links}
     if source is None or not _only_through(logits, last.edge.node, others):
         return None
-    seed = head.rows.to(source.dtype)
-    (rows,) = torch.autograd.grad([last.edge], [source], [seed], retain_graph=True, allow_unused=True)
-    return None if rows is None else ScaledRows(rows, head.scales)
+    parts = head.parts()
+    seeds = [part.rows.to(source.dtype) for part in parts]
+    pulled = [torch.autograd.grad([last.edge], [source], [s], retain_graph=True, allow_unused=True)[0] for s in seeds]
+    if any(rows is None for rows in pulled):
+        return None
+    return _chained([(rows, part.scales) for rows, part in zip(pulled, parts, strict=True)])
 
 
 def _only_through(logits: Tensor, head: torch.autograd.graph.Node, others: set[torch.autograd.graph.Node]) -> bool:

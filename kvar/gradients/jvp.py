@@ -17,6 +17,8 @@ from torch.autograd import forward_ad
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from kvar.estimators.terms import Terms
+from kvar.gradients.estimators import Weights, surrogate
 from kvar.gradients.groups import GroupSpec, resolve_groups
 from kvar.gradients.moments import GroupMoments
 from kvar.gradients.projections import ScoreProjections, projected_moments
@@ -103,7 +105,7 @@ def score_projections(
 def jvp_moments(
     student: nn.Module,
     rollouts: Rollouts,
-    weights: Tensor | Callable[[Tensor], Tensor],
+    weights: Weights,
     groups: dict[str, list[nn.Parameter]],
     *,
     fields: Literal["all", "norms"] = "all",
@@ -117,7 +119,7 @@ def jvp_moments(
     Args:
         student: in eval mode; the caller restores its state.
         rollouts: N trajectories on the student's device.
-        weights: (E, N, T), or a callable, logits (N, T, V) -> (E, N).
+        weights: (E, N, T); or terms, exact sums included; or a callable, logits (N, T, V) -> (E, N).
         groups: group name -> trainable parameters.
         fields: "norms" for ``sq_norm`` and ``mean_pair`` only.
         score_power: also sum_t |grad log pi(y_t | s_t)|^2.
@@ -139,6 +141,9 @@ def jvp_moments(
     if isinstance(weights, Tensor):
         assert record is not None
         projected, members = record.project(weights), record.members
+    elif isinstance(weights, Terms):
+        cells, members = cells_of(groups)
+        projected = _projected_terms(student, rollouts, weights, groups["all"], cells, directions, seed, micro_batch)
     else:
         cells, members = cells_of(groups)
         of = scalars_of(weights)
@@ -156,6 +161,32 @@ def jvp_moments(
         name: GroupMoments(**{**moments.__dict__, "score_power": power[name].score_power})
         for name, moments in found.items()
     }
+
+
+def _projected_terms(
+    student: nn.Module,
+    rollouts: Rollouts,
+    terms: Terms,
+    parameters: list[nn.Parameter],
+    cells: list[list[nn.Parameter]],
+    directions: int,
+    seed: int,
+    micro_batch: int | None,
+) -> Tensor:
+    """(D, C, E, N): projections of estimators with exact sums, the rewards of each chunk computed once."""
+    n = len(rollouts)
+    size = micro_batch or n
+    found = torch.zeros(directions, len(cells), len(terms.names), n, dtype=torch.float64)
+    for start in range(0, n, size):
+        rows = torch.arange(n, device=rollouts.tokens.device)[start : start + size]
+        part = rollouts[rows]
+        with torch.no_grad():
+            of = surrogate(terms, rows, token_logits(student, part))
+        for d, tangents in enumerate(directions_of(parameters, directions, seed)):
+            for c, cell in enumerate(cells):
+                own = {id(p): tangents[id(p)] for p in cell}
+                found[d, c, :, start : start + size] = derivative_along(student, part, own, of).cpu().double()
+    return found
 
 
 def directions_of(parameters: list[nn.Parameter], count: int, seed: int = 0) -> Iterator[dict[int, Tensor]]:

@@ -9,6 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from kvar.estimators.terms import Terms
+from kvar.gradients.estimators import Weights
 from kvar.gradients.moments import GroupMoments
 from kvar.rollouts.forward import token_logits
 from kvar.rollouts.types import Rollouts
@@ -22,7 +24,7 @@ _HELD = 2**26
 def loop_moments(
     student: nn.Module,
     rollouts: Rollouts,
-    weights: Tensor | Callable[[Tensor], Tensor],
+    weights: Weights,
     groups: dict[str, list[nn.Parameter]],
     *,
     fields: Literal["all", "norms"] = "all",
@@ -39,7 +41,7 @@ def loop_moments(
     Args:
         student: in eval mode.
         rollouts: N trajectories on the student's device.
-        weights: (E, N, T), zero where masked; or a callable, logits (N, T, V) -> (E, N).
+        weights: (E, N, T), zero where masked; or terms; or a callable, logits (N, T, V) -> (E, N).
         groups: group name -> parameters; "all" holds them all.
         fields: "norms" skips the second pass.
         score_power: also sum_t |grad log pi(y_t | s_t)|^2, one backward per token.
@@ -128,7 +130,7 @@ class _Sums:
 def _gradients(
     student: nn.Module,
     rollouts: Rollouts,
-    weights: Tensor | Callable[[Tensor], Tensor],
+    weights: Weights,
     parameters: list[nn.Parameter],
 ) -> tuple[Callable[[int], list[Tensor]], int]:
     """A function from i to g_i, one (E, numel) float64 tensor per parameter; and E."""
@@ -140,6 +142,18 @@ def _gradients(
             return _each([(w[: len(log_probs)].to(log_probs) * log_probs).sum() for w in weights[:, i]], parameters)
 
         return from_row, e
+    if isinstance(weights, Terms):
+        terms = weights
+
+        def from_terms(i: int) -> list[Tensor]:
+            row = _alone(rollouts, i)
+            if not int(row.lengths):
+                return _each([torch.zeros(())] * len(terms.names), parameters)
+            logits = token_logits(student, row)
+            scalars = _with_exact(terms, i, logits, row)
+            return _each(list(scalars), parameters)
+
+        return from_terms, len(weights.names)
     with torch.no_grad():
         logits = token_logits(student, rollouts)
     logits = logits.detach().requires_grad_()
@@ -168,15 +182,35 @@ def _row_cotangent(scalar: Tensor, logits: Tensor, i: int) -> Tensor:
 
 def _row_log_probs(student: nn.Module, rollouts: Rollouts, i: int) -> Tensor:
     """(T_i,) log-probabilities of row i's own tokens, computed without its padding; empty for an empty response."""
-    row = rollouts[i : i + 1]
-    length = int(row.lengths)
-    if length == 0:
+    row = _alone(rollouts, i)
+    if int(row.lengths) == 0:
         return torch.zeros(0, device=rollouts.tokens.device)
-    own = slice(0, length)
-    row = replace(row, tokens=row.tokens[:, own], mask=row.mask[:, own], log_probs=row.log_probs[:, own])
     logits = token_logits(student, row)[0]
     precise = logits if logits.dtype == torch.float64 else logits.float()
     return precise.log_softmax(dim=-1).gather(1, row.tokens[0][:, None])[:, 0]
+
+
+def _alone(rollouts: Rollouts, i: int) -> Rollouts:
+    """Row i without its padding."""
+    row = rollouts[i : i + 1]
+    own = slice(0, int(row.lengths))
+    return replace(row, tokens=row.tokens[:, own], mask=row.mask[:, own], log_probs=row.log_probs[:, own])
+
+
+def _with_exact(terms: Terms, i: int, logits: Tensor, row: Rollouts) -> Tensor:
+    """(E,) scalars of row i: sum_t w_t log pi(y_t) + k_t sum_a pi(a) u(a), u held fixed."""
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    log_pi = logits[0].log_softmax(dim=-1)
+    own = slice(0, len(log_pi))
+    scalars = terms.weights[:, i, own].to(log_pi) @ log_pi.gather(1, row.tokens[0][:, None])[:, 0]
+    for name, scales in terms.exact.items():
+        u = terms.evidence.table(name, row, logits)[0]
+        action = log_pi.detach() > -torch.inf
+        sums = torch.where(action, torch.where(action, log_pi, 0.0).exp() * torch.where(action, u, 0.0), 0.0).sum(
+            dim=-1
+        )
+        scalars = scalars + scales[:, i, own].to(sums) @ sums
+    return scalars
 
 
 def _each(scalars: list[Tensor], parameters: list[nn.Parameter]) -> list[Tensor]:

@@ -12,6 +12,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from kvar.estimators.estimator import Estimator
+from kvar.estimators.evidence import Evidence
+from kvar.estimators.terms import Terms
 from kvar.gradients.checks import (
     check_finite,
     check_name_count,
@@ -57,7 +60,7 @@ class Engine(Protocol):
 def gradient_moments(
     student: nn.Module,
     rollouts: Rollouts,
-    weights: Weights,
+    weights: Weights | tuple[Evidence, Sequence[Estimator]],
     names: Sequence[str] | None = None,
     groups: Mapping[str, GroupSpec] | None = None,
     engine: str = "auto",
@@ -77,10 +80,11 @@ def gradient_moments(
         student: a transformers model, or any module that :func:`kvar.rollouts.token_logits` takes. A
             DistributedDataParallel wrapper is looked through.
         rollouts: N prompts and responses.
-        weights: (E, N, T), for instance :func:`kvar.returns.returns`; ignored where ``rollouts.mask`` is false. Or a
-            differentiable callable: the logits (N, T, V) of all rows -> (E, N) scalars, whose gradient is g_i^e;
-            scalar [e, i] may depend on row i of the logits alone.
-        names: the E estimators' names, distinct; "0", "1", ... by default.
+        weights: (E, N, T), for instance :func:`kvar.returns.returns`; ignored where ``rollouts.mask`` is false. Or
+            ``(evidence, estimators)``: estimators of theory.md (22), exact sums included, with what
+            :func:`kvar.estimators.gather` found for them. Or a differentiable callable: the logits (N, T, V) of all
+            rows -> (E, N) scalars, whose gradient is g_i^e; scalar [e, i] may depend on row i of the logits alone.
+        names: the E estimators' names, distinct; by default their own, or "0", "1", ...
         groups: group name -> parameters, parameter names or a module path; see
             :func:`kvar.gradients.groups.resolve_groups`. "all", every trainable parameter, is always measured.
         engine: "one-pass" (also "auto"); "loop" (one trajectory at a time, slow, the truth); or "jvp", unbiased
@@ -98,8 +102,9 @@ def gradient_moments(
 
     Raises:
         TypeError: the student is no module, or the weights are neither tensor nor callable.
-        ValueError: wrong shapes or names, non-finite weights (estimator, trajectory and position named), no trainable
-            parameter, a compiled or sharded student, an unknown engine, processes that disagree.
+        ValueError: wrong shapes or names, evidence of other rollouts, non-finite weights (estimator, trajectory and
+            position named), no trainable parameter, a compiled or sharded student, an unknown engine, processes that
+            disagree.
         RuntimeError: another process failed, with its error.
         FloatingPointError: a non-finite gradient; the message names estimator, trajectory and group.
     """
@@ -107,6 +112,11 @@ def gradient_moments(
         raise ValueError(f"directions={directions} is for engine='jvp'; engine={engine!r} is exact and has none.")
     if distributed is not False and engine == "jvp":
         raise ValueError("engine='jvp' is not joined over processes: use 'auto', or score_projections on each process.")
+    if isinstance(weights, tuple):
+        if len(weights) != 2 or not isinstance(weights[0], Evidence):
+            raise TypeError("weights as a pair must be (evidence, estimators), see kvar.estimators.gather.")
+        terms = Terms.of(weights[1], weights[0])
+        weights, names = terms, terms.names if names is None else names
     options = {"fields": fields, "score_power": score_power, "micro_batch": micro_batch}
     if directions is not None:
         options["directions"] = directions
@@ -169,7 +179,9 @@ def _measured(
             raise ValueError(f"names must be distinct; got {list(names)}.")
         if isinstance(weights, Tensor):
             check_name_count(names, weights.shape[0])
-    if not isinstance(weights, Tensor):
+    if isinstance(weights, Terms):
+        check_name_count(names or (), len(weights.names))
+    elif not isinstance(weights, Tensor):
         weights = finite_scalars(weights, names)
     with untouched(student), no_checkpointing():
         moments = run(student, rollouts, weights, resolved, **options)

@@ -129,7 +129,7 @@ def _block(uses: list[tuple[Use, Grads]], parameter: nn.Parameter, record: Recor
         return _stacked(uses, parameter, record.call.n)
     factors: list[Factor] = []
     written: list[Tensor] = []
-    for use, grads in uses:
+    for use, grads in [(use, part) for use, whole in uses for part in _parts(whole)]:
         if isinstance(use, Outer):
             factors.append(_factor(use, grads, record, parameter))
         else:
@@ -162,6 +162,10 @@ def _stacked(uses: list[tuple[Use, Grads]], parameter: nn.Parameter, n: int) -> 
         like = rows[0][next(k for k, r in enumerate(rows[0]) if r is not None)]  # type: ignore[assignment]
     matrices = [Factored(some, (d, p)) if some else None for some in factors]
     return Stacked(matrices, (x, d, p), (n, len(uses[0][1])), like)
+
+
+def _parts(grads: Grads) -> list[Grads]:
+    return list(grads.parts()) if isinstance(grads, ScaledRows) else [grads]
 
 
 def _precise(x: Tensor) -> Tensor:

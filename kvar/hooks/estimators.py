@@ -1,35 +1,17 @@
-"""What a probe measures: return kernels, each with or without a baseline, under one name."""
+"""What a probe measures: return kernels of the teacher's gaps, each with or without a baseline, under one name."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from kvar.returns import Kernel, TokenValues, parse_kernel, returns
+from kvar.estimators import Estimator
+from kvar.estimators import parse_estimators as parse_any
+from kvar.returns import TokenValues, returns
 
-__all__ = ["Estimator", "estimator_weights", "parse_estimators"]
-
-
-@dataclass(frozen=True)
-class Estimator:
-    """A return kernel and the baseline subtracted from its returns.
-
-    Attributes:
-        kernel: which gaps count, theory.md (4).
-        baseline: as in ``kvar.returns.returns``; None for none.
-    """
-
-    kernel: Kernel
-    baseline: str | None = None
-
-    @property
-    def name(self) -> str:
-        """The kernel's name, followed by "- baseline" where there is one."""
-        return self.kernel.name if self.baseline is None else f"{self.kernel.name} - {self.baseline}"
+__all__ = ["Estimator", "check_plain", "estimator_weights", "parse_estimators"]
 
 
 def parse_estimators(text: str | Sequence[str], baseline: str | None = None) -> list[Estimator]:
@@ -40,7 +22,7 @@ def parse_estimators(text: str | Sequence[str], baseline: str | None = None) -> 
         baseline: for every name that has none of its own.
 
     Raises:
-        ValueError: an unknown kernel, none at all, or the same estimator twice.
+        ValueError: an unknown kernel, none at all, the same estimator twice, or one that probes do not take.
 
     Example:
         >>> [e.name for e in parse_estimators("1, 4, inf, K=1 - leave-one-out")]
@@ -48,18 +30,26 @@ def parse_estimators(text: str | Sequence[str], baseline: str | None = None) -> 
         >>> [e.name for e in parse_estimators("lags(1, 0.5), 2")]
         ['lags(1, 0.5)', 'K=2']
     """
-    words = [word.strip() for word in (re.split(r",(?![^()]*\))", text) if isinstance(text, str) else text)]
-    found = []
-    for word in filter(None, words):
-        kernel, _, own = word.partition(" - ")
-        found.append(Estimator(parse_kernel(kernel), own.strip() or baseline))
-    names = [estimator.name for estimator in found]
-    if not names:
+    if not any(word.strip() for word in ([text] if isinstance(text, str) else text)):
         raise ValueError("kernels are empty: name at least one, for example K=1.")
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"kernels name {', '.join(twice)} twice; keep one of each.")
+    found = parse_any(text, baseline)
+    check_plain(found)
     return found
+
+
+def check_plain(estimators: Sequence[Estimator]) -> None:
+    """Refuse estimators that need more than the teacher's values of the sampled tokens.
+
+    Raises:
+        ValueError: names the first.
+    """
+    for estimator in estimators:
+        if not estimator.plain:
+            raise ValueError(
+                f"estimator {estimator.name!r} is none that a probe takes: kernels of the gap, and the baselines "
+                "teacher-value, batch-mean, position-mean and leave-one-out. Measure others by "
+                "kvar.estimators.gather and kvar.gradients.gradient_moments."
+            )
 
 
 def estimator_weights(
@@ -75,6 +65,13 @@ def estimator_weights(
 
     Returns:
         (E, N, T), zero where masked.
+
+    Raises:
+        ValueError: an estimator that is more than a weight by q and V.
     """
-    rows = [returns(values, mask, [e.kernel], baseline=e.baseline, prompt_index=prompt_index)[0] for e in estimators]
+    check_plain(estimators)
+    rows = []
+    for e in estimators:
+        baseline = None if e.baseline is None else str(e.baseline)  # plain: a name
+        rows.append(returns(values, mask, [e.kernel], baseline=baseline, prompt_index=prompt_index)[0])
     return torch.stack(rows)

@@ -14,7 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from kvar.gradients.moments import GroupMoments
 from kvar.gradients.output_layer import output_layer_moments
 from kvar.gradients.watch import HeadWatch
-from kvar.hooks.estimators import Estimator, estimator_weights
+from kvar.hooks.estimators import Estimator, check_plain, estimator_weights
 from kvar.records import RunWriter
 from kvar.returns import Kernel, TokenValues
 from kvar.rollouts import Rollouts
@@ -92,6 +92,7 @@ class OutputLayerProbe(TrainerCallback):
             if value < 1:
                 raise ValueError(f"{field} must be at least 1; got {value}.")
         self.estimators = [e if isinstance(e, Estimator) else Estimator(e) for e in estimators]
+        check_plain(self.estimators)
         self.names = [e.name for e in self.estimators]
         if not self.names or len(set(self.names)) < len(self.names):
             raise ValueError(f"estimators must be one or more, with distinct names; got {self.names}.")

@@ -11,7 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from kvar.gradients.state import unwrap
 from kvar.hooks.autocast import plain_forward
-from kvar.hooks.estimators import Estimator
+from kvar.hooks.estimators import Estimator, check_plain
 from kvar.hooks.measure import Reward, Valuation, measure_gradients, reward_values, teacher_values
 from kvar.measurement import Measurement, record
 from kvar.records import RunWriter
@@ -87,6 +87,7 @@ class GradientProbe(TrainerCallback):
         if every < 1:
             raise ValueError(f"every must be at least 1 training step; got {every}.")
         self.estimators = [e if isinstance(e, Estimator) else Estimator(e) for e in estimators]
+        check_plain(self.estimators)
         names = [e.name for e in self.estimators]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"estimators must be one or more, with distinct names; got {names}.")

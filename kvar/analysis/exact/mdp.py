@@ -8,10 +8,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from kvar.analysis.exact.estimators import enumerated
 from kvar.analysis.exact.moments import ExactMoments, row_gradients, table_mean, table_sq_norm
 from kvar.analysis.exact.policy import TablePolicy
 from kvar.analysis.exact.tree import PrefixTree
-from kvar.returns import LLMR, Kernel, TokenValues, returns
+from kvar.estimators import Estimator
+from kvar.returns import LLMR, Kernel, Thinning, TokenValues, returns
 from kvar.rollouts import Rollouts
 
 __all__ = ["TokenMDP"]
@@ -96,6 +98,14 @@ class TokenMDP:
         return self._rollouts(prompt, tokens, mask, ~alive)
 
     @property
+    def teacher_model(self) -> TablePolicy:
+        """The teacher's table as a torch module, for whatever takes a teacher."""
+        model = TablePolicy(self.tree, self.prompts, "prefix", 1.0, torch.Generator())
+        with torch.no_grad():
+            model.table.weight.copy_(self.teacher)
+        return model
+
+    @property
     def policy(self) -> Tensor:
         """(S, V), the student's probabilities, row by row of its table."""
         return self.student.table.weight.detach().softmax(dim=1)
@@ -120,25 +130,47 @@ class TokenMDP:
     def gradients(self, kernel: Kernel, baseline: str | Callable[[Tensor, Tensor], Tensor] | None = None) -> Tensor:
         """(R, P), the estimate g, (5), of each of :meth:`responses`; dense, so for small MDPs only."""
         rollouts, _ = self._all
-        return row_gradients(self._returns(kernel, baseline), self._rows(rollouts), rollouts.tokens, self.policy)
+        return row_gradients(self._returns(kernel, baseline), self.table_rows(rollouts), rollouts.tokens, self.policy)
 
-    def exact(self, kernel: Kernel, baseline: str | Callable[[Tensor, Tensor], Tensor] | None = None) -> ExactMoments:
-        """Moments of g under a kernel, summed over all responses.
+    def exact(
+        self,
+        kernel: Kernel | Estimator,
+        baseline: str | Callable[[Tensor, Tensor], Tensor] | None = None,
+        *,
+        rollouts_per_prompt: int = 2,
+        behaviour: Tensor | None = None,
+    ) -> ExactMoments:
+        """Moments of g under a kernel or an estimator, summed over all responses.
 
         Args:
-            kernel: the lag kernel, (4).
+            kernel: the lag kernel, (4); or an estimator of (22). Its bias is told against all lags of its own reward,
+                sampled, on-policy, without a baseline.
             baseline: None, "teacher-value", or a callable as :func:`kvar.returns.returns` takes, which must treat each
-                row by itself.
+                row by itself. An estimator has its own.
+            rollouts_per_prompt: R, for estimators with a baseline formed from other rollouts: moments of one
+                trajectory's g in all batches of R responses to one prompt.
+            behaviour: for an estimator: (S, V) logits of the policy that draws, where it is not the student.
 
         Returns:
             The moments.
 
         Raises:
-            ValueError: a baseline formed from a batch of rollouts, which has no value for a single response.
+            ValueError: a kernel with a baseline formed from a batch of rollouts, which has no value for a single
+                response; an estimator with too many batches to enumerate.
         """
+        if isinstance(kernel, Estimator):
+            if baseline is not None:
+                raise ValueError(
+                    f"baseline={baseline!r} beside estimator {kernel.name!r}, which has its own: leave one."
+                )
+            return enumerated(self, kernel, rollouts_per_prompt=rollouts_per_prompt, behaviour=behaviour)
+        if isinstance(kernel, Thinning):
+            if callable(baseline):
+                raise ValueError(f"kernel {kernel.name!r} is random: give its baseline by name.")
+            return enumerated(self, Estimator(kernel, baseline))
         rollouts, _ = self._all
         weights, probability = self._returns(kernel, baseline), self.probabilities
-        rows, policy = self._rows(rollouts), self.policy
+        rows, policy = self.table_rows(rollouts), self.policy
         second = float((probability * table_sq_norm(weights, rows, rollouts.tokens, policy)).sum())
         expected = weights * probability[:, None]
         mean = torch.zeros_like(policy)
@@ -168,11 +200,12 @@ class TokenMDP:
         rollouts, values = self._all
         return returns(values, rollouts.mask, [kernel], baseline=baseline)[0]
 
-    def _rows(self, rollouts: Rollouts) -> Tensor:
+    def table_rows(self, rollouts: Rollouts) -> Tensor:
+        """(N, T), the row of the student's table that scores each token."""
         return self.student.rows(rollouts.prompt_index, rollouts.tokens)
 
     def _log_probs(self, rollouts: Rollouts) -> Tensor:
-        chosen = self.policy.log()[self._rows(rollouts), rollouts.tokens]
+        chosen = self.policy.log()[self.table_rows(rollouts), rollouts.tokens]
         return chosen.masked_fill(~rollouts.mask, 0.0)
 
     def _rollouts(self, prompt: Tensor, tokens: Tensor, mask: Tensor, finished: Tensor) -> tuple[Rollouts, TokenValues]:

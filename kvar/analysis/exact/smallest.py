@@ -1,4 +1,4 @@
-"""The smallest token MDPs in which a larger K has more variance."""
+"""The smallest token MDPs in which a larger K, or an exact sum, has more variance."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from kvar.analysis.exact.mdp import TokenMDP
 
-__all__ = ["variance_raising_mdp"]
+__all__ = ["exact_raising_mdp", "variance_raising_mdp"]
 
 
 def variance_raising_mdp(terminal: Literal["anchored", "free"] = "anchored") -> TokenMDP:
@@ -48,4 +48,43 @@ def variance_raising_mdp(terminal: Literal["anchored", "free"] = "anchored") -> 
     mdp.teacher = torch.tensor(teacher[:horizon], dtype=torch.float64)
     with torch.no_grad():
         mdp.student.table.weight.copy_(torch.tensor(student[:horizon], dtype=torch.float64))
+    return mdp
+
+
+def exact_raising_mdp(kernel: Literal["immediate", "K=1"] = "immediate") -> TokenMDP:
+    """An MDP of two tokens where the exact immediate term of reverse KL has more variance than the sampled one.
+
+    "immediate": the student's table has one row for all positions behind the first (horizon 3). The noise that the
+    sampled reward of the second token brings into that row is anti-aligned with the exact term of the third, so that it
+    cancels part of it; without that noise the third term stands alone. With responses of at most two tokens no row is
+    shared, and exact sums cannot raise the variance.
+
+    "K=1": a row for every prefix, horizon 2. Going on gains 2 now and loses 4 later, ending loses 2: sampled, the
+    return is nearly the same for both tokens; with the reward's part exact, the future's noise stands alone. With
+    one token there is no future.
+
+    Args:
+        kernel: which.
+
+    Returns:
+        The MDP.
+
+    Raises:
+        ValueError: another kernel.
+
+    Example:
+        >>> from kvar.estimators import parse_estimators
+        >>> mdp = exact_raising_mdp("immediate")
+        >>> [round(mdp.exact(e).trace, 4) for e in parse_estimators("kl immediate, kl immediate exact")]
+        [0.0203, 0.343]
+    """
+    if kernel not in ("immediate", "K=1"):
+        raise ValueError(f"kernel must be 'immediate' or 'K=1'; got {kernel!r}.")
+    shared = kernel == "immediate"
+    teacher = [[2.0, 0.0], [-3.0, 0.0], [4.0, 0.0]] if shared else [[2.0, 0.0], [5.0, 0.0]]
+    student = [[-1.0, 0.0], [2.0, 0.0]] if shared else [[-2.0, 0.0], [-2.0, 0.0]]
+    mdp = TokenMDP(vocabulary=2, horizon=3 if shared else 2, state="last-token" if shared else "prefix")
+    mdp.teacher = torch.tensor(teacher, dtype=torch.float64)
+    with torch.no_grad():
+        mdp.student.table.weight.copy_(torch.tensor(student, dtype=torch.float64))
     return mdp

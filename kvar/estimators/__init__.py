@@ -1,0 +1,53 @@
+"""Policy-gradient estimators as an algebra: reward x kernel x future x immediate x baseline x correction."""
+
+from kvar.estimators.baselines import BASELINES, Baseline
+from kvar.estimators.corrections import Correction, PPOClip, Ratio, SequenceRatio, Truncated
+from kvar.estimators.estimator import Estimator
+from kvar.estimators.evidence import Evidence
+from kvar.estimators.gather import gather
+from kvar.estimators.parse import parse_estimators, parse_reward
+from kvar.estimators.rewards import (
+    JSD,
+    ForwardKL,
+    Gap,
+    K1Loss,
+    K2Loss,
+    K3Loss,
+    LogRatio,
+    NextTokenReward,
+    Reward,
+    SampledReward,
+    Score,
+    TokenReward,
+    TopK,
+)
+from kvar.estimators.terms import Terms
+
+__all__ = [
+    "BASELINES",
+    "JSD",
+    "Baseline",
+    "Correction",
+    "Estimator",
+    "Evidence",
+    "ForwardKL",
+    "Gap",
+    "K1Loss",
+    "K2Loss",
+    "K3Loss",
+    "LogRatio",
+    "NextTokenReward",
+    "PPOClip",
+    "Ratio",
+    "Reward",
+    "SampledReward",
+    "Score",
+    "SequenceRatio",
+    "Terms",
+    "TokenReward",
+    "TopK",
+    "Truncated",
+    "gather",
+    "parse_estimators",
+    "parse_reward",
+]

@@ -1,0 +1,253 @@
+"""``gather``: what estimators need of student and teacher, a few trajectories at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from kvar.estimators.estimator import Estimator
+from kvar.estimators.evidence import MAX_LOGITS, Evidence
+from kvar.estimators.rewards import Gap, LogRatio, NextTokenReward, Reward, SampledReward, Score
+from kvar.returns import TokenValues, token_values
+from kvar.rollouts.forward import token_logits
+from kvar.rollouts.policy import Policy, forbidden_by
+from kvar.rollouts.score_norms import score_norms as measured_score_norms
+from kvar.rollouts.types import Rollouts
+
+__all__ = ["gather"]
+
+Teacher = nn.Module | Callable[[Rollouts], Tensor]
+
+
+@torch.no_grad()
+def gather(
+    student: nn.Module,
+    teacher: Teacher | None,
+    rollouts: Rollouts,
+    score: Callable[[Rollouts], Any] | None = None,
+    *,
+    estimators: Iterable[Estimator] | None = None,
+    rewards: Iterable[Reward] = (),
+    centre: Literal["mean", "logsumexp", "none"] = "mean",
+    value: Literal["max", "soft"] = "max",
+    score_norms: bool | None = None,
+    micro_batch: int | None = None,
+    max_logits: int = MAX_LOGITS,
+) -> Evidence:
+    """Rewards of the sampled tokens and their expectations over the next token, theory.md (21), block by block.
+
+    One pass of teacher and student without gradient, in eval mode; the logits of a few trajectories exist at a time,
+    never (N, T, V) of them, and none is kept. Exact terms ask the teacher again when gradients are measured.
+
+    Args:
+        student: seq2seq or causal model, the one that is to be measured.
+        teacher: a model with the student's tokenizer, or a function: some rollouts -> their (n, T, V) logits. None
+            where no reward needs one.
+        rollouts: N trajectories; tokens outside their action set have no part in any sum.
+        score: rollouts -> N scores of whole responses, for the reward ``score``.
+        estimators: gather only what these need. By default the rewards ``gap`` and ``kl``, ``score`` where given.
+        rewards: more rewards, of yours for instance.
+        centre: of the teacher's logits, as in ``kvar.returns.token_values``; only (4) with V_t left in depends on it.
+        value: hard or soft V, likewise.
+        score_norms: measure |s_t|^2 of the output layer, one more pass of the student; by default where a baseline of
+            ``estimators`` needs it.
+        micro_batch: most trajectories in one pass.
+        max_logits: most logits of one model at a time, if one trajectory has no more.
+
+    Returns:
+        The evidence, on the rollouts' device.
+
+    Raises:
+        ValueError: a response token outside the action set; teacher and student of different widths; a token that the
+            student may draw and whose reward is infinite, since the teacher rules it out or gives only its best tokens
+            (it is named); a reward or score that is no finite number a token or response; a number below 1.
+    """
+    for name, given in (("micro_batch", micro_batch), ("max_logits", max_logits)):
+        if given is not None and given < 1:
+            raise ValueError(f"{name} must be at least 1; got {given}.")
+    if len(rollouts) == 0:
+        raise ValueError("rollouts is empty (N = 0): sample at least one response.")
+    chosen = None if estimators is None else list(estimators)
+    wanted = _rewards(teacher, score, chosen, rewards, value)
+    if rollouts.policy is not None:
+        rollouts.policy.check_tokens(rollouts.tokens, rollouts.mask)
+    tables = [reward for reward in wanted.values() if isinstance(reward, NextTokenReward)]
+    if tables and teacher is None:
+        raise ValueError(f"reward {tables[0].name!r} needs a teacher: pass one to gather.")
+    sampled = {
+        name: reward.sampled(rollouts).masked_fill(~rollouts.mask, 0.0)
+        for name, reward in wanted.items()
+        if isinstance(reward, SampledReward)
+    }
+    asked = _asked(teacher)
+    with _evaluating(student, teacher):
+        blocks = _Blocks(student, asked, rollouts, tables, centre, value)
+        for start, stop in blocks.slices(micro_batch, max_logits):
+            blocks.add(rollouts[start:stop])
+    joined = blocks.joined()
+    if score_norms is None:
+        score_norms = any(e.subtracted is not None and e.subtracted.score_norms for e in chosen or ())
+    return Evidence(
+        rollouts=rollouts,
+        rewards=wanted,
+        sampled=sampled | {reward.name: joined[f"sampled {reward.name}"] for reward in tables},
+        expected={reward.name: joined[f"expected {reward.name}"] for reward in tables},
+        log_probs=joined["log_probs"],
+        logit_power=joined["logit_power"],
+        values=TokenValues(joined["q"], joined["v"]) if teacher is not None else None,
+        score_norms=_norms(student, rollouts) if score_norms else None,
+        teacher_logits=asked,
+    )
+
+
+def _rewards(
+    teacher: Teacher | None,
+    score: Callable[[Rollouts], Any] | None,
+    estimators: Sequence[Estimator] | None,
+    more: Iterable[Reward],
+    value: Literal["max", "soft"],
+) -> dict[str, Reward]:
+    """Name -> reward, with what gather's arguments say of it filled in."""
+    if estimators is None:
+        found: list[Reward] = [Gap(), LogRatio()] if teacher is not None else []
+        found += [Score()] if score is not None else []
+    else:
+        found = [e.reward for e in estimators if e.reward is not None]
+    wanted = {reward.name: reward for reward in [*found, *more]}
+    for name, reward in wanted.items():
+        if isinstance(reward, Gap):
+            wanted[name] = Gap(value)
+        if isinstance(reward, Score) and score is not None:
+            wanted[name] = Score(score)
+    return wanted
+
+
+class _Blocks:
+    """Adds up what one block of trajectories after another gives."""
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: Callable[[Rollouts], Tensor] | None,
+        rollouts: Rollouts,
+        rewards: Sequence[NextTokenReward],
+        centre: Literal["mean", "logsumexp", "none"],
+        value: Literal["max", "soft"],
+    ) -> None:
+        self.student, self.teacher, self.rollouts, self.rewards = student, teacher, rollouts, rewards
+        self.centre, self.value = centre, value
+        self.device = next(student.parameters()).device
+        self.parts: dict[str, list[Tensor]] = {}
+        self.done = 0
+
+    def slices(self, micro_batch: int | None, max_logits: int) -> Iterator[tuple[int, int]]:
+        """Rows that fit; the first row alone tells how wide the logits are."""
+        n, t = self.rollouts.tokens.shape
+        width = token_logits(self.student, self.rollouts[:1].to(self.device)).shape[-1]
+        size = min(micro_batch or n, max(1, max_logits // max(width * t, 1)))
+        for start in range(0, n, size):
+            yield start, start + size
+
+    def add(self, some: Rollouts) -> None:
+        """Rewards, log-probabilities and values of some trajectories."""
+        here = some.to(self.device)
+        student = _precise(token_logits(self.student, here))
+        tokens = here.tokens.masked_fill(~here.mask, 0)[..., None]
+        log_pi = student.log_softmax(dim=-1)
+        chosen = log_pi.gather(-1, tokens)[..., 0]
+        power = 1 - 2 * chosen.exp() + log_pi.exp().square().sum(dim=-1)
+        self._keep("log_probs", chosen, here)
+        self._keep("logit_power", power, here)
+        if self.teacher is not None:
+            teacher = _precise(self.teacher(some)).to(self.device)
+            _check_widths(student, teacher, some)
+            values = token_values(teacher, here.tokens, here.mask, self.centre, self.value)
+            self._keep("q", values.q, here)
+            self._keep("v", values.v, here)
+            for reward in self.rewards:
+                weighted = reward.weighted(teacher.to(student.dtype), student)
+                self._check(reward, weighted, student, here)
+                table = reward.table(teacher.to(student.dtype), student)
+                self._keep(f"sampled {reward.name}", table.gather(-1, tokens)[..., 0], here)
+                self._keep(f"expected {reward.name}", weighted.double().sum(dim=-1), here)
+        self.done += len(some)
+
+    def joined(self) -> dict[str, Tensor]:
+        """(N, T) of each, on the rollouts' device."""
+        return {name: torch.cat(parts) for name, parts in self.parts.items()}
+
+    def _keep(self, name: str, values: Tensor, here: Rollouts) -> None:
+        kept = torch.where(here.mask, values.double(), 0.0)
+        self.parts.setdefault(name, []).append(kept.to(self.rollouts.tokens.device))
+
+    def _check(self, reward: NextTokenReward, weighted: Tensor, student: Tensor, here: Rollouts) -> None:
+        if weighted.shape != student.shape:
+            raise ValueError(
+                f"reward {reward.name!r} must give a number for every token, of shape {tuple(student.shape)}; got "
+                f"{tuple(weighted.shape)}."
+            )
+        bad = ~weighted.isfinite() & here.mask[..., None]
+        if bool(bad.any()):
+            row, position, token = (int(i) for i in bad.nonzero()[0])
+            probability = float(student[row, position].softmax(dim=-1)[token])
+            raise ValueError(
+                f"reward {reward.name!r} is not finite for token {token} at row {self.done + row}, position "
+                f"{position}, which the student draws with probability {probability:.3g}: the teacher rules it "
+                "out, or gives the logits of its best tokens alone. Sample with policy_of(student, tokenizer, "
+                "teacher=teacher), use the teacher's full logits, or a reward that needs only these: teacher-top-k(32)."
+            )
+
+
+def _asked(teacher: Teacher | None) -> Callable[[Rollouts], Tensor] | None:
+    """Rollouts -> the teacher's logits over their action set, less what it never emits, without gradient."""
+    if teacher is None:
+        return None
+    refused = forbidden_by(teacher)
+
+    def asked(some: Rollouts) -> Tensor:
+        if refused.forbidden or refused.forbidden_first:
+            some = replace(some, policy=(some.policy or Policy()).joined(refused))
+        with torch.no_grad():
+            if isinstance(teacher, nn.Module):
+                with _evaluating(teacher):
+                    return _precise(token_logits(teacher, some.to(next(teacher.parameters()).device)))
+            given = teacher(some)
+        return _precise(given if some.policy is None else some.policy.restricted(given))
+
+    return asked
+
+
+@contextmanager
+def _evaluating(*models: Any) -> Iterator[None]:
+    """Eval mode meanwhile, for what is a module."""
+    modes = [(m, m.training) for model in models if isinstance(model, nn.Module) for m in model.modules()]
+    try:
+        for module, _ in modes:
+            module.training = False
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _norms(student: nn.Module, rollouts: Rollouts) -> Tensor:
+    device = next(student.parameters()).device
+    return measured_score_norms(student, rollouts.to(device)).double().to(rollouts.tokens.device)
+
+
+def _check_widths(student: Tensor, teacher: Tensor, some: Rollouts) -> None:
+    if teacher.shape != student.shape:
+        raise ValueError(
+            f"the teacher gives logits of shape {tuple(teacher.shape)}, the student {tuple(student.shape)}: they must "
+            "be over the same tokens. Draw rollouts with the tokenizer, whose size then cuts both, or set "
+            "Rollouts.over(vocabulary)."
+        )
+
+
+def _precise(logits: Tensor) -> Tensor:
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
