@@ -228,14 +228,15 @@ class Scaled(Factor):
 
 
 def joined(factors: list[Factor]) -> list[Factor]:
-    """Factors of one kind and side put end to end along T; scaled ones stay as they are."""
+    """Factors of one kind and side put end to end along T, scaled ones (a head's several arrays of rows) likewise."""
     kinds: dict[tuple[bool, int], list[Factor]] = {}
-    out: list[Factor] = []
+    scaled: dict[int, list[Scaled]] = {}
     for factor in factors:
         if isinstance(factor, Scaled):
-            out.append(factor)
+            scaled.setdefault(factor.side, []).append(factor)
         else:
             kinds.setdefault((factor.ids, factor.side), []).append(factor)
+    out: list[Factor] = [_end_to_end(same) for same in scaled.values()]
     for (_, side), same in kinds.items():
         if len(same) == 1:
             out.append(same[0])
@@ -243,3 +244,10 @@ def joined(factors: list[Factor]) -> list[Factor]:
         grads = [torch.cat(b, dim=1) for b in zip(*(f.grads for f in same), strict=True)]
         out.append(Factor(torch.cat([f.fixed for f in same], dim=1), grads, side))
     return out
+
+
+def _end_to_end(same: list[Scaled]) -> Scaled:
+    if len(same) == 1:
+        return same[0]
+    fixed, rows = (torch.cat([getattr(f, name) for f in same], dim=1) for name in ("fixed", "rows"))
+    return Scaled(fixed, rows, torch.cat([f.scales.to(rows) for f in same], dim=2), same[0].side)

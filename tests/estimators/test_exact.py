@@ -320,6 +320,15 @@ def test_exact_sums_can_raise_the_variance() -> None:
         exact_raising_mdp("K=2")
 
 
+def test_the_student_as_it_is_now_is_enumerated() -> None:
+    mdp, fresh = TokenMDP(3, 2, seed=0), TokenMDP(3, 2, seed=0)
+    moments(mdp, "kl K=1 exact")
+    for one in (mdp, fresh):
+        with torch.no_grad():
+            one.student.table.weight.mul_(0.5)
+    assert moments(mdp, "kl K=1 exact").trace == moments(fresh, "kl K=1 exact").trace
+
+
 def test_centring_and_an_expected_future_can_raise_it_too() -> None:
     mdp = TokenMDP(3, 3, seed=1, prompts=2)
     assert moments(mdp, "kl immediate centred").trace > 2 * moments(mdp, "kl immediate").trace

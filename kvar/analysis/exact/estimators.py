@@ -36,9 +36,10 @@ def table_evidence(mdp: TokenMDP, reward: Reward | None, behaviour: Tensor | Non
     pi = student.softmax(dim=-1)
     chosen = pi.gather(-1, rollouts.tokens[..., None])[..., 0]
     power = (1 - 2 * chosen + (pi**2).sum(dim=-1)).masked_fill(~rollouts.mask, 0.0)
+    drawn = chosen.log()  # of the student as it is now
     if behaviour is not None:
         drawn = behaviour.log_softmax(dim=-1)[mdp.table_rows(rollouts), rollouts.tokens]
-        rollouts = replace(rollouts, log_probs=drawn.masked_fill(~rollouts.mask, 0.0))
+    rollouts = replace(rollouts, log_probs=drawn.masked_fill(~rollouts.mask, 0.0))
     sampled, expected = {}, {}
     if isinstance(reward, NextTokenReward):
         table = reward.table(teacher, student)
