@@ -8,9 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kvar.distill.greedy import greedy_search
 from kvar.rollouts import Policy, is_encoder_decoder, policy_of
+from kvar.rollouts.decoding import Decoding
 from kvar.rollouts.draw import check_finite
 from kvar.rollouts.forward import decoder_prefix, decoder_start, unwrapped
+from kvar.rollouts.trial import undisturbed
+from kvar.rollouts.truth import decoding_of
 
 __all__ = ["beam_search"]
 
@@ -44,12 +48,28 @@ def beam_search(
 
     Raises:
         NonFiniteLogitsError: logits from which no token can be chosen.
+        ValueError: several beams of a model that is only decoded exactly in a slower way; a model refused altogether
+            (:mod:`kvar.rollouts.truth`).
     """
     from transformers import GenerationConfig, LogitsProcessorList
 
     policy = policy_of(model, tokenizer) if policy is None else policy
     seq2seq = is_encoder_decoder(model)
     model = unwrapped(model)
+    device = next(model.parameters()).device
+    prompt_ids, prompt_mask = prompt_ids.to(device), prompt_mask.to(device)
+    way = decoding_of(model, prompt_ids, prompt_mask, policy)
+    if way is not Decoding:
+        if beams > 1:
+            raise ValueError(
+                f"beams={beams}: {type(model).__name__} goes wrong with a cache or padding, which beam search needs. "
+                "Set the number of beams to 1: greedy search decodes it exactly."
+            )
+        with undisturbed(model):
+            rows = greedy_search(
+                model, way, prompt_ids, prompt_mask, policy, max_new_tokens=max_new_tokens, processors=processors
+            )
+        return [_ended(row, policy) for row in rows]
     width = model.get_output_embeddings().weight.shape[0]
     settings = GenerationConfig(
         max_new_tokens=max_new_tokens,
@@ -61,19 +81,18 @@ def beam_search(
         suppress_tokens=[*policy.forbidden, *range(policy.size or width, width)] or None,
         renormalize_logits=True,  # else beams are compared by probabilities that padding has a share in
     )
-    device = next(model.parameters()).device
     if not seq2seq:  # generation needs prompts that end together
         order = torch.argsort(prompt_mask.int(), dim=1, stable=True)
         prompt_ids, prompt_mask = prompt_ids.gather(1, order), prompt_mask.gather(1, order)
-    given = {"decoder_input_ids": decoder_prefix(model, policy, prompt_ids).to(device)} if seq2seq else {}
+    given = {"decoder_input_ids": decoder_prefix(model, policy, prompt_ids)} if seq2seq else {}
     start = given["decoder_input_ids"].shape[1] if seq2seq else prompt_ids.shape[1]
     modes = [(module, module.training) for module in model.modules()]
     kept, model.generation_config = model.generation_config, settings
     model.eval()
     try:
         out = model.generate(
-            input_ids=prompt_ids.to(device),
-            attention_mask=prompt_mask.long().to(device),
+            input_ids=prompt_ids,
+            attention_mask=prompt_mask.long(),
             logits_processor=LogitsProcessorList([_Finite(beams, start), *processors, *_first(policy, start)]),
             **given,
         )

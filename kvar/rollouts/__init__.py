@@ -10,6 +10,7 @@ from kvar.rollouts.sample import sample
 from kvar.rollouts.score import log_probs, score
 from kvar.rollouts.score_norms import score_norms
 from kvar.rollouts.texts import TextEncoder
+from kvar.rollouts.truth import unchecked
 from kvar.rollouts.types import Rollouts, concatenate
 from kvar.rollouts.vocabulary import check_same_tokenizer, vocabulary_size
 
@@ -31,5 +32,6 @@ __all__ = [
     "score",
     "score_norms",
     "token_logits",
+    "unchecked",
     "vocabulary_size",
 ]

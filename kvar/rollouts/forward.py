@@ -78,6 +78,12 @@ def takes(model: Any, argument: str) -> bool:
     return argument in inspect.signature(unwrapped(model).forward).parameters
 
 
+def check_no_empty_prompt(prompt_mask: Tensor) -> None:
+    """Refuse prompts (M, S) of which one has no token, which a causal model cannot go on from."""
+    if len(prompt_mask) and int(prompt_mask.sum(dim=1).min()) == 0:
+        raise ValueError("prompts holds an empty prompt: a causal model needs one prompt token (for example BOS).")
+
+
 def pack_left(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Move each row's true entries to the front, in order; the rest of the row is its padding, masked false."""
     order = torch.argsort(~mask, dim=1, stable=True)
@@ -118,7 +124,8 @@ def _seq2seq_inputs(model: nn.Module, rollouts: Rollouts) -> tuple[dict[str, Any
         "decoder_input_ids": torch.cat([prefix, rollouts.tokens[:, :-1]], dim=1),
         "use_cache": False,
     }
-    return inputs, lambda output: output[:, prefix.shape[1] - 1 :] if prefix.shape[1] > 1 else output
+    read = rollouts.tokens.shape[1]  # the last positions: a learned prompt and forced tokens come before them
+    return inputs, lambda output: output[:, output.shape[1] - read :] if output.shape[1] != read else output
 
 
 def _causal_inputs(model: nn.Module, rollouts: Rollouts) -> tuple[dict[str, Any], Callable[[Tensor], Tensor]]:
@@ -145,6 +152,7 @@ def _causal_inputs(model: nn.Module, rollouts: Rollouts) -> tuple[dict[str, Any]
 
     def align(output: Tensor) -> Tensor:
         begin = first if keeps else 0
+        output = output[:, max(output.shape[1] - (ids.shape[1] - begin), 0) :]  # behind the tokens of a learned prompt
         if n and int(lengths.max()) == first + 1:
             return output[:, first - begin : first - begin + t]
         rows = torch.arange(n, device=output.device)[:, None] * output.shape[1]

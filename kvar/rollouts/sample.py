@@ -12,6 +12,7 @@ from kvar.rollouts.decoding import Decoding
 from kvar.rollouts.draw import draw, uniforms
 from kvar.rollouts.policy import Policy, policy_of
 from kvar.rollouts.prompts import Prompts, encode_prompts
+from kvar.rollouts.truth import AnyDecoding, decoding_of
 from kvar.rollouts.types import Rollouts
 
 __all__ = ["sample"]
@@ -31,6 +32,7 @@ def sample(
     eos_token_id: int | Sequence[int] | None = None,
     vocabulary: int | None = None,
     policy: Policy | None = None,
+    check: bool = True,
 ) -> Rollouts:
     """Sample ``rollouts_per_prompt`` responses to every prompt, with dropout off.
 
@@ -52,13 +54,15 @@ def sample(
         eos_token_id: end-of-sequence tokens; default the tokenizer's and the generation config's.
         vocabulary: draw among the first this many tokens only; default the tokenizer's size, or all without one.
         policy: what may be drawn, in place of what model, tokenizer and the two arguments before say.
+        check: at first use, hold decoding against fresh forward passes, a few tokens once a model; where they differ, a
+            slower exact way is taken with a warning (:mod:`kvar.rollouts.truth`).
 
     Returns:
         Rollouts with their policy, and ``log_probs`` of the behaviour policy, that is after temperature and top-k.
 
     Raises:
         ValueError: a setting out of range, an empty prompt set, no end-of-sequence token; logits that are NaN or
-            infinite (``NonFiniteLogitsError``).
+            infinite (``NonFiniteLogitsError``); a model that is not causal, or whose rows depend on their batch.
     """
     _check_settings(rollouts_per_prompt, max_new_tokens, temperature, top_k)
     if policy is None:
@@ -66,12 +70,13 @@ def sample(
     device = next(student.parameters()).device
     prompt_ids, prompt_mask = (x.to(device) for x in encode_prompts(prompts, tokenizer, student, policy=policy))
     prompt_index = torch.arange(len(prompt_ids), device=device).repeat_interleave(rollouts_per_prompt)
+    way = decoding_of(student, prompt_ids, prompt_mask, policy) if check else Decoding
     pad = _pad_token(student, tokenizer)
     chance = uniforms(seed, len(prompt_index), max_new_tokens).to(device)
     modes = [(module, module.training) for module in student.modules()]
     student.eval()
     try:
-        decoding = Decoding(student, prompt_ids, prompt_mask, rollouts_per_prompt, max_new_tokens, policy)
+        decoding = way(student, prompt_ids, prompt_mask, rollouts_per_prompt, max_new_tokens, policy)
         tokens, log_probs = _loop(decoding, chance, policy, pad, temperature, top_k)
     finally:
         for module, training in modes:
@@ -94,7 +99,7 @@ def sample(
 
 
 def _loop(
-    decoding: Decoding, chance: Tensor, policy: Policy, pad: int, temperature: float, top_k: int
+    decoding: AnyDecoding, chance: Tensor, policy: Policy, pad: int, temperature: float, top_k: int
 ) -> tuple[Tensor, Tensor]:
     """Tokens and their log-probabilities, (N, T); what stands behind a row's end-of-sequence means nothing.
 

@@ -13,6 +13,7 @@ from kvar.returns import TokenValues, token_values
 from kvar.rollouts.forward import token_logits
 from kvar.rollouts.head import separable, token_logit_chunks
 from kvar.rollouts.policy import Policy, forbidden_by
+from kvar.rollouts.truth import check_model
 from kvar.rollouts.types import Rollouts
 
 __all__ = ["chosen_log_probs", "log_probs", "score"]
@@ -30,6 +31,7 @@ def score(
     vocabulary: int | None = None,
     micro_batch: int | None = None,
     max_logits: int = MAX_LOGITS,
+    check: bool = True,
 ) -> TokenValues:
     """Teacher values (q_t, V_t) of every response token from one forward pass without gradient; theory.md (1).
 
@@ -46,13 +48,14 @@ def score(
             over the rollouts' action set, less what the teacher never emits (:class:`kvar.rollouts.Policy`).
         micro_batch: rows a forward pass takes at a time; None for all.
         max_logits: most logits that exist at a time; the default's 2**25 take 128 MiB in float32.
+        check: at first use, hold the forward pass against one for each prefix (:mod:`kvar.rollouts.truth`).
 
     Returns:
         TokenValues of shape (N, T), zero where masked, on the rollouts' device.
 
     Raises:
         ValueError: a response token outside the action set or the teacher's vocabulary, non-finite logits, a
-            ``micro_batch`` or ``max_logits`` below 1.
+            ``micro_batch`` or ``max_logits`` below 1; a model that is not causal, or whose rows depend on their batch.
     """
     for name, given in (("micro_batch", micro_batch), ("max_logits", max_logits)):
         if given is not None and given < 1:
@@ -63,9 +66,11 @@ def score(
         rollouts = replace(rollouts, policy=(rollouts.policy or Policy()).joined(refused))
     if rollouts.policy is not None:
         rollouts.policy.check_tokens(rollouts.tokens, rollouts.mask)
+    device = next(teacher.parameters()).device
+    if check:
+        check_model(teacher, rollouts.prompt_ids.to(device), rollouts.prompt_mask.to(device), rollouts.policy)
     was_training = [(module, module.training) for module in teacher.modules()]
     teacher.eval()
-    device = next(teacher.parameters()).device
     steps = rollouts.tokens.shape[1] * _logits_per_position(teacher)
     size = micro_batch or max(len(rollouts), 1)
     parts = []
@@ -122,20 +127,26 @@ def _logits_per_position(model: Any) -> int:
     return len(weight) if weight is not None else int(getattr(getattr(model, "config", None), "vocab_size", None) or 1)
 
 
-def log_probs(student: nn.Module, rollouts: Rollouts, *, vocabulary: int | None = None) -> Tensor:
+def log_probs(student: nn.Module, rollouts: Rollouts, *, vocabulary: int | None = None, check: bool = True) -> Tensor:
     """Log pi(y_t | s_t) of every response token under ``student``, with gradient.
 
     Args:
         student: seq2seq or causal model; its training mode is used as it stands.
         rollouts: N responses of T tokens at most.
         vocabulary: normalise over the first this many tokens at most; default the rollouts' action set.
+        check: at first use, hold the forward pass against one for each prefix (:mod:`kvar.rollouts.truth`).
 
     Returns:
         (N, T), zero where masked. No temperature and no top-k: these belong to the behaviour policy.
+
+    Raises:
+        ValueError: a token outside the action set; a model that is not causal, or whose rows depend on their batch.
     """
     rollouts = rollouts.over(vocabulary)
     if rollouts.policy is not None:
         rollouts.policy.check_tokens(rollouts.tokens, rollouts.mask)
+    if check:
+        check_model(student, rollouts.prompt_ids, rollouts.prompt_mask, rollouts.policy)
     return chosen_log_probs(token_logits(student, rollouts), rollouts)
 
 

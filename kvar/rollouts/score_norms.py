@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from kvar.returns.score_norms import output_layer_score_norms
 from kvar.rollouts.forward import forward_inputs
+from kvar.rollouts.truth import check_model
 from kvar.rollouts.types import Rollouts
 
 __all__ = ["score_norms"]
@@ -35,7 +36,7 @@ def score_norms(
         (N, T), zero where masked.
 
     Raises:
-        ValueError: a model whose output embedding cannot be found.
+        ValueError: a model whose output embedding cannot be found, or that :mod:`kvar.rollouts.truth` refuses.
     """
     getter: Any = getattr(student, "get_output_embeddings", None)
     head: Any = getter() if getter is not None else None
@@ -45,6 +46,7 @@ def score_norms(
             "baseline than minimum-variance."
         )
     rollouts = rollouts.over(vocabulary)
+    check_model(student, rollouts.prompt_ids, rollouts.prompt_mask, rollouts.policy)
     seen: list[Tensor] = []
     handle = head.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     modes = [(module, module.training) for module in student.modules()]

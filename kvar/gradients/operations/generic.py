@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kvar.gradients.axis import Axis
 from kvar.gradients.operations.registry import Operation, operation, pulled
+from kvar.gradients.plan import UncoveredError
 from kvar.gradients.rules.uses import Call, PerRow, Use
 
 __all__ = ["generic"]
@@ -52,11 +53,15 @@ def generic(op: Operation) -> Any:
                 each = grad.shape[0] // n
                 for row in range(n):
                     own = grad[row * each : (row + 1) * each]
+                    try:
+                        out = again(leaves, row)
+                    except RuntimeError as error:  # an argument that is no tensor tells the number of trajectories
+                        raise UncoveredError({id(p)}) from error
                     made = torch.autograd.grad(
-                        again(leaves, row), list(leaves.values()), own, allow_unused=True, materialize_grads=True
+                        out, list(leaves.values()), own, allow_unused=True, materialize_grads=True
                     )
                     for (key, u), g in zip(common.items(), made, strict=True):
-                        if p in op.roots_of([u]):
+                        if any(p is root for root in op.roots_of([u])):
                             total[row] += pulled(common[key], p, g[None])[0]
             return total
 

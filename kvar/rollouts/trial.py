@@ -1,0 +1,186 @@
+"""The few prompts and tokens that a model is tried on, and what it says of each prefix on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kvar.rollouts.forward import decoder_prefix, is_encoder_decoder
+from kvar.rollouts.policy import Policy
+from kvar.rollouts.types import Rollouts
+
+__all__ = ["STEPS", "Trial", "draws", "largest_difference", "make_trial", "undisturbed"]
+
+STEPS = 3
+"""Tokens of a trial's responses; logits are compared before each."""
+LONGEST = 64
+"""Tokens of the longest prompt of a trial."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Three prompts of different lengths with given responses, and the truth about them.
+
+    Attributes:
+        rollouts: (3, T) responses, tokens of the action set.
+        truth: (3, T, V) logits over the actions, each row of them from a forward pass over one unpadded prefix.
+        whole: (3, T, V) the same logits from one pass over each trajectory.
+    """
+
+    rollouts: Rollouts
+    truth: Tensor
+    whole: Tensor
+
+
+def make_trial(model: Any, prompt_ids: Tensor, prompt_mask: Tensor, policy: Policy | None) -> Trial | None:
+    """A trial from the first tokens of some prompts.
+
+    Args:
+        model: in eval mode, under ``torch.no_grad``.
+        prompt_ids: (M, S) int64.
+        prompt_mask: (M, S) bool.
+        policy: the action set; None for all tokens.
+
+    Returns:
+        The trial; None where nothing can be told: the logits are not finite, or all the same.
+    """
+    policy = Policy() if policy is None else policy
+    prompts = _prompts(prompt_ids, prompt_mask)
+    first = _logits(model, prompts[1], prompts[1][:0], policy)[-1]
+    tokens = _tokens(model, policy, first.shape[-1], prompt_ids.device)
+    passes = [
+        [_logits(model, p, row[:t], policy) for t in range(STEPS)] for p, row in zip(prompts, tokens, strict=True)
+    ]
+    rollouts = _rollouts(prompts, tokens, policy)
+    truth = torch.stack([torch.stack([logits[-1] for logits in row]) for row in passes])
+    whole = torch.stack([row[-1][len(row[-1]) - STEPS :] for row in passes])
+    truth, whole = policy.restricted(truth), policy.restricted(whole)
+    actions = truth[truth != -torch.inf]
+    if not len(actions) or not bool(torch.isfinite(actions).all()) or bool((actions == actions[0]).all()):
+        return None
+    return Trial(rollouts, truth, whole)
+
+
+def largest_difference(logits: Tensor, truth: Tensor) -> float:
+    """Largest difference of log-probabilities; 0.0 where rounding explains it, infinity where actions differ.
+
+    Args:
+        logits: (..., V), minus infinity at tokens that are no actions.
+        truth: the same shape; the range of its logits is what rounding is measured against.
+    """
+    actions = truth != -torch.inf
+    if logits.shape != truth.shape or not bool(((logits != -torch.inf) == actions).all()):
+        return float("inf")
+    ours, theirs = (x.double().log_softmax(dim=-1)[actions] for x in (logits, truth))
+    difference = float((ours - theirs).abs().max())
+    spread = float(truth[actions].max() - truth[actions].min())
+    return 0.0 if difference <= _tolerance(truth) * (spread + 1e-2) else difference  # NaN is a difference
+
+
+def draws(policy: Policy | None, token: Any) -> bool:
+    """Whether ``token`` can stand inside a response: an action, and no end."""
+    if not isinstance(token, int) or token < 0:
+        return False
+    if policy is None:
+        return True
+    return token not in (*policy.forbidden, *policy.ends) and (policy.size is None or token < policy.size)
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Run a block with ``model`` in eval mode, without gradients; then restore modes, buffers and random state."""
+    modes = [(module, module.training) for module in model.modules()]
+    buffers = [
+        (module, name, buffer, None if buffer is None else buffer.clone())
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+    ]
+    devices = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
+    try:
+        model.eval()
+        with torch.random.fork_rng(devices=devices), torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        with torch.no_grad():
+            for module, name, buffer, copy in buffers:
+                if buffer is not None and copy is not None and not torch.equal(buffer, copy):
+                    buffer.copy_(copy)
+                module._buffers[name] = buffer
+
+
+def _logits(model: Any, prompt: Tensor, response: Tensor, policy: Policy) -> Tensor:
+    """(L, V) logits of a forward pass over one prompt and response, unpadded and without a cache."""
+    ids, given = prompt[None], {}
+    if is_encoder_decoder(model):
+        given["decoder_input_ids"] = torch.cat([decoder_prefix(model, policy, ids), response[None]], dim=1)
+    else:
+        ids = torch.cat([prompt, response])[None]
+    logits: Tensor = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, **given).logits
+    return logits[0]
+
+
+def _prompts(prompt_ids: Tensor, prompt_mask: Tensor) -> list[Tensor]:
+    """Beginnings of three prompts: as long as the longest is, two tokens, and three."""
+    rows = sorted((ids[mask] for ids, mask in zip(prompt_ids, prompt_mask, strict=True)), key=len, reverse=True)[:64]
+    longest = min(max(len(rows[0]), 5), LONGEST)
+    chosen = (rows[0], rows[len(rows) // 2], rows[-1])
+    return [_cut(row, rows[0], length) for row, length in zip(chosen, (longest, 2, 3), strict=True)]
+
+
+def _cut(row: Tensor, longest: Tensor, length: int) -> Tensor:
+    row = torch.cat([row, longest])
+    return row.repeat(-(-length // max(len(row), 1)))[:length]
+
+
+def _tokens(model: Any, policy: Policy, width: int, device: torch.device) -> Tensor:
+    """(3, T) tokens of the action set, that which pads among them if it is drawn."""
+    size = min(width, policy.size or width)
+    config = model.config
+    named = {
+        t for name in dir(config) if name.endswith(("token_id", "token_index")) for t in _ids(getattr(config, name))
+    }
+    range_ = range(size) if size <= 64 else torch.linspace(size // 5, size - 1, 64).long().tolist()
+    drawn = [token for token in range_ if draws(policy, token)] or [0]
+    plain = [token for token in drawn if token not in named] or drawn
+    tokens = torch.tensor([plain[7 * i % len(plain)] for i in range(3 * STEPS)]).view(3, STEPS)
+    pad: Any = getattr(config, "pad_token_id", None)
+    if draws(policy, pad) and pad < size and pad not in _ids(getattr(config, "eos_token_id", None)):
+        tokens[0, 0] = tokens[1, 1] = pad
+    return tokens.to(device)
+
+
+def _ids(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _rollouts(prompts: list[Tensor], tokens: Tensor, policy: Policy) -> Rollouts:
+    lengths = torch.tensor([len(prompt) for prompt in prompts], device=tokens.device)
+    mask = torch.arange(int(lengths.max()), device=tokens.device) < lengths[:, None]
+    ids = torch.zeros_like(mask, dtype=torch.long)
+    ids[mask] = torch.cat(prompts)
+    return Rollouts(
+        prompt_ids=ids,
+        prompt_mask=mask,
+        tokens=tokens,
+        mask=torch.ones_like(tokens, dtype=torch.bool),
+        finished=torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device),
+        prompt_index=torch.arange(len(tokens), device=tokens.device),
+        log_probs=torch.zeros(tokens.shape, device=tokens.device),
+        policy=policy,
+    )
+
+
+def _tolerance(logits: Tensor) -> float:
+    """The difference that rounding may make, as a share of the logits' range."""
+    if logits.dtype == torch.float64:
+        return 1e-5  # some parts compute in float32 whatever the weights are
+    coarse = logits.dtype != torch.float32 or torch.is_autocast_enabled(logits.device.type)
+    reduced = logits.device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32
+    return 5e-2 if coarse else 1e-2 if reduced else 1e-4
