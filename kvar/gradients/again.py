@@ -99,7 +99,13 @@ class Again:
     def _every(self) -> list[tuple[list[Tensor], dict[str, Tensor]]]:
         try:
             return [self._once(row) for row in range(self.n)]
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:  # made for the whole batch alone
+        except (
+            RuntimeError,
+            ValueError,
+            TypeError,
+            IndexError,
+            AssertionError,
+        ) as error:  # made for the whole batch alone
             raise UncoveredError({id(p) for p in self.parameters.values()}) from error
 
     def _once(self, row: int) -> tuple[list[Tensor], dict[str, Tensor]]:
