@@ -1,7 +1,9 @@
 """One measurement: what was sampled, what the teacher said, the gradient's moments; shown, saved and read back."""
 
-from kvar.measurement.folder import is_measurement, load_measurement
+from kvar.measurement.data import MeasurementData
+from kvar.measurement.folder import is_measurement
+from kvar.measurement.load import load_measurement
 from kvar.measurement.measurement import Measurement
 from kvar.measurement.records import record
 
-__all__ = ["Measurement", "is_measurement", "load_measurement", "record"]
+__all__ = ["Measurement", "MeasurementData", "is_measurement", "load_measurement", "record"]

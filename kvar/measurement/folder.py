@@ -5,25 +5,23 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
 from kvar.gradients import GradientMoments
 from kvar.gradients.moments import GroupMoments
+from kvar.measurement.data import MeasurementData
 from kvar.returns import TokenValues
 from kvar.rollouts import Policy, Rollouts
 
-if TYPE_CHECKING:
-    from kvar.measurement.measurement import Measurement
-
-__all__ = ["FILE", "is_measurement", "load_measurement", "save_measurement"]
+__all__ = ["FILE", "is_measurement", "read_measurement", "save_measurement"]
 
 FILE = "measurement.safetensors"
 """Rollouts, values and moments, beside the run's ``config.json`` and tables."""
 
 
-def save_measurement(measurement: Measurement, folder: str | Path, overwrite: bool = False) -> Path:
+def save_measurement(measurement: MeasurementData, folder: str | Path, overwrite: bool = False) -> Path:
     """See :meth:`kvar.measurement.Measurement.save`; the tensors are written last, and whole or not at all."""
     from safetensors.torch import save
 
@@ -53,7 +51,7 @@ def is_measurement(folder: str | Path) -> bool:
     return (Path(folder) / FILE).is_file()
 
 
-def load_measurement(folder: str | Path) -> Measurement:
+def read_measurement(folder: str | Path) -> MeasurementData:
     """Read back what :meth:`kvar.measurement.Measurement.save` wrote, tensor by tensor the same, on the CPU.
 
     Raises:
@@ -61,7 +59,6 @@ def load_measurement(folder: str | Path) -> Measurement:
     """
     from safetensors import SafetensorError, safe_open
 
-    from kvar.measurement.measurement import Measurement
     from kvar.records import RecordsError
     from kvar.records.load import read_config
 
@@ -73,7 +70,7 @@ def load_measurement(folder: str | Path) -> Measurement:
         with safe_open(path, "pt") as file:
             about = json.loads(file.metadata()["kvar"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        return Measurement(
+        return MeasurementData(
             about["step"],
             Rollouts(policy=_policy(about["policy"]), **_part(tensors, "rollouts")),
             TokenValues(**_part(tensors, "values")),
@@ -89,7 +86,7 @@ def load_measurement(folder: str | Path) -> Measurement:
         raise RecordsError(f"{path}: no measurement of kvar's, or damaged ({error}); save it again.") from error
 
 
-def _tensors(measurement: Measurement) -> dict[str, Tensor]:
+def _tensors(measurement: MeasurementData) -> dict[str, Tensor]:
     moments = measurement.moments
     parts: dict[str, Any] = {"rollouts": measurement.rollouts, "values": measurement.values}
     parts |= {f"moments/{i}": moments[group] for i, group in enumerate(moments)}

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kvar.gradients import GradientMoments
-from kvar.returns import TokenValues
-from kvar.rollouts import Rollouts
+from kvar.measurement.data import MeasurementData
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,37 +14,12 @@ if TYPE_CHECKING:
 __all__ = ["Measurement"]
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Measurement:
-    """What was sampled, what the teacher said, and the gradient's moments of every estimator.
+class Measurement(MeasurementData):
+    """A measurement that shows itself: its statistics, tables, figures and folder.
 
-    Printed, or as the last line of a notebook's cell, it shows its table for a step of 64 trajectories.
-
-    Attributes:
-        step: training step, 0 for a measurement that stands alone.
-        rollouts: N responses of the policy at that step.
-        values: (N, T) teacher values; with a reward in place of a teacher, q = reward and V = 0.
-        moments: inner products of the N trajectories' gradients.
-        seconds: wall time of sampling, scoring and gradients together.
-        config: what was measured and how, JSON types: student, parameters, teacher, seed and so on.
+    Printed, or as the last line of a notebook's cell, it shows its table for a step of 64 trajectories. Its attributes
+    are ``step``, ``rollouts``, ``values``, ``moments``, ``seconds`` and ``config``, see :class:`MeasurementData`.
     """
-
-    step: int
-    rollouts: Rollouts
-    values: TokenValues
-    moments: GradientMoments
-    seconds: float
-    config: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The E estimators' names."""
-        return self.moments.names
-
-    @property
-    def student(self) -> str:
-        """What tables and figures call the student."""
-        return str(self.config.get("student") or "student")
 
     def statistics(self, batch: float = 64, **options: Any) -> pd.DataFrame:
         """Every statistic of every group and estimator, one a row: the frame that ``kvar.plots`` draws.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from kvar.measurement.statistics import statistics_of_measurement
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from kvar.measurement.measurement import Measurement
+    from kvar.measurement.data import MeasurementData
 
 __all__ = ["KINDS", "draw"]
 
@@ -24,7 +26,7 @@ KINDS = {
 """Kind -> function of ``kvar.plots``."""
 
 
-def draw(measurement: Measurement, kind: str, batch: float, **options: Any) -> Axes:
+def draw(measurement: MeasurementData, kind: str, batch: float, **options: Any) -> Axes:
     """See :meth:`kvar.measurement.Measurement.plot`."""
     name = KINDS.get(kind, kind)
     if name not in KINDS.values():
@@ -33,6 +35,6 @@ def draw(measurement: Measurement, kind: str, batch: float, **options: Any) -> A
         raise ValueError("plot kind 'layers' needs moments by layer: measure with groups='layers'.")
     from kvar import plots
 
-    frame = measurement.statistics(batch, theory=name == "theory_beside_measurement")
+    frame = statistics_of_measurement(measurement, batch, theory=name == "theory_beside_measurement")
     axes: Axes = getattr(plots, name)(frame, **options)
     return axes

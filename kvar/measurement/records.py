@@ -9,13 +9,13 @@ from kvar.gradients.frames import gradient_frame, prompt_frame, trajectory_frame
 if TYPE_CHECKING:
     import pandas as pd
 
-    from kvar.measurement.measurement import Measurement
+    from kvar.measurement.data import MeasurementData
     from kvar.records import RunWriter
 
 __all__ = ["record", "record_frames"]
 
 
-def record(measurement: Measurement, writer: RunWriter, name: str = "probe") -> None:
+def record(measurement: MeasurementData, writer: RunWriter, name: str = "probe") -> None:
     """Append a measurement to a run's tables; the same (name, step) again replaces, never repeats.
 
     Args:
@@ -28,7 +28,7 @@ def record(measurement: Measurement, writer: RunWriter, name: str = "probe") -> 
             writer.append(table, frame, key=(name, measurement.step))
 
 
-def record_frames(measurement: Measurement, name: str = "probe") -> dict[str, pd.DataFrame]:
+def record_frames(measurement: MeasurementData, name: str = "probe") -> dict[str, pd.DataFrame]:
     """Table of ``kvar.records`` -> its rows; ``prompt_gradients`` is empty where only norms were measured."""
     import pandas as pd
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
-from kvar.measurement.statistics import sampling_unit
+from kvar.measurement.statistics import sampling_unit, statistics_of_measurement
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from kvar.measurement.measurement import Measurement
+    from kvar.measurement.data import MeasurementData
 
 __all__ = ["BATCH", "as_html", "as_text"]
 
@@ -18,7 +18,7 @@ BATCH = 64
 """Trajectories of the step that the table is for."""
 
 
-def as_text(measurement: Measurement) -> str:
+def as_text(measurement: MeasurementData) -> str:
     """Heading, table and remark, in lines of at most 110 columns but for the student's name."""
     from kvar.report.tables.terminal import render_table
 
@@ -27,7 +27,7 @@ def as_text(measurement: Measurement) -> str:
     return "\n".join([_heading(measurement), table, *_remarks(measurement, frame)])
 
 
-def as_html(measurement: Measurement) -> str:
+def as_html(measurement: MeasurementData) -> str:
     """The same; every text is escaped."""
     from kvar.report.tables.terminal import HEAD, table_blocks
 
@@ -46,15 +46,15 @@ def as_html(measurement: Measurement) -> str:
     return f"<div>\n<p>{escape(_heading(measurement))}</p>\n{body}\n<p>{remarks}</p>\n</div>"
 
 
-def _frame(measurement: Measurement) -> tuple[pd.DataFrame | None, str]:
+def _frame(measurement: MeasurementData) -> tuple[pd.DataFrame | None, str]:
     """The statistics frame, or why there is none: what shows a value must not fail."""
     try:
-        return measurement.statistics(BATCH), ""
+        return statistics_of_measurement(measurement, BATCH), ""
     except ValueError as error:
         return None, f"No statistics: {error}"
 
 
-def _heading(measurement: Measurement) -> str:
+def _heading(measurement: MeasurementData) -> str:
     rollouts, moments = measurement.rollouts, measurement.moments
     prompts, n = len(moments.prompts), len(rollouts)
     teacher = measurement.config.get("teacher")
@@ -66,7 +66,7 @@ def _heading(measurement: Measurement) -> str:
     )
 
 
-def _remarks(measurement: Measurement, frame: pd.DataFrame | None) -> list[str]:
+def _remarks(measurement: MeasurementData, frame: pd.DataFrame | None) -> list[str]:
     unit = sampling_unit(measurement.moments)
     lines = [
         f"95 % intervals, {unit} by {unit}; efficiency, and P(best) that it is the largest, for steps of {BATCH} "

@@ -13,7 +13,7 @@ from kvar.returns import TokenValues
 if TYPE_CHECKING:
     import pandas as pd
 
-    from kvar.measurement.measurement import Measurement
+    from kvar.measurement.data import MeasurementData
 
 __all__ = ["best_of", "sampling_unit", "statistics_of_measurement", "whole_moments", "wide_table"]
 
@@ -25,7 +25,7 @@ SHOWN = (
 WITHOUT_INTERVAL = ("trace_ratio_t0", "best_probability", "mse_best_probability")
 
 
-def statistics_of_measurement(measurement: Measurement, batch: float, **options: Any) -> pd.DataFrame:
+def statistics_of_measurement(measurement: MeasurementData, batch: float, **options: Any) -> pd.DataFrame:
     """See :meth:`kvar.measurement.Measurement.statistics`."""
     if not batch > 0:
         raise ValueError(f"batch must be a positive number of trajectories; got {batch!r}.")
@@ -50,7 +50,7 @@ def statistics_of_measurement(measurement: Measurement, batch: float, **options:
     return frame
 
 
-def wide_table(measurement: Measurement, batch: float, group: str, **options: Any) -> pd.DataFrame:
+def wide_table(measurement: MeasurementData, batch: float, group: str, **options: Any) -> pd.DataFrame:
     """See :meth:`kvar.measurement.Measurement.table`."""
     import pandas as pd
 
@@ -70,14 +70,14 @@ def wide_table(measurement: Measurement, batch: float, group: str, **options: An
     return table
 
 
-def best_of(measurement: Measurement, prompts: float, rollouts_per_prompt: float, **options: Any) -> pd.DataFrame:
+def best_of(measurement: MeasurementData, prompts: float, rollouts_per_prompt: float, **options: Any) -> pd.DataFrame:
     """See :meth:`kvar.measurement.Measurement.best_k`."""
     moments = whole_moments(measurement)
     reference = options.pop("reference", None) or default_reference(moments.names)
     return best_k(moments, prompts, rollouts_per_prompt, reference=reference, **options)
 
 
-def whole_moments(measurement: Measurement) -> GradientMoments:
+def whole_moments(measurement: MeasurementData) -> GradientMoments:
     """The moments of estimators over whole responses.
 
     Raises:
