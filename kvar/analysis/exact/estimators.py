@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from kvar.analysis.exact.moments import ExactMoments, row_gradients
+from kvar.analysis.exact.policy import TablePolicy
+from kvar.analysis.exact.tree import PrefixTree
 from kvar.estimators import Estimator, Evidence, NextTokenReward, Reward, SampledReward
-from kvar.returns import LLMR, Thinning
-
-if TYPE_CHECKING:
-    from kvar.analysis.exact.mdp import TokenMDP
+from kvar.returns import LLMR, Thinning, TokenValues
+from kvar.rollouts import Rollouts
 
 __all__ = ["enumerated", "table_evidence"]
 
@@ -23,7 +23,34 @@ _MOST = 200_000
 _BLOCK = 4096
 
 
-def table_evidence(mdp: TokenMDP, reward: Reward | None, behaviour: Tensor | None = None) -> Evidence:
+class Tables(Protocol):
+    """What is enumerated: :class:`kvar.analysis.exact.TokenMDP`."""
+
+    tree: PrefixTree
+    prompts: int
+    teacher: Tensor
+    student: TablePolicy
+
+    @property
+    def policy(self) -> Tensor:
+        """(S, V), the student's probabilities."""
+        ...
+
+    @property
+    def probabilities(self) -> Tensor:
+        """(R,), of each response, the choice of the prompt included."""
+        ...
+
+    def responses(self) -> tuple[Rollouts, TokenValues]:
+        """All R of them."""
+        ...
+
+    def table_rows(self, rollouts: Rollouts) -> Tensor:
+        """(N, T), the row of the student's table that scores each token."""
+        ...
+
+
+def table_evidence(mdp: Tables, reward: Reward | None, behaviour: Tensor | None = None) -> Evidence:
     """What an estimator of one reward needs, for every response, straight from the tables.
 
     Args:
@@ -60,7 +87,7 @@ def table_evidence(mdp: TokenMDP, reward: Reward | None, behaviour: Tensor | Non
 
 
 def enumerated(
-    mdp: TokenMDP, estimator: Estimator, *, rollouts_per_prompt: int = 2, behaviour: Tensor | None = None
+    mdp: Tables, estimator: Estimator, *, rollouts_per_prompt: int = 2, behaviour: Tensor | None = None
 ) -> ExactMoments:
     """Moments of one trajectory's estimate; see :meth:`kvar.analysis.exact.TokenMDP.exact`."""
     evidence = table_evidence(mdp, estimator.reward, behaviour)
@@ -85,7 +112,7 @@ def enumerated(
     )
 
 
-def _ideal(mdp: TokenMDP, reward: Reward | None) -> Tensor:
+def _ideal(mdp: Tables, reward: Reward | None) -> Tensor:
     """(P,): E g of all lags of the reward, sampled on-policy, without a baseline."""
     evidence = table_evidence(mdp, reward)
     weights, _ = Estimator(LLMR(), reward=reward).coefficients(evidence)
@@ -112,7 +139,7 @@ def _kernels(estimator: Estimator, horizon: int) -> Iterator[tuple[float, Estima
 
 
 def _batches(
-    mdp: TokenMDP, estimator: Estimator, evidence: Evidence, probability: Tensor, count: int
+    mdp: Tables, estimator: Estimator, evidence: Evidence, probability: Tensor, count: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Numbers of responses, their coefficients, and the probabilities of what these depend on, block by block.
 
@@ -159,7 +186,7 @@ def _selected(evidence: Evidence, batches: Tensor) -> Evidence:
 
 
 def _gradients(
-    mdp: TokenMDP, reward: Reward | None, evidence: Evidence, rows: Tensor, weights: Tensor, exact: Tensor
+    mdp: Tables, reward: Reward | None, evidence: Evidence, rows: Tensor, weights: Tensor, exact: Tensor
 ) -> Tensor:
     """(n, P): sum_t [ w_t s_t + k_t pi o (u - ubar) ] of some responses, dense."""
     some = evidence.rollouts[rows]
@@ -175,7 +202,7 @@ def _gradients(
     return g
 
 
-def _state_logits(mdp: TokenMDP) -> tuple[Tensor, Tensor]:
+def _state_logits(mdp: Tables) -> tuple[Tensor, Tensor]:
     """(R, H, V) student's and teacher's logits at every state of every response."""
     rollouts, _ = mdp.responses()
     teacher = rollouts.prompt_index[:, None] * int(mdp.tree.offsets[-1]) + mdp.tree.prefix_ids(rollouts.tokens)
