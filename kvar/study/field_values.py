@@ -107,9 +107,8 @@ def _fitted(name: str, value: Any, origin: str) -> Any:
         return _truth(name, value, origin)
     if name == "student_layers" and isinstance(value, int) and not isinstance(value, bool):
         return value  # one layer's number: its spelling carries nothing
-    if kinds == {int} or kinds == {
-        float
-    }:  # earlier runs' records have whole numbers in fields of numbers, and keep them
+    if len(kinds) == 1 and kinds <= {int, float}:
+        # whole numbers stay whole in a field of numbers: so earlier runs' records have them
         return _number(name, value, origin, whole=kinds == {int})
     for kind in kinds:
         if isinstance(kind, type) and issubclass(kind, Enum):
