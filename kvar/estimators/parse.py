@@ -180,7 +180,8 @@ def _word(text: str, word: str, own: Iterable[str]) -> tuple[str, str | Correcti
     known = [*_REWARDS, *_IMMEDIATE, "expected", *_CORRECTIONS, *_KERNELS, *own]
     raise ValueError(
         f"estimator {text!r}: the word {word!r} is unknown{nearest(bare, known)}. A name is [reward] kernel [exact or "
-        "centred] [expected] [correction] [- baseline], for instance 'gap K=1 exact expected - leave-one-out'."
+        "centred] [expected] [correction] [- baseline], for instance 'gap K=1 exact expected - leave-one-out'; "
+        "kernels are K=4, immediate, geometric(0.95) and others."
     )
 
 

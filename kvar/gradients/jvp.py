@@ -25,7 +25,7 @@ from kvar.gradients.projections import ScoreProjections, projected_moments
 from kvar.gradients.state import untouched, unwrap
 from kvar.rollouts.forward import token_logits
 from kvar.rollouts.score import chosen_log_probs
-from kvar.rollouts.truth import check_model
+from kvar.rollouts.truth import check_rollouts
 from kvar.rollouts.types import Rollouts
 
 __all__ = [
@@ -93,7 +93,7 @@ def score_projections(
     size = micro_batch or len(rollouts)
     found = torch.zeros(directions, len(cells), *rollouts.mask.shape, dtype=torch.float64)
     with untouched(student):
-        check_model(student, rollouts.prompt_ids, rollouts.prompt_mask, rollouts.policy)
+        check_rollouts(student, rollouts)
         for d, tangents in enumerate(directions_of(resolved["all"], directions, seed)):
             for c, cell in enumerate(cells):
                 own = {id(p): tangents[id(p)] for p in cell}

@@ -26,7 +26,7 @@ from kvar.gradients.estimators import Weights
 from kvar.gradients.groups import GroupSpec, resolve_groups
 from kvar.gradients.moments import GradientMoments, GroupMoments
 from kvar.gradients.state import untouched, unwrap
-from kvar.rollouts.truth import check_model
+from kvar.rollouts.truth import check_rollouts
 from kvar.rollouts.types import Rollouts
 
 __all__ = ["ENGINES", "Weights", "gradient_moments"]
@@ -185,7 +185,7 @@ def _measured(
     elif not isinstance(weights, Tensor):
         weights = finite_scalars(weights, names)
     with untouched(student), no_checkpointing():
-        check_model(student, rollouts.prompt_ids, rollouts.prompt_mask, rollouts.policy)
+        check_rollouts(student, rollouts)
         moments = run(student, rollouts, weights, resolved, **options)
     return _Local(student, rollouts, weights, names, resolved, moments, options)
 

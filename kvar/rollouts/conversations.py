@@ -118,10 +118,17 @@ class ChatTemplate:
         """The conversation's text, with :data:`BREAK` inside what would read as a special token in a message."""
         broken = [self._broken(message) for message in _checked(messages, what)]
         try:
-            return str(self.tokenizer.apply_chat_template(broken, tokenize=False, **how, **self.options))
+            text = str(self.tokenizer.apply_chat_template(broken, tokenize=False, **how, **self.options))
+            plain = str(self.tokenizer.apply_chat_template(list(messages), tokenize=False, **how, **self.options))
         except Exception as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"{what}: the chat template refuses the conversation: {reason}") from error
+        if text.replace(BREAK, "") != plain:
+            raise ValueError(
+                f"{what}: a message holds the text of a special token, and the chat template looks into its messages "
+                "for such text, so it cannot be kept as text. Take the special token's text out of the message."
+            )
+        return text
 
     def _broken(self, message: Message) -> dict[str, Any]:
         # An assistant may have written what belongs to its turn without being special, such as <think>.

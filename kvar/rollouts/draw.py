@@ -60,6 +60,8 @@ def uniforms(seed: int | Sequence[int], rows: int, steps: int) -> Tensor:
         >>> bool((together[1] == alone[0]).all())
         True
     """
+    if not isinstance(seed, Sequence) and hasattr(seed, "__index__"):
+        seed = seed.__index__()  # numpy's and torch's whole numbers
     if isinstance(seed, int):
         return torch.rand(rows, steps, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     if len(seed) != rows:

@@ -54,14 +54,18 @@ class Policy:
             (..., min(V, size)); a view of the logits where no token is forbidden.
         """
         logits = logits[..., : self.size]
-        if self.forbidden:
-            logits = logits.index_fill(-1, _index(self.forbidden, logits.device), -torch.inf)
-        if self.forbidden_first and logits.numel():
+        forbidden, first_only = (
+            tuple(token for token in tokens if token < logits.shape[-1])
+            for tokens in (self.forbidden, self.forbidden_first)
+        )
+        if forbidden:
+            logits = logits.index_fill(-1, _index(forbidden, logits.device), -torch.inf)
+        if first_only and logits.numel():
             if logits.dim() == 3:
                 positions = torch.arange(logits.shape[1], device=logits.device)
             first = torch.as_tensor(positions, device=logits.device) == 0
             columns = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
-            columns[_index(self.forbidden_first, logits.device)] = True
+            columns[_index(first_only, logits.device)] = True
             logits = logits.masked_fill(first[..., None] & columns, -torch.inf)
         return logits
 
@@ -148,6 +152,9 @@ def policy_of(
     policy = Policy(size, ends, forbidden, _sorted(refused.forbidden_first, size), _forced(model, size))
     if teacher is None:
         return policy
+    width = _width(teacher)
+    if width is not None and (policy.size is None or width < policy.size) and width != _width(model):
+        policy = policy.joined(Policy(size=width))
     if eos_token_id is None:
         known = tuple(_ids(_setting(teacher, "eos_token_id")))
         policy = replace(policy, ends=_sorted((*policy.ends, *known), size))
@@ -196,17 +203,26 @@ def _size(model: Any, tokenizer: Any, vocabulary: int | None) -> tuple[int | Non
         return vocabulary, ()
     if not hasattr(tokenizer, "get_vocab"):
         return None, ()
+    width = _width(model)
     length = len(tokenizer) if hasattr(tokenizer, "__len__") else None
     known = _KNOWN.get(tokenizer)
     if known is None or length is None or known[0] != length:
         size = vocabulary_size(tokenizer)
         gaps = tuple(sorted(set(range(size)).difference(tokenizer.get_vocab().values())))
         known = _KNOWN[tokenizer] = (length, size, gaps)
-    return known[1:]
+    size, gaps = known[1:]
+    return size if width is None else min(size, width), gaps
+
+
+def _width(model: Any) -> int | None:
+    """Tokens that a model has logits for."""
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    weight = getattr(head, "weight", None)
+    return None if weight is None or weight.dim() != 2 else len(weight)
 
 
 def _ends(model: Any, tokenizer: Any, given: int | Sequence[int] | None, size: int | None) -> tuple[int, ...]:
-    if given is not None:
+    if given is not None and _ids(given):
         return _sorted(_ids(given), None)
     ids = (*_ids(getattr(tokenizer, "eos_token_id", None)), *_ids(_setting(model, "eos_token_id")))
     ends = _sorted(ids, size)

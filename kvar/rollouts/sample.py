@@ -12,7 +12,7 @@ from kvar.rollouts.decoding import Decoding
 from kvar.rollouts.draw import draw, uniforms
 from kvar.rollouts.policy import Policy, policy_of
 from kvar.rollouts.prompts import Prompts, encode_prompts
-from kvar.rollouts.truth import AnyDecoding, decoding_of
+from kvar.rollouts.truth import AnyDecoding, check_rollouts, decoding_of
 from kvar.rollouts.types import Rollouts
 
 __all__ = ["sample"]
@@ -62,7 +62,8 @@ def sample(
 
     Raises:
         ValueError: a setting out of range, an empty prompt set, no end-of-sequence token; logits that are NaN or
-            infinite (``NonFiniteLogitsError``); a model that is not causal, or whose rows depend on their batch.
+            infinite (``NonFiniteLogitsError``); a model that is not causal, or whose rows depend
+            on their batch or length.
     """
     _check_settings(rollouts_per_prompt, max_new_tokens, temperature, top_k)
     if policy is None:
@@ -86,7 +87,7 @@ def sample(
     mask = (ended - is_end.long()) == 0
     finished = ended[:, -1] > 0
     tokens = torch.where(mask, tokens, pad)
-    return Rollouts(
+    rollouts = Rollouts(
         prompt_ids=prompt_ids[prompt_index],
         prompt_mask=prompt_mask[prompt_index],
         tokens=tokens,
@@ -96,6 +97,9 @@ def sample(
         log_probs=torch.where(mask, log_probs, 0.0),
         policy=policy,
     )
+    if check:
+        check_rollouts(student, rollouts, drawn=temperature == 1 and top_k == 0)
+    return rollouts
 
 
 def _loop(

@@ -13,7 +13,7 @@ from kvar.returns import TokenValues, token_values
 from kvar.rollouts.forward import token_logits
 from kvar.rollouts.head import separable, token_logit_chunks
 from kvar.rollouts.policy import Policy, forbidden_by
-from kvar.rollouts.truth import check_model
+from kvar.rollouts.truth import check_rollouts
 from kvar.rollouts.types import Rollouts
 
 __all__ = ["chosen_log_probs", "log_probs", "score"]
@@ -68,7 +68,7 @@ def score(
         rollouts.policy.check_tokens(rollouts.tokens, rollouts.mask)
     device = next(teacher.parameters()).device
     if check:
-        check_model(teacher, rollouts.prompt_ids.to(device), rollouts.prompt_mask.to(device), rollouts.policy)
+        check_rollouts(teacher, rollouts)
     was_training = [(module, module.training) for module in teacher.modules()]
     teacher.eval()
     steps = rollouts.tokens.shape[1] * _logits_per_position(teacher)
@@ -146,7 +146,7 @@ def log_probs(student: nn.Module, rollouts: Rollouts, *, vocabulary: int | None 
     if rollouts.policy is not None:
         rollouts.policy.check_tokens(rollouts.tokens, rollouts.mask)
     if check:
-        check_model(student, rollouts.prompt_ids, rollouts.prompt_mask, rollouts.policy)
+        check_rollouts(student, rollouts)
     return chosen_log_probs(token_logits(student, rollouts), rollouts)
 
 

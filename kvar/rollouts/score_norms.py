@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kvar.returns.score_norms import output_layer_score_norms
 from kvar.rollouts.forward import forward_inputs
-from kvar.rollouts.truth import check_model
+from kvar.rollouts.truth import check_rollouts
 from kvar.rollouts.types import Rollouts
 
 __all__ = ["score_norms"]
@@ -46,7 +46,7 @@ def score_norms(
             "baseline than minimum-variance."
         )
     rollouts = rollouts.over(vocabulary)
-    check_model(student, rollouts.prompt_ids, rollouts.prompt_mask, rollouts.policy)
+    check_rollouts(student, rollouts)
     seen: list[Tensor] = []
     handle = head.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     modes = [(module, module.training) for module in student.modules()]

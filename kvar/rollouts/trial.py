@@ -14,7 +14,7 @@ from kvar.rollouts.forward import decoder_prefix, is_encoder_decoder
 from kvar.rollouts.policy import Policy
 from kvar.rollouts.types import Rollouts
 
-__all__ = ["STEPS", "Trial", "draws", "largest_difference", "make_trial", "undisturbed"]
+__all__ = ["LONGEST", "STEPS", "Trial", "draws", "largest_difference", "make_trial", "tolerance", "undisturbed"]
 
 STEPS = 3
 """Tokens of a trial's responses; logits are compared before each."""
@@ -50,7 +50,7 @@ def make_trial(model: Any, prompt_ids: Tensor, prompt_mask: Tensor, policy: Poli
         The trial; None where nothing can be told: the logits are not finite, or all the same.
     """
     policy = Policy() if policy is None else policy
-    prompts = _prompts(prompt_ids, prompt_mask)
+    prompts = _prompts(prompt_ids, prompt_mask, _room(model))
     first = _logits(model, prompts[1], prompts[1][:0], policy)[-1]
     tokens = _tokens(model, policy, first.shape[-1], prompt_ids.device)
     passes = [
@@ -79,7 +79,7 @@ def largest_difference(logits: Tensor, truth: Tensor) -> float:
     ours, theirs = (x.double().log_softmax(dim=-1)[actions] for x in (logits, truth))
     difference = float((ours - theirs).abs().max())
     spread = float(truth[actions].max() - truth[actions].min())
-    return 0.0 if difference <= _tolerance(truth) * (spread + 1e-2) else difference  # NaN is a difference
+    return 0.0 if difference <= tolerance(truth) * (spread + 1e-2) else difference  # NaN is a difference
 
 
 def draws(policy: Policy | None, token: Any) -> bool:
@@ -126,10 +126,18 @@ def _logits(model: Any, prompt: Tensor, response: Tensor, policy: Policy) -> Ten
     return logits[0]
 
 
-def _prompts(prompt_ids: Tensor, prompt_mask: Tensor) -> list[Tensor]:
+def _room(model: Any) -> int:
+    """Tokens of the longest prompt that leaves the response its positions, where the config counts positions."""
+    limit = getattr(model.config, "max_position_embeddings", None)
+    if is_encoder_decoder(model) or not isinstance(limit, int) or limit <= 0:
+        return LONGEST
+    return max(min(LONGEST, limit - STEPS - 2), 3)  # RoBERTa's kin count positions from two on
+
+
+def _prompts(prompt_ids: Tensor, prompt_mask: Tensor, most: int) -> list[Tensor]:
     """Beginnings of three prompts: as long as the longest is, two tokens, and three."""
     rows = sorted((ids[mask] for ids, mask in zip(prompt_ids, prompt_mask, strict=True)), key=len, reverse=True)[:64]
-    longest = min(max(len(rows[0]), 5), LONGEST)
+    longest = min(max(len(rows[0]), 5), most)
     chosen = (rows[0], rows[len(rows) // 2], rows[-1])
     return [_cut(row, rows[0], length) for row, length in zip(chosen, (longest, 2, 3), strict=True)]
 
@@ -177,7 +185,7 @@ def _rollouts(prompts: list[Tensor], tokens: Tensor, policy: Policy) -> Rollouts
     )
 
 
-def _tolerance(logits: Tensor) -> float:
+def tolerance(logits: Tensor) -> float:
     """The difference that rounding may make, as a share of the logits' range."""
     if logits.dtype == torch.float64:
         return 1e-5  # some parts compute in float32 whatever the weights are

@@ -20,11 +20,13 @@ from torch import Tensor, nn
 
 from kvar.rollouts.decoding import Decoding
 from kvar.rollouts.forward import decoder_start, is_encoder_decoder, token_logits, unwrapped
+from kvar.rollouts.longer import check_length
 from kvar.rollouts.policy import Policy
 from kvar.rollouts.slow_decoding import DecodingByLength, DecodingWithoutCache
 from kvar.rollouts.trial import STEPS, Trial, draws, largest_difference, make_trial, undisturbed
+from kvar.rollouts.types import Rollouts
 
-__all__ = ["check_model", "decoding_of", "unchecked"]
+__all__ = ["check_model", "check_rollouts", "decoding_of", "unchecked"]
 
 AnyDecoding = Decoding | DecodingByLength | DecodingWithoutCache
 
@@ -64,6 +66,23 @@ def check_model(model: nn.Module, prompt_ids: Tensor, prompt_mask: Tensor, polic
         ValueError: what differs, by how much, and the remedy.
     """
     _verdict(model, prompt_ids, prompt_mask, policy)
+
+
+def check_rollouts(model: nn.Module, rollouts: Rollouts, *, drawn: bool = False) -> None:
+    """As :func:`check_model` for the rollouts' prompts, and the same at their own length where they are long.
+
+    Args:
+        model: as there.
+        rollouts: N responses.
+        drawn: whether ``rollouts.log_probs`` are this model's, to be compared as well.
+
+    Raises:
+        ValueError: as :func:`check_model`.
+    """
+    device = next(model.parameters()).device
+    verdict = _verdict(model, rollouts.prompt_ids.to(device), rollouts.prompt_mask.to(device), rollouts.policy)
+    if verdict is not None:
+        check_length(model, rollouts, _key(model, rollouts.policy), drawn=drawn)
 
 
 def decoding_of(
@@ -122,6 +141,12 @@ def _key(model: Any, policy: Policy | None) -> tuple:
 def _refusal(model: nn.Module, prompt_ids: Tensor, prompt_mask: Tensor, policy: Policy | None) -> str | None:
     """Why the model cannot be used, "" if it can; None where nothing can be told."""
     name = type(unwrapped(model)).__name__
+    if getattr(model.config, "attention_type", None) == "block_sparse":
+        return (
+            f"{name} is refused: with attention_type 'block_sparse' it turns itself to full attention, for good, "
+            "at its first short input: its policy depends on what it has read. Load it with "
+            "attention_type='original_full'."
+        )
     if is_encoder_decoder(model):
         decoder_start(model)  # its own error says what to do
     with undisturbed(model):
@@ -140,10 +165,12 @@ def _refusal(model: nn.Module, prompt_ids: Tensor, prompt_mask: Tensor, policy: 
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            return (
+            # not kept: the ids may be at fault
+            raise ValueError(
                 f"{name} is refused: its forward pass over token ids fails ({type(error).__name__}: "
-                f"{' '.join(str(error).split())[:200]}). Use a model that takes input_ids and attention_mask alone."
-            )
+                f"{' '.join(str(error).split())[:200]}). The ids must be tokens that it "
+                "knows, and the model one that takes input_ids and attention_mask alone."
+            ) from error
     if batch:
         return (
             f"{name} is refused: a token's log-probability changes by {batch:.2g} when its row stands in a padded "

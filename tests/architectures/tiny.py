@@ -69,6 +69,8 @@ _SHARED = {
 }  # fmt: skip
 _ROPE = {"rope_type": "default", "rope_theta": 1e4}
 OVERRIDES: dict[str, dict[str, Any]] = {
+    "big_bird": {"attention_type": "original_full"},
+    "bigbird_pegasus": {"attention_type": "original_full"},
     "cohere_compass_text": {"rope_parameters": {"full_attention": _ROPE, "sliding_attention": _ROPE}},
     "mimo_v2_flash": {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 12},
     "qwen4_exp": {"text_config.indexer_budget": 64, "text_config.indexer_compress_ratio": 4},

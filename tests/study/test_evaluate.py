@@ -162,7 +162,7 @@ def test_runs_on_other_examples_are_not_compared(runs: Path) -> None:
         (["{runs}/a", "--split", "dev"], "split 'dev' is unknown"),
         (["{runs}/a", "--resamples", "0"], "resamples must be at least 1"),
         (["{runs}/a", "--beams", "0"], "eval_beams must be at least 1; got 0"),
-        (["{runs}/a", "--kernels", "K=x"], "kernel 'K=x' is unknown"),
+        (["{runs}/a", "--kernels", "K=x"], "the word 'K=x' is unknown"),
         (["{runs}/a", "--eval_spit", "x"], "did you mean 'eval_split'"),
         (["{runs}/a", "{runs}/b", "{runs}/a"], "takes one target, or two to compare; got 3"),
         (["{runs}/a", "--model", "{runs}/none"], "is no folder"),

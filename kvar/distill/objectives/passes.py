@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kvar.distill.objectives.base import Batch, Settings, Source
 from kvar.rollouts import Rollouts, token_logits
-from kvar.rollouts.truth import check_model
+from kvar.rollouts.truth import check_rollouts
 
 __all__ = ["Passes"]
 
@@ -50,7 +50,7 @@ class Passes:
         """(N, T, V) with gradient, over the responses' action set; in float32 at least."""
         if source not in self._student:
             rollouts = self.responses(source)
-            check_model(self.student, rollouts.prompt_ids, rollouts.prompt_mask, rollouts.policy)
+            check_rollouts(self.student, rollouts)
             self._student[source] = _precise(token_logits(self.student, rollouts))
             if source == "student" and self.on_samples is not None:
                 self.on_samples()
@@ -67,7 +67,7 @@ class Passes:
         """
         assert self.teacher is not None  # the trainer refuses to start otherwise
         rollouts, logits = self.responses(source), self.student_logits(source)
-        check_model(self.teacher, rollouts.prompt_ids, rollouts.prompt_mask, rollouts.policy)
+        check_rollouts(self.teacher, rollouts)
         rows = self.settings.teacher_micro_batch or max(1, MAX_LOGITS // max(logits[0].numel(), 1))
         parts = []
         for start in range(0, len(rollouts), rows):
