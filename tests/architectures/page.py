@@ -74,7 +74,8 @@ def page(outcomes: dict[tuple[str, str], Outcome]) -> str:
         lines.append("|---|---|---|---|---|---|\n")
         for (name, kind), outcome in outcomes.items():
             if name == auto:
-                reason = reason_of(name, kind) if outcome.state in ("refused", "not built") else outcome.words
+                told = outcome.state in ("refused", "not built") or outcome.slow
+                reason = reason_of(name, kind) if told else outcome.words
                 cells = (kind, outcome.state, outcome.decoding, outcome.slow or "", outcome.dtype, reason)
                 lines.append("| " + " | ".join(str(cell).replace("|", "/") for cell in cells) + " |\n")
     return "".join(lines)
