@@ -16,6 +16,7 @@ def test_folders_that_are_there_or_can_be_made(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "new" / "deep", tmp_path / "link", tmp_path / "link" / "new"):
         check_folder_place(folder, "output_dir")
         check_file_place(folder / "result.json", "output")
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]  # asking makes nothing
 
 
 def test_files_and_links_in_the_way(tmp_path: Path) -> None:
