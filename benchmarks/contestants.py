@@ -12,7 +12,7 @@ from torch import Tensor
 
 from benchmarks.cases import Case
 from kvar.gradients import gradient_moments
-from kvar.gradients.output_layer import output_layer_moments, output_layer_pairs
+from kvar.gradients.output_layer.head_moments import output_layer_moments, output_layer_pairs
 from kvar.rollouts import token_logits
 
 Job = Callable[[], object]
@@ -53,7 +53,7 @@ def loop(case: Case, fields: Literal["all", "norms"]) -> Job:
 def jvp(case: Case) -> Job | None:
     """Projections of every token's score on random directions; None before the engine is registered."""
     try:
-        module = importlib.import_module("kvar.gradients.jvp")
+        module = importlib.import_module("kvar.gradients.forward_mode.engine")
     except ImportError:
         return None
     return partial(module.score_projections, case.student, case.rollouts, directions=JVP_DIRECTIONS)

@@ -32,7 +32,7 @@ import torch
 import kvar
 from benchmarks.records import KERNELS
 from kvar.analysis.return_statistics import gap_autocorrelation, return_statistics
-from kvar.analysis.runs import statistics_of
+from kvar.analysis.frames.recorded import statistics_of
 from kvar.returns import Geometric, parse_kernel
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def calibration(rows: Sequence[Row]) -> str:
 
 def hours() -> str:
     """GPU-hours a cell and a study."""
-    from kvar.study.grid import cells_of, read_study
+    from kvar.study.grid.cells import cells_of, read_study
 
     parts, totals = [], []
     for name in STUDIES:

@@ -143,7 +143,7 @@ def _rows_of(run: Path, above: Path) -> list[Row]:
     from transformers import AutoTokenizer
 
     import kvar
-    from kvar.study.teachers import resolve
+    from kvar.distill.models.shipped import resolve
 
     model = json.loads((run / "model" / "config.json").read_text())
     loaded = kvar.load(run)
@@ -193,8 +193,8 @@ def _lengths(config: dict[str, Any], tokenizer: Any) -> tuple[float, float]:
     """Mean tokens of a training prompt and of its reference."""
     from dataclasses import fields as fields_of
 
-    from kvar.study.settings import RunSettings
-    from kvar.study.tasks import build_task, fit_task
+    from kvar.study.run.tasks import build_task, fit_task
+    from kvar.study.settings.run_settings import RunSettings
 
     known = {field.name for field in fields_of(RunSettings)}
     settings = RunSettings(**{name: value for name, value in config.items() if name in known})

@@ -34,8 +34,8 @@ KEPT = {  # of an interrupted command that does not say so itself
 
 def _train(arguments: argparse.Namespace, overrides: list[str]) -> int:
     if arguments.help:
-        from kvar.study.field_help import field_help
-        from kvar.study.settings import find_config, load_yaml, settings_from
+        from kvar.study.settings.field_help import field_help
+        from kvar.study.settings.run_settings import find_config, load_yaml, settings_from
 
         values = load_yaml(find_config(arguments.config)) if arguments.config else {}
         if "stages" in values or "methods" in values:
@@ -46,15 +46,15 @@ def _train(arguments: argparse.Namespace, overrides: list[str]) -> int:
         return 0
     if arguments.config is None:
         raise ValueError("train needs a CONFIG: a YAML file, or the name of one that ships; see kvar train --help.")
-    from kvar.study.run import train_run
-    from kvar.study.settings import read_settings
+    from kvar.study.run.run import train_run
+    from kvar.study.settings.run_settings import read_settings
 
     train_run(*read_settings(arguments.config, overrides), overwrite=arguments.overwrite)
     return 0
 
 
 def _probe(arguments: argparse.Namespace, overrides: list[str]) -> int:
-    from kvar.study.probing import plan_probe, probe_models
+    from kvar.study.run.probing import plan_probe, probe_models
 
     plan = plan_probe(
         arguments.target, output=arguments.output, models=arguments.model, checkpoints=arguments.checkpoints
@@ -78,20 +78,20 @@ def _choose_k(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace, overrides: list[str]) -> int:
-    from kvar.study.evaluate import evaluate_command
+    from kvar.study.evaluation.evaluate_runs import evaluate_command
 
     print(evaluate_command(arguments, [word for pair in _pairs(overrides) for word in (f"--{pair[0]}", pair[1])]))
     return 0
 
 
 def _study(arguments: argparse.Namespace, overrides: list[str]) -> int:
-    from kvar.study.field_values import override
-    from kvar.study.grid import cells_of, starts_first
-    from kvar.study.ray_executor import ray_executor
-    from kvar.study.study import describe_plan, plan_study, read_study, run_study
+    from kvar.study.executors.ray_cluster import ray_executor
+    from kvar.study.grid.cells import cells_of, starts_first
+    from kvar.study.grid.run_grid import describe_plan, plan_study, read_study, run_study
+    from kvar.study.settings.field_values import override
 
     if arguments.help:
-        from kvar.study.field_help import study_help
+        from kvar.study.settings.field_help import study_help
 
         study = read_study(arguments.config) if arguments.config else None
         print(study_help(arguments.usage(), study, arguments.config))
@@ -144,7 +144,7 @@ def _demo(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from pathlib import Path
 
     from kvar.report.by_run import report_runs
-    from kvar.study.demo import run_demo
+    from kvar.study.grid.demo import run_demo
 
     _none_left(overrides)
     if run_demo(arguments.output, overwrite=arguments.overwrite):
@@ -155,7 +155,7 @@ def _demo(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _judge(arguments: argparse.Namespace, overrides: list[str]) -> int:
-    from kvar.study.judge import judge_command
+    from kvar.study.evaluation.judge_runs import judge_command
 
     _none_left(overrides)
     print(judge_command(arguments))

@@ -15,10 +15,12 @@ ROOT = Path(__file__).parents[1]
 CIRCLES_TO_BE_DISSOLVED = {
     frozenset({"kvar.distill.config", "kvar.distill.config_checks"}),
     frozenset({"kvar.distill.objectives.base", "kvar.distill.objectives.passes"}),
-    frozenset({"kvar.gradients.capture", "kvar.gradients.experts", "kvar.gradients.wrappers"}),
-    frozenset({"kvar.study.build", "kvar.study.lengths"}),
-    frozenset({"kvar.study.evaluate", "kvar.study.evaluation_output", "kvar.study.evaluation_table"}),
-    frozenset({"kvar.study.field_values", "kvar.study.model_settings", "kvar.study.settings"}),
+    frozenset({"kvar.gradients.capture.forward", "kvar.gradients.capture.experts", "kvar.gradients.capture.wrappers"}),
+    frozenset({"kvar.study.run.build", "kvar.study.run.prompt_lengths"}),
+    frozenset({"kvar.study.evaluation.evaluate_runs", "kvar.study.evaluation.output", "kvar.study.evaluation.table"}),
+    frozenset(
+        {"kvar.study.settings.field_values", "kvar.study.settings.model_settings", "kvar.study.settings.run_settings"}
+    ),
 }
 LINT = "from importlinter.cli import lint_imports_command; lint_imports_command()"
 

@@ -19,11 +19,11 @@ from scipy import stats
 
 import kvar
 from kvar.analysis import efficiency, noise_scale, trace_covariance
+from kvar.analysis.frames.recorded import probes_of
 from kvar.analysis.output_layer import output_layer_statistics
-from kvar.analysis.runs import probes_of
 from kvar.gradients.frames import moments_from_frames
-from kvar.plots.save import save
-from kvar.plots.style import DOUBLE_WIDTH, OKABE_ITO, context
+from kvar.plots.parts.save import save
+from kvar.plots.parts.style import DOUBLE_WIDTH, OKABE_ITO, context
 
 HERE = Path(__file__).parent
 REFERENCE = "K=1 - leave-one-out"

@@ -20,7 +20,7 @@ import torch
 
 from kvar.distill import DistillationConfig, DistillationTrainer, build_dataset, count_parameters, load_model
 from kvar.distill.models import load_tokenizer
-from kvar.gradients.watch import HeadWatch
+from kvar.gradients.output_layer.head_watch import HeadWatch
 from kvar.hooks import GradientProbe, Measurement, OutputLayerProbe, Recorder, estimator_weights, parse_estimators
 from kvar.records import RunWriter
 from kvar.rollouts import log_probs

@@ -14,7 +14,7 @@ import pandas as pd
 
 from kvar.intervals import Interval
 from kvar.plots.kernels_over_tasks import kernels_over_tasks
-from kvar.plots.save import save
+from kvar.plots.parts.save import save
 from kvar.results.combined import in_noise
 
 HERE = Path(__file__).parent

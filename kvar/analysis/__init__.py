@@ -1,22 +1,22 @@
 """Statistics of gradient moments, with intervals; theory and exact ground truth to hold them against."""
 
 from kvar.analysis import exact, theory
-from kvar.analysis.across_seeds import across_seeds
-from kvar.analysis.best_k import best_k
+from kvar.analysis.bca import bca
 from kvar.analysis.bias import bias
-from kvar.analysis.bootstrap import bca
 from kvar.analysis.by_position import by_position
 from kvar.analysis.cosine import cosine
 from kvar.analysis.decompose import Decomposition, decompose, within_share
-from kvar.analysis.efficiency import efficiency
-from kvar.analysis.mse import mse
-from kvar.analysis.noise_scale import noise_scale, relative_variance
-from kvar.analysis.norm_test import inner_product_test, norm_test
+from kvar.analysis.frames.across_seeds import across_seeds
+from kvar.analysis.frames.summary import summarise
 from kvar.analysis.paired import difference_to, ratio_to
 from kvar.analysis.score_power import score_power, variance_per_score_power
 from kvar.analysis.signal import signal
-from kvar.analysis.snr import snr
-from kvar.analysis.summary import summarise
+from kvar.analysis.step.batch_size_tests import inner_product_test, norm_test
+from kvar.analysis.step.best_k import best_k
+from kvar.analysis.step.efficiency import efficiency
+from kvar.analysis.step.mse import mse
+from kvar.analysis.step.noise_scale import noise_scale, relative_variance
+from kvar.analysis.step.snr import snr
 from kvar.analysis.trace_covariance import trace_covariance
 from kvar.intervals.jackknife import Estimate
 from kvar.intervals.over_seeds import mean_with_interval

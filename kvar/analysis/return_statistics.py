@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kvar.analysis.trajectory_batches import trajectory_batches
+from kvar.analysis.frames.trajectory_batches import trajectory_batches
 from kvar.intervals.jackknife import Array
 from kvar.records import Run
 from kvar.returns import Kernel, returns

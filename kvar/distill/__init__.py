@@ -1,8 +1,7 @@
 """Distillation: the trainer, its settings, its objectives, models and evaluation."""
 
 from kvar.distill.config import DistillationConfig
-from kvar.distill.data import Collator, build_dataset
-from kvar.distill.evaluate import Evaluation, decode, evaluate
+from kvar.distill.data.dataset import Collator, build_dataset
 from kvar.distill.models import (
     add_lora,
     build_model,
@@ -15,7 +14,8 @@ from kvar.distill.models import (
     prune_layers,
     save_model,
 )
-from kvar.distill.trainer import DistillationTrainer
+from kvar.distill.trainer.trainer import DistillationTrainer
+from kvar.evaluation.evaluate import Evaluation, decode, evaluate
 
 __all__ = [
     "Collator",

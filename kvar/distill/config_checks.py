@@ -88,7 +88,7 @@ def _check_ranges(config: DistillationConfig) -> None:
 
 
 def _check_baseline(config: DistillationConfig) -> None:
-    from kvar.distill.advantages import TRAINING_BASELINES
+    from kvar.distill.objectives.on_policy.advantages import TRAINING_BASELINES
 
     if config.baseline is None:
         return

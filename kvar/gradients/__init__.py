@@ -1,11 +1,11 @@
 """Per-trajectory gradients of many estimators at once: their norms and inner products."""
 
-from kvar.gradients.jvp import score_projections
+from kvar.gradients.distributed.processes import distinct_prompts
+from kvar.gradients.forward_mode.engine import score_projections
+from kvar.gradients.forward_mode.projections import ScoreProjections
 from kvar.gradients.layers import layer_groups
 from kvar.gradients.measure import gradient_moments
 from kvar.gradients.moments import GradientMoments, GroupMoments
-from kvar.gradients.processes import distinct_prompts
-from kvar.gradients.projections import ScoreProjections
 from kvar.gradients.recombine import recombine
 
 __all__ = [

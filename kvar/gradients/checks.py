@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kvar.estimators.terms import Terms
-from kvar.gradients.estimators import Weights
+from kvar.gradients.cotangents import Weights
 from kvar.gradients.moments import GroupMoments
 from kvar.rollouts.types import Rollouts
 

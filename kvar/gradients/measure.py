@@ -22,20 +22,20 @@ from kvar.gradients.checks import (
     finite_scalars,
     no_checkpointing,
 )
-from kvar.gradients.estimators import Weights
+from kvar.gradients.cotangents import Weights
 from kvar.gradients.groups import GroupSpec, resolve_groups
 from kvar.gradients.moments import GradientMoments, GroupMoments
 from kvar.gradients.state import untouched, unwrap
-from kvar.rollouts.truth import check_rollouts
+from kvar.rollouts.trial.truth import check_rollouts
 from kvar.rollouts.types import Rollouts
 
 __all__ = ["ENGINES", "Weights", "gradient_moments"]
 
 ENGINES: dict[str, str] = {
-    "auto": "kvar.gradients.one_pass:one_pass_moments",
-    "one-pass": "kvar.gradients.one_pass:one_pass_moments",
+    "auto": "kvar.gradients.one_pass.engine:one_pass_moments",
+    "one-pass": "kvar.gradients.one_pass.engine:one_pass_moments",
     "loop": "kvar.gradients.loop:loop_moments",
-    "jvp": "kvar.gradients.jvp:jvp_moments",
+    "jvp": "kvar.gradients.forward_mode.engine:jvp_moments",
 }
 """Engine name -> where its function lives; imported when first asked for."""
 
@@ -129,7 +129,7 @@ def gradient_moments(
         own = measure()
         result, index = own.moments, own.rollouts.prompt_index
     else:
-        from kvar.gradients.distributed import joined_moments
+        from kvar.gradients.distributed.gathered_moments import joined_moments
 
         own, result, index = joined_moments(measure, None if distributed is True else distributed)
     count = result["all"].sq_norm.shape[0]

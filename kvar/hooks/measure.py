@@ -12,8 +12,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from kvar.gradients import gradient_moments, layer_groups
+from kvar.gradients.distributed.processes import all_or_none, joined_values
 from kvar.gradients.groups import resolve_groups
-from kvar.gradients.processes import all_or_none, joined_values
 from kvar.gradients.state import unwrap
 from kvar.hooks.estimators import Estimator, estimator_weights
 from kvar.measurement import Measurement

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from kvar.gradients.moments import GroupMoments
-from kvar.gradients.output_layer import output_layer_moments
-from kvar.gradients.watch import HeadWatch
+from kvar.gradients.output_layer.head_moments import output_layer_moments
+from kvar.gradients.output_layer.head_watch import HeadWatch
 from kvar.hooks.estimators import Estimator, check_plain, estimator_weights
 from kvar.records import RunWriter
 from kvar.returns import Kernel, TokenValues

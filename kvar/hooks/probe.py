@@ -17,7 +17,7 @@ from kvar.measurement import Measurement, record
 from kvar.records import RunWriter
 from kvar.returns import Kernel
 from kvar.rollouts import check_apart, check_lengths, encode_prompts, policy_of
-from kvar.rollouts.texts import check_prompts
+from kvar.rollouts.text.encoder import check_prompts
 
 __all__ = ["GradientProbe"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kvar.analysis.best_k import best_k
-from kvar.analysis.measured import default_reference, measurement_frame, whole_or_split
+from kvar.analysis.frames.measured import default_reference, measurement_frame, whole_or_split
 from kvar.analysis.replicates import Unit
+from kvar.analysis.step.best_k import best_k
 from kvar.gradients import GradientMoments
 from kvar.returns import TokenValues
 

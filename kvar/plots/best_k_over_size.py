@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kvar.plots.panels import legend_below, need_columns, new_panels, settle
-from kvar.plots.style import DOUBLE_WIDTH, OKABE_ITO, context
-from kvar.plots.ticks import compact_count, k_label, k_positions
+from kvar.plots.parts.panels import legend_below, need_columns, new_panels, settle
+from kvar.plots.parts.style import DOUBLE_WIDTH, OKABE_ITO, context
+from kvar.plots.parts.ticks import compact_count, k_label, k_positions
 
 if TYPE_CHECKING:
     import pandas as pd

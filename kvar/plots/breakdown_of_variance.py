@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kvar.plots.style import COLUMN_WIDTH, OKABE_ITO, context, legend_above, new_axes
-from kvar.plots.tables import check_table, one_student, student_title
+from kvar.plots.parts.style import COLUMN_WIDTH, OKABE_ITO, context, legend_above, new_axes
+from kvar.plots.parts.tables import check_table, one_student, student_title
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kvar.analysis.statistic_table import MEANINGS
-from kvar.analysis.statistics_frame import check_frame, students
-from kvar.plots.ticks import k_label
+from kvar.analysis.frames.statistic_table import MEANINGS
+from kvar.analysis.frames.statistics_frame import check_frame, students
+from kvar.plots.parts.ticks import k_label
 from kvar.records import Run
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class Explorer:
             return
         from matplotlib.figure import Figure
 
-        from kvar.plots.style import context
+        from kvar.plots.parts.style import context
 
         rows = self.rows()
         there = set(rows["kernel"])
@@ -170,7 +170,7 @@ def _frame(source: Any, batch: float, rollouts_per_prompt: int) -> pd.DataFrame:
         return source
     import pandas as pd
 
-    from kvar.analysis.runs import statistics_of
+    from kvar.analysis.frames.recorded import statistics_of
 
     runs = {Path(str(source.config.get("student") or source.path)).name: source} if isinstance(source, Run) else source
     if not runs:
@@ -191,8 +191,8 @@ def _offer(widget: Any, options: list[Any], last: bool = False) -> None:
 
 def _against_kernel(ax: Axes, rows: pd.DataFrame, wanted: list[str], chosen: str | None, statistic: str) -> None:
     """One marker with its interval an estimator, in the colours of the right-hand picture; the chosen one ringed."""
-    from kvar.plots.draw import draw_line, log_if_positive
-    from kvar.plots.style import series
+    from kvar.plots.parts.draw import draw_line, log_if_positive
+    from kvar.plots.parts.style import series
 
     shown = rows[rows["kernel"].isin(wanted)]
     for i, look in enumerate(series(wanted)):

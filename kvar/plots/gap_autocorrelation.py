@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kvar.plots.draw import dodge, draw_line
-from kvar.plots.style import COLUMN_WIDTH, Series, context, legend_above, new_axes, series, student_series
-from kvar.plots.tables import check_table, one_student
+from kvar.plots.parts.draw import dodge, draw_line
+from kvar.plots.parts.style import COLUMN_WIDTH, Series, context, legend_above, new_axes, series, student_series
+from kvar.plots.parts.tables import check_table, one_student
 
 if TYPE_CHECKING:
     import pandas as pd

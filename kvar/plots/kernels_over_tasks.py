@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kvar.plots.draw import dodge, draw_line, fit_log
-from kvar.plots.panels import legend_below, need_columns, new_panels, settle
-from kvar.plots.style import DOUBLE_WIDTH, context, student_series
-from kvar.plots.ticks import k_axis
+from kvar.plots.parts.draw import dodge, draw_line, fit_log
+from kvar.plots.parts.panels import legend_below, need_columns, new_panels, settle
+from kvar.plots.parts.style import DOUBLE_WIDTH, context, student_series
+from kvar.plots.parts.ticks import k_axis
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from kvar.plots.panels import legend_below, need_columns, new_panels, panel_title, settle
-from kvar.plots.style import DOUBLE_WIDTH, context, series
+from kvar.plots.parts.panels import legend_below, need_columns, new_panels, panel_title, settle
+from kvar.plots.parts.style import DOUBLE_WIDTH, context, series
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kvar.plots.ringed import ringed_against_k
-from kvar.plots.style import COLUMN_WIDTH
+from kvar.plots.parts.ringed import ringed_against_k
+from kvar.plots.parts.style import COLUMN_WIDTH
 
 if TYPE_CHECKING:
     import pandas as pd

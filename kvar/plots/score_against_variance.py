@@ -8,9 +8,9 @@ import numpy as np
 
 from kvar.intervals.over_seeds import mean_with_interval
 from kvar.intervals.rank_correlation import rank_correlation
-from kvar.plots.draw import fit_log
-from kvar.plots.panels import legend_below, need_columns, new_panels, panel_title, settle
-from kvar.plots.style import DOUBLE_WIDTH, Series, context, series
+from kvar.plots.parts.draw import fit_log
+from kvar.plots.parts.panels import legend_below, need_columns, new_panels, panel_title, settle
+from kvar.plots.parts.style import DOUBLE_WIDTH, Series, context, series
 
 if TYPE_CHECKING:
     import pandas as pd

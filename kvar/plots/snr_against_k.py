@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kvar.analysis.statistics_frame import select
-from kvar.plots.draw import dodge, draw_line, log_if_positive
-from kvar.plots.style import COLUMN_WIDTH, context, legend_above, new_axes, student_series
-from kvar.plots.ticks import k_axis
+from kvar.analysis.frames.statistics_frame import select
+from kvar.plots.parts.draw import dodge, draw_line, log_if_positive
+from kvar.plots.parts.style import COLUMN_WIDTH, context, legend_above, new_axes, student_series
+from kvar.plots.parts.ticks import k_axis
 
 if TYPE_CHECKING:
     import pandas as pd

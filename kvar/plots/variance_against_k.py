@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kvar.analysis.statistics_frame import select
-from kvar.plots.draw import dodge, draw_line, fit_log
-from kvar.plots.style import COLUMN_WIDTH, context, legend_above, new_axes, student_series
-from kvar.plots.ticks import k_axis
+from kvar.analysis.frames.statistics_frame import select
+from kvar.plots.parts.draw import dodge, draw_line, fit_log
+from kvar.plots.parts.style import COLUMN_WIDTH, context, legend_above, new_axes, student_series
+from kvar.plots.parts.ticks import k_axis
 
 if TYPE_CHECKING:
     import pandas as pd

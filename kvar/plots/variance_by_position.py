@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from kvar.plots.draw import dodge, draw_line, log_if_positive
-from kvar.plots.style import COLUMN_WIDTH, context, legend_above, new_axes, series
-from kvar.plots.tables import check_table, one_student, student_title
+from kvar.plots.parts.draw import dodge, draw_line, log_if_positive
+from kvar.plots.parts.style import COLUMN_WIDTH, context, legend_above, new_axes, series
+from kvar.plots.parts.tables import check_table, one_student, student_title
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kvar.analysis.statistic_table import MEANINGS
-from kvar.analysis.statistics_frame import select
-from kvar.plots.draw import draw_band, draw_line, log_if_positive
-from kvar.plots.style import COLUMN_WIDTH, LINES, context, legend_above, new_axes, series, student_series
+from kvar.analysis.frames.statistic_table import MEANINGS
+from kvar.analysis.frames.statistics_frame import select
+from kvar.plots.parts.draw import draw_band, draw_line, log_if_positive
+from kvar.plots.parts.style import COLUMN_WIDTH, LINES, context, legend_above, new_axes, series, student_series
 
 if TYPE_CHECKING:
     import pandas as pd

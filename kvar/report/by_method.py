@@ -50,7 +50,7 @@ def report_study(
     Args:
         folder: the study's, with its ``study.json``; cells that are not finished are counted as missing.
         output: where to write.
-        reference: estimator that stands for the true gradient, see ``kvar.analysis.runs.statistics_of``.
+        reference: estimator that stands for the true gradient, see ``kvar.analysis.frames.recorded.statistics_of``.
         method: what the others are compared with, seed by seed; by default llmr, or where the study has none, the first
             that samples.
         start: the method that others start from; by default the one that most do.

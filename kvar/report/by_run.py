@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kvar.analysis.frames.recorded import by_position_of
 from kvar.analysis.return_statistics import gap_autocorrelation
-from kvar.analysis.runs import by_position_of
 from kvar.records import Run
 from kvar.records.place import check_folder_place
 from kvar.report.figures.by_run import draw_figures
@@ -48,7 +48,7 @@ def report_runs(
     Args:
         paths: run folders, or folders above them.
         output: where to write.
-        reference: estimator that stands for the true gradient, see ``kvar.analysis.runs.statistics_of``.
+        reference: estimator that stands for the true gradient, see ``kvar.analysis.frames.recorded.statistics_of``.
         batch: B of theory.md (11').
         step: the training step that table, verdict and figures show, or "last"; statistics.parquet holds all.
 

@@ -95,7 +95,7 @@ def _statistics(designs: Sequence[Choice]) -> pd.DataFrame:
     """A statistics frame with designs in place of students, ordered by their batch."""
     import pandas as pd
 
-    from kvar.analysis.summary import steps_of
+    from kvar.analysis.frames.summary import steps_of
 
     rows = []
     for choice in designs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kvar.analysis.statistics_frame import find
+from kvar.analysis.frames.statistics_frame import find
 from kvar.intervals import Interval
 
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kvar.analysis.across_seeds import across_seeds
-from kvar.analysis.best_k import best_k_of
 from kvar.analysis.bias import need_pairs
-from kvar.analysis.design import check_design, design_replicates
+from kvar.analysis.frames.across_seeds import across_seeds
+from kvar.analysis.frames.recorded import default_reference, moments_at, probes_of
 from kvar.analysis.replicates import Replicates, replicates, resolve_reference
-from kvar.analysis.runs import default_reference, moments_at, probes_of
+from kvar.analysis.step.best_k import best_k_of
+from kvar.analysis.step.design import check_design, design_replicates
 from kvar.analysis.trace_covariance import trace_of
 from kvar.gradients.moments import GradientMoments
 from kvar.intervals.probability_of_best import probability_over_seeds, units_to_resolve

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kvar.analysis.across_seeds import across_seeds
+from kvar.analysis.frames.across_seeds import across_seeds
 from kvar.intervals.probability_of_best import probability_over_seeds
 
 if TYPE_CHECKING:

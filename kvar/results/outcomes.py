@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kvar.analysis.runs import statistics_of
+from kvar.analysis.frames.recorded import statistics_of
 from kvar.records import Run, load
 from kvar.results.study_cells import StudyCell, trained_estimator
 
@@ -63,7 +63,7 @@ def read_study_runs(
     Args:
         cells: of ``study_cells``.
         batch: B of theory.md (11') for efficiency and error.
-        reference: estimator that stands for g*; see ``kvar.analysis.runs.statistics_of``.
+        reference: estimator that stands for g*; see ``kvar.analysis.frames.recorded.statistics_of``.
         say: told of the progress.
 
     Raises:

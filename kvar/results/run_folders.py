@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kvar.analysis.runs import statistics_of
+from kvar.analysis.frames.recorded import statistics_of
 from kvar.records import TABLES, RecordsError, Run, load
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def usable_statistics(
         runs: with probes.
         names: what the frame calls them.
         left_out: the others are noted here: folder -> reason.
-        options: passed to ``kvar.analysis.runs.statistics_of``.
+        options: passed to ``kvar.analysis.frames.recorded.statistics_of``.
 
     Raises:
         ValueError: none can be; the first one's reason.

@@ -1,16 +1,16 @@
 """Responses: sampling them, scoring them with a teacher, and their log-probabilities under a student."""
 
 from kvar.rollouts.apart import check_apart
-from kvar.rollouts.draw import NonFiniteLogitsError
+from kvar.rollouts.decoding.draw import NonFiniteLogitsError
 from kvar.rollouts.forward import is_encoder_decoder, token_logits
 from kvar.rollouts.lengths import check_lengths
 from kvar.rollouts.policy import Policy, policy_of
-from kvar.rollouts.prompts import Prompts, encode_prompts
 from kvar.rollouts.sample import sample
 from kvar.rollouts.score import log_probs, score
 from kvar.rollouts.score_norms import score_norms
-from kvar.rollouts.texts import TextEncoder
-from kvar.rollouts.truth import unchecked
+from kvar.rollouts.text.encoder import TextEncoder
+from kvar.rollouts.text.prompts import Prompts, encode_prompts
+from kvar.rollouts.trial.truth import unchecked
 from kvar.rollouts.types import Rollouts, concatenate
 from kvar.rollouts.vocabulary import check_same_tokenizer, vocabulary_size
 

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kvar.rollouts.decoding import Decoding
-from kvar.rollouts.draw import draw, uniforms
+from kvar.rollouts.decoding.draw import draw, uniforms
+from kvar.rollouts.decoding.stepwise import Decoding
 from kvar.rollouts.policy import Policy, policy_of
-from kvar.rollouts.prompts import Prompts, encode_prompts
-from kvar.rollouts.truth import AnyDecoding, check_rollouts, decoding_of
+from kvar.rollouts.text.prompts import Prompts, encode_prompts
+from kvar.rollouts.trial.truth import AnyDecoding, check_rollouts, decoding_of
 from kvar.rollouts.types import Rollouts
 
 __all__ = ["sample"]
@@ -55,7 +55,7 @@ def sample(
         vocabulary: draw among the first this many tokens only; default the tokenizer's size, or all without one.
         policy: what may be drawn, in place of what model, tokenizer and the two arguments before say.
         check: at first use, hold decoding against fresh forward passes, a few tokens once a model; where they differ, a
-            slower exact way is taken with a warning (:mod:`kvar.rollouts.truth`).
+            slower exact way is taken with a warning (:mod:`kvar.rollouts.trial.truth`).
 
     Returns:
         Rollouts with their policy, and ``log_probs`` of the behaviour policy, that is after temperature and top-k.

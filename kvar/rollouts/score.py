@@ -13,7 +13,7 @@ from kvar.returns import TokenValues, token_values
 from kvar.rollouts.forward import token_logits
 from kvar.rollouts.head import separable, token_logit_chunks
 from kvar.rollouts.policy import Policy, forbidden_by
-from kvar.rollouts.truth import check_rollouts
+from kvar.rollouts.trial.truth import check_rollouts
 from kvar.rollouts.types import Rollouts
 
 __all__ = ["chosen_log_probs", "log_probs", "score"]
@@ -48,7 +48,7 @@ def score(
             over the rollouts' action set, less what the teacher never emits (:class:`kvar.rollouts.Policy`).
         micro_batch: rows a forward pass takes at a time; None for all.
         max_logits: most logits that exist at a time; the default's 2**25 take 128 MiB in float32.
-        check: at first use, hold the forward pass against one for each prefix (:mod:`kvar.rollouts.truth`).
+        check: at first use, hold the forward pass against one for each prefix (:mod:`kvar.rollouts.trial.truth`).
 
     Returns:
         TokenValues of shape (N, T), zero where masked, on the rollouts' device.
@@ -134,7 +134,7 @@ def log_probs(student: nn.Module, rollouts: Rollouts, *, vocabulary: int | None 
         student: seq2seq or causal model; its training mode is used as it stands.
         rollouts: N responses of T tokens at most.
         vocabulary: normalise over the first this many tokens at most; default the rollouts' action set.
-        check: at first use, hold the forward pass against one for each prefix (:mod:`kvar.rollouts.truth`).
+        check: at first use, hold the forward pass against one for each prefix (:mod:`kvar.rollouts.trial.truth`).
 
     Returns:
         (N, T), zero where masked. No temperature and no top-k: these belong to the behaviour policy.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kvar.returns.score_norms import output_layer_score_norms
 from kvar.rollouts.forward import forward_inputs
-from kvar.rollouts.truth import check_rollouts
+from kvar.rollouts.trial.truth import check_rollouts
 from kvar.rollouts.types import Rollouts
 
 __all__ = ["score_norms"]
@@ -36,7 +36,7 @@ def score_norms(
         (N, T), zero where masked.
 
     Raises:
-        ValueError: a model whose output embedding cannot be found, or that :mod:`kvar.rollouts.truth` refuses.
+        ValueError: a model whose output embedding cannot be found, or that :mod:`kvar.rollouts.trial.truth` refuses.
     """
     getter: Any = getattr(student, "get_output_embeddings", None)
     head: Any = getter() if getter is not None else None

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from kvar.tasks.answers import answers_match, extract_answer
 from kvar.tasks.base import SPLITS, Example
-from kvar.tasks.corpus_score import CorpusScore, mean_score, values_of
+from kvar.tasks.scores.corpus_score import CorpusScore, mean_score, values_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

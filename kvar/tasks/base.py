@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from kvar.tasks.corpus_score import CorpusScore
+from kvar.tasks.scores.corpus_score import CorpusScore
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -7,7 +7,7 @@ from typing import Any
 
 from kvar.tasks.answers import answers_match, extract_answer, last_number
 from kvar.tasks.base import Example
-from kvar.tasks.corpus_score import CorpusScore, mean_score
+from kvar.tasks.scores.corpus_score import CorpusScore, mean_score
 from kvar.tasks.text import TextTask
 
 __all__ = ["GSM8KTask"]

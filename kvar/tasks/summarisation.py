@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from kvar.tasks.base import Example
-from kvar.tasks.corpus_score import CorpusScore
-from kvar.tasks.rouge import check_rouge_tokenizer, rouge_scores
+from kvar.tasks.scores.corpus_score import CorpusScore
+from kvar.tasks.scores.rouge import check_rouge_tokenizer, rouge_scores
 from kvar.tasks.text import TextTask
 
 __all__ = ["SummarisationTask"]
@@ -17,7 +17,7 @@ class SummarisationTask(TextTask):
     """Documents and summaries; the prompt is the document behind "summarize: ", the paper's and T5's prefix.
 
     Args:
-        stemmer: Porter stemming before matching; see ``kvar.tasks.rouge.rouge_scores``.
+        stemmer: Porter stemming before matching; see ``kvar.tasks.scores.rouge.rouge_scores``.
         rouge_tokenizer: auto, ascii or unicode, likewise.
         arguments: as of :class:`TextTask`.
         options: as of :class:`TextTask`.

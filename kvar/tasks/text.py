@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kvar.tasks.base import SPLITS, Example
-from kvar.tasks.bleu import chrf_score
-from kvar.tasks.corpus_score import CorpusScore, values_of
 from kvar.tasks.data import Split, has_split, open_split
+from kvar.tasks.scores.bleu import chrf_score
+from kvar.tasks.scores.corpus_score import CorpusScore, values_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from kvar.tasks.base import Example
-from kvar.tasks.bleu import bleu_score
-from kvar.tasks.bleu_tokenizers import check_bleu_tokenizer
-from kvar.tasks.corpus_score import CorpusScore
+from kvar.tasks.scores.bleu import bleu_score
+from kvar.tasks.scores.bleu_tokenizers import check_bleu_tokenizer
+from kvar.tasks.scores.corpus_score import CorpusScore
 from kvar.tasks.text import TextTask
 
 __all__ = ["TranslationTask"]
@@ -18,7 +18,7 @@ class TranslationTask(TextTask):
     """Sentence pairs; the prompt is the source behind ``prefix`` (the paper's: "translate English to Dutch: ").
 
     Args:
-        bleu_tokenizer: how sacreBLEU tells words apart; see ``kvar.tasks.bleu.bleu_score``.
+        bleu_tokenizer: how sacreBLEU tells words apart; see ``kvar.tasks.scores.bleu.bleu_score``.
         arguments: as of :class:`TextTask`.
         options: as of :class:`TextTask`.
     """

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kvar.tasks.base import Example, Task
-from kvar.tasks.corpus_score import CorpusScore
+from kvar.tasks.scores.corpus_score import CorpusScore
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

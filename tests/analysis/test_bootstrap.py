@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from kvar.analysis.bca import bca, bootstrap_replicates
 from kvar.analysis.bias import bias_of
-from kvar.analysis.bootstrap import bca, bootstrap_replicates
-from kvar.analysis.design import within_of
 from kvar.analysis.exact import TokenMDP, moments_of
 from kvar.analysis.signal import signal_of
+from kvar.analysis.step.design import within_of
 from kvar.analysis.trace_covariance import trace_of
 from kvar.analysis.unit_sums import unit_sums
 from kvar.returns import Immediate, KStep

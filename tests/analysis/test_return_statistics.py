@@ -12,8 +12,8 @@ import torch
 
 import kvar
 from kvar.analysis.exact import TokenMDP
+from kvar.analysis.frames.trajectory_batches import trajectory_batches
 from kvar.analysis.return_statistics import gap_autocorrelation, return_statistics
-from kvar.analysis.trajectory_batches import trajectory_batches
 from kvar.gradients.frames import trajectory_frame
 from kvar.records import RunWriter
 from kvar.returns import Geometric, Immediate, KStep, returns

@@ -29,7 +29,7 @@ from kvar.analysis import (
     within_share,
 )
 from kvar.analysis.exact import TokenMDP, moments_of
-from kvar.analysis.summary import STATISTICS
+from kvar.analysis.frames.summary import STATISTICS
 from kvar.gradients import GradientMoments, gradient_moments
 from kvar.intervals.probability_of_best import probability_of_best
 from kvar.returns import Geometric, Immediate, KStep, returns

@@ -7,7 +7,7 @@ import torch
 
 from kvar.analysis import noise_scale, norm_test, score_power, summarise, variance_per_score_power
 from kvar.analysis.exact import TokenMDP
-from kvar.analysis.summary import STATISTICS, THEORY_STATISTICS
+from kvar.analysis.frames.summary import STATISTICS, THEORY_STATISTICS
 from kvar.analysis.theory import calibrate
 from kvar.gradients import gradient_moments
 from kvar.returns import Immediate, KStep, parse_kernel, returns

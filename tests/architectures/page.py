@@ -39,11 +39,11 @@ python -m tests.architectures.page
 ```
 
 and the same sweep is a test (`tests/architectures/`: a fifth of it in `make test`, the rest in `make slow`). A user's
-own model is tried in the same manner at its first use (`kvar.rollouts.truth`).
+own model is tried in the same manner at its first use (`kvar.rollouts.trial.truth`).
 
 These prompts are short. What changes with length (dynamic and long RoPE past their first length, experts of limited
 capacity, attention that leaves tokens out) is looked for at the length of a user's own rollouts
-(`kvar.rollouts.longer`), and refused there. BigBird's block-sparse attention is refused; the rows here have
+(`kvar.rollouts.trial.longer`), and refused there. BigBird's block-sparse attention is refused; the rows here have
 `attention_type='original_full'`.
 
 | outcome | architectures |

@@ -12,7 +12,7 @@ from benchmarks.scale import HERE, PAGE, page
 from benchmarks.scale_cells import DATA, GPU, cell_hours, memory
 from benchmarks.scale_measured import Row, fit, read_rows, write_rows
 from benchmarks.scale_shapes import FLAN_T5, Sizes, count, parameters
-from kvar.study.grid import cells_of, read_study
+from kvar.study.grid.cells import cells_of, read_study
 
 TINY = Sizes(16, 8, 2, 32, 3, 2, 50)
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from kvar.distill import build_model, load_model, load_tokenizer
-from kvar.study.evaluation_target import find_target
+from kvar.study.evaluation.target import find_target
 from kvar.tasks import ArithmeticTask
 
 peft = pytest.importorskip("peft")

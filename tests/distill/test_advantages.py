@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kvar.distill.advantages import TRAINING_BASELINES, advantages
+from kvar.distill.objectives.on_policy.advantages import TRAINING_BASELINES, advantages
 from kvar.returns import KStep, TokenValues, minimum_variance, returns
 
 MASK = torch.arange(5) < torch.tensor([5, 2, 4, 1, 3, 5])[:, None]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kvar.distill.objectives import Batch, Passes, count
-from kvar.distill.objectives import divergences as d
+from kvar.distill.objectives.stepwise import divergences as d
 from kvar.returns import returns
 from kvar.rollouts import score
 from tests.distill.objective_cases import config

@@ -104,7 +104,7 @@ def test_a_config_survives_pickling_and_json() -> None:
 
 
 def test_yaml_and_command_line(tmp_path: Path) -> None:
-    from kvar.study.settings import read_settings
+    from kvar.study.settings.run_settings import read_settings
 
     path = tmp_path / "run.yaml"
     path.write_text(

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from kvar.distill import DistillationConfig, DistillationTrainer, build_dataset, build_model
-from kvar.distill.evened import REPEATED, EvenedRows, EvenedSampler, MarkingCollator, check_evened
-from kvar.distill.sampler import ShuffledExamples
+from kvar.distill.data.order import ShuffledExamples
+from kvar.distill.step.evened import REPEATED, EvenedRows, EvenedSampler, MarkingCollator, check_evened
 from tests.distill.ragged_worker import CASES, CUTS, T5, TASK, trained
 
 ROOT = Path(__file__).resolve().parents[2]

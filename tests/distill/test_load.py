@@ -11,7 +11,7 @@ import torch
 from kvar.distill import build_model, load_model, load_tokenizer
 from kvar.distill.models import gguf
 from kvar.rollouts import sample, score
-from kvar.study.settings import settings_from
+from kvar.study.settings.run_settings import settings_from
 from kvar.tasks import ArithmeticTask
 from tests.models import MODELS, ragged_prompts, tiny_gpt2
 
@@ -132,7 +132,7 @@ def test_settings_of_models_are_checked_before_anything_is_loaded(values: dict, 
 def test_a_run_takes_layers_precision_and_adapters_from_its_settings(
     layers: Any, tmp_path: Path, tokenizer: Any
 ) -> None:
-    from kvar.study.models import load_models
+    from kvar.study.run.models import load_models
 
     config = {"model_type": "gpt2", "n_embd": 16, "n_layer": 4, "n_head": 2}
     build_model(config, tokenizer).save_pretrained(tmp_path / "teacher")

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from kvar.distill.objectives import Passes
-from kvar.distill.objectives import divergences as d
-from kvar.distill.objectives.entropy import entropy, uniform_cross_entropy
+from kvar.distill.objectives.on_policy.entropy import entropy, uniform_cross_entropy
+from kvar.distill.objectives.stepwise import divergences as d
 from tests.distill.objective_cases import config
 from tests.distill.table_models import EOS, WORD, Table, written
 from tests.distill.test_by_hand import batch_of

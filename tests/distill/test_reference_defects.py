@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from kvar.distill.advantages import advantages
-from kvar.distill.data import Collator, build_dataset
+from kvar.distill.data.dataset import Collator, build_dataset
 from kvar.distill.objectives import Batch, Passes, count, parse_objective
-from kvar.distill.step import prepare_step
+from kvar.distill.objectives.on_policy.advantages import advantages
+from kvar.distill.step.responses import prepare_step
 from kvar.returns import KStep, TokenValues, returns
 from kvar.rollouts import Rollouts, log_probs, sample, score, token_logits
 from kvar.tasks import ArithmeticTask

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from kvar.distill.sampler import LengthBatches
+from kvar.distill.data.order import LengthBatches
 
 
 def test_every_example_once_and_batches_of_like_length() -> None:

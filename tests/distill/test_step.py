@@ -10,7 +10,7 @@ import torch
 from transformers import TrainerCallback
 
 from kvar.distill import DistillationConfig, DistillationTrainer, build_dataset, build_model
-from kvar.distill.step import on_policy_coin
+from kvar.distill.step.responses import on_policy_coin
 from kvar.tasks import ArithmeticTask
 
 TASK = ArithmeticTask(1, 1)

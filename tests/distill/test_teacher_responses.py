@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from kvar.distill.beam import beam_search
-from kvar.distill.teacher_responses import TeacherResponses
+from kvar.distill.step.teacher_responses import TeacherResponses
+from kvar.evaluation.beam import beam_search
 from kvar.rollouts import sample, token_logits
 from kvar.tasks import ArithmeticTask
 from tests.distill.table_models import written

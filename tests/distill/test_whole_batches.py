@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kvar.distill import DistillationConfig, DistillationTrainer, build_dataset, build_model
-from kvar.distill.whole_batches import check_whole_batches, rows_together
+from kvar.distill.data.whole_batches import check_whole_batches, rows_together
 from kvar.tasks import ArithmeticTask
 
 SIZES = {"model_type": "gpt2", "n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 160}

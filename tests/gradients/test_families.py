@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from kvar.gradients.one_pass import one_pass_moments
+from kvar.gradients.one_pass.engine import one_pass_moments
 from kvar.rollouts import Rollouts, token_logits
 from tests.gradients.families import FAMILIES, family
 from tests.gradients.one_pass_cases import assert_close, loop_moments, rollouts, splits, weights

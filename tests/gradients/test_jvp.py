@@ -10,7 +10,7 @@ from scipy import stats
 from torch import nn
 
 from kvar.gradients import GradientMoments, gradient_moments, score_projections
-from kvar.gradients.jvp import directions_of
+from kvar.gradients.forward_mode.engine import directions_of
 from kvar.rollouts import log_probs
 from tests.gradients.one_pass_cases import CASES, build, rollouts, weights
 

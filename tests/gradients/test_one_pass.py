@@ -7,7 +7,7 @@ import warnings
 import pytest
 import torch
 
-from kvar.gradients.one_pass import one_pass_moments
+from kvar.gradients.one_pass.engine import one_pass_moments
 from tests.gradients.one_pass_cases import CASES, assert_close, build, loop_moments, rollouts, splits, weights
 
 
@@ -60,7 +60,7 @@ def test_shapes_that_coincide(name: str, n: int, t: int) -> None:
 def test_the_head_by_tokens_or_by_sums(name: str, tokens: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ways to the means of a head, alone or tied to the embedding, whichever the sizes at hand call for."""
     asked = []
-    monkeypatch.setattr("kvar.gradients.factored._fewer", lambda *sizes: asked.append(sizes) or tokens)
+    monkeypatch.setattr("kvar.gradients.products.matrix._fewer", lambda *sizes: asked.append(sizes) or tokens)
     model, data = build(name), rollouts()
     w, groups = weights(data), splits(model)
     truth = loop_moments(model, data, w, groups)

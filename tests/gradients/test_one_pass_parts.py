@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from kvar.gradients import gradient_moments
-from kvar.gradients.blocks import Dense, Groups
-from kvar.gradients.capture import capture
-from kvar.gradients.chunks import chunked
-from kvar.gradients.coverage import coverage
-from kvar.gradients.factored import Factored
-from kvar.gradients.factors import Factor, Scaled
-from kvar.gradients.one_pass import one_pass_moments
+from kvar.gradients.capture.forward import capture
+from kvar.gradients.one_pass.chunks import chunked
+from kvar.gradients.one_pass.engine import one_pass_moments
+from kvar.gradients.one_pass.trial import coverage
+from kvar.gradients.products.blocks import Dense, Groups
+from kvar.gradients.products.factor import Factor, Scaled
+from kvar.gradients.products.matrix import Factored
 from kvar.rollouts import token_logits
 from tests.gradients.one_pass_cases import V, assert_close, build, loop_moments, rollouts, splits, weights
 
@@ -48,9 +48,9 @@ def test_factors_equal_written_out(
     first: str, second: str | None, t: int, traffic: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every kind of use, and every pair of kinds sharing one matrix; by Grams and written out, whatever is cheaper."""
-    monkeypatch.setattr("kvar.gradients.factored._TRAFFIC", traffic)
+    monkeypatch.setattr("kvar.gradients.products.matrix._TRAFFIC", traffic)
     monkeypatch.setattr(Factored, "_gram_cost", lambda self, norms: 0)  # so that the sign of the traffic decides
-    monkeypatch.setattr("kvar.gradients.factored._CAP", 2 * E * D * P)
+    monkeypatch.setattr("kvar.gradients.products.matrix._CAP", 2 * E * D * P)
     g = torch.Generator().manual_seed(t)
     factors = [_factor(kind, t + k, g) for k, kind in enumerate([first, second]) if kind is not None]
     block = Factored(factors, (D, P))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from kvar.gradients.output_layer import _aligned, output_layer_moments, output_layer_pairs
+from kvar.gradients.output_layer.head_moments import _aligned, output_layer_moments, output_layer_pairs
 from kvar.rollouts import token_logits
 from tests.gradients.one_pass_cases import assert_close, build, loop_moments, rollouts, weights
 
@@ -27,7 +27,7 @@ def _inputs(model: nn.Module, data: object) -> tuple[torch.Tensor, torch.Tensor]
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("e", [1, 6])
 def test_equals_loop_on_the_head(n: int, bias: bool, e: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kvar.gradients.token_gram._ROWS", 5)  # several blocks
+    monkeypatch.setattr("kvar.gradients.products.token_gram._ROWS", 5)  # several blocks
     model, data = build("t5-v1.1"), rollouts(n=n)
     if bias:
         model.lm_head.bias = nn.Parameter(torch.randn(model.config.vocab_size, dtype=torch.float64))
@@ -36,7 +36,9 @@ def test_equals_loop_on_the_head(n: int, bias: bool, e: int, monkeypatch: pytest
     ours = output_layer_moments(hidden, logits, data.tokens, data.mask, w, data.prompt_index, bias=bias)
     truth = loop_moments(model, data, w, {"all": list(model.lm_head.parameters())}, score_power=True)
     assert_close({"all": ours}, truth, 1e-9)
-    monkeypatch.setattr("kvar.gradients.output_layer._CAP", 2 * data.tokens.shape[1] * model.config.vocab_size)
+    monkeypatch.setattr(
+        "kvar.gradients.output_layer.head_moments._CAP", 2 * data.tokens.shape[1] * model.config.vocab_size
+    )
     pairs = output_layer_pairs(hidden, logits, data.tokens, data.mask, w, bias=bias)
     torch.testing.assert_close(pairs, truth["all"].pair, rtol=1e-9, atol=1e-12)
 

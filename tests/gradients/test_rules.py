@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from kvar.gradients.one_pass import one_pass_moments
+from kvar.gradients.one_pass.engine import one_pass_moments
 from kvar.gradients.rules import Call, Outer, PerRow, find_rule, rule
 from tests.gradients.one_pass_cases import V, assert_close, build, loop_moments, rollouts, splits, weights
 

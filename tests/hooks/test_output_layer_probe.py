@@ -12,7 +12,7 @@ from transformers import Trainer, TrainerControl, TrainerState, TrainingArgument
 
 import kvar
 from kvar.gradients import gradient_moments
-from kvar.gradients.watch import HeadWatch
+from kvar.gradients.output_layer.head_watch import HeadWatch
 from kvar.hooks import Estimator, OutputLayerProbe, StepStatistics, estimator_weights
 from kvar.records import RunWriter
 from kvar.returns import Immediate, KStep, TokenValues

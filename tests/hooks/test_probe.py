@@ -10,7 +10,7 @@ import torch
 from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
 import kvar
-from kvar.analysis.runs import by_position_of, statistics_of
+from kvar.analysis.frames.recorded import by_position_of, statistics_of
 from kvar.gradients import gradient_moments
 from kvar.gradients.frames import moments_from_frames, values_from_frame
 from kvar.hooks import Estimator, GradientProbe, Recorder, estimator_weights, parse_estimators

@@ -13,7 +13,7 @@ from statistics_frames import KS, SIZES, row, study
 import kvar.plots as plots
 from kvar.analysis import across_seeds, power_law
 from kvar.plots.bias_against_variance import signed_root
-from kvar.plots.draw import dodge
+from kvar.plots.parts.draw import dodge
 
 FIGURES = {
     "variance_against_k": "trace_ratio",

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from statistics_frames import row, study
 
-from kvar.analysis.statistics_frame import COLUMNS, find, select, students
+from kvar.analysis.frames.statistics_frame import COLUMNS, find, select, students
 
 
 @pytest.mark.parametrize("column", COLUMNS)

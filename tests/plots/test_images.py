@@ -12,7 +12,7 @@ from matplotlib.image import imread
 from statistics_frames import autocorrelation, breakdown, layers, positions, study
 
 import kvar.plots as plots
-from kvar.plots.style import OKABE_ITO
+from kvar.plots.parts.style import OKABE_ITO
 
 FIGURES = {
     name: study

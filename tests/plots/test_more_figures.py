@@ -11,7 +11,7 @@ from statistics_frames import SIZES, autocorrelation, breakdown, layers, positio
 
 import kvar.plots as plots
 from kvar.analysis.theory import TERMS
-from kvar.plots.draw import dodge
+from kvar.plots.parts.draw import dodge
 
 TABLES = {
     "variance_by_layer": layers,

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from kvar.plots.labels import label_points
-from kvar.plots.style import series, student_series
-from kvar.plots.ticks import k_axis, k_positions, size_axis
+from kvar.plots.parts.labels import label_points
+from kvar.plots.parts.style import series, student_series
+from kvar.plots.parts.ticks import k_axis, k_positions, size_axis
 
 
 def test_infinity_stands_last_and_one_step_on():

@@ -48,10 +48,10 @@ def test_every_command_asks_before_it_works(tmp_path: Path) -> None:
     """The inputs do not exist: who looked at them first would complain of them."""
     from kvar.report.by_method import report_study
     from kvar.report.by_run import report_runs
-    from kvar.study.grid import read_study
-    from kvar.study.judge import judge_runs
-    from kvar.study.probing import Measured, probe_models
-    from kvar.study.study import run_study
+    from kvar.study.evaluation.judge_runs import judge_runs
+    from kvar.study.grid.cells import read_study
+    from kvar.study.grid.run_grid import run_study
+    from kvar.study.run.probing import Measured, probe_models
 
     (tmp_path / "link").symlink_to(tmp_path / "gone")
     output = str(tmp_path / "link")

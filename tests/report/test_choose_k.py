@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kvar.analysis import best_k
-from kvar.analysis.runs import moments_at
+from kvar.analysis.frames.recorded import moments_at
 from kvar.cli import main
 from kvar.intervals.probability_of_best import probability_over_seeds
 from kvar.records import RunWriter, load

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kvar.analysis.across_seeds import across_seeds
+from kvar.analysis.frames.across_seeds import across_seeds
 from kvar.report.page.explore import MEAN, explore_data
 from tests.report.test_html import Page
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kvar.analysis.runs import statistics_of
+from kvar.analysis.frames.recorded import statistics_of
 from kvar.intervals import Interval
 from kvar.records import load
 from kvar.report.tables.paper import markdown, paper_cells, plus_minus

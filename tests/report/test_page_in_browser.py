@@ -14,7 +14,7 @@ from statistics_frames import study
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
-from kvar.analysis.across_seeds import across_seeds
+from kvar.analysis.frames.across_seeds import across_seeds
 from kvar.plots import STATISTICS, variance_against_k
 from kvar.report import section, write_report
 from kvar.report.page.evaluations import samples_of, scores_frame

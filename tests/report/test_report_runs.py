@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from statistics_frames import study
 
-from kvar.analysis.runs import by_position_of, moments_at, statistics_of
+from kvar.analysis.frames.recorded import by_position_of, moments_at, statistics_of
 from kvar.records import RunWriter
 from kvar.report.by_run import report_runs
 from kvar.report.figures.by_run import draw_figures

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kvar.rollouts import log_probs, sample
-from kvar.rollouts.decoding import Decoding
+from kvar.rollouts.decoding.stepwise import Decoding
 from tests.models import MODELS, ragged_prompts, tiny_llama, tiny_t5
 
 
@@ -64,7 +64,7 @@ def test_dropping_finished_rows_changes_nothing(name: str, padded: bool, monkeyp
     dropped = sample(model, prompts, **settings)
     assert sizes[0] == 24 and sizes[-1] <= 18 and sizes == sorted(sizes, reverse=True)
     monkeypatch.setattr(Decoding, "keep", lambda self, rows: pytest.fail("rows were dropped"))
-    monkeypatch.setattr("kvar.rollouts.cache.rows_can_be_chosen", lambda cache: False)
+    monkeypatch.setattr("kvar.rollouts.decoding.cache.rows_can_be_chosen", lambda cache: False)
     sizes.clear()
     _same(dropped, sample(model, prompts, **settings))
     assert set(sizes) == {24}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kvar.rollouts.draw import NonFiniteLogitsError, draw, uniforms
+from kvar.rollouts.decoding.draw import NonFiniteLogitsError, draw, uniforms
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 16, 17, 24, 25, 101, 4096])

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from kvar.distill.beam import beam_search
+from kvar.evaluation.beam import beam_search
 from kvar.gradients import gradient_moments, score_projections
-from kvar.gradients.jvp import directions_of
-from kvar.gradients.watch import HeadWatch
+from kvar.gradients.forward_mode.engine import directions_of
+from kvar.gradients.output_layer.head_watch import HeadWatch
 from kvar.rollouts import Policy, Rollouts, concatenate, log_probs, policy_of, sample, score
 from kvar.rollouts.policy import adopt
 from kvar.rollouts.score_norms import score_norms

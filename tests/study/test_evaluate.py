@@ -13,8 +13,8 @@ import torch
 
 import kvar
 from kvar.cli import main
-from kvar.study.run import train_run
-from kvar.study.settings import settings_from
+from kvar.study.run.run import train_run
+from kvar.study.settings.run_settings import settings_from
 
 SIZES = {"model_type": "t5", "d_kv": 8, "num_heads": 2, "d_ff": 16, "num_layers": 1, "num_decoder_layers": 1}
 
@@ -136,8 +136,8 @@ def test_two_runs_are_compared_on_the_same_examples(runs: Path, capsys: pytest.C
 def test_runs_on_other_examples_are_not_compared(runs: Path) -> None:
     from dataclasses import replace
 
-    from kvar.study.evaluate import Options, compare_results, evaluate_target
-    from kvar.study.evaluation_target import find_target
+    from kvar.study.evaluation.evaluate_runs import Options, compare_results, evaluate_target
+    from kvar.study.evaluation.target import find_target
 
     options = Options(teacher=False, resamples=10)
     first = evaluate_target(find_target(str(runs / "a"), ["--eval_limit", "3"], teacher=False), options)

@@ -11,7 +11,7 @@ import pytest
 
 from kvar.cli import main
 from kvar.distill import DistillationTrainer
-from kvar.study.interrupted import InterruptedRunError, interrupted_run
+from kvar.study.run.interrupted import InterruptedRunError, interrupted_run
 
 RUN = """
 task: arithmetic
@@ -95,9 +95,13 @@ def test_after_training_the_student_is_kept(tmp_path: Path) -> None:
             "kvar.results.study_cells.is_grid",
             "parts of the new report may be missing",
         ),
-        (["evaluate", "x"], "kvar.study.evaluation_target.find_target", "what was not said to be written is not"),
+        (["evaluate", "x"], "kvar.study.evaluation.target.find_target", "what was not said to be written is not"),
         (["choose-k", "x"], "kvar.records.load", "nothing was written; give the same command again"),
-        (["judge", "x", "y", "--judge", "z"], "kvar.study.judge.judge_command", "verdicts so far are kept"),
+        (
+            ["judge", "x", "y", "--judge", "z"],
+            "kvar.study.evaluation.judge_runs.judge_command",
+            "verdicts so far are kept",
+        ),
     ],
 )
 def test_other_commands(

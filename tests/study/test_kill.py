@@ -64,12 +64,12 @@ def arm(owner, name, call, after=False):
         return out
     setattr(owner, name, wrapped)
 
-from kvar.distill.trainer import DistillationTrainer
+from kvar.distill.trainer.trainer import DistillationTrainer
 from kvar.hooks import GradientProbe
 from kvar.records import RunWriter
-import kvar.distill.checkpoints as checkpoints
-import kvar.study.finish as finish
-import kvar.study.run as run
+import kvar.distill.trainer.checkpoints as checkpoints
+import kvar.study.run.finish as finish
+import kvar.study.run.run as run
 
 POINTS = {
     "none": lambda: None,

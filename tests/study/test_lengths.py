@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from kvar.study.evaluate import evaluate_target
-from kvar.study.evaluation_target import find_target
-from kvar.study.lengths import check_rows
-from kvar.study.run import train_run
-from kvar.study.settings import settings_from
+from kvar.study.evaluation.evaluate_runs import evaluate_target
+from kvar.study.evaluation.target import find_target
+from kvar.study.run.prompt_lengths import check_rows
+from kvar.study.run.run import train_run
+from kvar.study.settings.run_settings import settings_from
 
 GPT2 = {"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 64}
 SHORT = {"q": "say a", "a": "aa"}

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from kvar.study import preflight
-from kvar.study.preflight import check_machine
-from kvar.study.settings import settings_from
+from kvar.study.run import preflight
+from kvar.study.run.preflight import check_machine
+from kvar.study.settings.run_settings import settings_from
 
 
 def check(folder: Path, **fields: object) -> list[str]:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from kvar.study.settings import config_names, find_config, load_yaml, settings_from
-from kvar.study.study import cells_of, read_study
-from kvar.study.tasks import build_task
+from kvar.study.grid.run_grid import cells_of, read_study
+from kvar.study.run.tasks import build_task
+from kvar.study.settings.run_settings import config_names, find_config, load_yaml, settings_from
 
 DATA = Path(os.environ.get("KVAR_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 STUDIES = [name for name in config_names() if "stages" in load_yaml(find_config(name))]
@@ -138,7 +138,7 @@ def test_a_local_path_that_is_not_there_says_what_to_give(capsys: pytest.Capture
 
 
 def test_long_prompts_are_cut_for_training_and_evaluation_alike(tmp_path: Path) -> None:
-    from kvar.study.tasks import fit_task
+    from kvar.study.run.tasks import fit_task
     from kvar.tasks import SummarisationTask
 
     rows = [json.dumps({"d": " ".join(f"word{i}" for i in range(n)), "s": "short"}) for n in (3, 200, 40)]
@@ -159,7 +159,7 @@ def test_long_prompts_are_cut_for_training_and_evaluation_alike(tmp_path: Path) 
 
 
 def test_a_calculator_needs_marks_that_can_be_written() -> None:
-    from kvar.study.tasks import fit_task
+    from kvar.study.run.tasks import fit_task
     from kvar.tasks import ArithmeticTask, TextTask
 
     _, settings, _ = cells("arithmetic-teacher")[0]

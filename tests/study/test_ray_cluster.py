@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
-from kvar.study.study import plan_study, read_study, run_study
+from kvar.study.grid.run_grid import plan_study, read_study, run_study
 
 pytest.importorskip("ray", reason="needs kvar[ray]")
 pytestmark = [
@@ -154,7 +154,7 @@ def test_ctrl_c_ends_the_cells(cluster: Any, tmp_path: Path) -> None:
 def test_what_is_not_seen_is_told_before_any_cell(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kvar.study.ray_executor import RayCluster
+    from kvar.study.executors.ray_cluster import RayCluster
 
     study = {**yaml.safe_load(STUDY)}
     with pytest.raises(
@@ -168,7 +168,7 @@ def test_what_is_not_seen_is_told_before_any_cell(
 
 
 def test_a_worker_killed_and_a_node_lost_half_way(cluster: Any, tmp_path: Path) -> None:
-    from kvar.study.ray_executor import RayCluster
+    from kvar.study.executors.ray_cluster import RayCluster
 
     (tmp_path / "study.yaml").write_text(STUDY)
     study = read_study(str(tmp_path / "study.yaml"))

@@ -12,10 +12,10 @@ import pytest
 
 from kvar import __version__
 from kvar.cli import main
-from kvar.study import ray_cell
-from kvar.study.executors import Job
-from kvar.study.ray_cell import CellKilledError, await_writer, check_node, run_cell
-from kvar.study.ray_executor import RayCluster
+from kvar.study.executors import ray_cell
+from kvar.study.executors.local import Job
+from kvar.study.executors.ray_cell import CellKilledError, await_writer, check_node, run_cell
+from kvar.study.executors.ray_cluster import RayCluster
 
 
 class LostError(Exception):
@@ -70,8 +70,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Any:
         fake = FakeRay(ends, nodes or [{"CPU": 4.0}])
         monkeypatch.setitem(sys.modules, "ray", fake)
         monkeypatch.setitem(sys.modules, "ray.exceptions", fake.exceptions)
-        monkeypatch.setattr("kvar.study.ray_executor.find_spec", lambda name: True)
-        monkeypatch.setattr("kvar.study.ray_executor.check_nodes", lambda nodes, arguments: None)
+        monkeypatch.setattr("kvar.study.executors.ray_cluster.find_spec", lambda name: True)
+        monkeypatch.setattr("kvar.study.executors.ray_cluster.check_nodes", lambda nodes, arguments: None)
         return fake
 
     return make
@@ -149,13 +149,13 @@ def test_places_follow_the_clusters_resources(cluster: Any, tmp_path: Path) -> N
 def test_bad_options(
     words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kvar.study.ray_executor.find_spec", lambda name: True)
+    monkeypatch.setattr("kvar.study.executors.ray_cluster.find_spec", lambda name: True)
     assert main(["study", "demo", "--output", str(tmp_path / "out"), *words]) == 2
     assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_without_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kvar.study.ray_executor.find_spec", lambda name: None)
+    monkeypatch.setattr("kvar.study.executors.ray_cluster.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"ray is not installed; pip install 'kvar\[ray\]', or leave out --ray"):
         RayCluster(tmp_path)
 

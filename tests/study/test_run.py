@@ -10,8 +10,8 @@ import pytest
 
 import kvar
 from kvar.cli import main
-from kvar.study.settings import config_names, read_settings, settings_from
-from kvar.study.study import cells_of, read_study
+from kvar.study.grid.run_grid import cells_of, read_study
+from kvar.study.settings.run_settings import config_names, read_settings, settings_from
 
 STUDY = """
 common:
@@ -108,7 +108,7 @@ def test_a_killed_run_goes_on_and_repeats_no_record(study: Path, tmp_path: Path,
     from transformers import TrainerCallback
 
     from kvar.distill import DistillationTrainer
-    from kvar.study.run import train_run
+    from kvar.study.run.run import train_run
 
     values = {**cells_of(read_study(str(study / "study.yaml")), ["small/ketchup"])[0].values}
     values.update(student=str(study / "out/small/start/model"), output_dir=str(tmp_path / "run"))

@@ -13,9 +13,9 @@ import torch
 
 import kvar
 from kvar.cli import main
-from kvar.distill.checkpoints import CheckpointError, last_checkpoint
-from kvar.study.run import train_run
-from kvar.study.settings import settings_from
+from kvar.distill.trainer.checkpoints import CheckpointError, last_checkpoint
+from kvar.study.run.run import train_run
+from kvar.study.settings.run_settings import settings_from
 
 VALUES = {
     "task": "arithmetic", "min_problem_steps": 1, "max_problem_steps": 1, "objective": "sft", "train_limit": 16,
@@ -98,7 +98,7 @@ def test_what_cannot_work_is_said_first(
 ) -> None:
     from importlib.util import find_spec
 
-    monkeypatch.setattr("kvar.study.preflight.find_spec", lambda name: None if name == "wandb" else find_spec(name))
+    monkeypatch.setattr("kvar.study.run.preflight.find_spec", lambda name: None if name == "wandb" else find_spec(name))
     values = {**VALUES, "output_dir": str(tmp_path / "run"), **changes}
     with pytest.raises(ValueError, match=message):
         train_run(*settings_from(values, "test"))
@@ -125,7 +125,7 @@ def test_a_disk_too_small_for_a_checkpoint(tmp_path: Path, monkeypatch: pytest.M
     from collections import namedtuple
 
     usage = namedtuple("usage", "total used free")(1, 1, 1000)
-    monkeypatch.setattr("kvar.study.preflight.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("kvar.study.run.preflight.shutil.disk_usage", lambda path: usage)
     with pytest.raises(ValueError, match="has 0 MB free; a checkpoint of"):
         train_run(*settings_from({**VALUES, "output_dir": str(tmp_path / "run")}, "test"))
 
@@ -134,7 +134,7 @@ def test_help_shows_every_field_with_the_configs_values(capsys: pytest.CaptureFi
     from dataclasses import fields
 
     from kvar.distill import DistillationConfig
-    from kvar.study.settings import RunSettings
+    from kvar.study.settings.run_settings import RunSettings
 
     assert main(["train", "arithmetic-teacher", "--max_steps", "7", "--help"]) == 0
     page = capsys.readouterr().out
@@ -170,7 +170,7 @@ def test_probe_and_choose_k(run: Path, tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_bf16_trains_and_is_probed_in_fp32(run: Path, tmp_path: Path) -> None:
     """The first probe, before any training, is that of a run in fp32."""
-    from kvar.analysis.runs import probes_of
+    from kvar.analysis.frames.recorded import probes_of
 
     changes = {"objective": "ketchup", "teacher": "arithmetic", "probe_every": 2, "probe_prompts": 2, "max_steps": 2}
     changes |= {"probe_kernels": "K=1", "report_to": "none", "eval_limit": 0, "save_strategy": "no"}

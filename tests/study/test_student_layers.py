@@ -11,7 +11,7 @@ import kvar
 from kvar.cli import main
 from kvar.distill import build_model, load_model, load_tokenizer
 from kvar.distill.models.prune import parse_layers
-from kvar.study.study import cells_of, read_study
+from kvar.study.grid.run_grid import cells_of, read_study
 from kvar.tasks import ArithmeticTask
 
 STUDY = """

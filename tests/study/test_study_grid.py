@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kvar.study.grid import cells_of, read_study
+from kvar.study.grid.cells import cells_of, read_study
 
 GRID = """
 common: {learning_rate: 0.1, teacher: arithmetic}

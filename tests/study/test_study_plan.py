@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from kvar.cli import main
-from kvar.study.study import cells_of, describe_plan, plan_study
-from kvar.study.study_folder import check_study_folder, mark_study_folder
+from kvar.study.grid.folder import check_study_folder, mark_study_folder
+from kvar.study.grid.run_grid import cells_of, describe_plan, plan_study
 
 SMALL = {"model_type": "t5", "d_model": 8, "d_kv": 4, "num_heads": 2, "d_ff": 8, "num_layers": 1}
 STUDY: dict[str, Any] = {

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from kvar.study.executors import Job, LocalProcesses
-from kvar.study.study import plan_study, run_study
+from kvar.study.executors.local import Job, LocalProcesses
+from kvar.study.grid.run_grid import plan_study, run_study
 
 STUDY: dict[str, Any] = {
     "common": {
@@ -81,13 +81,13 @@ def test_any_failure_in_this_process_is_the_cells_own(tmp_path: Path, monkeypatc
         if training.seed == 0:
             raise KeyError("a defect")
 
-    monkeypatch.setattr("kvar.study.executors.train_run", train)
+    monkeypatch.setattr("kvar.study.executors.local.train_run", train)
     failed = run_study({**STUDY, "stages": STUDY["stages"][:1]}, tmp_path, say=lambda text: None)
     assert failed == {CELLS[0]: "KeyError: 'a defect'"}
 
 
 def test_processors_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kvar.study.executors._processors", lambda: 8)
+    monkeypatch.setattr("kvar.study.executors.local._processors", lambda: 8)
     for given, slots, expected in (("", 2, 4), ("3", 2, 3), ("16", 2, 4), ("none", 16, 1)):
         monkeypatch.setenv("OMP_NUM_THREADS", given)
         assert LocalProcesses(slots).threads == expected
@@ -129,8 +129,8 @@ def test_processes_one_killed_and_one_failed_and_going_on(tmp_path: Path) -> Non
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX")
 def test_a_cells_process_ends_with_the_one_that_began_it(tmp_path: Path) -> None:
-    child = "import time, kvar.study.executors as e; e.run_job = lambda job: time.sleep(60)\n"
-    child += "from kvar.study.cell_process import main; raise SystemExit(main())"
+    child = "import time, kvar.study.executors.local as e; e.run_job = lambda job: time.sleep(60)\n"
+    child += "from kvar.study.executors.cell_process import main; raise SystemExit(main())"
     process = subprocess.Popen([sys.executable, "-c", child], stdin=subprocess.PIPE, env={**os.environ})
     assert process.stdin is not None
     process.stdin.write(b'{"name": "x", "values": {}}\n')

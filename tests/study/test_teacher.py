@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from kvar.distill import count_parameters, evaluate, load_model, load_tokenizer
-from kvar.study.settings import read_settings
-from kvar.study.teachers import resolve
+from kvar.distill.models.shipped import resolve
+from kvar.study.settings.run_settings import read_settings
 from kvar.tasks import ArithmeticTask
 
 

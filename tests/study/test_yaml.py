@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from kvar.cli import main
-from kvar.study.field_values import fitted, mapping_fields, override
-from kvar.study.grid import cells_of, read_study
-from kvar.study.settings import config_names, find_config, load_yaml, read_settings
-from kvar.study.yaml_text import parse_yaml
+from kvar.study.grid.cells import cells_of, read_study
+from kvar.study.settings.field_values import fitted, mapping_fields, override
+from kvar.study.settings.run_settings import config_names, find_config, load_yaml, read_settings
+from kvar.study.settings.yaml_keys import parse_yaml
 
 RUN = """
 task: arithmetic

@@ -9,8 +9,8 @@ import pytest
 
 from kvar.tasks import Example, GSM8KTask, SummarisationTask, TextTask, TranslationTask, mean_score, ratio_score
 from kvar.tasks.answers import answers_match, extract_answer, last_number
-from kvar.tasks.bleu import bleu_score, chrf_score
-from kvar.tasks.rouge import rouge_scores
+from kvar.tasks.scores.bleu import bleu_score, chrf_score
+from kvar.tasks.scores.rouge import rouge_scores
 
 TEXTS = ["the cat is on the mat", "there is a cat on the mat now", "dogs ran", "", "a b c d e", "two men walk home ."]
 TRUTH = ["the cat sat on the mat", "there is a cat on a mat", "the dog runs", "one", "a b c d e", "two men walk home."]

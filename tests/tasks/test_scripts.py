@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvar.study.settings import settings_from
-from kvar.study.tasks import build_task
+from kvar.study.run.tasks import build_task
+from kvar.study.settings.run_settings import settings_from
 from kvar.tasks import Example, SummarisationTask, TranslationTask, task_from_options
-from kvar.tasks.bleu import bleu_score
-from kvar.tasks.rouge import UnicodeTokenizer, rouge_scores
-from kvar.tasks.scripts import unicode_words
+from kvar.tasks.scores.bleu import bleu_score
+from kvar.tasks.scores.rouge import UnicodeTokenizer, rouge_scores
+from kvar.tasks.scores.scripts import unicode_words
 
 CHINESE = "市议会通过了新的森林法。"
 
@@ -161,7 +161,7 @@ def test_unknown_and_missing_tokenisers(monkeypatch: pytest.MonkeyPatch, tmp_pat
         TranslationTask("none", "a", "b", bleu_tokenizer="chinese")
     with pytest.raises(ValueError, match=r"rouge_tokenizer 'utf8' is unknown; choose one of: auto, ascii, unicode"):
         task_from_options("summarisation", data="d", source_field="a", target_field="b", rouge_tokenizer="utf8")
-    monkeypatch.setattr("kvar.tasks.bleu_tokenizers.find_spec", lambda name: None)
+    monkeypatch.setattr("kvar.tasks.scores.bleu_tokenizers.find_spec", lambda name: None)
     for name, package in (
         ("ja-mecab", r"sacrebleu\[ja\]"),
         ("ko-mecab", r"sacrebleu\[ko\]"),
@@ -169,7 +169,7 @@ def test_unknown_and_missing_tokenisers(monkeypatch: pytest.MonkeyPatch, tmp_pat
     ):
         with pytest.raises(ValueError, match=rf"'{name}' needs a package .* pip install '{package}'"):
             bleu_score(["a"], ["a"], tokenizer=name)
-    monkeypatch.setattr("kvar.tasks.bleu_tokenizers.find_spec", lambda name: name)
+    monkeypatch.setattr("kvar.tasks.scores.bleu_tokenizers.find_spec", lambda name: name)
     monkeypatch.setattr("sacrebleu.utils.SACREBLEU_DIR", str(tmp_path))
     with pytest.raises(ValueError, match="'flores200' needs sacreBLEU's file"):
         bleu_score(["a"], ["a"], tokenizer="flores200")

@@ -4,18 +4,18 @@ sft, seqkd, kl, reverse-kl, js, tvd, gkd, llmr, ketchup
 """
 
 from kvar.distill.objectives.base import OBJECTIVES, Batch, Loss, Objective, Source, Term, objective
-from kvar.distill.objectives.gkd import gkd
-from kvar.distill.objectives.js import js
-from kvar.distill.objectives.ketchup import ketchup
-from kvar.distill.objectives.kl import kl
-from kvar.distill.objectives.llmr import llmr
 from kvar.distill.objectives.mixture import Mixture, parse_objective
 from kvar.distill.objectives.normalise import NORMALISATIONS, Counts, count, normalise
+from kvar.distill.objectives.on_policy.ketchup import ketchup
+from kvar.distill.objectives.on_policy.llmr import llmr
 from kvar.distill.objectives.passes import Passes
-from kvar.distill.objectives.reverse_kl import reverse_kl
 from kvar.distill.objectives.seqkd import seqkd
 from kvar.distill.objectives.sft import sft
-from kvar.distill.objectives.tvd import tvd
+from kvar.distill.objectives.stepwise.gkd import gkd
+from kvar.distill.objectives.stepwise.js import js
+from kvar.distill.objectives.stepwise.kl import kl
+from kvar.distill.objectives.stepwise.reverse_kl import reverse_kl
+from kvar.distill.objectives.stepwise.tvd import tvd
 
 __all__ = [
     "NORMALISATIONS",

@@ -2,7 +2,8 @@
 
 An optimiser step may be made of several micro-batches and, on several processes, of several ranks. Its loss is that of
 one big batch only if every part is divided by the *step's* tokens or responses, which are counted after sampling and
-before the first loss (:mod:`kvar.distill.step`); a mean of micro-batches' means would weigh their tokens unequally.
+before the first loss (:mod:`kvar.distill.step.responses`); a mean of micro-batches' means would weigh their tokens
+unequally.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kvar.distill.objectives.base import Batch, Settings, Source
 from kvar.rollouts import Rollouts, token_logits
-from kvar.rollouts.truth import check_rollouts
+from kvar.rollouts.trial.truth import check_rollouts
 
 __all__ = ["Passes"]
 

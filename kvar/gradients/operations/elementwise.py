@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from kvar.gradients.axis import Axis
+from kvar.gradients.capture.axis import Axis
 from kvar.gradients.operations.registry import Operation, operation
 
 __all__ = ["broadcast", "elementwise"]

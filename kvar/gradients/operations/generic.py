@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kvar.gradients.axis import Axis
+from kvar.gradients.capture.axis import Axis
+from kvar.gradients.capture.plan import UncoveredError
 from kvar.gradients.operations.registry import Operation, operation, pulled
-from kvar.gradients.plan import UncoveredError
 from kvar.gradients.rules.uses import Call, PerRow, Use
 
 __all__ = ["generic"]

@@ -7,7 +7,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from kvar.gradients.axis import Axis
+from kvar.gradients.capture.axis import Axis
 from kvar.gradients.operations.elementwise import broadcast
 from kvar.gradients.operations.registry import Operation, operation
 

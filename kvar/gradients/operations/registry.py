@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from kvar.gradients.axis import Axes, Axis
+from kvar.gradients.capture.axis import Axes, Axis
 from kvar.gradients.rules.uses import Call, PerRow, Use
 
 __all__ = ["Handler", "Note", "Operation", "find_operation", "matrix_of", "operation", "pulled"]

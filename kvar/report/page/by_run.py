@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kvar.analysis.statistics_frame import check_frame, students
+from kvar.analysis.frames.statistics_frame import check_frame, students
 from kvar.report.page.document import page
 from kvar.report.page.embed import data_uri
 from kvar.report.page.interactive import interactive_parts

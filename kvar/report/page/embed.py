@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from kvar.plots.style import context
+from kvar.plots.parts.style import context
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kvar.intervals import Interval
-from kvar.plots.ticks import compact_count
+from kvar.plots.parts.ticks import compact_count
 from kvar.report.tables.paper import markdown, paper_cells
 from kvar.results.compare import LOWER_IS_BETTER, NEITHER
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from kvar.analysis.statistics_frame import students
+from kvar.analysis.frames.statistics_frame import students
 from kvar.intervals import Interval, number
-from kvar.plots.style import student_series
+from kvar.plots.parts.style import student_series
 from kvar.records import Run
 from kvar.report.words.choice import verdict_of
 from kvar.results.by_kernel import cells

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kvar.analysis.statistics_frame import check_frame, students
-from kvar.plots.style import student_series
-from kvar.plots.ticks import k_label
+from kvar.analysis.frames.statistics_frame import check_frame, students
+from kvar.plots.parts.style import student_series
+from kvar.plots.parts.ticks import k_label
 from kvar.results.by_kernel import Best, best_k, cells
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from kvar.analysis.statistics_frame import check_frame, select, students
+from kvar.analysis.frames.statistics_frame import check_frame, select, students
 from kvar.intervals import Interval, number
-from kvar.plots.style import student_series
-from kvar.plots.ticks import k_label
+from kvar.plots.parts.style import student_series
+from kvar.plots.parts.ticks import k_label
 from kvar.results.by_kernel import Best, best_k, cells
 
 if TYPE_CHECKING:

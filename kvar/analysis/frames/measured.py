@@ -1,0 +1,98 @@
+"""The statistics frame of one measurement: the same numbers for what was just measured and for what was recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from kvar.analysis.frames.summary import summarise
+from kvar.analysis.replicates import Unit
+from kvar.gradients.moments import GradientMoments
+from kvar.gradients.recombine import recombine
+from kvar.returns import TokenValues, parse_kernel
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["default_reference", "measurement_frame", "sampling_unit", "whole_or_split"]
+
+
+def measurement_frame(
+    moments: GradientMoments,
+    values: TokenValues,
+    mask: Tensor,
+    *,
+    step: int,
+    reference: str | None = None,
+    unit: Unit = None,
+    **options: Any,
+) -> pd.DataFrame:
+    """One row per (group, kernel, statistic) of one measurement.
+
+    Args:
+        moments: of estimators over whole responses, see :func:`whole_or_split`.
+        values: (N, T) teacher values.
+        mask: (N, T).
+        step: training step.
+        reference: name of the estimator that stands for g*; default :func:`default_reference`.
+        unit: what was drawn independently; default :func:`sampling_unit`.
+        options: passed to :func:`kvar.analysis.summarise`.
+
+    Returns:
+        Columns step, group, kernel, k (NaN with a baseline), statistic, value, low, high, n.
+
+    Raises:
+        ValueError: as :func:`kvar.analysis.summarise`.
+    """
+    import pandas as pd
+
+    frames = []
+    for group in moments:
+        frame = summarise(
+            moments,
+            values=values,
+            mask=mask,
+            kernels=[parse_kernel(name.partition(" - ")[0]) for name in moments.names],
+            group=group,
+            reference=reference or default_reference(moments.names),
+            unit=unit or sampling_unit(moments),
+            **options,
+        )
+        frame.insert(0, "group", group)
+        frame.insert(0, "step", step)
+        frames.append(frame)
+    out = pd.concat(frames, ignore_index=True)
+    out.loc[out["kernel"].str.contains(" - ", regex=False), "k"] = float("nan")
+    return out
+
+
+def whole_or_split(moments: GradientMoments, split: bool = False) -> GradientMoments | None:
+    """The moments of estimators over whole responses, or of those over a range of positions ("K=4 @ 0-7").
+
+    Args:
+        moments: of both kinds.
+        split: those over a range of positions.
+
+    Returns:
+        The moments, or None where there are no such estimators.
+    """
+    keep = [i for i, name in enumerate(moments.names) if (" @ " in name) == split]
+    if len(keep) == len(moments.names):
+        return moments
+    return recombine(moments, torch.eye(len(moments.names))[keep], [moments.names[i] for i in keep]) if keep else None
+
+
+def sampling_unit(moments: GradientMoments) -> Unit:
+    """What was drawn independently: "prompt" where a prompt has several rollouts, else "trajectory"."""
+    return "prompt" if len(moments.prompts) < len(moments.prompt_index) else "trajectory"
+
+
+def default_reference(names: Sequence[str]) -> str:
+    """The estimator of least variance that is unbiased without doubt: K=1 less a leave-one-out baseline, or K=1."""
+    for name in ("K=1 - leave-one-out", "K=1"):
+        if name in names:
+            return name
+    return names[0]

@@ -1,0 +1,207 @@
+"""Every statistic of a measurement in one tidy table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from kvar.analysis.bias import bias_of
+from kvar.analysis.decompose import decomposition_of, within_share_of
+from kvar.analysis.frames.statistic_table import FORMED_WITH_THEORY, TABLE, estimate
+from kvar.analysis.paired import ratio_of
+from kvar.analysis.replicates import Replicates, Unit, replicates, resolve_reference
+from kvar.analysis.score_power import score_power_of
+from kvar.analysis.signal import signal_of
+from kvar.analysis.step.best_k import best_k_of
+from kvar.analysis.step.design import design_replicates
+from kvar.analysis.step.noise_scale import noise_scale_of
+from kvar.analysis.step.snr import snr_of
+from kvar.analysis.theory.calibration import calibration_of
+from kvar.analysis.theory.prediction import predict
+from kvar.analysis.trace_covariance import trace_of
+from kvar.gradients.moments import GradientMoments
+from kvar.intervals.jackknife import Array, Estimate
+from kvar.returns import Immediate, Kernel, KStep, TokenValues, parse_kernel
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["STATISTICS", "THEORY_STATISTICS", "steps_of", "summarise"]
+
+STATISTICS = tuple(name for name in TABLE if name not in FORMED_WITH_THEORY)
+"""The values of the column "statistic"; those of ``FORMED_WITH_VALUES`` only where ``values`` are given."""
+
+THEORY_STATISTICS = FORMED_WITH_THEORY
+"""Further values where ``theory`` is asked for: the first three need ``values``, the last two measured score power."""
+
+
+def summarise(
+    moments: GradientMoments,
+    prompts: float | None = None,
+    rollouts_per_prompt: float = 1,
+    values: TokenValues | None = None,
+    mask: Tensor | None = None,
+    kernels: Sequence[Kernel] | None = None,
+    group: str = "all",
+    batch: float = 64,
+    reference: str | int | None = None,
+    unit: Unit = None,
+    confidence: float = 0.95,
+    theory: bool = False,
+) -> pd.DataFrame:
+    """One row per (kernel, statistic): the numbers that a report shows, with their intervals.
+
+    Args:
+        moments: of E estimators.
+        prompts: M of the step that ``mse``, ``efficiency`` and ``best_probability`` are for; batch / R by default.
+        rollouts_per_prompt: R of that step; above 1 it needs prompts measured with two rollouts or more.
+        values: (N, T) teacher values, for the T0 prediction (``trace_t0`` in gradient units only where score_power was
+            measured, ``trace_ratio_t0`` always).
+        mask: (N, T), with ``values``.
+        kernels: the E kernels, with ``values`` if the estimators' names are not kernels' names.
+        group: parameter group.
+        batch: B, trajectories a step, of ``snr``, and of ``efficiency`` and ``mse`` unless ``prompts`` is given.
+        reference: the unbiased estimator that stands for g* in bias, error and efficiency; by default the first called
+            K=1 or LLMR, else the first. Ratios are always to that default.
+        unit: what was drawn independently.
+        confidence: of the intervals.
+        theory: also :data:`THEORY_STATISTICS`, which take several times as long as all others: T1's prediction;
+            prediction over measurement of the ratio to K = 1 with its interval, for both levels; score power (one
+            number, the same for every kernel) and variance per score power.
+
+    Returns:
+        Columns kernel, k (steps; inf for the immediate kernel, NaN for other kernels), statistic (see
+        :data:`STATISTICS`), value, low, high, n. ``mse`` and ``bias_sq`` are in squared-gradient units; ``norm_test``
+        is for ``batch``; ``best_probability`` is of the largest efficiency, ``mse_best_probability`` of the smallest
+        error, neither with an interval. What the moments cannot tell (fields="norms"; parts (9) without two rollouts
+        of two prompts; predictions for estimators with a baseline, "K=1 - leave-one-out") is NaN.
+
+    Raises:
+        ValueError: fewer than two trajectories, values without mask, names that are no kernels, an impossible design.
+    """
+    import pandas as pd
+
+    m = batch / rollouts_per_prompt if prompts is None else prompts
+    r, plain = resolve_reference(moments.names, reference), resolve_reference(moments.names, None)
+    paired = moments[group].pair is not None
+    grouped = (
+        paired and unit != "trajectory" and int((moments.prompt_index.unique(return_counts=True)[1] > 1).sum()) > 1
+    )
+    data = replicates(moments, group, unit)
+    trace, absent = trace_of(data), _bare(np.full(len(moments.names), np.nan), data.units)
+
+    def formed(name: str, replicated: Array) -> Estimate:
+        return estimate(name, replicated, data.units, confidence)
+
+    scale = formed("noise_scale", noise_scale_of(data))
+    estimates: dict[str, Estimate] = {
+        "trace": formed("trace", trace),
+        "trace_ratio": formed("trace_ratio", ratio_of(trace, plain)),
+        "signal": formed("signal", signal_of(data)),
+        "snr": formed("snr", snr_of(data, batch)),
+        "noise_scale": scale,
+        "relative_variance": scale,
+        **dict.fromkeys(_OF_ALL_FIELDS, absent),
+        "norm_test": Estimate(scale.value / batch, scale.low / batch, scale.high / batch, scale.n),
+    }
+    if paired:
+        whole = rollouts_per_prompt == 1 or data.inner is not None  # else prompts are still to be left out
+        design = data if whole else design_replicates(moments, group, unit, rollouts_per_prompt)
+        estimates["bias_sq"] = formed("bias_sq", bias_of(data, r))
+        estimates |= _best(best_k_of(design, r, m, rollouts_per_prompt, confidence), design.units)
+    if grouped:
+        by_prompt = data if data.inner is not None else replicates(moments, group, unit, by_prompt=True)
+        estimates["within"], estimates["between"] = decomposition_of(by_prompt, confidence)
+        share = within_share_of(by_prompt)
+        estimates["within_share"] = estimate("within_share", share, by_prompt.units, confidence)
+    if values is not None:
+        if mask is None:
+            raise ValueError("values came without mask: pass the rollouts' mask too.")
+        kernels = kernels if kernels is not None else [parse_kernel(name) for name in moments.names]
+        calibrated = data if theory and paired else None
+        estimates |= _theory(moments, values, mask, kernels, plain, calibrated, group, confidence)
+    if theory and paired and moments[group].score_power is not None:
+        power = score_power_of(moments, group, data.units)
+        estimates["score_power"] = formed("score_power", power)[np.zeros(len(moments.names), int)]
+        estimates["variance_per_score_power"] = formed("variance_per_score_power", trace / power)
+    ks = [steps_of(name) for name in moments.names] if kernels is None else [steps_of(kernel) for kernel in kernels]
+    rows = [
+        (name, ks[e], statistic, est.value[e], est.low[e], est.high[e], est.n)
+        for statistic, est in estimates.items()
+        for e, name in enumerate(moments.names)
+    ]
+    return pd.DataFrame(rows, columns=["kernel", "k", "statistic", "value", "low", "high", "n"])
+
+
+_OF_ALL_FIELDS = (
+    "bias_sq", "efficiency", "mse", "within", "between", "within_share", "best_probability", "mse_best_probability",
+)  # fmt: skip
+"""Statistics that norms alone do not tell, in the table's order."""
+
+
+def _best(best: pd.DataFrame, units: int) -> dict[str, Estimate]:
+    """Efficiency, error, and the probabilities to be the best, of a table of ``best_k``."""
+    columns = {
+        name: [best[f"{name}{end}"].to_numpy() for end in ("", "_low", "_high")] for name in ("efficiency", "mse")
+    }
+    estimates = {name: Estimate(value, low, high, units) for name, (value, low, high) in columns.items()}
+    return estimates | {
+        "best_probability": _bare(best["efficiency_best"].to_numpy(), units),
+        "mse_best_probability": _bare(best["mse_best"].to_numpy(), units),
+    }
+
+
+def _theory(
+    moments: GradientMoments,
+    values: TokenValues,
+    mask: Tensor,
+    kernels: Sequence[Kernel],
+    plain: int,
+    calibrated: Replicates | None,
+    group: str,
+    confidence: float,
+) -> dict[str, Estimate]:
+    """The predictions, and how they compare with the measurement if it is given; NaN for estimators with a baseline."""
+    known = np.where([" - " in name for name in moments.names], np.nan, 1.0)
+
+    def ratio(trace: Array) -> Estimate:
+        with np.errstate(all="ignore"):
+            return _bare(known * trace / trace[plain], len(mask))
+
+    trace = predict(values, mask, kernels, moments=moments, group=group)["trace"].to_numpy()
+    absolute = known if moments[group].score_power is not None else np.full_like(known, np.nan)
+    estimates = {"trace_t0": _bare(absolute * trace, len(mask)), "trace_ratio_t0": ratio(trace)}
+    if calibrated is not None:
+        with np.errstate(all="ignore"):  # trajectories that do not differ have no ratio
+            table = calibration_of(
+                calibrated, plain, moments, values, mask, kernels, group=group, confidence=confidence
+            )
+        rows = table[table["scale"] == "relative"]
+        for level in ("T0", "T1"):
+            one = rows[rows["level"] == level]
+            value, low, high = (known * one[column].to_numpy() for column in ("calibration", "low", "high"))
+            estimates[f"calibration_{level.lower()}"] = Estimate(value, low, high, int(one["n"].iloc[0]))
+            if level == "T1":
+                estimates["trace_ratio_t1"] = _bare(known * one["predicted"].to_numpy(), len(mask))
+    return estimates
+
+
+def _bare(value: Array, n: int) -> Estimate:
+    """Values without an interval."""
+    return Estimate(value, np.full_like(value, np.nan), np.full_like(value, np.nan), n)
+
+
+def steps_of(kernel: Kernel | str) -> float:
+    """K of a K-step kernel, infinity for the immediate one, else NaN."""
+    if isinstance(kernel, str):
+        try:
+            kernel = parse_kernel(kernel)
+        except ValueError:
+            return math.nan
+    if isinstance(kernel, KStep):
+        return float(kernel.k)
+    return math.inf if isinstance(kernel, Immediate) else math.nan

@@ -1,0 +1,95 @@
+"""How well a batch's gradient points along the true one; theory.md (11')."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kvar.analysis.bias import need_pairs
+from kvar.analysis.replicates import Replicates, Unit, resolve_reference
+from kvar.analysis.signal import signal_of
+from kvar.analysis.step.design import design_replicates, step_variance
+from kvar.gradients.moments import GradientMoments
+from kvar.intervals.jackknife import Array, Estimate, jackknife
+
+__all__ = ["direction_of", "efficiency", "efficiency_estimate", "efficiency_of"]
+
+
+def efficiency_of(data: Replicates, reference: int, prompts: float, rollouts_per_prompt: float) -> Array:
+    """(1+U, E) <E g, g*>^2 / ((|E g|^2 + tr Cov(step)) |g*|^2), every factor a U-statistic; NaN unless |g*|^2 > 0."""
+    return direction_of(data, reference, prompts, rollouts_per_prompt) ** 2
+
+
+def direction_of(data: Replicates, reference: int, prompts: float, rollouts_per_prompt: float) -> Array:
+    """(1+U, E) the signed root of :func:`efficiency_of`: a cosine in mean square."""
+    signal = signal_of(data)
+    true = signal[:, reference : reference + 1]
+    with np.errstate(all="ignore"):
+        power = signal + step_variance(data, prompts, rollouts_per_prompt)
+        return np.asarray(data.signal()[:, :, reference] / np.sqrt(np.where(true > 0, power * true, np.nan)))
+
+
+def efficiency(
+    moments: GradientMoments,
+    batch: float | None = None,
+    group: str = "all",
+    reference: str | int | None = None,
+    rollouts_per_prompt: float = 1,
+    unit: Unit = None,
+    confidence: float = 0.95,
+) -> Estimate:
+    """Efficiency eta = <E g, g*>^2 / ((|E g|^2 + tr Cov(g) / B) |g*|^2), (11').
+
+    It is 1 for the true direction without noise, free of the scale of g, and 1 - eta is the squared error, in units of
+    |g*|^2, left after the best rescaling.
+    <E g, g*>, |E g|^2 and |g*|^2 come from pairs of distinct trajectories, tr Cov from (12); the jackknife removes the
+    bias of order 1/N that their ratio has, unless N is so small that the correction leaves the interval: then the value
+    is not corrected. The interval is formed for arctanh of the signed root of eta, and squared.
+    Where |g*|^2 is not resolved (an estimate, with or without one unit, that is not positive) the direction is unknown:
+    the interval is then [0, 1], and the value NaN if the full estimate is not positive.
+
+    Args:
+        moments: of E estimators, with all fields.
+        batch: B, trajectories a step; the N measured by default.
+        group: parameter group.
+        reference: an unbiased estimator of g*, the less noisy the better; by default the first called K=1 or LLMR,
+            else the first.
+        rollouts_per_prompt: R; above 1 the batch is B/R prompts x R rollouts, and tr Cov / B becomes (between +
+            within / R) R / B, (10).
+        unit: what was drawn independently.
+        confidence: of the interval.
+
+    Returns:
+        (E,) pure numbers, between 0 and 1 but for noise.
+
+    Raises:
+        ValueError: fields="norms", an impossible batch, or (for R > 1) no prompts with two rollouts.
+    """
+    need_pairs(moments, group, "efficiency")
+    data = design_replicates(moments, group, unit, rollouts_per_prompt)
+    size = float(data.n[0]) if batch is None else float(batch)
+    r = resolve_reference(moments.names, reference)
+    return efficiency_estimate(direction_of(data, r, size / rollouts_per_prompt, rollouts_per_prompt), confidence)
+
+
+def efficiency_estimate(direction: Array, confidence: float = 0.95) -> Estimate:
+    """The efficiency and its interval, as :func:`efficiency` describes them, from the signed root of it.
+
+    Args:
+        direction: (1+U, E) of :func:`direction_of`.
+        confidence: of the interval.
+    """
+    units = len(direction) - 1
+    root = jackknife(direction, units, confidence, scale="cosine")
+    plain = jackknife(direction**2, units, confidence, correct=True)
+    known = np.isfinite(direction).all(axis=0)
+    across = np.sign(root.low) != np.sign(root.high)
+    ends = np.sort(np.stack([root.low**2, root.high**2]), axis=0)
+    with np.errstate(invalid="ignore"):
+        mended = known & (plain.value >= ends[0]) & (plain.value <= ends[1])
+    return Estimate(
+        value=np.where(mended, plain.value, direction[0] ** 2),
+        low=np.where(known, np.where(across, 0.0, ends[0]), 0.0),
+        high=np.where(known, ends[1], 1.0),
+        n=plain.n,
+        replicates=plain.replicates,
+    )

@@ -1,0 +1,1 @@
+"""From examples to batches of token ids, and the order in which they come."""

@@ -1,0 +1,1 @@
+"""Policy-gradient objectives on the student's own responses."""

@@ -1,0 +1,40 @@
+"""Stepwise Jensen-Shannon distillation (f-distill, Wen et al. 2023, arXiv 2307.15190).
+
+    loss = 1/2 mean over teacher's responses of KL( p_T || m ) + 1/2 mean over student's responses of KL( pi || m )
+    m = (p_T + pi) / 2 in each state
+
+Each half is taken in the states that its own first argument visits, which is the sequence-level divergence written step
+by step; each is normalised by its own responses. "Teacher's responses" are decoded by the teacher: sampled, as the
+sequence-level divergence asks, with ``seqkd_beams: 0``, else by beam search; or the data's with ``responses: data``.
+Responses are constants.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from kvar.distill.objectives.base import Loss, Settings, Term, objective
+from kvar.distill.objectives.passes import Passes
+from kvar.distill.objectives.stepwise import divergences
+
+__all__ = ["js"]
+
+
+def _teachers_half(log_p: Tensor, log_q: Tensor) -> Tensor:
+    return divergences.mixture_kl(log_p, log_p, log_q) / 2
+
+
+def _students_half(log_p: Tensor, log_q: Tensor) -> Tensor:
+    return divergences.mixture_kl(log_q, log_p, log_q) / 2
+
+
+@objective("js", sources=lambda settings, on_policy: (settings.responses or "teacher", "student"), teacher=True)
+def js(passes: Passes, settings: Settings) -> Loss:
+    """Half KL(p || m) on the teacher's responses, half KL(q || m) on the student's."""
+    off = settings.responses or "teacher"
+    return Loss(
+        (
+            Term(passes.divergence("student", _students_half), "student"),
+            Term(passes.divergence(off, _teachers_half), off),
+        )
+    )

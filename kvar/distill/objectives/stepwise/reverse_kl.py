@@ -1,0 +1,21 @@
+"""Word-level reverse KL, stepwise (f-distill, Wen et al. 2023, arXiv 2307.15190; on-policy as in arXiv 2306.13649).
+
+loss = sum_{i,t} KL( pi(. | s_it) || p_T(. | s_it) ), normalised,    on the student's responses by default
+
+The responses are constants: the gradient is that of the divergence in each state, not of the distribution of states.
+"""
+
+from __future__ import annotations
+
+from kvar.distill.objectives.base import Loss, Settings, Term, objective
+from kvar.distill.objectives.passes import Passes
+from kvar.distill.objectives.stepwise import divergences
+
+__all__ = ["reverse_kl"]
+
+
+@objective("reverse-kl", sources=lambda settings, on_policy: (settings.responses or "student",), teacher=True)
+def reverse_kl(passes: Passes, settings: Settings) -> Loss:
+    """KL from the student's distribution to the teacher's."""
+    source = settings.responses or "student"
+    return Loss((Term(passes.divergence(source, divergences.reverse_kl), source),))

@@ -1,0 +1,178 @@
+"""An optimiser step's responses, before its first loss: sampled, valued, counted, then cut into micro-batches.
+
+What divides a loss (:mod:`kvar.distill.objectives.normalise`) and what is subtracted from a return
+(:mod:`kvar.distill.objectives.on_policy.advantages`) belong to the whole step, so all micro-batches are sampled
+together: one large generation call in place of several small ones, and a step whose loss does not depend on how it is
+cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from kvar.distill.data.dataset import reference_rollouts
+from kvar.distill.objectives import Batch, Mixture, Source, count
+from kvar.distill.objectives.on_policy.advantages import advantages
+from kvar.distill.step.evened import REPEATED
+from kvar.distill.step.teacher_responses import TeacherResponses
+from kvar.rollouts import Policy, Rollouts, concatenate, policy_of, sample, score
+from kvar.rollouts.score_norms import score_norms
+from kvar.rollouts.seeds import response_seeds, stream_seed
+
+if TYPE_CHECKING:
+    from kvar.distill.config import DistillationConfig
+
+__all__ = ["Step", "distinct_rows", "on_policy_coin", "prepare_step"]
+
+Inputs = Mapping[str, Tensor]
+
+
+@dataclass
+class Step:
+    """The micro-batches of one optimiser step, on one process.
+
+    Attributes:
+        inputs: as the collator made them.
+        batches: by place, what :func:`prepare_step` made of them and has not been used yet; None before.
+    """
+
+    inputs: list[dict[str, Any]]
+    batches: dict[int, Batch] | None = None
+
+
+def distinct_rows(inputs: Inputs) -> Tensor:
+    """(B,) bool: true but for the rows that stand there to even out the processes' batches."""
+    repeated = inputs.get(REPEATED)
+    return torch.ones_like(inputs["index"], dtype=torch.bool) if repeated is None else ~repeated.bool()
+
+
+def on_policy_coin(seed: int, step: int, fraction: float) -> bool:
+    """GKD's coin of one step: true with probability ``fraction``, the same on every process and after a resume."""
+    return stream_seed(seed, step, 0x6B64) < fraction * 2**63
+
+
+def prepare_step(
+    inputs: Sequence[Inputs],
+    *,
+    student: nn.Module,
+    teacher: nn.Module | None,
+    teacher_responses: TeacherResponses | None,
+    mixture: Mixture,
+    settings: DistillationConfig,
+    tokenizer: Any,
+    step: int,
+    on_policy: bool,
+    all_sum: Callable[[Tensor], Tensor] | None = None,
+    processes: int = 1,
+) -> list[Batch]:
+    """Everything that the losses of one step need but the student's gradients.
+
+    Args:
+        inputs: this process's micro-batches, as the collator made them, on the student's device.
+        student: the policy; it is not trained here.
+        teacher: values the student's responses, for REINFORCE objectives.
+        teacher_responses: the teacher's responses, for objectives that learn from them.
+        mixture: the objectives.
+        settings: of the run.
+        tokenizer: of both models.
+        step: optimiser steps taken before; with ``settings.seed`` it names the random streams.
+        on_policy: GKD's coin.
+        all_sum: adds a tensor up over processes; None where there is one, or where a batch stands alone.
+        processes: how many there are.
+
+    Returns:
+        A batch for every micro-batch, in order; the responses of repeated rows hold no token there.
+    """
+    policy = policy_of(student, tokenizer, teacher=teacher)
+    data = concatenate([reference_rollouts(dict(batch), policy) for batch in inputs])
+    needed = mixture.sources(settings, on_policy)
+    responses: dict[Source, Rollouts] = {}
+    if "data" in needed:
+        policy.check_tokens(data.tokens, data.mask, "the data's targets")
+        responses["data"] = data
+    if "student" in needed:
+        responses["student"] = _sampled(student, data, settings, tokenizer, step, policy)
+    if "teacher" in needed:
+        assert teacher_responses is not None  # the trainer refuses to start otherwise
+        given = teacher_responses(data.prompt_ids, data.prompt_mask, data.prompt_index)
+        responses["teacher"] = replace(given, policy=policy)
+    distinct = torch.cat([distinct_rows(batch) for batch in inputs])
+    responses = {source: _without_repeats(rollouts, distinct) for source, rollouts in responses.items()}
+    rows = int(distinct.sum())
+    counts = {
+        source: count(own.mask, all_sum, processes, responses=rows * (len(own) // len(distinct)))
+        for source, own in responses.items()
+    }
+    values = None
+    by_objective: dict[str, Tensor] = {}
+    kernels = mixture.kernels(settings)
+    if kernels:
+        assert teacher is not None  # as above
+        own = responses["student"]
+        values = score(
+            teacher,
+            own,
+            centre=settings.centre,
+            value=settings.value,
+            micro_batch=settings.teacher_micro_batch,
+        )
+        norms = score_norms(student, own) if settings.baseline == "minimum-variance" else None
+        for name, kernel in kernels.items():
+            by_objective[name] = advantages(
+                values,
+                own.mask,
+                kernel,
+                settings.baseline,
+                prompt_index=own.prompt_index,
+                sq_score_norm=norms,
+                positions=settings.max_new_tokens,
+                all_sum=all_sum,
+            )
+    whole = Batch(responses, counts, values, by_objective, on_policy)
+    batches, start = [], 0
+    for batch in inputs:
+        stop = start + len(batch["index"])
+        batches.append(whole.rows(start, stop, settings.rollouts_per_prompt))
+        start = stop
+    return batches
+
+
+def _without_repeats(rollouts: Rollouts, distinct: Tensor) -> Rollouts:
+    """Repeated rows keep their place, so that all processes run the same batches, and lose their tokens."""
+    if bool(distinct.all()):
+        return rollouts
+    kept = distinct.to(rollouts.mask.device).repeat_interleave(len(rollouts) // len(distinct))
+    mask = rollouts.mask & kept[:, None]
+    return replace(rollouts, mask=mask, finished=rollouts.finished & kept)
+
+
+def _sampled(
+    student: nn.Module, data: Rollouts, settings: DistillationConfig, tokenizer: Any, step: int, policy: Policy
+) -> Rollouts:
+    """``rollouts_per_prompt`` responses of the student to every prompt, ``sample_micro_batch`` at a time."""
+    repeats = settings.rollouts_per_prompt
+    seeds = response_seeds(settings.seed, step, data.prompt_index.tolist(), repeats)
+    prompts = len(data) if settings.sample_micro_batch is None else max(1, settings.sample_micro_batch // repeats)
+    parts = []
+    for start in range(0, len(data), prompts):
+        rows = slice(start, start + prompts)
+        drawn = sample(
+            student,
+            (data.prompt_ids[rows], data.prompt_mask[rows]),
+            tokenizer,
+            rollouts_per_prompt=repeats,
+            max_new_tokens=settings.max_new_tokens,
+            temperature=settings.temperature,
+            top_k=settings.top_k,
+            seed=seeds[start * repeats : (start + prompts) * repeats],
+            policy=policy,
+        )
+        parts.append(drawn)
+    joined = concatenate(parts) if len(parts) > 1 else parts[0]
+    index = torch.arange(len(data), device=joined.tokens.device).repeat_interleave(repeats)
+    return replace(joined, prompt_index=index)

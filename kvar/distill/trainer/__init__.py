@@ -1,0 +1,1 @@
+"""``DistillationTrainer`` and what it adds to ``transformers.Trainer``."""

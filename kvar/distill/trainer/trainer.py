@@ -1,0 +1,286 @@
+"""``DistillationTrainer``: ``transformers.Trainer`` with a teacher, sampled responses and a named objective."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kvar.distill.config import DistillationConfig
+from kvar.distill.data.dataset import Collator, prepared
+from kvar.distill.data.epochs import Epochs
+from kvar.distill.data.order import LengthBatches, ShuffledExamples
+from kvar.distill.data.whole_batches import check_whole_batches, rows_together, whole_batches_only
+from kvar.distill.models.check import check_models
+from kvar.distill.objectives import Batch, Mixture, Passes
+from kvar.distill.step.evened import EvenedRows, EvenedSampler, MarkingCollator, check_evened
+from kvar.distill.step.responses import Step, distinct_rows, on_policy_coin, prepare_step
+from kvar.distill.step.teacher_responses import TeacherResponses
+from kvar.distill.trainer.checkpoints import WholeCheckpoints
+from kvar.distill.trainer.learning_rates import scale_learning_rates
+from kvar.distill.trainer.not_finite import not_finite
+from kvar.distill.trainer.step_logs import StepLogs
+from kvar.distill.trainer.throughput import Throughput
+from kvar.distill.trainer.wrapped_forward import through
+from kvar.rollouts import NonFiniteLogitsError, check_apart, check_lengths, policy_of
+from kvar.rollouts.policy import adopt
+
+__all__ = ["DistillationTrainer"]
+
+
+STEP = "optimiser_step"
+"""Where a micro-batch's inputs hold its step and its place in it."""
+
+
+class DistillationTrainer(WholeCheckpoints):
+    """Trains a student by any registered objective, or a weighted sum of them.
+
+    Loop, schedule and state are transformers' own. The loss of an optimiser step is that of one big batch, however many
+    micro-batches and processes it is made of.
+
+    Args:
+        model: the student, seq2seq or causal.
+        teacher: a frozen model with the same tokenizer; None for objectives that need none.
+        args: the run's settings.
+        train_dataset: rows of ``kvar.distill.data.dataset.build_dataset``; or raw rows (prompt and target or
+            completion, or messages), which are encoded by it. The same for ``eval_dataset``.
+        processing_class: the tokenizer.
+        kwargs: passed on to ``transformers.Trainer``.
+
+    Raises:
+        ValueError: an objective that needs a teacher without one; models, tokenizer and lengths that do not go together
+            (``check_models``, ``check_lengths``); a teacher that shares trained parameters with the student.
+    """
+
+    args: DistillationConfig
+    mixture: Mixture
+
+    def __init__(
+        self, model: nn.Module, args: DistillationConfig, *, teacher: nn.Module | None = None, **kwargs: Any
+    ) -> None:
+        self.mixture = args.mixture
+        if self.mixture.teacher and teacher is None:
+            raise ValueError(f"objective {args.objective!r} needs a teacher: pass teacher=, or use objective sft.")
+        tokenizer: Any = kwargs.get("processing_class")
+        if not hasattr(tokenizer, "eos_token_id"):
+            raise ValueError(f"processing_class must be a tokenizer; got {type(tokenizer).__name__}.")
+        check_models(model, teacher, tokenizer)
+        check_apart(model, teacher)
+        adopt(model, policy_of(model, tokenizer, teacher=teacher))
+        if "data_collator" not in kwargs:
+            limits = {"max_target_tokens": args.max_new_tokens, "max_prompt_tokens": args.max_prompt_tokens}
+            for name in ("train_dataset", "eval_dataset"):
+                kwargs[name] = prepared(kwargs.get(name), model, tokenizer, name=name, **limits)
+        for name in ("train_dataset", "eval_dataset"):
+            dataset = kwargs.get(name)
+            if dataset is not None and "prompt_length" in (getattr(dataset, "column_names", None) or ()):
+                lengths = list(dataset["prompt_length"])
+                longest = max(lengths)
+                where = f"row {lengths.index(longest)} of {name}"
+                check_lengths(model, teacher, longest, args.max_new_tokens, prompt=f"the prompt of {where}")
+        kwargs.setdefault("data_collator", Collator(tokenizer.pad_token_id))
+        super().__init__(model=model, args=args, **kwargs)
+        check_whole_batches(self.train_dataset, self.args, rows_together(self.accelerator, self.args.train_batch_size))
+        self.model_accepts_loss_kwargs = False
+        self.loss_is_scaled_for_ga = True  # divided by the whole step's tokens or responses, see prepare_step
+        self.tokenizer: Any = tokenizer
+        self.teacher = teacher
+        self._teacher_responses: TeacherResponses | None = None
+        if teacher is not None:
+            teacher.requires_grad_(False).eval()
+            teacher.to(self.args.device)
+            self._teacher_responses = TeacherResponses(
+                teacher,
+                tokenizer,
+                beams=args.seqkd_beams,
+                max_new_tokens=args.max_new_tokens,
+                temperature=args.temperature,
+                top_k=args.top_k,
+                seed=args.seed,
+                folder=args.output_dir,
+                process=args.process_index,
+            )
+        self._logs = StepLogs()
+        self._current = Step([])
+        self.throughput = Throughput()
+        self.add_callback(self.throughput)
+        self.epochs = Epochs()
+        self.add_callback(self.epochs)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor | int | None]:
+        """The micro-batches of the next optimiser step, each with a reference to all of them."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        step = Step(batches)
+        return [{**inputs, STEP: (step, place)} for place, inputs in enumerate(batches)], None
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """One micro-batch's share of its step's loss; the step's responses are sampled at its first micro-batch."""
+        student = self.accelerator.unwrap_model(model)
+        batch = self._batch(student, inputs)
+        samples, values = batch.responses.get("student"), batch.values
+
+        def on_samples() -> None:
+            if model.training and samples is not None and values is not None:
+                for callback in self.callback_handler.callbacks:
+                    if hasattr(callback, "on_rollouts"):  # kvar.hooks.OutputLayerProbe, or anyone's
+                        callback.on_rollouts(samples, values)
+
+        logs: dict[str, float] = {}
+
+        def compute() -> Tensor:  # inside the wrapper's forward, so that DDP sees one forward however many there are
+            passes = Passes(student, self.teacher, batch, self.args, on_samples)
+            value, numbers = self.mixture.loss(passes, self.args)
+            logs.update(numbers)
+            return value
+
+        loss = through(model, student, compute)
+        if not bool(torch.isfinite(loss)):
+            raise ValueError(not_finite(f"loss is {loss.item()}", self.state.global_step, [inputs], self.tokenizer))
+        if model.training:
+            self.throughput.count(torch.cat([rollouts.mask.flatten() for rollouts in batch.responses.values()]))
+            micro_batches = len(inputs[STEP][0].inputs) if STEP in inputs else 1
+            self._logs.add(logs, rows=int(distinct_rows(inputs).sum()), micro_batches=micro_batches)
+        return (loss, {"loss": loss}) if return_outputs else loss
+
+    def _batch(self, student: nn.Module, inputs: dict[str, Any]) -> Batch:
+        """The micro-batch's responses and what is known of them, prepared with the rest of its step."""
+        if STEP not in inputs:  # evaluation, or a caller of its own: a step of one micro-batch, on this process alone
+            return self._prepared(student, [inputs], alone=True)[0]
+        step, place = inputs[STEP]
+        if step.batches is None:
+            step.inputs = [self._prepare_inputs(batch) for batch in step.inputs]
+            step.batches = dict(enumerate(self._prepared(student, step.inputs)))
+            self._current = step
+        return step.batches.pop(place)
+
+    def _prepared(self, student: nn.Module, inputs: list[dict[str, Any]], *, alone: bool = False) -> list[Batch]:
+        # Outside training there is one random stream for all times, so that evaluations differ by the policy alone.
+        step = self.state.global_step if student.training else -1
+        several = self.args.world_size > 1 and not alone
+        try:
+            return prepare_step(
+                inputs,
+                student=student,
+                teacher=self.teacher,
+                teacher_responses=self._teacher_responses,
+                mixture=self.mixture,
+                settings=self.args,
+                tokenizer=self.tokenizer,
+                step=step,
+                on_policy=on_policy_coin(self.args.seed, step, self.args.gkd_lambda),
+                all_sum=(lambda x: self.accelerator.reduce(x, reduction="sum")) if several else None,
+                processes=self.args.world_size if several else 1,
+            )
+        except NonFiniteLogitsError as error:
+            what = "a model's logits are not finite while responses are sampled"
+            raise ValueError(not_finite(what, self.state.global_step, inputs, self.tokenizer)) from error
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """Transformers' norm; a step whose gradient is not finite is not taken, unless a loss scaler skips it."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        if self.accelerator.scaler is None and not math.isfinite(float(norm)):
+            what, inputs = f"the gradient's norm is {float(norm)}", self._current.inputs
+            raise ValueError(not_finite(what, self.state.global_step, inputs, self.tokenizer))
+        return norm
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor | Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """The objective's loss on a validation batch, one of all processes together.
+
+        Generated-text metrics come from ``kvar.distill.evaluate``.
+        """
+        with torch.no_grad():
+            loss = self.compute_loss(model, {**inputs, STEP: (Step([inputs]), 0)}).detach()
+            return (self.accelerator.reduce(loss, reduction="mean") if self.args.world_size > 1 else loss), None, None
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the means of the objective's own numbers since the last log."""
+        if "loss" in logs:
+            logs = {**logs, **self._logs.take(self._all_sum if self.args.world_size > 1 else None)}
+            speed = self.throughput.take(self.args.device, self.args.world_size)
+            if speed is not None:
+                logs["tokens_per_second"] = speed
+        super().log(logs, start_time)
+
+    def _all_sum(self, numbers: Tensor) -> Tensor:
+        """The sum over processes, which must all call."""
+        return self.accelerator.reduce(numbers.to(self.args.device), reduction="sum")
+
+    def pending_logs(self) -> dict[str, Any]:
+        """The objective's numbers since the last log: sums and weights."""
+        return {"sums": dict(self._logs.sums)}
+
+    def restore_pending_logs(self, pending: dict[str, Any]) -> None:
+        """Go on gathering from what a checkpoint held, or from nothing."""
+        self._logs.sums.clear()
+        self._logs.sums.update(pending.get("sums", {}))
+
+    def _get_dataloader(self, dataset: Any, description: str, batch_size: int, *more: Any, **options: Any) -> Any:
+        """Transformers' loader; on several processes the repeats that even out its end are marked."""
+        sampler_fn = more[0] if more else options.pop("sampler_fn", None)
+        training = bool(options.get("is_training"))
+        if self.args.dataloader_drop_last and not training and hasattr(dataset, "__len__"):  # a score is of every row
+            with whole_batches_only(self.args, False):
+                return self._get_dataloader(dataset, description, batch_size, sampler_fn, *more[1:], **options)
+        check_evened(dataset, self.args, training=training)
+        rebalanced = training and self.args.train_sampling_strategy == "batch_rebalance"
+        if self.args.world_size == 1 or self.args.dataloader_drop_last or rebalanced:
+            return super()._get_dataloader(dataset, description, batch_size, sampler_fn, *more[1:], **options)
+        together = rows_together(self.accelerator, batch_size)
+
+        def sampler(evened: Any) -> EvenedSampler:
+            order = sampler_fn(evened.rows) if sampler_fn is not None else None
+            return EvenedSampler(range(len(evened)) if order is None else order, len(evened), together)
+
+        plain, self.data_collator = self.data_collator, MarkingCollator(self.data_collator)
+        try:
+            return super()._get_dataloader(EvenedRows(dataset), description, batch_size, sampler, *more[1:], **options)
+        finally:
+            self.data_collator = plain
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Any:
+        """Validation rows in an order that no number of processes changes: by length or, as a rule, their own."""
+        if not hasattr(eval_dataset, "__len__"):
+            return super()._get_eval_sampler(eval_dataset)
+        strategy = self.args.train_sampling_strategy
+        if strategy == "group_by_length" and "length" in getattr(eval_dataset, "column_names", ()):
+            lengths = list(eval_dataset["length"])
+            return sorted(range(len(lengths)), key=lengths.__getitem__)
+        return torch.utils.data.SequentialSampler(eval_dataset)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int] | None:
+        """Transformers' choice, in an order of our own where it is random, the same for any number of processes."""
+        dataset: Any = self.train_dataset if train_dataset is None else train_dataset
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        strategy = self.args.train_sampling_strategy
+        batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        if strategy == "group_by_length" and "length" in getattr(dataset, "column_names", ()):
+            self.epochs.sampler = LengthBatches(dataset["length"], batch, seed)
+        elif strategy == "random" and hasattr(dataset, "__len__"):
+            self.epochs.sampler = ShuffledExamples(len(dataset), seed)
+        else:
+            return super()._get_train_sampler(train_dataset)
+        return self.epochs.sampler
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Transformers' optimizer; ``scale_learning_rate`` as in :mod:`kvar.distill.trainer.learning_rates`."""
+        optimizer = super().create_optimizer(model)
+        if self.args.scale_learning_rate:
+            scale_learning_rates(optimizer)
+        return optimizer

@@ -1,0 +1,5 @@
+"""Scoring generated texts: decoding, task metrics with intervals, language models as judges."""
+
+from kvar.evaluation.evaluate import Evaluation, decode, evaluate
+
+__all__ = ["Evaluation", "decode", "evaluate"]

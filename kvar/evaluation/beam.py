@@ -1,0 +1,128 @@
+"""Beam search over token ids, in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kvar.evaluation.greedy import greedy_search
+from kvar.rollouts import Policy, is_encoder_decoder, policy_of
+from kvar.rollouts.decoding.draw import check_finite
+from kvar.rollouts.decoding.stepwise import Decoding
+from kvar.rollouts.forward import decoder_prefix, decoder_start, unwrapped
+from kvar.rollouts.trial.cases import undisturbed
+from kvar.rollouts.trial.truth import decoding_of
+
+__all__ = ["beam_search"]
+
+
+@torch.no_grad()
+def beam_search(
+    model: Any,
+    prompt_ids: Tensor,
+    prompt_mask: Tensor,
+    tokenizer: Any,
+    *,
+    beams: int,
+    max_new_tokens: int,
+    processors: Sequence[Any] = (),
+    policy: Policy | None = None,
+) -> list[list[int]]:
+    """The best response of beam search to every prompt, end-of-sequence included unless the length limit cut it.
+
+    Nothing but the arguments and the policy shapes the search: the model's own generation defaults (penalties, length
+    limits) are set aside, and tokens that are no actions (:class:`kvar.rollouts.Policy`) are never chosen.
+
+    Args:
+        model: seq2seq or causal; dropout is off meanwhile.
+        prompt_ids: (N, S).
+        prompt_mask: (N, S) bool.
+        tokenizer: the model's.
+        beams: beams; 1 is greedy search.
+        max_new_tokens: length limit.
+        processors: transformers' logits processors, such as ``kvar.evaluation.calculator_logits.Calculator``.
+        policy: default that of model and tokenizer.
+
+    Raises:
+        NonFiniteLogitsError: logits from which no token can be chosen.
+        ValueError: several beams of a model that is only decoded exactly in a slower way; a model refused altogether
+            (:mod:`kvar.rollouts.trial.truth`).
+    """
+    from transformers import GenerationConfig, LogitsProcessorList
+
+    policy = policy_of(model, tokenizer) if policy is None else policy
+    seq2seq = is_encoder_decoder(model)
+    model = unwrapped(model)
+    device = next(model.parameters()).device
+    prompt_ids, prompt_mask = prompt_ids.to(device), prompt_mask.to(device)
+    way = decoding_of(model, prompt_ids, prompt_mask, policy)
+    if way is not Decoding:
+        if beams > 1:
+            raise ValueError(
+                f"beams={beams}: {type(model).__name__} goes wrong with a cache or padding, which beam search needs. "
+                "Set the number of beams to 1: greedy search decodes it exactly."
+            )
+        with undisturbed(model):
+            rows = greedy_search(
+                model, way, prompt_ids, prompt_mask, policy, max_new_tokens=max_new_tokens, processors=processors
+            )
+        return [_ended(row, policy) for row in rows]
+    width = model.get_output_embeddings().weight.shape[0]
+    settings = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        num_beams=beams,
+        do_sample=False,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=list(policy.ends),
+        decoder_start_token_id=decoder_start(model) if seq2seq else None,
+        suppress_tokens=[*policy.forbidden, *range(policy.size or width, width)] or None,
+        renormalize_logits=True,  # else beams are compared by probabilities that padding has a share in
+    )
+    if not seq2seq:  # generation needs prompts that end together
+        order = torch.argsort(prompt_mask.int(), dim=1, stable=True)
+        prompt_ids, prompt_mask = prompt_ids.gather(1, order), prompt_mask.gather(1, order)
+    given = {"decoder_input_ids": decoder_prefix(model, policy, prompt_ids)} if seq2seq else {}
+    start = given["decoder_input_ids"].shape[1] if seq2seq else prompt_ids.shape[1]
+    modes = [(module, module.training) for module in model.modules()]
+    kept, model.generation_config = model.generation_config, settings
+    model.eval()
+    try:
+        out = model.generate(
+            input_ids=prompt_ids,
+            attention_mask=prompt_mask.long(),
+            logits_processor=LogitsProcessorList([_Finite(beams, start), *processors, *_first(policy, start)]),
+            **given,
+        )
+    finally:
+        model.generation_config = kept
+        for module, training in modes:
+            module.training = training
+    return [_ended(row, policy) for row in out[:, start:].tolist()]
+
+
+def _first(policy: Policy, start: int) -> list[Any]:
+    """The processor that keeps ``forbidden_first`` from the first place of a response."""
+    from transformers import SuppressTokensAtBeginLogitsProcessor
+
+    return [SuppressTokensAtBeginLogitsProcessor(list(policy.forbidden_first), start)] if policy.forbidden_first else []
+
+
+def _ended(row: list[int], policy: Policy) -> list[int]:
+    """A response up to its first end token, that included."""
+    end = next((place for place, token in enumerate(row) if token in policy.ends), len(row))
+    return row[: end + 1]
+
+
+class _Finite:
+    """A logits processor that changes nothing and refuses NaN, which would win every comparison, and its kin."""
+
+    def __init__(self, beams: int, start: int) -> None:
+        self.beams, self.start = beams, start
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        best = scores.amax(dim=-1).view(-1, self.beams).sum(dim=1)  # of a prompt's beams
+        check_finite(best, input_ids.shape[1] - self.start)
+        return scores

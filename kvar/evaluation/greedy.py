@@ -1,0 +1,61 @@
+"""Greedy search for models that transformers' own cached and padded generation gets wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kvar.rollouts import Policy, is_encoder_decoder
+from kvar.rollouts.decoding.draw import check_finite
+from kvar.rollouts.forward import decoder_prefix
+from kvar.rollouts.trial.truth import AnyDecoding
+
+__all__ = ["greedy_search"]
+
+
+def greedy_search(
+    model: Any,
+    way: Callable[..., AnyDecoding],
+    prompt_ids: Tensor,
+    prompt_mask: Tensor,
+    policy: Policy,
+    *,
+    max_new_tokens: int,
+    processors: Sequence[Any] = (),
+) -> list[list[int]]:
+    """The most probable token at each step, after what processors do to the logits.
+
+    Args:
+        model: in eval mode, under ``torch.no_grad``.
+        way: how to decode it exactly, of :func:`kvar.rollouts.trial.truth.decoding_of`.
+        prompt_ids: (N, S); processors see them, padding included, before the response of a causal model.
+        prompt_mask: (N, S) bool.
+        policy: actions and ends.
+        max_new_tokens: length limit.
+        processors: transformers' logits processors.
+
+    Returns:
+        N lists of tokens, with what follows an end until the last response has ended.
+
+    Raises:
+        NonFiniteLogitsError: logits from which no token can be chosen.
+    """
+    decoding = way(model, prompt_ids, prompt_mask, 1, max_new_tokens, policy)
+    seen = decoder_prefix(model, policy, prompt_ids) if is_encoder_decoder(model) else prompt_ids
+    start = seen.shape[1]
+    ended = torch.zeros(len(seen), dtype=torch.bool, device=seen.device)
+    for position in range(max_new_tokens):
+        scores = decoding.logits
+        check_finite(scores.amax(dim=-1), position)
+        for processor in processors:
+            scores = processor(seen, scores)
+        token = scores.argmax(dim=-1)
+        seen = torch.cat([seen, token[:, None]], dim=1)
+        ended |= policy.is_end(token)
+        if bool(ended.all()) or position == max_new_tokens - 1:
+            break
+        decoding.step(token)
+    return [row[start:] for row in seen.tolist()]

@@ -1,0 +1,125 @@
+"""A model behind an OpenAI-compatible address as judge."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any
+from urllib.parse import urlsplit
+
+from kvar.evaluation.judge.question import Question
+from kvar.evaluation.judge.request import RefusedError, Transport
+from kvar.evaluation.judge.verdict import Answer, JudgeError, parse_verdict
+
+__all__ = ["KEY_VARIABLE", "ServerJudge"]
+
+KEY_VARIABLE = "KVAR_JUDGE_API_KEY"
+
+_TOO_LONG = re.compile(r"context|too long|too large|maximum", re.IGNORECASE)
+
+
+class ServerJudge:
+    """Asks ``POST /v1/chat/completions`` and reads the reply strictly.
+
+    An API key is read from the environment variable ``KVAR_JUDGE_API_KEY`` when a request is sent; it is kept nowhere,
+    and cut out of whatever the server says.
+
+    Args:
+        url: address of the server, with or without ``/v1`` or ``/v1/chat/completions``.
+        model: model to ask; None asks the server, which must then offer exactly one.
+        transport: timeout, retries and backoff.
+        concurrency: requests in flight at most.
+        max_tokens: longest reply; a thinking model needs hundreds.
+        options: further fields of the request, such as ``{"seed": 0}``; None as value removes a field.
+
+    Raises:
+        JudgeError: not an http(s) address, or no single model there.
+    """
+
+    markers: Sequence[str] = ()
+
+    def __init__(
+        self,
+        url: str,
+        model: str | None = None,
+        *,
+        transport: Transport | None = None,
+        concurrency: int = 4,
+        max_tokens: int = 16,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise JudgeError(f"judge address {url!r} must look like http://host:8000/v1.")
+        if parts.username or parts.password:
+            raise JudgeError(f"put the judge's key into {KEY_VARIABLE}, not into its address.")
+        for name, value in (("concurrency", concurrency), ("max_tokens", max_tokens)):
+            if value < 1:
+                raise JudgeError(f"{name} must be at least 1; got {value!r}.")
+        base = url.rstrip("/").removesuffix("/chat/completions").rstrip("/")
+        self.base = base if urlsplit(base).path else f"{base}/v1"
+        self.transport = transport or Transport()
+        self.concurrency = concurrency
+        self.model = model or self._only_model()
+        self.name = f"{self.model} at {self.base}"
+        self.request = {"model": self.model, "temperature": 0, "max_tokens": max_tokens, **(options or {})}
+
+    def answers(self, questions: Sequence[Question]) -> Iterator[tuple[Question, Answer]]:
+        """Each question with its answer as soon as it is there; after an error no more are sent, then it is raised."""
+        rest = iter(questions)
+        running: dict[Future[Answer], Question] = {}
+        failed: BaseException | None = None
+        with ThreadPoolExecutor(self.concurrency) as pool:
+            while True:
+                while failed is None and len(running) < self.concurrency and (question := next(rest, None)):
+                    running[pool.submit(self._ask, question.text)] = question
+                if not running:
+                    break
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    question = running.pop(future)
+                    if error := future.exception():
+                        failed = failed or error
+                    else:
+                        yield question, future.result()
+        if failed is not None:
+            raise failed
+
+    def _ask(self, text: str) -> Answer:
+        body = {**self.request, "messages": [{"role": "user", "content": text}]}
+        body = {name: value for name, value in body.items() if value is not None}
+        try:
+            reply = self.transport.json(f"{self.base}/chat/completions", body, os.environ.get(KEY_VARIABLE))
+        except RefusedError as error:
+            if error.status in (400, 413, 422) and _TOO_LONG.search(error.body):
+                return Answer("invalid", f"HTTP {error.status}: {error.body}"[:200])
+            raise
+        content = _content(reply)
+        if content is None:
+            return Answer("invalid", f"a reply without text: {reply}"[:200])
+        return Answer(parse_verdict(content), content[:200])
+
+    def _only_model(self) -> str:
+        reply = self.transport.json(f"{self.base}/models", None, os.environ.get(KEY_VARIABLE))
+        rows = reply.get("data") if isinstance(reply, dict) else None
+        names = [str(row["id"]) for row in rows or [] if isinstance(row, dict) and "id" in row]
+        if len(names) != 1:
+            raise JudgeError(f"judge at {self.base} offers {names[:20] or 'no models'}; name one as its model.")
+        return names[0]
+
+
+def _content(reply: Any) -> str | None:
+    """The reply's text; None where there is none.
+
+    Raises:
+        JudgeError: the reply is of no chat completion at all.
+    """
+    try:
+        content = reply["choices"][0]["message"]["content"]
+    except (KeyError, IndexError, TypeError):
+        raise JudgeError(
+            f"the judge's reply is no chat completion (choices[0].message.content): {str(reply)[:200]}. "
+            "Check that the address speaks the OpenAI protocol."
+        ) from None
+    return content if isinstance(content, str) else None

@@ -1,0 +1,74 @@
+"""Every operation of a forward pass in which a parameter meets the trajectories, whatever module it stands in.
+
+A parameter, or what is computed from parameters alone (exp(A_log), 1 + w, a bias looked up by distance), is common to
+all trajectories until an operation joins it to a tensor that runs over them. There every trajectory is given a copy of
+its own, whose gradient is that trajectory's; the ordinary backward pass delivers it for all trajectories at once. Which
+operation asks for which kind of copy is told by :mod:`kvar.gradients.operations`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from kvar.gradients.capture.axis import Axes, Axis, tensors_in
+from kvar.gradients.operations import Note, Operation, find_operation
+
+__all__ = ["Trace"]
+
+_LIKE = frozenset({"to", "type_as"})
+"""Operations that take no entries from their other arguments."""
+
+
+class Trace(TorchFunctionMode):
+    """Marks tensors as they are made and gives parameters a copy for each trajectory where they meet them.
+
+    Args:
+        axes: the marks.
+        wanted: id -> parameter.
+        note: takes a record of a use; see :data:`kvar.gradients.operations.Note`.
+    """
+
+    def __init__(self, axes: Axes, wanted: Mapping[int, nn.Parameter], note: Note) -> None:
+        super().__init__()
+        self.axes = axes
+        self.wanted = wanted
+        self.note = note
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        given = list(tensors_in(args[:1] if name in _LIKE else (*args, *kwargs.values())))
+        roots = self._roots(given) if torch.is_grad_enabled() else ()
+        if roots:
+            joined = any(self.axes.of(x) is not Axis.COMMON for x in given)
+            found = find_operation(name, joined=joined)
+            if found is not None:
+                out = found(Operation(self.axes, self.note, self._roots, name, func, args, kwargs, given))
+                if out is not NotImplemented:
+                    return out
+        out = func(*args, **kwargs)
+        if isinstance(out, (Tensor, tuple, list)) or name == "__setitem__":
+            self.axes.follow(name, args, given, out)
+            if roots:
+                for made in tensors_in((out,)):
+                    if made.requires_grad and id(made) not in self.wanted and self.axes.of(made) is Axis.COMMON:
+                        self.axes.mark(made, Axis.COMMON, roots)
+        return out
+
+    def _roots(self, given: list[Tensor]) -> tuple[nn.Parameter, ...]:
+        """The wanted parameters that common tensors among those given come from."""
+        found: dict[int, nn.Parameter] = {}
+        for x in given:
+            if id(x) in self.wanted:
+                if x.requires_grad:
+                    found[id(x)] = self.wanted[id(x)]
+            elif x.requires_grad:
+                found.update((id(p), p) for p in self.axes.roots(x))
+        return tuple(found.values())

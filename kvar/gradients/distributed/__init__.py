@@ -1,0 +1,1 @@
+"""Moments over the trajectories of several processes."""

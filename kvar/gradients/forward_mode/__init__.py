@@ -1,0 +1,1 @@
+"""The ``jvp`` engine: scores along random directions, by forward-mode differentiation."""

@@ -1,0 +1,137 @@
+"""How each parameter can be measured: tried on two or three trajectories against plain autograd, once per student.
+
+A parameter that the graph still leads to (see :mod:`kvar.gradients.capture.forward`), or whose gradients differ from
+those of a trajectory on its own, is taken a step down the ladder of :class:`kvar.gradients.capture.plan.Plan`, until
+all agree.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from kvar.gradients.capture.covering import covered_layers
+from kvar.gradients.capture.experts import expert_layers
+from kvar.gradients.capture.plan import Plan, UncoveredError
+from kvar.gradients.cotangents import Estimators
+from kvar.gradients.one_pass.source import Graph, RowByRow
+from kvar.gradients.products.blocks import Dense
+from kvar.gradients.rules import registry_version
+from kvar.rollouts.types import Rollouts
+
+__all__ = ["coverage", "warn_uncovered", "without_autocast"]
+
+
+_known: WeakKeyDictionary[nn.Module, dict[tuple, Plan]] = WeakKeyDictionary()
+
+
+def coverage(student: nn.Module, rollouts: Rollouts, wanted: Mapping[int, nn.Parameter]) -> Plan:
+    """Find out, or remember, how ``student`` is to be measured.
+
+    Args:
+        student: in eval mode.
+        rollouts: at least one trajectory; those with the longest prompt and response and the shortest whole are tried.
+        wanted: id -> parameter.
+
+    Returns:
+        The plan; remembered for as long as the student lives and its parameters are the same.
+    """
+    key = (
+        tuple((name, id(p), p.dtype, id(p) in wanted) for name, p in student.named_parameters(remove_duplicate=False)),
+        tuple((id(module), type(module)) for module in student.modules()),
+        registry_version(),
+        torch.is_autocast_enabled(rollouts.tokens.device.type),
+    )
+    found = _known.setdefault(student, {})
+    if key not in found:
+        found[key] = _find(student, rollouts, wanted)
+    return found[key]
+
+
+def without_autocast(rollouts: Rollouts) -> torch.autocast:
+    """A context in which products keep the precision of their factors."""
+    return torch.autocast(rollouts.tokens.device.type, enabled=False)
+
+
+def warn_uncovered(student: nn.Module, uncovered: set[int]) -> None:
+    """One warning that names the parameters measured without rules."""
+    names = [name for name, p in student.named_parameters() if id(p) in uncovered]
+    if names:
+        shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        warnings.warn(
+            f"no rule covers {shown}: these are measured exactly but slowly, one trajectory at a time, since every "
+            "faster way disagrees with autograd here. A rule for their layer (kvar.gradients.rules.rule) may help; "
+            "where trajectories of a batch act on each other none can.",
+            stacklevel=4,
+        )
+
+
+def _find(student: nn.Module, rollouts: Rollouts, wanted: Mapping[int, nn.Parameter]) -> Plan:
+    prompts, responses = rollouts.prompt_mask.sum(dim=1), rollouts.lengths
+    chosen = {int(prompts.argmax()), int(responses.argmax()), int((prompts + responses).argmin())}
+    tried = sorted(chosen) if len(chosen) > 1 else [*chosen, *chosen]
+    device = rollouts.tokens.device
+    plan = Plan()
+    ruled = {id(p) for _, _, parameters in covered_layers(student, wanted) for p in parameters.values()}
+    ruled |= {id(p) for _, parameters in expert_layers(student, wanted) for p in parameters.values()}
+    few = rollouts[tried]
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(1, *few.tokens.shape, generator=generator).to(device).masked_fill(~few.mask, 0.0)
+    estimators = Estimators(few, weights)
+    rows = torch.arange(len(tried), device=device)
+    truth: dict[int, Dense] = {}
+    while True:
+        covered = plan.covered(wanted)
+        try:
+            graph = Graph(student, estimators, rows, covered, plan)
+        except RuntimeError:  # a block that changes its input in place can't be given a leaf
+            if not plan.cut:
+                raise
+            plan.cut = False
+            continue
+        except UncoveredError as found:
+            plan.take_down(found.ids, student, ruled)
+            continue
+        if not covered:
+            break
+        kinds = {key: set(kinds) for key, kinds in graph.captured.kinds.items()}
+        alone = None if truth else RowByRow(student, estimators, rows, covered)
+        tolerance = _tolerance(graph.logits, covered)
+        with without_autocast(rollouts):
+            truth = truth if alone is None else {id(p): block for p, block in alone.blocks()}
+            try:
+                wrong = _wrong(graph, truth, tolerance, covered)
+            except UncoveredError as found:
+                wrong = found.ids
+        if not wrong:
+            plan.kinds = kinds | plan.take_along(student, {key for key in covered if key not in kinds})
+            break
+        plan.take_down(wrong, student, ruled)
+    return plan
+
+
+def _wrong(graph: Graph, exact: Mapping[int, Dense], tolerance: float, wanted: Mapping[int, nn.Parameter]) -> set[int]:
+    """Parameters whose rule disagrees with autograd on single trajectories."""
+    scale = torch.stack([block.norms()[0] for block in exact.values()]).sum(dim=0).sqrt()
+    wrong: set[int] = set()
+    unseen = set(wanted)
+    for parameter, block in graph.blocks():
+        unseen.discard(id(parameter))
+        ours = block.written_out().grad.double()
+        theirs = exact[id(parameter)].grad.double()
+        difference, size = (ours - theirs).flatten(1).norm(dim=1), theirs.flatten(1).norm(dim=1)
+        if not bool((difference <= tolerance * (size + 1e-3 * scale)).all()):
+            wrong.add(id(parameter))
+    return wrong | {key for key in unseen if bool((exact[key].grad != 0).any())}
+
+
+def _tolerance(logits: Tensor, wanted: Mapping[int, nn.Parameter]) -> float:
+    """The relative difference that rounding may make; a wrong rule makes a far larger one."""
+    half = (torch.float16, torch.bfloat16)
+    if torch.is_autocast_enabled(logits.device.type) or any(p.dtype in half for p in wanted.values()):
+        return 0.3
+    return 1e-4 if logits.dtype == torch.float64 else 1e-2

@@ -1,0 +1,194 @@
+"""Moments of the language-model head alone, with no backward pass: theory.md (14) at the output layer.
+
+With H the head's inputs and y the sampled tokens, the gradient of sum_t w_t log pi(y_t | s_t) with respect to the
+logits of position t is w_t (onehot(y_t) - pi_t). So with A = H H^T (inputs) and S the same product of the rows
+onehot(y_t) - pi_t, every estimator and every pair of estimators is a weighted sum over one array:
+
+    <g_i^e, g_j^f> = sum_{t,s} w_it^e w_js^f (A o S)_{it,js}
+
+where S = 1[y_t = y_s] - pi_t(y_s) - pi_s(y_t) + pi_t . pi_s.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kvar.gradients.moments import GroupMoments
+from kvar.gradients.products.blocks import Groups, slices
+from kvar.gradients.products.token_gram import token_gram
+
+__all__ = ["output_layer_moments", "output_layer_pairs"]
+
+_CAP = 2**19
+"""Logits looked at together where no sum over trajectories is wanted: few enough to stay in a processor's cache."""
+
+
+@torch.no_grad()
+def output_layer_moments(
+    hidden: Tensor,
+    logits: Tensor,
+    tokens: Tensor,
+    mask: Tensor,
+    weights: Tensor,
+    prompt_index: Tensor,
+    *,
+    bias: bool = False,
+    scale: float = 1.0,
+) -> GroupMoments:
+    """All fields for the head's weight, from what a training step's forward pass has computed anyway.
+
+    Covers the head's own use of its weight: of a weight tied to the input embedding it is the head's part only.
+
+    Args:
+        hidden: (N, T, p), the head's inputs (after any scaling, as in tied T5), where they produced ``logits``.
+        logits: (N, T, V), logits[:, t] scored tokens[:, t].
+        tokens: (N, T) int64.
+        mask: (N, T) bool.
+        weights: (E, N, T) token weights.
+        prompt_index: (N,) int64.
+        bias: count the head's bias into the group too.
+        scale: a factor between the head's output and the logits.
+
+    Returns:
+        The moments, float64 on the CPU; ``score_power`` included.
+
+    Raises:
+        ValueError: shapes that do not fit together.
+
+    Example:
+        >>> g = torch.Generator().manual_seed(0)
+        >>> hidden, head = torch.randn(2, 3, 4, generator=g), torch.randn(5, 4, generator=g)
+        >>> tokens, mask = torch.tensor([[1, 2, 3], [4, 0, 0]]), torch.tensor([[1, 1, 1], [1, 0, 0]]).bool()
+        >>> weights = torch.ones(1, 2, 3)
+        >>> out = output_layer_moments(hidden, hidden @ head.T, tokens, mask, weights, torch.tensor([0, 1]))
+        >>> tuple(out.pair.shape), bool(torch.allclose(out.sq_norm, out.pair[0]))
+        ((1, 1, 2), True)
+    """
+    _check(hidden, logits, tokens, mask, weights, prompt_index)
+    n, t = tokens.shape
+    wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    residual = _residual(logits, tokens, scale)
+    rows = hidden.to(wide)
+    w = weights.to(wide).masked_fill(~mask, 0.0)
+    kernel = _kernel(rows, residual, bias)
+    left = w.transpose(0, 1)  # (N, E, T)
+    pair = torch.bmm(torch.bmm(left, kernel), left.mT).permute(1, 2, 0).double()
+
+    tokens_of = rows.flatten(0, 1), residual.flatten(0, 1), w.flatten(1) / n
+    if bool(mask.all()):
+        aligned = _aligned(*tokens_of, bias)
+    else:
+        keep = mask.reshape(-1)
+        few = _aligned(tokens_of[0][keep], tokens_of[1][keep], tokens_of[2][:, keep], bias)
+        aligned = w.new_zeros(len(w), n * t).masked_scatter_(keep.expand(len(w), -1), few)
+    cross = torch.einsum("ent,fnt->efn", w, aligned.view(-1, n, t)).double()
+    mean_pair = cross.mean(dim=2)
+
+    _, labels = prompt_index.unique(return_inverse=True)
+    sizes = torch.bincount(labels)
+    if len(sizes) == n:
+        prompt_pair = torch.empty_like(pair)
+        prompt_pair[..., labels] = pair
+    else:
+        groups = Groups(labels)
+        together = _kernel(rows[groups.index].flatten(1, 2), residual[groups.index].flatten(1, 2), bias)
+        by_prompt = torch.where(groups.valid[:, :, None], w[:, groups.index], 0).flatten(2).transpose(0, 1)
+        prompt_pair = torch.bmm(torch.bmm(by_prompt, together), by_prompt.mT).permute(1, 2, 0).double()
+        prompt_pair = prompt_pair / sizes.double() ** 2
+    power = kernel.diagonal(dim1=1, dim2=2).masked_fill(~mask, 0.0).sum(dim=1, dtype=torch.float64)
+    fields = {
+        "sq_norm": pair.diagonal(dim1=0, dim2=1).T.clone(),
+        "mean_pair": mean_pair,
+        "alignment": cross.diagonal(dim1=0, dim2=1).T.clone(),
+        "cross": cross,
+        "pair": pair,
+        "prompt_pair": prompt_pair,
+        "score_power": power,
+    }
+    return GroupMoments(**{name: value.cpu() for name, value in fields.items()})
+
+
+@torch.no_grad()
+def output_layer_pairs(
+    hidden: Tensor,
+    logits: Tensor,
+    tokens: Tensor,
+    mask: Tensor,
+    weights: Tensor,
+    *,
+    bias: bool = False,
+    scale: float = 1.0,
+) -> Tensor:
+    """(E, E, N): <g_i^e, g_i^f> at the head, all pairs of estimators, for a probe at every step.
+
+    The field ``pair`` of :func:`output_layer_moments` alone (its diagonal is ``sq_norm``), a few trajectories at a
+    time. Means over trajectories are what the other fields cost: a Gram of all tokens instead of one per trajectory.
+
+    Args:
+        hidden: see :func:`output_layer_moments`, as all the others.
+        logits: (N, T, V).
+        tokens: (N, T).
+        mask: (N, T).
+        weights: (E, N, T).
+        bias: count the head's bias in.
+        scale: a factor between the head's output and the logits.
+
+    Returns:
+        Float64 on the CPU.
+
+    Raises:
+        ValueError: shapes that do not fit together.
+    """
+    _check(hidden, logits, tokens, mask, weights, torch.arange(len(tokens)))
+    wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    left = weights.to(wide).masked_fill(~mask, 0.0).transpose(0, 1)
+    pairs = []
+    for some in slices(len(tokens), logits[0].numel(), _CAP):
+        kernel = _kernel(hidden[some].to(wide), _residual(logits[some], tokens[some], scale), bias)
+        pairs.append(torch.bmm(torch.bmm(left[some], kernel), left[some].mT))
+    return torch.cat(pairs).permute(1, 2, 0).double().cpu()
+
+
+def _residual(logits: Tensor, tokens: Tensor, scale: float) -> Tensor:
+    """(N, T, V): pi_t - onehot(y_t), times the scale; its sign matters to no inner product."""
+    wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    residual = logits.softmax(dim=-1, dtype=wide)
+    residual.scatter_add_(-1, tokens[..., None], residual.new_full((*tokens.shape, 1), -1.0))
+    return residual if scale == 1.0 else residual.mul_(scale)
+
+
+def _aligned(rows: Tensor, residual: Tensor, scaled: Tensor, bias: bool) -> Tensor:
+    """(E, R): <score_r, sum_s scaled^e_s score_s> for R tokens, by Grams or through the (V, p) sums."""
+    count, p, v, e = *rows.shape, residual.shape[1], len(scaled)
+    if count * (v + p) > 4 * e * v * p:
+        out = scaled.new_zeros(e, count)
+        for f, one in enumerate(scaled):
+            matrix = residual.T @ (rows * one[:, None])
+            out[f] = ((rows @ matrix.T) * residual).sum(dim=1)
+            if bias:
+                out[f] += residual @ (one @ residual)
+        return out
+    return token_gram(rows, residual, scaled, bias)
+
+
+def _kernel(rows: Tensor, residual: Tensor, bias: bool) -> Tensor:
+    """(G, T, T): A o S, inner products of the tokens' scores."""
+    gram = torch.bmm(rows, rows.mT)
+    return (gram + 1 if bias else gram) * torch.bmm(residual, residual.mT)
+
+
+def _check(hidden: Tensor, logits: Tensor, tokens: Tensor, mask: Tensor, weights: Tensor, prompt_index: Tensor) -> None:
+    n, t = tokens.shape
+    for name, value, head, axes in (
+        ("hidden", hidden, (n, t), 3),
+        ("logits", logits, (n, t), 3),
+        ("mask", mask, (n, t), 2),
+        ("prompt_index", prompt_index, (n,), 1),
+    ):
+        if value.dim() != axes or tuple(value.shape[: len(head)]) != head:
+            raise ValueError(
+                f"{name} must begin with shape {head}, of {axes} axes, beside these tokens; got {tuple(value.shape)}."
+            )
+    if weights.dim() != 3 or tuple(weights.shape[1:]) != (n, t):
+        raise ValueError(f"weights must have shape (E, N, T) = (E, {n}, {t}); got {tuple(weights.shape)}.")

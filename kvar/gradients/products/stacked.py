@@ -1,0 +1,85 @@
+"""Per-trajectory gradients of a stack of matrices, one an expert: each is a matrix of its own, used by some tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from kvar.gradients.products.blocks import Dense, Groups
+from kvar.gradients.products.matrix import Factored
+
+__all__ = ["Stacked"]
+
+
+class Stacked:
+    """Per-trajectory gradients of a parameter (X, d, p), whose X matrices are used apart from each other.
+
+    Args:
+        matrices: the gradients of each of the X matrices; None where no token reached it.
+        shape: (X, d, p).
+        sizes: N and E.
+        like: a tensor of the gradients' kind.
+    """
+
+    def __init__(
+        self, matrices: Sequence[Factored | None], shape: tuple[int, int, int], sizes: tuple[int, int], like: Tensor
+    ) -> None:
+        self.matrices = list(matrices)
+        self.shape = shape
+        self.count, self.estimators = sizes
+        self._like = like
+
+    def norms(self) -> Tensor:
+        """(E, N)."""
+        return self._sum(lambda matrix: matrix.norms(), self.estimators, self.count)
+
+    def pair(self) -> Tensor:
+        """(E, E, N)."""
+        return self._sum(lambda matrix: matrix.pair(), self.estimators, self.estimators, self.count)
+
+    def total(self) -> Tensor:
+        """(E, X d p)."""
+        return torch.cat([self._empty() if m is None else m.total() for m in self.matrices], dim=1)
+
+    def cross(self, mean: Tensor) -> Tensor:
+        """(E, E, N)."""
+        parts = mean.view(len(mean), self.shape[0], -1)
+        out = self._like.new_zeros(self.estimators, len(mean), self.count, dtype=torch.float64)
+        for k, matrix in enumerate(self.matrices):
+            if matrix is not None:
+                out += matrix.cross(parts[:, k].contiguous())
+        return out
+
+    def pair_and_total(self) -> tuple[Tensor, Tensor]:
+        """``pair`` and ``total``."""
+        both = [None if matrix is None else matrix.pair_and_total() for matrix in self.matrices]
+        pair = self._like.new_zeros(self.estimators, self.estimators, self.count, dtype=torch.float64)
+        for one in both:
+            if one is not None:
+                pair += one[0]
+        return pair, torch.cat([self._empty() if one is None else one[1] for one in both], dim=1)
+
+    def regroup(self, groups: Groups) -> Stacked:
+        """The block of the sums over prompts."""
+        matrices = [None if matrix is None else matrix.regroup(groups) for matrix in self.matrices]
+        return Stacked(matrices, self.shape, (len(groups.sizes), self.estimators), self._like)
+
+    def own(self, *, cross: bool) -> None:
+        """By ``total``."""
+
+    def written_out(self) -> Dense:
+        """(N, E, X d p)."""
+        empty = self._empty().expand(self.count, -1, -1)
+        return Dense(torch.cat([empty if m is None else m.written_out().grad for m in self.matrices], dim=2))
+
+    def _sum(self, of: Callable[[Factored], Tensor], *shape: int) -> Tensor:
+        out = self._like.new_zeros(shape, dtype=torch.float64)
+        for matrix in self.matrices:
+            if matrix is not None:
+                out += of(matrix)
+        return out
+
+    def _empty(self) -> Tensor:
+        return self._like.new_zeros(self.estimators, self.shape[1] * self.shape[2])

@@ -1,0 +1,1 @@
+"""What figures share: axes, ticks, labels, lines with intervals, the look, writing to disk."""

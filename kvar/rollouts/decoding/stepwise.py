@@ -1,0 +1,133 @@
+"""One token after another from a cached model: the prompt once, then a step for each token drawn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kvar.rollouts.decoding.encoded import rows_of
+from kvar.rollouts.forward import check_no_empty_prompt, decoder_prefix, is_encoder_decoder, pack_left, takes
+from kvar.rollouts.policy import Policy
+
+__all__ = ["Decoding"]
+
+CACHES = ("past_key_values", "cache_params", "state", "past_buckets_states")
+"""What models call the argument, and the field of their output, that holds what they remember of earlier tokens."""
+
+
+class Decoding:
+    """A batch of responses while they are sampled: the model's cache, and what goes with it row by row.
+
+    Every prompt is read once, however many responses it gets: cache and logits are repeated after the first pass.
+    Rows that need no more tokens can be dropped. Models whose cache cannot be handled by rows (recurrent states,
+    sliding windows) read a prompt once for each response instead, and keep all rows.
+
+    Prompts of a causal model are padded on the left, and ``position_ids`` tell their positions. Models for which this
+    goes wrong are noticed by :mod:`kvar.rollouts.trial.truth` and decoded by :mod:`kvar.rollouts.decoding.exact`.
+
+    Args:
+        model: seq2seq or causal transformers model, in eval mode, under ``torch.no_grad``.
+        prompt_ids: (M, S) int64.
+        prompt_mask: (M, S) bool.
+        repeats: R responses to each prompt.
+        steps: tokens that will be drawn at most.
+        policy: what may be drawn; None for all tokens, with nothing forced.
+        positions: tell a causal model its positions; false leaves them to the model, which needs prompts of one length.
+
+    Raises:
+        ValueError: an empty prompt for a causal model; a model that returns no cache.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        prompt_ids: Tensor,
+        prompt_mask: Tensor,
+        repeats: int,
+        steps: int,
+        policy: Policy | None = None,
+        *,
+        positions: bool = True,
+    ) -> None:
+        self.model, self.steps, self.policy, self.position = model, steps, policy, 0
+        self.positions = positions
+        self.cache = next((name for name in CACHES if takes(model, name)), CACHES[0])
+        self.inputs: dict[str, Any] = {self.cache: None, "use_cache": True}
+        self.attention: Tensor | None = None  # of a causal model with padding: true to the last step
+        begin = self._read_seq2seq if is_encoder_decoder(model) else self._read_causal
+        self.logits = begin(prompt_ids, prompt_mask)
+        """(N, V) logits of the next token, over the policy's actions."""
+        from kvar.rollouts.decoding.cache import rows_can_be_chosen, with_room
+
+        self.by_rows = rows_can_be_chosen(self.inputs[self.cache])
+        """Whether rows can be dropped."""
+        if repeats > 1 and self.by_rows:
+            self.inputs[self.cache].batch_repeat_interleave(repeats)
+            self._rows(torch.arange(len(prompt_ids), device=prompt_ids.device).repeat_interleave(repeats))
+        elif repeats > 1:
+            self.logits = begin(*(x.repeat_interleave(repeats, dim=0) for x in (prompt_ids, prompt_mask)))
+        if self.by_rows:
+            with_room(self.inputs[self.cache], steps)
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these rows only, in this order; ``by_rows`` must be true."""
+        self.inputs[self.cache].batch_select_indices(rows)
+        self._rows(rows)
+
+    def step(self, tokens: Tensor) -> None:
+        """Append (N,) tokens and compute the ``logits`` of the next one."""
+        if "encoder_outputs" in self.inputs:
+            ids = {"decoder_input_ids": tokens[:, None]}
+        else:
+            ids = {"input_ids": tokens[:, None]}
+            self.seen += 1
+            if self.attention is not None:
+                self.inputs["attention_mask"] = self.attention[:, : self.seen]
+            if "position_ids" in self.inputs:
+                self.inputs["position_ids"] = self.inputs["position_ids"][:, -1:] + 1
+        self.position += 1
+        self.logits = self._forward(**ids)
+
+    def _forward(self, **ids: Tensor) -> Tensor:
+        out = self.model(**ids, **self.inputs)
+        self.inputs[self.cache] = getattr(out, self.cache, None)
+        if self.inputs[self.cache] is None:
+            raise ValueError(f"{type(self.model).__name__} returns no {self.cache}, so it is not decoded with a cache.")
+        logits: Tensor = out.logits[:, -1]
+        return logits if self.policy is None else self.policy.restricted(logits, self.position)
+
+    def _rows(self, rows: Tensor) -> None:
+        self.logits = self.logits[rows]
+        for name in ("attention_mask", "position_ids"):
+            if self.inputs.get(name) is not None:
+                self.inputs[name] = self.inputs[name][rows]
+        if self.attention is not None:
+            self.attention = self.attention[rows]
+        if "encoder_outputs" in self.inputs:
+            batch = len(self.inputs["encoder_outputs"][0])
+            self.inputs["encoder_outputs"] = rows_of(self.inputs["encoder_outputs"], rows, batch)
+
+    def _read_seq2seq(self, prompt_ids: Tensor, prompt_mask: Tensor) -> Tensor:
+        prompt_ids, prompt_mask = pack_left(prompt_ids, prompt_mask)
+        attention = None if bool(prompt_mask.all()) else prompt_mask.long()
+        encoded = self.model.get_encoder()(input_ids=prompt_ids, attention_mask=attention)
+        self.inputs.update({"encoder_outputs": encoded, "attention_mask": attention, self.cache: None})
+        return self._forward(decoder_input_ids=decoder_prefix(self.model, self.policy, prompt_ids))
+
+    def _read_causal(self, prompt_ids: Tensor, prompt_mask: Tensor) -> Tensor:
+        """Prompts are padded on the left, so that all rows end together."""
+        check_no_empty_prompt(prompt_mask)
+        order = torch.argsort(prompt_mask.int(), dim=1, stable=True)
+        ids, mask = prompt_ids.gather(1, order), prompt_mask.gather(1, order)
+        self.seen = ids.shape[1]
+        self.inputs[self.cache] = None
+        if not bool(mask.all()):
+            self.attention = torch.cat([mask.long(), mask.new_ones(len(mask), self.steps, dtype=torch.long)], dim=1)
+            self.inputs["attention_mask"] = self.attention[:, : self.seen]
+        if self.positions and takes(self.model, "position_ids"):
+            self.inputs["position_ids"] = (mask.long().cumsum(dim=1) - 1).clamp(min=0)
+        if takes(self.model, "logits_to_keep"):
+            self.inputs["logits_to_keep"] = 1
+        return self._forward(input_ids=ids)

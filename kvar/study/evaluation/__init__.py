@@ -1,0 +1,1 @@
+"""``kvar evaluate`` and ``kvar judge``: evaluations of runs, their output and their tables."""

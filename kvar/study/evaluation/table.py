@@ -1,0 +1,63 @@
+"""Evaluations as plain text tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kvar.intervals import Interval
+    from kvar.study.evaluation.evaluate_runs import Result
+
+__all__ = ["difference_table", "score_table"]
+
+
+def score_table(result: Result) -> str:
+    """Every score of one model with its interval."""
+    n, level = len(result.examples), result.options.level
+    rows = [("score", "value", f"{level:.0%} interval")]
+    rows += [(name, number(i.value), _range(i)) for name, i in result.scores.items()]
+    head = f"{result.target.name} ({result.target.settings.eval_split}, n = {n}, {result.options.resamples} resamples)"
+    return "\n".join([head, *_aligned(rows)])
+
+
+def difference_table(first: Result, second: Result, found: dict[str, Interval]) -> str:
+    """Two models beside each other, and the paired difference."""
+    rows = [("score", "first", "second", "second - first", f"{first.options.level:.0%} interval")]
+    rows += [
+        (name, number(first.scores[name].value), number(second.scores[name].value), number(i.value), _range(i))
+        for name, i in found.items()
+    ]
+    head = (
+        f"first: {first.target.name}\nsecond: {second.target.name}\n"
+        f"paired by example, n = {len(first.examples)}, {first.options.resamples} resamples"
+    )
+    return "\n".join([head, *_aligned(rows)])
+
+
+def number(value: float) -> str:
+    """Four digits, without exponents for the sizes that scores have.
+
+    >>> number(15.2113), number(0.03456), number(-187.26), number(float("nan"))
+    ('15.21', '0.03456', '-187.3', 'nan')
+    """
+    if value != value:
+        return "nan"
+    digits = 4 if abs(value) < 1 else max(4 - len(str(int(abs(value)))), 0)
+    text = f"{value:.{digits}f}" if abs(value) >= 0.1 or value == 0 else f"{value:.4g}"
+    return text
+
+
+def _range(interval: Interval) -> str:
+    return f"{number(interval.low)} to {number(interval.high)}"
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if column in (0, len(row) - 1) else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

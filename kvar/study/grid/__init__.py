@@ -1,0 +1,1 @@
+"""A study file's grid of runs: its cells, its plan, its folder, and running it."""

@@ -1,0 +1,152 @@
+"""The grid of a study file: its mapping, checked, and the cells that it spans."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from kvar.study.grid.checks import check_grid
+from kvar.study.settings.run_settings import find_config, load_yaml
+
+__all__ = ["Cell", "cells_of", "read_study", "select_cells", "starts_first"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a study.
+
+    Attributes:
+        student: the student's name.
+        method: the method's, or stage's, name.
+        values: all fields of the run but output_dir, and but student where the cell starts from another.
+        start: the method whose student this one starts from, or None.
+        task: the task's name; None in a study without ``tasks``.
+        seed: None in a study without ``seeds``.
+        needs: name of the cell whose student this one starts from, or None.
+    """
+
+    student: str
+    method: str
+    values: dict[str, Any]
+    start: str | None = None
+    task: str | None = None
+    seed: int | None = None
+    needs: str | None = None
+
+    @property
+    def name(self) -> str:
+        """[task/]student/method[/seed-N]: the run's folder inside the study's."""
+        return _name(self.task, self.student, self.method, self.seed)
+
+
+def _name(task: str | None, student: str, method: str, seed: int | None) -> str:
+    parts = [task, student, method, None if seed is None else f"seed-{seed}"]
+    return "/".join(part for part in parts if part is not None)
+
+
+def read_study(config: str) -> dict[str, Any]:
+    """A study file's mapping, checked; ``methods`` are put behind ``stages``, which are the same as a list.
+
+    Args:
+        config: a path, or the name of a study that ships with kvar.
+
+    Raises:
+        ValueError: unreadable, a key missing, unknown or written twice, no cells, a stage named twice, ``from`` naming
+            no earlier stage, or a field set where the grid sets it.
+    """
+    path = find_config(config)
+    study = load_yaml(path)
+    try:
+        check_grid(study)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    methods = study.pop("methods", None) or {}
+    study["stages"] = [*(study.get("stages") or []), *({"name": name, **fields} for name, fields in methods.items())]
+    return study
+
+
+def cells_of(study: Mapping[str, Any], only: Sequence[str] = ()) -> list[Cell]:
+    """The study's cells: tasks, then seeds, then students, then stages, each in the order of the file.
+
+    So all of the first seed is there before the second begins.
+
+    Args:
+        study: what :func:`read_study` gave.
+        only: see :func:`select_cells`.
+
+    Raises:
+        ValueError: ``only`` names something that is not there.
+    """
+    cells = []
+    everywhere = study.get("seeds") or (None,)
+    seeds_of = {str(stage["name"]): list(stage.get("seeds") or everywhere) for stage in study["stages"]}
+    every_seed = list(dict.fromkeys(seed for seeds in (everywhere, *seeds_of.values()) for seed in seeds))
+    for task, of_task in (study.get("tasks") or {None: {}}).items():
+        for seed in every_seed:
+            for student, origin in study["students"].items():
+                for stage in study["stages"]:
+                    method, start = str(stage["name"]), stage.get("from")
+                    if seed not in seeds_of[method]:
+                        continue
+                    fields = {key: value for key, value in stage.items() if key not in ("name", "from", "seeds")}
+                    values = {**(study.get("common") or {}), **(of_task or {}), **fields}
+                    label = None if task is None else str(task)
+                    needs = None
+                    if start is None:
+                        values.update(_origin(origin))
+                    else:
+                        start = str(start)
+                        first = seed if seed in seeds_of[start] else seeds_of[start][0]  # one seed serves all
+                        needs = _name(label, str(student), start, first)
+                    if seed is not None:
+                        values["seed"] = seed
+                    cells.append(Cell(str(student), method, values, start, label, seed, needs))
+    return select_cells(cells, only)
+
+
+def starts_first(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells in an order in which they can be run one by one: the given one, but for starts that came too late."""
+    by_name = {cell.name: cell for cell in cells}
+    ordered: dict[str, Cell] = {}
+
+    def put(cell: Cell) -> None:
+        if cell.needs in by_name and cell.needs not in ordered:
+            put(by_name[cell.needs])
+        ordered.setdefault(cell.name, cell)
+
+    for cell in cells:
+        put(cell)
+    return list(ordered.values())
+
+
+def select_cells(cells: Sequence[Cell], only: Sequence[str]) -> list[Cell]:
+    """Those of the cells that are asked for.
+
+    Args:
+        cells: all cells.
+        only: each a cell's name, a part of one (task, student, method, ``seed-0``), the first parts joined by "/", or a
+            pattern such as ``*/K=*/seed-0``; empty for all cells.
+
+    Raises:
+        ValueError: one of them names no cell.
+    """
+
+    def meant(cell: Cell, word: str) -> bool:
+        parts = cell.name.split("/")
+        return word in parts or f"{cell.name}/".startswith(f"{word}/") or fnmatchcase(cell.name, word)
+
+    for word in only:
+        if not any(meant(cell, word) for cell in cells):
+            names = [cell.name for cell in cells]
+            more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+            raise ValueError(f"only {word!r} names no cell; there are: {', '.join(names[:20])}{more}.")
+    return [cell for cell in cells if not only or any(meant(cell, word) for word in only)]
+
+
+def _origin(student: Any) -> dict[str, Any]:
+    """The fields that say what a student starts from."""
+    if isinstance(student, str):
+        return {"student": student}
+    return dict(student) if "student_layers" in student else {"student_config": student}

@@ -1,0 +1,78 @@
+"""Checks of a planned cell that read no weights: its data, its student's architecture, which models are not there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kvar.study.settings.run_settings import RunSettings
+
+if TYPE_CHECKING:
+    from kvar.tasks import Task
+
+__all__ = ["check_data", "check_student_config", "missing_models"]
+
+DATA_FIELDS = (
+    "task", "data", "data_subset", "source_field", "target_field", "held_out", "held_out_test", "skip_empty",
+    "eval_split", "eval_limit",
+)  # fmt: skip
+
+
+PACKAGED = "smollm2"  # the teacher that a package of its own ships
+
+
+def check_data(task: Task, settings: RunSettings, checked: set[str]) -> None:
+    """Read the first example of the training split and of the one that is scored; hub data are left alone.
+
+    Args:
+        task: built from the settings.
+        settings: a cell's.
+        checked: what was read before, which is not read again; added to.
+
+    Raises:
+        ValueError: data that is no folder, a split or a field that is not there.
+    """
+    key = json.dumps([getattr(settings, name) for name in DATA_FIELDS], default=str)
+    if key in checked:
+        return
+    if settings.data is None or _is_local(settings.data):
+        for split in ("train", *((settings.eval_split,) if settings.eval_limit else ())):
+            task.examples(split, 1)
+    checked.add(key)
+
+
+def check_student_config(settings: RunSettings) -> None:
+    """Refuse a student's architecture that transformers does not know.
+
+    Raises:
+        ValueError: ``model_type`` missing or unknown, or a size that its family refuses.
+    """
+    if settings.student_config is not None:
+        from kvar.distill.models.build import architecture
+
+        architecture(settings.student_config)
+
+
+def missing_models(cells: Iterable[RunSettings], own: set[str]) -> list[str]:
+    """A line for every teacher, student or tokenizer that is no folder here.
+
+    Args:
+        cells: settings of the cells to run.
+        own: folders that the study itself will make.
+    """
+    from kvar.distill.models.shipped import SHIPPED
+
+    lines = []
+    named = {(n, getattr(s, n)) for s in cells for n in ("teacher", "student", "tokenizer") if getattr(s, n)}
+    for field, name in sorted(named):
+        if name in own or name in (*SHIPPED, PACKAGED) or Path(name).exists():
+            continue
+        lines.append(f"{field} {name}: " + ("not there yet" if _is_local(name) else "not a folder here; the hub's"))
+    return lines
+
+
+def _is_local(name: str) -> bool:
+    """Whether a name means a folder or file: one is there, or it is written as no hub name can be."""
+    return Path(name).expanduser().exists() or name.startswith((".", "/", "~")) or name.count("/") > 1

@@ -1,0 +1,174 @@
+"""The parts of a run from its settings: task, models, data sets, probes, trainer."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kvar.records import RunWriter
+from kvar.study.run.identity import RUN_FILE
+from kvar.study.run.model_card import model_card
+from kvar.study.settings.run_settings import RunSettings
+
+if TYPE_CHECKING:
+    from kvar.distill import DistillationConfig, DistillationTrainer
+    from kvar.hooks import GradientProbe
+    from kvar.tasks import Task
+
+__all__ = ["Parts", "assemble", "build_datasets", "build_probes", "build_trainer"]
+
+
+@dataclass
+class Parts:
+    """What a run works with, loaded and checked: task, tokenizer, student and, where there is one, teacher."""
+
+    task: Task
+    tokenizer: Any
+    student: Any
+    teacher: Any
+
+
+def assemble(settings: RunSettings, seed: int) -> Parts:
+    """Load or build everything that the settings name.
+
+    Args:
+        settings: a run's settings.
+        seed: seed of a student's random weights.
+
+    Raises:
+        ValueError: something named cannot be loaded, or teacher and student have different tokenizers.
+    """
+    from kvar.study.run.models import load_models
+    from kvar.study.run.tasks import build_task, fit_task
+
+    task = build_task(settings)
+    tokenizer, student, teacher = load_models(settings, task, seed)
+    return Parts(fit_task(settings, task, tokenizer, student), tokenizer, student, teacher)
+
+
+def build_datasets(settings: RunSettings, training: DistillationConfig, parts: Parts) -> tuple[Any, Any]:
+    """Training data, and validation data where training evaluates.
+
+    Raises:
+        ValueError: a split that is missing, or a prompt that is too long; the message names split and row.
+    """
+    from kvar.distill import build_dataset
+    from kvar.rollouts import policy_of
+    from kvar.study.run.prompt_lengths import check_rows
+
+    limits = {"train": settings.train_limit}
+    if training.eval_strategy != "no":
+        limits["validation"] = settings.eval_limit or 500
+    options: dict[str, Any] = {"model": parts.student, "max_target_tokens": training.max_new_tokens}
+    options["policy"] = policy_of(parts.student, parts.tokenizer, teacher=parts.teacher)
+    built = {}
+    for split, limit in limits.items():
+        rows = build_dataset(parts.task.examples(split, limit), parts.tokenizer, name=split, **options)
+        check_rows(split, rows, training, parts)
+        built[split] = rows
+    return built["train"], built.get("validation")
+
+
+def build_probes(
+    settings: RunSettings, training: DistillationConfig, parts: Parts, writer: RunWriter | None
+) -> list[GradientProbe]:
+    """The gradient probe that the settings ask for, or none.
+
+    Raises:
+        ValueError: a prompt that is too long for student or teacher.
+    """
+    from kvar.hooks import GradientProbe, parse_estimators
+    from kvar.study.run.preflight import check_probe_size
+    from kvar.study.run.prompt_lengths import check_prompts
+
+    if not settings.probe_every:
+        return []
+    examples = parts.task.examples("validation", settings.probe_prompts)
+    check_prompts("validation", examples, training, parts, teacher=True)
+    check_probe_size(settings, len(examples))
+    return [
+        GradientProbe(
+            [example.prompt for example in examples],
+            parse_estimators(settings.probe_kernels, settings.probe_baseline),
+            teacher=parts.teacher,
+            tokenizer=parts.tokenizer,
+            every=settings.probe_every,
+            first=settings.probe_first,
+            rollouts_per_prompt=settings.probe_rollouts,
+            max_new_tokens=training.max_new_tokens,
+            seed=settings.probe_seed,
+            writer=writer,
+            groups="layers" if settings.probe_groups else None,
+            position_bins=settings.probe_positions,
+            micro_batch=settings.probe_micro_batch,
+            centre=training.centre,
+            value=training.value,
+        )
+    ]
+
+
+def build_trainer(
+    settings: RunSettings,
+    training: DistillationConfig,
+    parts: Parts,
+    train: Any,
+    validation: Any,
+    writer: RunWriter | None,
+    config: dict[str, Any],
+    *,
+    start: int = -1,
+) -> DistillationTrainer:
+    """The trainer of a run with its callbacks: records and probes where there is a writer, progress, TensorBoard.
+
+    Args:
+        settings: for the probe and the model card.
+        training: the trainer's settings.
+        parts: models and tokenizer.
+        train: training data set.
+        validation: validation data set, or None.
+        writer: None on processes that write nothing.
+        config: what ``run_config`` gave, for checkpoints and their model cards.
+        start: step that a resumed run goes on from.
+    """
+    from transformers.integrations import TensorBoardCallback
+    from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+    from kvar.distill import DistillationTrainer, count_parameters
+    from kvar.hooks import Recorder
+    from kvar.hooks.progress import Progress
+
+    trainer = DistillationTrainer(
+        model=parts.student,
+        args=training,
+        teacher=parts.teacher,
+        train_dataset=train,
+        eval_dataset=validation,
+        processing_class=parts.tokenizer,
+        callbacks=[
+            *([] if writer is None else [Recorder(writer)]),
+            *build_probes(settings, training, parts, writer),  # every process measures its share of the prompts
+        ],
+    )
+    for default in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(default)
+    trainer.add_callback(Progress(bar=False if training.disable_tqdm else None))
+    if "tensorboard" in (training.report_to or []):
+        trainer.remove_callback(TensorBoardCallback)
+        if writer is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            folder = Path(str(training.output_dir)) / "tensorboard"
+            trainer.add_callback(TensorBoardCallback(SummaryWriter(str(folder), purge_step=start + 1)))
+    parameters = count_parameters(parts.student)
+
+    def complete(checkpoint: Path) -> None:
+        step = trainer.state.global_step
+        logged = {k: v for log in trainer.state.log_history for k, v in log.items() if isinstance(v, float)}
+        card = model_card(config, logged, parameters=parameters, step=step)
+        (checkpoint / "README.md").write_text(card, encoding="utf-8")
+        (checkpoint / RUN_FILE).write_text(json.dumps(config, default=str), encoding="utf-8")
+
+    trainer.checkpoint_hooks.append(complete)
+    return trainer

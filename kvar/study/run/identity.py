@@ -1,0 +1,124 @@
+"""What makes a run this run, and refusing to go on from another's folder or checkpoint."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, fields
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kvar.records import check_folder
+from kvar.study.settings.run_settings import RunSettings
+
+if TYPE_CHECKING:
+    from kvar.distill import DistillationConfig
+
+__all__ = ["RUN_FILE", "check_checkpoint", "check_output", "find_checkpoint", "run_config", "setting_defaults"]
+
+RUN_FILE = "kvar_run.json"
+OWN = ("objective", "kernel", "baseline")
+# How a run is watched, spread over processes or stored; changing these leaves the run what it was.
+NO_MATTER = (
+    "output_dir", "logging_dir", "run_name", "disable_tqdm", "report_to", "project", "log_level", "log_level_replica",
+    "log_on_each_node", "resume_from_checkpoint", "local_rank", "save_total_limit", "dataloader_num_workers",
+    "dataloader_pin_memory", "dataloader_persistent_workers", "dataloader_prefetch_factor", "skip_memory_metrics",
+    "push_to_hub", "hub_token", "hub_private_repo", "hub_model_id", "hub_strategy", "hub_always_push", "hub_revision",
+    "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id", "ddp_timeout", "ddp_backend",
+)  # fmt: skip
+
+
+def run_config(settings: RunSettings, training: DistillationConfig) -> dict[str, Any]:
+    """The run's own settings, and the trainer's where they differ from the defaults; without those of no matter.
+
+    To be called before a trainer is built: the defaults come from a config of their own, and making one resets
+    accelerate's state.
+    """
+    given, plain = training.to_dict(), _defaults(training.use_cpu)
+    differing = {k: v for k, v in given.items() if v != plain.get(k) or k in OWN}
+    return {**asdict(settings), **{k: v for k, v in differing.items() if k not in NO_MATTER}}
+
+
+def setting_defaults() -> dict[str, Any]:
+    """Each run setting's default: what a run that was recorded before the setting came in did."""
+    return {f.name: f.default for f in fields(RunSettings)}
+
+
+@cache
+def _defaults(use_cpu: bool) -> dict[str, Any]:
+    from kvar.distill import DistillationConfig
+
+    return {**DistillationConfig(output_dir="defaults", use_cpu=use_cpu).to_dict(), "use_cpu": False}
+
+
+def check_output(settings: RunSettings, training: DistillationConfig, *, overwrite: bool = False) -> None:
+    """Refuse an output folder that holds another run, unless it is to be overwritten.
+
+    Raises:
+        ValueError: the folder's run differs; the message names a field and both its values.
+    """
+    if not overwrite:
+        check_folder(str(training.output_dir), run_config(settings, training), setting_defaults())
+
+
+def find_checkpoint(training: DistillationConfig) -> Path | None:
+    """The checkpoint to go on from: ``resume_from_checkpoint`` where given, else the run's last whole one, or None.
+
+    Raises:
+        ValueError: ``resume_from_checkpoint`` is no whole checkpoint.
+    """
+    from kvar.distill.trainer.checkpoints import last_checkpoint
+
+    given = training.resume_from_checkpoint
+    if given is None:
+        return last_checkpoint(str(training.output_dir))
+    path = Path(given)
+    if not (path / "trainer_state.json").is_file():
+        near = sorted(p.parent.name for p in path.glob("*/trainer_state.json")) if path.is_dir() else []
+        hint = f" It holds {', '.join(near)}: name one of them." if near else " Name a checkpoint-STEP folder."
+        raise ValueError(f"resume_from_checkpoint {given!r} is no whole checkpoint (no trainer_state.json).{hint}")
+    return path
+
+
+def check_checkpoint(checkpoint: Path, student: Any, config: dict[str, Any]) -> None:
+    """Refuse a checkpoint of another student or of other settings.
+
+    Args:
+        checkpoint: a checkpoint's folder.
+        student: the model that is to take its weights.
+        config: what :func:`run_config` gives for the present run.
+
+    Raises:
+        ValueError: a weight is missing, extra or of another shape, or a setting differs; the message names it.
+    """
+    there = _shapes(checkpoint)
+    here = {name: list(tensor.shape) for name, tensor in student.state_dict().items()}
+    remedy = "Train with the config that the checkpoint came from, or leave out resume_from_checkpoint."
+    for name, shape in there.items():
+        if name not in here or here[name] != shape:
+            mine = f"of shape {tuple(here[name])}" if name in here else "without it"
+            raise ValueError(
+                f"checkpoint {checkpoint} is of another student: {name} has shape {tuple(shape)} there, the student is "
+                f"{mine}. {remedy}"
+            )
+    path = checkpoint / RUN_FILE
+    if path.is_file():
+        saved = {**json.loads(json.dumps(setting_defaults(), default=str)), **json.loads(path.read_text())}
+        now = json.loads(json.dumps(config, default=str))
+        for name in sorted({*saved, *now}):
+            if saved.get(name) != now.get(name):
+                raise ValueError(
+                    f"checkpoint {checkpoint} is of another run: {name} is {saved.get(name)!r} there, "
+                    f"{now.get(name)!r} here. {remedy} To start a new run from its weights, set student to it."
+                )
+
+
+def _shapes(checkpoint: Path) -> dict[str, list[int]]:
+    """Shapes of a checkpoint's weights, read from the file's header; empty where it is not one safetensors file."""
+    from safetensors import safe_open
+
+    path = checkpoint / "model.safetensors"
+    if not path.is_file():
+        return {}
+    with safe_open(str(path), framework="pt") as file:
+        return {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118

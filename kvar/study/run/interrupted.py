@@ -1,0 +1,40 @@
+"""What to say when someone presses Ctrl-C: what is kept, and how to go on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["InterruptedRunError", "interrupted_run"]
+
+
+class InterruptedRunError(KeyboardInterrupt):
+    """Ctrl-C in the middle of a run; the message says what is kept and how to go on."""
+
+
+@contextmanager
+def interrupted_run(folder: Path) -> Iterator[None]:
+    """Let Ctrl-C say what a run's folder keeps.
+
+    Args:
+        folder: the run's.
+
+    Raises:
+        InterruptedRunError: in place of ``KeyboardInterrupt``.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise InterruptedRunError(_kept(folder)) from error
+
+
+def _kept(folder: Path) -> str:
+    from kvar.distill.trainer.checkpoints import last_checkpoint
+
+    last = last_checkpoint(folder) if folder.is_dir() else None
+    if (folder / "model").is_dir():
+        return f"{folder} keeps its trained student; give the same command again to score it."
+    if last is None:
+        return f"{folder} has no checkpoint yet; the same command begins anew (save_steps says how often one is saved)."
+    return f"{folder} keeps {last.name} and the records up to it; give the same command again to go on from there."

@@ -1,0 +1,144 @@
+"""``kvar probe``: measure the gradient's moments of models that are there already, without training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from kvar.records import RunWriter, load
+from kvar.records.place import check_folder_place
+from kvar.study.run.build import assemble, build_probes
+from kvar.study.run.identity import run_config
+from kvar.study.settings.run_settings import RunSettings, find_config, load_yaml, settings_from
+
+__all__ = ["Measured", "plan_probe", "probe_models"]
+
+START = ("student", "student_config", "student_layers", "lora_rank", "lora_alpha", "lora_targets")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is to be measured.
+
+    Attributes:
+        values: fields of RunSettings and DistillationConfig, less where the student comes from.
+        origin: the config or run they come from.
+        models: (step, student's fields) of each measurement.
+        output: folder of the records.
+    """
+
+    values: dict[str, Any]
+    origin: str
+    models: list[tuple[int, dict[str, Any]]]
+    output: Path
+
+
+def plan_probe(
+    target: str, *, output: str | None = None, models: Sequence[str] = (), checkpoints: str | None = None
+) -> Measured:
+    """What ``kvar probe TARGET`` measures.
+
+    Args:
+        target: a run's folder, or a config.
+        output: folder of the records; default TARGET/probe for a run, and a config's own output_dir.
+        models: model folders or hub names to measure, as steps 0, 1, ...; default the config's student, or the run's
+            final model.
+        checkpoints: of a run: "all", "last", or training steps, comma-separated.
+
+    Raises:
+        ValueError: no such run, config, model or checkpoint.
+    """
+    run = Path(target)
+    if (run / "config.json").is_file():
+        values = _known(dict(load(run).config))
+        values = {k: v for k, v in values.items() if k not in START}
+        found = [(number, {"student": name}) for number, name in enumerate(models)] or [
+            (step, {"student": str(folder)}) for step, folder in _weights(run, checkpoints)
+        ]
+        return Measured(values, target, found, Path(output) if output else run / "probe")
+    if run.is_dir():
+        raise ValueError(f"{target} is a folder but no run (no config.json); name a config, with --model {target}.")
+    if checkpoints is not None:
+        raise ValueError(f"--checkpoints {checkpoints} are a run's, and {target} is a config; use --model.")
+    path = find_config(target)
+    values = load_yaml(path)
+    if "stages" in values:
+        raise ValueError(f"{path} is a study; name a run's config, or the folder of one of its runs.")
+    start = {k: values.pop(k) for k in START if k in values}
+    found = [(number, {"student": name}) for number, name in enumerate(models)] or [(0, start)]
+    folder = output or values.get("output_dir")
+    if not folder:
+        raise ValueError(f"{path} has no output_dir; say where the records go: --output DIR.")
+    return Measured(values, str(path), found, Path(folder))
+
+
+def probe_models(plan: Measured, overrides: Sequence[str] = (), *, overwrite: bool = False) -> Path:
+    """Measure every model of a plan that its records do not hold yet.
+
+    Args:
+        plan: what :func:`plan_probe` gave.
+        overrides: command-line words such as ``["--probe_prompts", "128"]``.
+        overwrite: throw away records that are there.
+
+    Returns:
+        The folder of the records: a run that ``kvar report`` and ``kvar choose-k`` read.
+
+    Raises:
+        ValueError: bad settings, no teacher, or a folder that holds another run's records.
+    """
+    from kvar.distill import count_parameters
+
+    check_folder_place(plan.output, "output")
+    plain = {"probe_every": 1, "report_to": "none", "output_dir": str(plan.output)}
+    chosen = [
+        settings_from({**plan.values, **start, **plain, "probe_every": 1}, plan.origin, overrides)
+        for _, start in plan.models
+    ]
+    config = {name: value for name, value in run_config(*chosen[0]).items() if name not in START}
+    config = {**config, "models": {str(step): start for step, start in plan.models}}
+    for (step, start), (settings, training) in zip(plan.models, chosen, strict=True):
+        parts = assemble(settings, training.seed)
+        parts.student.to(training.device)
+        parts.teacher.to(training.device)
+        whole = {**config, "parameters": count_parameters(parts.student)}
+        with RunWriter(plan.output, whole, overwrite, keep=True) as writer:
+            overwrite = False
+            done = load(plan.output).read("gradients", ["step"], where={"step": step})
+            if len(done):
+                print(f"{plan.output}: step {step} was measured before.", flush=True)
+                continue
+            (probe,) = build_probes(settings, training, parts, writer)
+            measured = probe.measure(parts.student, step)
+            probe.record(measured)
+            what = start.get("student") or start.get("student_layers") or "random weights"
+            print(f"step {step}, {what}: {len(measured.rollouts)} responses in {measured.seconds:.1f} s", flush=True)
+    return plan.output
+
+
+def _known(values: dict[str, Any]) -> dict[str, Any]:
+    from kvar.distill import DistillationConfig
+
+    names = {f.name for kind in (RunSettings, DistillationConfig) for f in fields(kind)}
+    return {name: value for name, value in values.items() if name in names}
+
+
+def _weights(run: Path, checkpoints: str | None) -> list[tuple[int, Path]]:
+    from kvar.distill.trainer.checkpoints import last_checkpoint, step_of
+
+    there = {step_of(path): path for path in sorted(run.glob("checkpoint-*"))}
+    if checkpoints is None:
+        if not (run / "model").is_dir():
+            raise ValueError(f"{run} has no final model; finish the run, or choose with --checkpoints all.")
+        steps = load(run).read("metrics", ["step"])["step"]
+        return [(int(steps.max()) if len(steps) else 0, run / "model")]
+    last = last_checkpoint(run)
+    if checkpoints in ("all", "last") and last is not None:
+        return sorted(there.items()) if checkpoints == "all" else [(step_of(last), last)]
+    try:
+        wanted = [int(word) for word in checkpoints.split(",")]
+        return [(step, there[step]) for step in wanted]
+    except (ValueError, KeyError):
+        known = ", ".join(map(str, sorted(there))) or "none"
+        raise ValueError(f"checkpoints {checkpoints!r}: {run} has those of steps {known}; or all, last.") from None

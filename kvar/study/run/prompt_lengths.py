@@ -1,0 +1,64 @@
+"""Prompts of every split that a run reads are measured before it trains, not when it comes to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from kvar.study.settings.run_settings import RunSettings
+
+if TYPE_CHECKING:
+    from kvar.distill import DistillationConfig
+    from kvar.study.run.build import Parts
+    from kvar.tasks import Example
+
+__all__ = ["check_prompts", "check_rows", "check_scored"]
+
+
+def check_prompts(
+    split: str, examples: Sequence[Example], training: DistillationConfig, parts: Parts, *, teacher: bool
+) -> None:
+    """Refuse prompts that are too long, or empty, for what is to read them.
+
+    Args:
+        split: whose examples they are, for the message.
+        examples: in the split's order.
+        training: gives ``max_prompt_tokens`` and ``max_new_tokens``.
+        parts: models and tokenizer.
+        teacher: whether the teacher scores the responses.
+
+    Raises:
+        ValueError: the message names split, row, its tokens, the limit and the remedy.
+    """
+    from kvar.rollouts import TextEncoder
+
+    prompts = TextEncoder(parts.tokenizer, parts.student).prompts([e.prompt for e in examples], f"{split} row")
+    _check(split, [len(ids) for ids in prompts], training, parts, teacher)
+
+
+def check_rows(split: str, rows: Any, training: DistillationConfig, parts: Parts) -> None:
+    """The same of rows of ``build_dataset``, which student and teacher read."""
+    _check(split, list(rows["prompt_length"]), training, parts, True)
+
+
+def check_scored(settings: RunSettings, training: DistillationConfig, parts: Parts) -> None:
+    """The same of the prompts that the trained student is scored on, where it is; a missing split is told as well."""
+    if settings.eval_limit:
+        examples = parts.task.examples(settings.eval_split, settings.eval_limit)
+        check_prompts(settings.eval_split, examples, training, parts, teacher=False)
+
+
+def _check(split: str, lengths: list[int], training: DistillationConfig, parts: Parts, teacher: bool) -> None:
+    from kvar.rollouts import check_lengths
+
+    longest, limit = max(lengths), training.max_prompt_tokens
+    row = lengths.index(longest)
+    if 0 in lengths:
+        raise ValueError(f"{split} row {lengths.index(0)} has an empty prompt; every prompt needs at least one token.")
+    if limit is not None and longest > limit:
+        raise ValueError(
+            f"{split} row {row} has a prompt of {longest} tokens, more than max_prompt_tokens={limit}. Raise "
+            "max_prompt_tokens, shorten the prompt, or cut prompts by truncate_prompts."
+        )
+    models = (parts.student, parts.teacher if teacher else None)
+    check_lengths(*models, longest, training.max_new_tokens, prompt=f"the prompt of {split} row {row}")

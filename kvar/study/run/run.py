@@ -1,0 +1,124 @@
+"""One training run from its settings, on one process or many."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kvar.records import TABLES, RunWriter
+from kvar.records.lock import lock_folder
+from kvar.records.parts import replace_file
+from kvar.study.run.build import Parts, assemble, build_datasets, build_trainer
+from kvar.study.run.finish import save_student, score_run
+from kvar.study.run.identity import check_checkpoint, check_output, find_checkpoint, run_config, setting_defaults
+from kvar.study.run.interrupted import interrupted_run
+from kvar.study.run.model_card import model_card
+from kvar.study.run.preflight import check_machine, check_room
+from kvar.study.run.prompt_lengths import check_scored
+from kvar.study.settings.run_settings import RunSettings
+
+if TYPE_CHECKING:
+    from kvar.distill import DistillationConfig
+
+__all__ = ["Parts", "assemble", "check_output", "run_config", "score_run", "train_run"]
+
+
+def train_run(settings: RunSettings, training: DistillationConfig, *, overwrite: bool = False) -> dict[str, float]:
+    """Train a student with its probes, save it under ``output_dir/model`` and score it.
+
+    A folder that holds a run of the same settings is gone on with from its last checkpoint; records of later steps,
+    which will be measured again, are dropped first. A finished run only returns its metrics. Under ``accelerate
+    launch`` every process calls this; the first writes, measures and scores.
+
+    Args:
+        settings: task, models, evaluation and probe.
+        training: trainer's settings; ``output_dir`` is the run's folder.
+        overwrite: start anew in a folder that holds a run, throwing that run away.
+
+    Returns:
+        The final metrics, also written to ``output_dir/evaluation.json``; of processes but the first, nothing.
+
+    Raises:
+        ValueError: bad settings or data, or a folder that holds another run; before training starts.
+    """
+    from kvar.distill import count_parameters
+    from kvar.distill.trainer.checkpoints import clean_folder
+
+    folder = Path(str(training.output_dir))
+    check_machine(settings, training)
+    check_output(settings, training, overwrite=overwrite)
+    main = training.process_index == 0
+    if main:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = lock_folder(folder)  # held to the end, so that no other process cleans up behind this one
+        if overwrite:
+            _discard(folder)
+        clean_folder(folder)
+    _meet()
+    done = folder / "evaluation.json"
+    if done.exists():
+        if main:
+            print(f"{folder}: finished before; nothing to do.", flush=True)
+        return dict(json.loads(done.read_text())["metrics"])
+    parts = assemble(settings, training.seed)
+    train, validation = build_datasets(settings, training, parts)
+    check_scored(settings, training, parts)
+    parameters = count_parameters(parts.student)
+    check_room(training, parameters)
+    config = run_config(settings, training)
+    checkpoint = find_checkpoint(training)
+    if checkpoint is not None:
+        check_checkpoint(checkpoint, parts.student, config)
+    whole = {**config, "parameters": parameters}
+    recorded = RunWriter(folder, whole, defaults=setting_defaults()) if main else nullcontext()
+    with interrupted_run(folder), recorded as writer:
+        if writer is not None:
+            print(f"{folder}: student of {parameters:,} parameters, {len(train):,} training examples", flush=True)
+            if checkpoint is not None:
+                print(f"{folder}: going on from {checkpoint}", flush=True)
+            writer.drop_after(_step_of(checkpoint))
+        start = _step_of(checkpoint)
+        trainer = build_trainer(settings, training, parts, train, validation, writer, config, start=start)
+        trainer.train(resume_from_checkpoint=checkpoint)
+        step = trainer.state.global_step
+        save_student(trainer, parts, folder / "model", model_card(config, {}, parameters=parameters, step=step))
+        if writer is None:
+            return {}
+
+        def rewrite_card(metrics: dict[str, float]) -> None:
+            card = model_card(config, metrics, parameters=parameters, step=step, split=settings.eval_split)
+            replace_file(folder / "model" / "README.md", card.encode())
+
+        metrics = score_run(settings, training, parts, writer, step=step, scored=rewrite_card)
+    del lock
+    return metrics
+
+
+def _meet() -> None:
+    """Wait until every process has come this far."""
+    from accelerate import PartialState  # type: ignore[import-untyped]
+
+    PartialState().wait_for_everyone()
+
+
+def _step_of(checkpoint: Path | None) -> int:
+    """The training step a checkpoint was saved at; -1 without one, so that nothing recorded is kept."""
+    if checkpoint is None:
+        return -1
+    return int(json.loads((checkpoint / "trainer_state.json").read_text())["global_step"])
+
+
+def _discard(folder: Path) -> None:
+    """Remove what a run of ours left in ``folder``: records, checkpoints, model, evaluation; nothing else."""
+    from kvar.distill.trainer.checkpoints import clean_folder
+
+    for name in ("model", ".model.saving", "tensorboard", *TABLES):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for checkpoint in folder.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    clean_folder(folder)
+    for name in ("evaluation.json", "config.json"):
+        (folder / name).unlink(missing_ok=True)

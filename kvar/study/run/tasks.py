@@ -1,0 +1,67 @@
+"""The task that a run's settings name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kvar.study.settings.run_settings import RunSettings
+    from kvar.tasks import Task
+
+__all__ = ["build_task", "fit_task"]
+
+
+def build_task(settings: RunSettings) -> Task:
+    """The task of a run.
+
+    Raises:
+        ValueError: an unknown task, or one whose data or fields are missing.
+    """
+    from kvar.tasks import task_from_options
+
+    marks = settings.calculator_marks.split()
+    if len(marks) != 2:
+        raise ValueError(
+            f"calculator_marks must be two marks with a blank between them, such as '<< >>'; got "
+            f"{settings.calculator_marks!r}."
+        )
+    return task_from_options(
+        settings.task,
+        data=settings.data,
+        subset=settings.data_subset,
+        source_field=settings.source_field,
+        target_field=settings.target_field,
+        prefix=settings.prefix,
+        vocabulary=settings.vocabulary,
+        difficulty=(settings.min_problem_steps, settings.max_problem_steps),
+        seed=settings.task_seed,
+        held_out=settings.held_out,
+        held_out_test=settings.held_out_test,
+        skip_empty=settings.skip_empty,
+        stemmer=settings.stemmer,
+        rouge_tokenizer=settings.rouge_tokenizer,
+        bleu_tokenizer=settings.bleu_tokenizer,
+        calculator_marks=(marks[0], marks[1]),
+        max_calculations=settings.max_calculations,
+    )
+
+
+def fit_task(settings: RunSettings, task: Task, tokenizer: Any, model: Any = None) -> Task:
+    """The same task, its prompts cut to ``truncate_prompts`` tokens where that is set; marks that can be written.
+
+    Raises:
+        ValueError: a calculator asked of a task without marks, or marks that the tokenizer cannot write.
+    """
+    if settings.calculator:
+        from kvar.evaluation.calculator_logits import Calculator
+
+        if task.calculator_marks is None:
+            raise ValueError(f"calculator is true but task {task.name!r} has no calculation marks; set it to false.")
+        Calculator(tokenizer, 0, task.calculator_marks)
+    if settings.truncate_prompts is None:
+        return task
+    from kvar.rollouts import TextEncoder
+    from kvar.tasks.truncate import TruncatedTask
+
+    encoder = TextEncoder(tokenizer, model)
+    return TruncatedTask(task, tokenizer, settings.truncate_prompts, encoder.prompts)

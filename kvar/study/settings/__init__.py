@@ -1,0 +1,1 @@
+"""The settings of a run: reading, checking and explaining them."""

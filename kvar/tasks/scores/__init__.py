@@ -1,0 +1,1 @@
+"""Metrics over generated texts, held as sums over examples."""
