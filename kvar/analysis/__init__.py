@@ -1,4 +1,18 @@
-"""Statistics of gradient moments, with intervals; theory and exact ground truth to hold them against."""
+"""Statistics of gradient moments, with intervals; theory and exact ground truth to hold them against.
+
+A statistic is formed in two steps. :mod:`kvar.analysis.replicates` adds up a measurement once, with all units and with
+each unit left out; functions named ``*_of`` take these sums and return a (1 + U, E) array. The public function of the
+same name, without ``_of``, does both and adds the jackknife interval. Statistics that are wanted together share one
+:class:`~kvar.analysis.replicates.Replicates`.
+
+* ``statistic_table``: name, meaning, scales and sign of every statistic.
+* ``unit_sums``, ``replicates``, ``bca``: the sums, and the two kinds of intervals.
+* one file a statistic of one trajectory's gradient (``trace_covariance``, ``signal``, ``bias``, ``decompose``, ...).
+* ``step``: statistics of the gradient of a step of M prompts x R rollouts.
+* ``frames``: all statistics of a measurement, of recorded runs, of several seeds, as tidy tables.
+* ``return_statistics``, ``output_layer``: statistics of records that hold no gradient of all parameters.
+* ``theory``, ``exact``: predictions and bounds; the enumerable token MDP.
+"""
 
 from kvar.analysis import exact, theory
 from kvar.analysis.bca import bca

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from kvar.analysis.frames.statistic_table import estimate
 from kvar.analysis.replicates import Replicates, Unit, replicates
+from kvar.analysis.statistic_table import estimate
 from kvar.analysis.step.design import within_of
 from kvar.analysis.trace_covariance import trace_of
 from kvar.gradients.moments import GradientMoments

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kvar.analysis.frames.statistic_table import estimate
+from kvar.analysis.statistic_table import estimate
 from kvar.intervals.jackknife import Array, Estimate
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from kvar.analysis.frames.statistic_table import estimate
 from kvar.analysis.replicates import Unit, replicates
+from kvar.analysis.statistic_table import estimate
 from kvar.analysis.theory.calibration import unit_of_rows
 from kvar.analysis.trace_covariance import trace_of
 from kvar.gradients.moments import GradientMoments

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from kvar.analysis.frames.statistic_table import estimate
 from kvar.analysis.replicates import Replicates, Unit, replicates
+from kvar.analysis.statistic_table import estimate
 from kvar.gradients.moments import GradientMoments
 from kvar.intervals.jackknife import Array, Estimate
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from kvar.analysis.frames.statistic_table import MEANINGS as STATISTICS
 from kvar.analysis.frames.statistics_frame import COLUMNS
+from kvar.analysis.statistic_table import MEANINGS as STATISTICS
 from kvar.plots.best_k_over_size import best_k_over_size
 from kvar.plots.bias_against_variance import bias_against_variance
 from kvar.plots.breakdown_of_variance import breakdown_of_variance

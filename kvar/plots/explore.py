@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kvar.analysis.frames.statistic_table import MEANINGS
 from kvar.analysis.frames.statistics_frame import check_frame, students
+from kvar.analysis.statistic_table import MEANINGS
 from kvar.plots.parts.ticks import k_label
 from kvar.records import Run
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kvar.analysis.frames.statistic_table import MEANINGS
 from kvar.analysis.frames.statistics_frame import select
+from kvar.analysis.statistic_table import MEANINGS
 from kvar.plots.parts.draw import draw_line, log_if_positive
 from kvar.plots.parts.style import COLUMN_WIDTH, context, legend_above, new_axes, series
 from kvar.plots.parts.ticks import k_label, size_axis

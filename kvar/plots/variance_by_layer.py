@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kvar.analysis.frames.statistic_table import MEANINGS
 from kvar.analysis.frames.statistics_frame import at_step, check_frame, select, students
+from kvar.analysis.statistic_table import MEANINGS
 from kvar.plots.parts.draw import dodge, fit_log
 from kvar.plots.parts.style import COLUMN_WIDTH, context, legend_above, new_axes, series, student_series
 

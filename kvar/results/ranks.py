@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kvar.analysis.frames.statistic_table import TABLE
+from kvar.analysis.statistic_table import TABLE
 from kvar.intervals.over_seeds import mean_with_interval
 from kvar.intervals.rank_correlation import rank_correlation
 from kvar.results.compare import LOWER_IS_BETTER

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kvar.analysis.frames.statistic_table import TABLE
+from kvar.analysis.statistic_table import TABLE
 from kvar.intervals.over_seeds import half_width
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from kvar.analysis.bias import bias_of
 from kvar.analysis.decompose import decomposition_of, within_share_of
-from kvar.analysis.frames.statistic_table import FORMED_WITH_THEORY, TABLE, estimate
 from kvar.analysis.paired import ratio_of
 from kvar.analysis.replicates import Replicates, Unit, replicates, resolve_reference
 from kvar.analysis.score_power import score_power_of
 from kvar.analysis.signal import signal_of
+from kvar.analysis.statistic_table import FORMED_WITH_THEORY, TABLE, estimate
 from kvar.analysis.step.best_k import best_k_of
 from kvar.analysis.step.design import design_replicates
 from kvar.analysis.step.noise_scale import noise_scale_of

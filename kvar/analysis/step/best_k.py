@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kvar.analysis.bias import need_pairs
-from kvar.analysis.frames.statistic_table import estimate
 from kvar.analysis.replicates import Replicates, Unit, resolve_reference
+from kvar.analysis.statistic_table import estimate
 from kvar.analysis.step.design import design_replicates
 from kvar.analysis.step.efficiency import direction_of, efficiency_estimate
 from kvar.analysis.step.mse import mse_of

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from kvar.analysis.frames.statistic_table import estimate
 from kvar.analysis.replicates import Replicates, Unit, replicates
 from kvar.analysis.signal import signal_of
+from kvar.analysis.statistic_table import estimate
 from kvar.analysis.trace_covariance import trace_of
 from kvar.gradients.moments import GradientMoments
 from kvar.intervals.jackknife import Array, Estimate

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from kvar.analysis.frames.statistic_table import estimate
 from kvar.analysis.paired import ratio_of
 from kvar.analysis.replicates import replicates, resolve_reference
 from kvar.analysis.signal import signal_of
+from kvar.analysis.statistic_table import estimate
 from kvar.analysis.theory.law import gap_law, score_power_by_position, second_moments
 from kvar.analysis.trace_covariance import trace_of
 from kvar.gradients.moments import GradientMoments

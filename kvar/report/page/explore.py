@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from kvar.analysis.frames.across_seeds import across_seeds
-from kvar.analysis.frames.statistic_table import MEANINGS, TABLE
+from kvar.analysis.statistic_table import MEANINGS, TABLE
 from kvar.plots.parts.style import OKABE_ITO, names_count
 from kvar.plots.parts.ticks import compact_count
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from kvar.analysis.frames.statistic_table import MEANINGS
 from kvar.analysis.frames.statistics_frame import at_step, find, students
+from kvar.analysis.statistic_table import MEANINGS
 from kvar.intervals import number
 from kvar.plots.parts.style import student_series
 from kvar.report.page.sections import head_html
