@@ -13,8 +13,6 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 CIRCLES_TO_BE_DISSOLVED = {
-    frozenset({"kvar.distill.config", "kvar.distill.config_checks"}),
-    frozenset({"kvar.distill.objectives.base", "kvar.distill.objectives.passes"}),
     frozenset({"kvar.gradients.capture.forward", "kvar.gradients.capture.experts", "kvar.gradients.capture.wrappers"}),
     frozenset({"kvar.study.run.build", "kvar.study.run.prompt_lengths"}),
     frozenset({"kvar.study.evaluation.evaluate_runs", "kvar.study.evaluation.output", "kvar.study.evaluation.table"}),

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from transformers import TrainingArguments
+
+from kvar.distill.bounds import AtLeast0, AtLeast1, Fraction, NotNegative, Positive, check_bounds, option
 
 if TYPE_CHECKING:
     from kvar.distill.objectives import Mixture
 
 __all__ = ["DistillationConfig"]
-
-
-def _option(default: object, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
 
 
 @dataclass
@@ -27,74 +25,74 @@ class DistillationConfig(TrainingArguments):
         ValueError: a field out of range or contradicting another; the message names field, value and remedy.
     """
 
-    objective: str = _option(
+    objective: str = option(
         "ketchup",
         "what is minimised: sft, seqkd, kl, reverse-kl, js, tvd, gkd, llmr or ketchup, or a weighted sum such as "
         "'ketchup + 0.1 sft' (in YAML also a mapping, {ketchup: 1, sft: 0.1})",
     )
-    preset: str | None = _option(None, "reference: formula and numbers of the released KETCHUP recipe")
-    kernel: str = _option("K=4", "return kernel of ketchup: K=4, K=4 free, immediate, geometric(0.95), lags(1, 0.5)")
-    baseline: str | None = _option(
+    preset: str | None = option(None, "reference: formula and numbers of the released KETCHUP recipe")
+    kernel: str = option("K=4", "return kernel of ketchup: K=4, K=4 free, immediate, geometric(0.95), lags(1, 0.5)")
+    baseline: str | None = option(
         None,
         "subtracted from returns: none, teacher-value, batch-mean, position-mean, leave-one-out or minimum-variance "
         "(one more forward pass of the student); means are over the whole optimiser step",
     )
-    centre: Literal["mean", "logsumexp", "none"] = _option(
+    centre: Literal["mean", "logsumexp", "none"] = option(
         "mean", "c(s) of the teacher's logits: mean, logsumexp or none"
     )
-    value: Literal["max", "soft"] = _option("max", "V(s): max (hard) or soft")
-    importance_weight: Literal["behaviour", "policy", "none"] = _option(
+    value: Literal["max", "soft"] = option("max", "V(s): max (hard) or soft")
+    importance_weight: Literal["behaviour", "policy", "none"] = option(
         "behaviour",
         "rho, detached: behaviour is pi over the probability it was sampled with, policy is pi (the released "
         "recipe's), none is 1",
     )
-    importance_clip: float | None = _option(None, "largest rho; none leaves it unclipped")
-    return_scale: float = _option(1.0, "multiply returns by this")
-    return_clip: float | None = _option(None, "clip rho times return to plus or minus this")
-    normalisation: Literal["token-mean", "sequence-mean", "sequence-token-mean"] = _option(
+    importance_clip: Positive | None = option(None, "largest rho; none leaves it unclipped")
+    return_scale: Positive = option(1.0, "multiply returns by this")
+    return_clip: Positive | None = option(None, "clip rho times return to plus or minus this")
+    normalisation: Literal["token-mean", "sequence-mean", "sequence-token-mean"] = option(
         "token-mean",
         "the sum over a step's tokens is divided by its tokens (token-mean) or its responses (sequence-mean); or each "
         "response's token mean is averaged (sequence-token-mean)",
     )
-    entropy_weight: float = _option(0.0, "ketchup and llmr: weight of the policy's entropy, which is made larger")
-    uniform_weight: float = _option(
+    entropy_weight: NotNegative = option(0.0, "ketchup and llmr: weight of the policy's entropy, which is made larger")
+    uniform_weight: NotNegative = option(
         0.0,
         "ketchup and llmr: weight of the cross-entropy from uniform to policy, which is made smaller (what the "
         "released recipes call entropy)",
     )
-    responses: Literal["data", "student", "teacher"] | None = _option(
+    responses: Literal["data", "student", "teacher"] | None = option(
         None,
         "whose responses kl, reverse-kl and the off-policy part of js, tvd and gkd are on: data, teacher or student; "
         "none is data for kl and gkd, student for reverse-kl, teacher for js and tvd",
     )
-    seqkd_beams: int = _option(
+    seqkd_beams: AtLeast0 = option(
         4, "beams that decode the teacher's responses, 1 is greedy; 0 samples them at temperature and top_k"
     )
-    gkd_beta: float = _option(0.5, "gkd: the teacher's weight in the generalised JSD; 0 is forward KL, 1 reverse KL")
-    gkd_lambda: float = _option(0.5, "gkd: probability that a step is on the student's own responses")
-    rollouts_per_prompt: int = _option(1, "responses sampled per prompt")
-    max_new_tokens: int = _option(64, "length limit of sampled and decoded responses")
-    max_prompt_tokens: int | None = _option(None, "prompts longer than this are refused")
-    temperature: float = _option(1.0, "sampling temperature")
-    top_k: int = _option(0, "sample among the k most probable tokens; 0 for all")
-    sample_micro_batch: int | None = _option(
+    gkd_beta: Fraction = option(0.5, "gkd: the teacher's weight in the generalised JSD; 0 is forward KL, 1 reverse KL")
+    gkd_lambda: Fraction = option(0.5, "gkd: probability that a step is on the student's own responses")
+    rollouts_per_prompt: AtLeast1 = option(1, "responses sampled per prompt")
+    max_new_tokens: AtLeast1 = option(64, "length limit of sampled and decoded responses")
+    max_prompt_tokens: AtLeast1 | None = option(None, "prompts longer than this are refused")
+    temperature: float = option(1.0, "sampling temperature")
+    top_k: AtLeast0 = option(0, "sample among the k most probable tokens; 0 for all")
+    sample_micro_batch: AtLeast1 | None = option(
         None, "responses sampled at a time; none for all of an optimiser step's on a process"
     )
-    teacher_micro_batch: int | None = _option(
+    teacher_micro_batch: AtLeast1 | None = option(
         None, "responses a teacher pass takes at a time; none for as many as its logits leave room for"
     )
-    scale_learning_rate: bool = _option(False, "scale each tensor's learning rate by its initial RMS")
+    scale_learning_rate: bool = option(False, "scale each tensor's learning rate by its initial RMS")
     report_to: None | str | list[str] = field(  # noqa: RUF036 (the order that transformers' parser wants)
         default="tensorboard",
         metadata={"help": "where logs go: tensorboard (in the run's folder), trackio, wandb or others, or none"},
     )
-    remove_unused_columns: bool = _option(False, "kept false: the collator needs every column")
+    remove_unused_columns: bool = option(False, "kept false: the collator needs every column")
 
     def __post_init__(self) -> None:
         """Check kvar's fields before transformers checks its own."""
-        from kvar.distill.config_checks import check_config, check_precision
         from kvar.distill.objectives import parse_objective
         from kvar.distill.preset import apply_preset
+        from kvar.returns import parse_kernel
 
         self.objective = parse_objective(self.objective).name
         for name in ("preset", "baseline", "responses"):
@@ -102,9 +100,17 @@ class DistillationConfig(TrainingArguments):
                 setattr(self, name, None)
         if self.preset is not None:
             apply_preset(self)
-        check_config(self)
+        parse_kernel(self.kernel)
+        check_bounds(self)
+        self._check_baseline()
+        self._check_contradictions()
         super().__post_init__()
-        check_precision(self)
+        for name in ("fp16", "fp16_full_eval"):  # the device is only known now
+            if getattr(self, name) and self.device.type == "cpu":
+                raise ValueError(
+                    f"{name} is true, but the run is on a processor, which float16 and its loss scaling are not for. "
+                    f"Leave it out, or set {name.replace('fp', 'bf')} true."
+                )
 
     @property
     def mixture(self) -> Mixture:
@@ -112,3 +118,45 @@ class DistillationConfig(TrainingArguments):
         from kvar.distill.objectives import parse_objective
 
         return parse_objective(self.objective)
+
+    def _check_baseline(self) -> None:
+        from kvar.distill.objectives.on_policy.advantages import TRAINING_BASELINES
+
+        if self.baseline not in (None, *TRAINING_BASELINES):
+            raise ValueError(
+                f"baseline {self.baseline!r} is unknown; choose none or one of: {', '.join(TRAINING_BASELINES)}."
+            )
+        if self.baseline == "leave-one-out" and self.rollouts_per_prompt < 2:
+            raise ValueError(
+                f"baseline leave-one-out needs rollouts_per_prompt >= 2; got {self.rollouts_per_prompt}. Raise it or "
+                "choose another baseline."
+            )
+
+    def _check_contradictions(self) -> None:
+        if not self.temperature > 0:
+            raise ValueError(
+                f"temperature must be positive in training; got {self.temperature}. Greedy rollouts have no policy "
+                "gradient."
+            )
+        if self.importance_clip is not None and self.importance_weight == "none":
+            raise ValueError(
+                f"importance_clip is {self.importance_clip}, but importance_weight is none: nothing is left to "
+                "clip. Drop one."
+            )
+        mixture = self.mixture
+        for name, users in (
+            ("entropy_weight", ("ketchup", "llmr")),
+            ("uniform_weight", ("ketchup", "llmr")),
+            ("label_smoothing_factor", ("sft", "seqkd")),
+        ):
+            if getattr(self, name) and not any(user in mixture for user in users):
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}, but objective {mixture.name!r} has neither "
+                    f"{' nor '.join(users)}, which alone use it. Set {name} 0."
+                )
+        for name in ("js", "tvd", "gkd"):
+            if name in mixture and self.responses == "student":
+                raise ValueError(
+                    f"responses student contradicts objective {name}, whose other part is on the student's responses "
+                    "already. Use data or teacher."
+                )

@@ -3,7 +3,8 @@
 sft, seqkd, kl, reverse-kl, js, tvd, gkd, llmr, ketchup
 """
 
-from kvar.distill.objectives.base import OBJECTIVES, Batch, Loss, Objective, Source, Term, objective
+from kvar.distill.objectives.base import OBJECTIVES, Loss, Objective, Term, objective
+from kvar.distill.objectives.batch import Batch, Source
 from kvar.distill.objectives.mixture import Mixture, parse_objective
 from kvar.distill.objectives.normalise import NORMALISATIONS, Counts, count, normalise
 from kvar.distill.objectives.on_policy.ketchup import ketchup

@@ -2,87 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from kvar.distill.objectives.normalise import Counts
-from kvar.returns import Kernel, TokenValues
-from kvar.rollouts import Rollouts
+from kvar.distill.objectives.batch import Settings, Source
+from kvar.distill.objectives.passes import Passes
+from kvar.returns import Kernel
 
-if TYPE_CHECKING:
-    from kvar.distill.objectives.passes import Passes
-
-__all__ = ["OBJECTIVES", "Batch", "Loss", "Objective", "Settings", "Source", "Term", "objective"]
-
-Source = Literal["data", "student", "teacher"]
-
-
-class Settings(Protocol):
-    """What objectives read of the run's settings; ``DistillationConfig`` documents each."""
-
-    kernel: str
-    baseline: str | None
-    centre: Literal["mean", "logsumexp", "none"]
-    value: Literal["max", "soft"]
-    importance_weight: Literal["behaviour", "policy", "none"]
-    importance_clip: float | None
-    return_scale: float
-    return_clip: float | None
-    normalisation: Literal["token-mean", "sequence-mean", "sequence-token-mean"]
-    entropy_weight: float
-    uniform_weight: float
-    responses: Source | None
-    gkd_beta: float
-    gkd_lambda: float
-    label_smoothing_factor: float
-    teacher_micro_batch: int | None
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What an objective may look at: one micro-batch of an optimiser step.
-
-    Attributes:
-        responses: by source: the data's, the student's own, the teacher's; those that the objectives ask for.
-        counts: by source: what sums over responses are divided by, see :mod:`kvar.distill.objectives.normalise`.
-        values: the teacher's values of the student's responses.
-        advantages: by objective: (N, T) returns less baseline of the student's responses.
-        on_policy: GKD's coin: whether this step is taken on the student's responses.
-    """
-
-    responses: Mapping[Source, Rollouts]
-    counts: Mapping[Source, Counts]
-    values: TokenValues | None = None
-    advantages: Mapping[str, Tensor] = field(default_factory=dict)
-    on_policy: bool = False
-
-    def rows(self, start: int, stop: int, rollouts_per_prompt: int) -> Batch:
-        """The part of prompts ``start`` to ``stop``, without the padding that longer ones needed; counts are kept."""
-        responses: dict[Source, Rollouts] = {}
-        values, advantages = self.values, dict(self.advantages)
-        for source, all_rows in self.responses.items():
-            repeats = rollouts_per_prompt if source == "student" else 1
-            own = slice(start * repeats, stop * repeats)
-            part = all_rows[own]
-            longest = max(int(part.lengths.max()), 1)
-            width = max(int(part.prompt_mask.sum(dim=1).max()), 1)
-            right_padded = bool((part.prompt_mask[:, width:] == 0).all())
-            prompts = slice(0, width if right_padded else None)
-            responses[source] = replace(
-                part,
-                prompt_ids=part.prompt_ids[:, prompts],
-                prompt_mask=part.prompt_mask[:, prompts],
-                tokens=part.tokens[:, :longest],
-                mask=part.mask[:, :longest],
-                log_probs=part.log_probs[:, :longest],
-            )
-            if source == "student":
-                values = values and TokenValues(values.q[own, :longest], values.v[own, :longest])
-                advantages = {name: rows[own, :longest] for name, rows in advantages.items()}
-        return replace(self, responses=responses, values=values, advantages=advantages)
+__all__ = ["OBJECTIVES", "Loss", "Objective", "Term", "objective"]
 
 
 @dataclass(frozen=True)
@@ -106,7 +35,7 @@ class Loss:
     logs: dict[str, float] = field(default_factory=dict)
 
 
-Compute = Callable[["Passes", Settings], Loss]
+Compute = Callable[[Passes, Settings], Loss]
 Sources = Callable[[Settings, bool], tuple[Source, ...]]
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from kvar.distill.objectives.base import OBJECTIVES, Objective, Settings, Source
+from kvar.distill.objectives.base import OBJECTIVES, Objective
+from kvar.distill.objectives.batch import Settings, Source
 from kvar.distill.objectives.normalise import normalise
 from kvar.distill.objectives.passes import Passes
 from kvar.returns import Kernel
@@ -58,7 +59,7 @@ class Mixture:
         total: Tensor | None = None
         logs: dict[str, float] = {}
         for weight, o in self.parts:
-            found = o.compute(passes, settings)
+            loss = o.compute(passes, settings)
             shares = [
                 normalise(
                     term.per_token,
@@ -66,12 +67,10 @@ class Mixture:
                     passes.batch.counts[term.source],
                     settings.normalisation,
                 )
-                for term in found.terms
+                for term in loss.terms
             ]
-            value = shares[0]
-            for share in shares[1:]:
-                value = value + share
-            logs.update(found.logs)
+            value = sum(shares[1:], start=shares[0])
+            logs.update(loss.logs)
             if len(self.parts) > 1:
                 logs[f"loss_{o.name}"] = float(value.detach())
             total = weight * value if total is None else total + weight * value

@@ -49,8 +49,8 @@ def count(
         responses: how many rows of ``mask`` count; None for all.
     """
     rows = len(mask) if responses is None else responses
-    own = torch.stack([mask.sum(), torch.full_like(mask.sum(), rows)]).double()
-    tokens, total = (own if all_sum is None else all_sum(own)).tolist()
+    local = torch.stack([mask.sum(), torch.full_like(mask.sum(), rows)]).double()
+    tokens, total = (local if all_sum is None else all_sum(local)).tolist()
     return Counts(max(tokens, 1.0) / processes, max(total, 1.0) / processes)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from kvar.distill.objectives.base import Batch, Settings, Source
+from kvar.distill.objectives.batch import Batch, Settings, Source
 from kvar.rollouts import Rollouts, token_logits
 from kvar.rollouts.trial.truth import check_rollouts
 

@@ -7,7 +7,8 @@ The responses are decoded when a prompt first comes up and kept (:mod:`kvar.dist
 
 from __future__ import annotations
 
-from kvar.distill.objectives.base import Loss, Settings, objective
+from kvar.distill.objectives.base import Loss, objective
+from kvar.distill.objectives.batch import Settings
 from kvar.distill.objectives.passes import Passes
 from kvar.distill.objectives.sft import negative_log_likelihood
 

@@ -5,7 +5,8 @@ loss = - sum_{i,t} log pi(y_it | x_i, y_i,<t), normalised
 
 from __future__ import annotations
 
-from kvar.distill.objectives.base import Loss, Settings, Source, Term, objective
+from kvar.distill.objectives.base import Loss, Term, objective
+from kvar.distill.objectives.batch import Settings, Source
 from kvar.distill.objectives.on_policy.entropy import uniform_cross_entropy
 from kvar.distill.objectives.passes import Passes
 from kvar.rollouts.score import chosen_log_probs

@@ -6,7 +6,8 @@ says.
 
 from __future__ import annotations
 
-from kvar.distill.objectives.base import Loss, Settings, objective
+from kvar.distill.objectives.base import Loss, objective
+from kvar.distill.objectives.batch import Settings
 from kvar.distill.objectives.on_policy.reinforce import reinforce
 from kvar.distill.objectives.passes import Passes
 from kvar.returns import LLMR

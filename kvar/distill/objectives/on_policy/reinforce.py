@@ -12,7 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kvar.distill.objectives.base import Loss, Settings, Term
+from kvar.distill.objectives.base import Loss, Term
+from kvar.distill.objectives.batch import Settings
 from kvar.distill.objectives.on_policy.entropy import entropy, uniform_cross_entropy
 from kvar.distill.objectives.passes import Passes
 from kvar.rollouts import Rollouts

@@ -5,7 +5,8 @@ loss = sum_{i,t} KL( p_T(. | s_it) || pi(. | s_it) ), normalised,    on the data
 
 from __future__ import annotations
 
-from kvar.distill.objectives.base import Loss, Settings, Term, objective
+from kvar.distill.objectives.base import Loss, Term, objective
+from kvar.distill.objectives.batch import Settings
 from kvar.distill.objectives.passes import Passes
 from kvar.distill.objectives.stepwise import divergences
 

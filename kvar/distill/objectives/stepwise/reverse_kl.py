@@ -7,7 +7,8 @@ The responses are constants: the gradient is that of the divergence in each stat
 
 from __future__ import annotations
 
-from kvar.distill.objectives.base import Loss, Settings, Term, objective
+from kvar.distill.objectives.base import Loss, Term, objective
+from kvar.distill.objectives.batch import Settings
 from kvar.distill.objectives.passes import Passes
 from kvar.distill.objectives.stepwise import divergences
 

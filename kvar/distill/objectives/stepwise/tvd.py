@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from kvar.distill.objectives.base import Loss, Settings, Term, objective
+from kvar.distill.objectives.base import Loss, Term, objective
+from kvar.distill.objectives.batch import Settings
 from kvar.distill.objectives.passes import Passes
 from kvar.distill.objectives.stepwise import divergences
 
