@@ -15,7 +15,6 @@ ROOT = Path(__file__).parents[1]
 CIRCLES_TO_BE_DISSOLVED = {
     frozenset({"kvar.gradients.capture.forward", "kvar.gradients.capture.experts", "kvar.gradients.capture.wrappers"}),
     frozenset({"kvar.study.run.build", "kvar.study.run.prompt_lengths"}),
-    frozenset({"kvar.study.evaluation.evaluate_runs", "kvar.study.evaluation.output", "kvar.study.evaluation.table"}),
     frozenset(
         {"kvar.study.settings.field_values", "kvar.study.settings.model_settings", "kvar.study.settings.run_settings"}
     ),

@@ -225,7 +225,7 @@ def test_norms_alone_are_saved_too(tmp_path: Path) -> None:
 
 
 def test_report_reads_the_same_numbers(tmp_path: Path) -> None:
-    from kvar.cli import main
+    from kvar.commands.main import main
 
     m = kvar.measure(
         tiny_t5(), tiny_t5(seed=1), ragged_prompts(4), kernels="1, 2", rollouts_per_prompt=2, max_new_tokens=4

@@ -41,7 +41,7 @@ def check_bounds(settings: Any) -> None:
     Raises:
         ValueError: the message names field, value and what is allowed.
     """
-    for name, hint in _hints(type(settings)):
+    for name, hint in _hints(type(settings)):  # type: ignore[arg-type]  # classes have a hash
         value = getattr(settings, name)
         parts = [part for kind in (hint, *get_args(hint)) for part in (kind, *get_args(kind))]
         choices = [choice for part in parts if get_origin(part) is Literal for choice in get_args(part)]

@@ -10,7 +10,7 @@ import pytest
 
 from kvar.analysis import best_k
 from kvar.analysis.frames.recorded import moments_at
-from kvar.cli import main
+from kvar.commands.main import main
 from kvar.intervals.probability_of_best import probability_over_seeds
 from kvar.records import RunWriter, load
 from kvar.report.choose_k import choose_k

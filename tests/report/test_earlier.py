@@ -9,7 +9,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from kvar.cli import main
+from kvar.commands.main import main
 from kvar.report.by_method import report_study
 from kvar.results.earlier import MADE_WITH, earlier_notes, read_earlier, with_earlier
 from kvar.results.outcomes import read_study_runs

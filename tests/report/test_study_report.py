@@ -7,7 +7,7 @@ import json
 import pandas as pd
 import pytest
 
-from kvar.cli import main
+from kvar.commands.main import main
 from kvar.report.by_method import report_study
 from kvar.results.study_cells import study_cells
 from kvar.results.teachers import teacher_scores

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kvar.cli import main
+from kvar.commands.main import main
 from kvar.study.grid.cells import cells_of, read_study, starts_first
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "howto" / "study.sbatch"

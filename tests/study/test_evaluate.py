@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import kvar
-from kvar.cli import main
+from kvar.commands.main import main
 from kvar.study.run.run import train_run
 from kvar.study.settings.run_settings import settings_from
 
@@ -136,7 +136,8 @@ def test_two_runs_are_compared_on_the_same_examples(runs: Path, capsys: pytest.C
 def test_runs_on_other_examples_are_not_compared(runs: Path) -> None:
     from dataclasses import replace
 
-    from kvar.study.evaluation.evaluate_runs import Options, compare_results, evaluate_target
+    from kvar.study.evaluation.evaluate_runs import compare_results, evaluate_target
+    from kvar.study.evaluation.result import Options
     from kvar.study.evaluation.target import find_target
 
     options = Options(teacher=False, resamples=10)

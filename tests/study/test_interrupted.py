@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kvar.cli import main
+from kvar.commands.main import main
 from kvar.distill import DistillationTrainer
 from kvar.study.run.interrupted import InterruptedRunError, interrupted_run
 
@@ -99,7 +99,7 @@ def test_after_training_the_student_is_kept(tmp_path: Path) -> None:
         (["choose-k", "x"], "kvar.records.load", "nothing was written; give the same command again"),
         (
             ["judge", "x", "y", "--judge", "z"],
-            "kvar.study.evaluation.judge_runs.judge_command",
+            "kvar.study.evaluation.judge_runs.judge_runs",
             "verdicts so far are kept",
         ),
     ],

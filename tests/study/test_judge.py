@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from kvar.cli import main
+from kvar.commands.main import main
 from kvar.study.evaluation.judge_runs import judge_runs, read_texts, shared_pairs
 from kvar.tasks.tokenizers import byte_pair_tokenizer
 from tests.models import tiny_llama

@@ -82,7 +82,7 @@ POINTS = {
     "after the model is saved": lambda: arm(run, "save_student", 1, after=True),
 }
 POINTS[sys.argv[1]]()
-from kvar.cli import main
+from kvar.commands.main import main
 sys.exit(main(["train", sys.argv[2], "--output_dir", sys.argv[3]]))
 """
 

@@ -89,7 +89,7 @@ def test_a_dry_run_of_the_papers_study_needs_no_network(
 ) -> None:
     import socket
 
-    from kvar.cli import main
+    from kvar.commands.main import main
 
     def refuse(*arguments: Any) -> None:
         raise AssertionError("a dry run opened a connection")
@@ -129,7 +129,7 @@ def test_presets_read_the_data_by_a_local_folder(name: str, folder: str) -> None
 
 
 def test_a_local_path_that_is_not_there_says_what_to_give(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    from kvar.cli import main
+    from kvar.commands.main import main
 
     assert main(["train", "debian-synopsis-teacher", "--output_dir", str(tmp_path / "run")]) == 2
     assert (

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from kvar import __version__
-from kvar.cli import main
+from kvar.commands.main import main
 from kvar.study.executors import ray_cell
 from kvar.study.executors.local import Job
 from kvar.study.executors.ray_cell import CellKilledError, await_writer, check_node, run_cell

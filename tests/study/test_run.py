@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import kvar
-from kvar.cli import main
+from kvar.commands.main import main
 from kvar.study.grid.run_grid import cells_of, read_study
 from kvar.study.settings.run_settings import config_names, read_settings, settings_from
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import kvar
-from kvar.cli import main
+from kvar.commands.main import main
 from kvar.distill.trainer.checkpoints import CheckpointError, last_checkpoint
 from kvar.study.run.run import train_run
 from kvar.study.settings.run_settings import settings_from
@@ -148,7 +148,7 @@ def test_help_shows_every_field_with_the_configs_values(capsys: pytest.CaptureFi
 
 
 def test_plain_help_imports_nothing_heavy() -> None:
-    code = "import sys; from kvar.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    code = "import sys; from kvar.commands.main import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
     code += "print([m for m in ('torch', 'transformers', 'pandas') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.splitlines()[-1] == "[]" and "choose-k" in out

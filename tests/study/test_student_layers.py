@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import kvar
-from kvar.cli import main
+from kvar.commands.main import main
 from kvar.distill import build_model, load_model, load_tokenizer
 from kvar.distill.models.prune import parse_layers
 from kvar.study.grid.run_grid import cells_of, read_study

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kvar.cli import main
+from kvar.commands.main import main
 from kvar.study.grid.folder import check_study_folder, mark_study_folder
 from kvar.study.grid.run_grid import cells_of, describe_plan, plan_study
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from kvar.cli import main
+from kvar.commands.main import main
 from kvar.study.grid.cells import cells_of, read_study
 from kvar.study.settings.field_values import fitted, mapping_fields, override
 from kvar.study.settings.run_settings import config_names, find_config, load_yaml, read_settings

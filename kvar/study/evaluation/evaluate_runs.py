@@ -1,70 +1,22 @@
-"""``kvar evaluate``: decode, score and bootstrap one model, or two on the same examples."""
+"""Decode, score and bootstrap one model, or two on the same examples."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kvar.records.place import check_file_place
 from kvar.study.evaluation.output import write_comparison, write_result
+from kvar.study.evaluation.result import Options, Result
 from kvar.study.evaluation.table import difference_table, score_table
 from kvar.study.evaluation.target import Target
 
 if TYPE_CHECKING:
-    from kvar.distill import Evaluation
     from kvar.intervals import Interval
     from kvar.tasks import Example
 
-__all__ = ["Options", "Result", "check_same_examples", "compare_results", "evaluate_command", "evaluate_target"]
-
-
-@dataclass(frozen=True)
-class Options:
-    """How an evaluation is done, beside the run's own settings.
-
-    Attributes:
-        batch: prompts decoded together.
-        teacher: whether the teacher scores the responses.
-        resamples: bootstrap resamples.
-        seed: seed of the resampling.
-        level: confidence level.
-
-    Raises:
-        ValueError: a setting out of range.
-    """
-
-    batch: int = 64
-    teacher: bool = True
-    resamples: int = 1000
-    seed: int = 0
-    level: float = 0.95
-
-    def __post_init__(self) -> None:
-        for name in ("batch", "resamples"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")
-        if not 0 < self.level < 1:
-            raise ValueError(f"level must lie between 0 and 1, such as 0.95; got {self.level}.")
-
-
-@dataclass(frozen=True)
-class Result:
-    """One model's evaluation.
-
-    Attributes:
-        target: what was evaluated.
-        examples: prompts and references.
-        evaluation: scores, texts and what was measured on every response.
-        scores: every score with its interval.
-        options: how.
-    """
-
-    target: Target
-    examples: list[Example]
-    evaluation: Evaluation
-    scores: dict[str, Interval]
-    options: Options
+__all__ = ["check_same_examples", "compare_results", "evaluate_runs", "evaluate_target"]
 
 
 def evaluate_target(target: Target, options: Options = Options()) -> Result:
@@ -110,8 +62,8 @@ def evaluate_target(target: Target, options: Options = Options()) -> Result:
         centre=training.centre,
         value=training.value,
     )
-    found = intervals(evaluation.scores, resamples=options.resamples, seed=options.seed, level=options.level)
-    return Result(target, examples, evaluation, found, options)
+    scores = intervals(evaluation.scores, resamples=options.resamples, seed=options.seed, level=options.level)
+    return Result(target, examples, evaluation, scores, options)
 
 
 def compare_results(first: Result, second: Result) -> dict[str, Interval]:
@@ -149,41 +101,55 @@ def check_same_examples(first: tuple[str, list[Example]], second: tuple[str, lis
         )
 
 
-def evaluate_command(arguments: Any, overrides: list[str]) -> str:
-    """The text that ``kvar evaluate`` prints; see its ``--help``.
+def evaluate_runs(
+    names: Sequence[str],
+    overrides: Sequence[str] = (),
+    options: Options = Options(),
+    *,
+    output: str | None = None,
+    checkpoint: str | None = None,
+    model: str | None = None,
+    kernels: str | None = None,
+) -> str:
+    """Evaluate one model, or two on the same examples, write the results and give them as text.
+
+    Args:
+        names: one or two runs or configs, see :func:`kvar.study.evaluation.target.find_target`.
+        overrides: command-line words such as ``["--eval_split", "test"]``.
+        options: how.
+        output: JSON file of the result, or of the comparison of two; default a file beside the run.
+        checkpoint: see ``find_target``.
+        model: see ``find_target``.
+        kernels: see ``find_target``.
 
     Raises:
         ValueError: bad input; the message names it.
     """
     from kvar.study.evaluation.target import find_target
 
-    options = Options(
-        arguments.batch, not arguments.no_teacher, arguments.resamples, arguments.bootstrap_seed, arguments.level
-    )
-    words = list(overrides)
-    for name in ("split", "limit", "beams"):
-        if getattr(arguments, name) is not None:
-            words += [f"--eval_{name}", str(getattr(arguments, name))]
-    if len(arguments.targets) > 2:
-        raise ValueError(f"evaluate takes one target, or two to compare; got {len(arguments.targets)}.")
-    given = {"checkpoint": arguments.checkpoint, "model": arguments.model, "kernels": arguments.kernels}
-    targets = [find_target(name, words, teacher=options.teacher, **given) for name in arguments.targets]
+    if len(names) > 2:
+        raise ValueError(f"evaluate takes one target, or two to compare; got {len(names)}.")
+    targets = [
+        find_target(name, overrides, checkpoint=checkpoint, model=model, kernels=kernels, teacher=options.teacher)
+        for name in names
+    ]
     if len(targets) == 2:  # before the work
         check_same_examples(*((target.name, _examples(target)) for target in targets))
-    for path in [Path(arguments.output)] if arguments.output else [target.default_output() for target in targets]:
+    paths = [target.default_output() for target in targets]
+    if output is not None and len(targets) == 1:
+        paths = [Path(output)]
+    for path in [*paths, *([Path(output)] if output is not None else [])]:
         check_file_place(path, "output")
     lines, results = [], []
-    for number, target in enumerate(targets):
+    for target, path in zip(targets, paths, strict=True):
         print(f"{target.name}: {target.describe()}", flush=True)
-        result = evaluate_target(target, options)
-        results.append(result)
-        own = number == 0 and len(targets) == 1 and arguments.output
-        lines += [score_table(result), *write_result(result, Path(own) if own else target.default_output()), ""]
+        results.append(evaluate_target(target, options))
+        lines += [score_table(results[-1]), *write_result(results[-1], path), ""]
     if len(results) == 2:
-        found = compare_results(*results)
-        lines.append(difference_table(results[0], results[1], found))
-        path = Path(arguments.output) if arguments.output else results[1].target.comparison_output(results[0].target)
-        write_comparison(results[0], results[1], found, path)
+        differences = compare_results(results[0], results[1])
+        lines.append(difference_table(results[0], results[1], differences))
+        path = Path(output) if output is not None else targets[1].comparison_output(targets[0])
+        write_comparison(results[0], results[1], differences, path)
         lines.append(f"written: {path}")
     return "\n".join(lines).rstrip()
 

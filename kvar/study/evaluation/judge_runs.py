@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import re
@@ -19,39 +18,9 @@ from kvar.records.place import check_folder_place
 if TYPE_CHECKING:
     from kvar.evaluation.judge import Comparison, Judge, Pair
 
-__all__ = ["judge_command", "judge_runs", "load_judge", "read_texts", "shared_pairs"]
+__all__ = ["judge_runs", "load_judge", "read_texts", "shared_pairs"]
 
 FILE = "evaluation.json"
-
-
-def judge_command(arguments: argparse.Namespace) -> Comparison:
-    """What ``kvar judge`` runs.
-
-    Raises:
-        ValueError: see :func:`judge_runs`; or ``--judge-request`` that is no JSON object.
-    """
-    try:
-        request = json.loads(arguments.judge_request)
-    except ValueError:
-        request = None
-    if not isinstance(request, dict):
-        raise ValueError(f"judge-request must be a JSON object; got {arguments.judge_request!r}.")
-    return judge_runs(
-        arguments.run_a,
-        arguments.run_b,
-        arguments.judge,
-        output=arguments.output,
-        criterion=arguments.criterion,
-        limit=arguments.limit,
-        options={
-            "model": arguments.judge_model,
-            "timeout": arguments.timeout,
-            "retries": arguments.retries,
-            "concurrency": arguments.concurrency,
-            "max_tokens": arguments.max_tokens,
-            "request": request,
-        },
-    )
 
 
 def judge_runs(

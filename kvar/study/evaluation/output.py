@@ -11,7 +11,7 @@ from kvar.records.parts import replace_file
 
 if TYPE_CHECKING:
     from kvar.intervals import Interval
-    from kvar.study.evaluation.evaluate_runs import Result
+    from kvar.study.evaluation.result import Result
 
 __all__ = ["write_comparison", "write_result"]
 

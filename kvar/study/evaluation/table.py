@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kvar.intervals import Interval
-    from kvar.study.evaluation.evaluate_runs import Result
+    from kvar.study.evaluation.result import Result
 
 __all__ = ["difference_table", "score_table"]
 

@@ -1,0 +1,32 @@
+"""``kvar choose-k``."""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "the best kernel for a step's size"
+KEPT = "nothing was written; give the same command again."
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument(
+        "run_folders", metavar="RUN", nargs="+", help="a run with a probe, or kvar probe's records; several: its seeds"
+    )
+    parser.add_argument("--prompts", type=int, nargs="+", default=[16, 64, 256], help="M, default 16 64 256")
+    parser.add_argument("--rollouts", type=int, nargs="+", default=[1], help="R of each prompt, default 1")
+    parser.add_argument("--step", default="last", help="training step of the probe, or last")
+    parser.add_argument("--group", default="all", help="parameter group, default all")
+    parser.add_argument("--reference", help="estimator that stands for the true gradient; default the unbiased ones")
+    parser.add_argument("--plot", metavar="FILE", help="draw efficiency and error against K as FILE.png and FILE.svg")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the table of every step size."""
+    from kvar.records import load
+    from kvar.report.choose_k import choose_k
+
+    step = arguments.step if arguments.step == "last" else int(arguments.step)
+    options = {"step": step, "group": arguments.group, "reference": arguments.reference, "plot": arguments.plot}
+    print(choose_k([load(run) for run in arguments.run_folders], arguments.prompts, arguments.rollouts, **options))
+    return 0

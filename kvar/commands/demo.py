@@ -1,0 +1,28 @@
+"""``kvar demo``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+HELP = "the arithmetic study and its report"
+KEPT = "finished cells are kept; give the same command again to go on."
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument("--output", default="runs/demo", help="folder of runs, report.html and figures")
+    parser.add_argument("--batch", type=int, default=64, help="trajectories a training step, B of theory.md (11')")
+    parser.add_argument("--overwrite", action="store_true", help="run everything anew")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the shipped study ``demo`` and report on it."""
+    from kvar.report.by_run import report_runs
+    from kvar.study.grid.demo import run_demo
+
+    if run_demo(arguments.output, overwrite=arguments.overwrite):
+        return 1
+    print(report_runs([arguments.output], arguments.output, batch=arguments.batch))
+    print(f"report: {Path(arguments.output) / 'report.html'}")
+    return 0

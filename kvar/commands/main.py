@@ -1,0 +1,71 @@
+"""The command line.
+
+kvar train CONFIG [--field value ...]      train a student, with probes; --help lists every field
+kvar probe CONFIG|RUN [--field value ...]  measure gradient moments of trained models, without training
+kvar choose-k RUN...                       the kernel that serves a step of M prompts x R rollouts best
+kvar evaluate RUN|CONFIG [RUN]             metrics with intervals of one model, or of two and their difference
+kvar study CONFIG --output DIR             a grid of tasks, students, methods and seeds
+kvar demo --output DIR                     the arithmetic study and its report, in minutes
+kvar report RUN ... --output FILE          one HTML file and figures from finished runs
+kvar judge RUN_A RUN_B --judge MODEL       win rate of one run's texts over another's, judged by a language model
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import sys
+from collections.abc import Sequence
+
+from kvar.commands import choose_k, demo, evaluate, judge, probe, report, study, train
+
+__all__ = ["main"]
+
+COMMANDS = {
+    "train": train,
+    "evaluate": evaluate,
+    "probe": probe,
+    "choose-k": choose_k,
+    "study": study,
+    "report": report,
+    "demo": demo,
+    "judge": judge,
+}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Entry point of ``kvar``; the exit status: 0 done, 1 failed on the way, 2 bad input, 130 interrupted (Ctrl-C)."""
+    arguments, fields = _parser().parse_known_args(words)
+    try:
+        if arguments.command in ("train", "probe", "evaluate", "study"):
+            return int(arguments.run(arguments, fields))
+        if fields:
+            raise ValueError(f"unknown option {fields[0]!r}; see kvar --help.")
+        return int(arguments.run(arguments))
+    except ValueError as error:
+        return _failed(error, 2)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            return _failed(f"{error}. The disk is full: free some space, then give the same command again.", 1)
+        return _failed(error, 1)
+    except KeyboardInterrupt as error:
+        return _failed(f"interrupted; {error if str(error) else arguments.kept}", 130)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="kvar", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, command in COMMANDS.items():  # "resolve": train and study write a help page of their own
+        options = commands.add_parser(name, help=command.HELP, allow_abbrev=False, conflict_handler="resolve")
+        options.set_defaults(run=command.run, kept=command.KEPT)
+        command.add_options(options)
+    return parser
+
+
+def _failed(what: object, status: int) -> int:
+    rank = os.environ.get("RANK", "0")
+    print(f"kvar{'' if rank == '0' else f' (process {rank})'}: {what}", file=sys.stderr)
+    return status

@@ -1,0 +1,32 @@
+"""``kvar probe``."""
+
+from __future__ import annotations
+
+import argparse
+
+from kvar.commands.fields import pairs
+
+HELP = "measure models without training them"
+KEPT = "models that were measured are kept; give the same command again to go on."
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument("target", metavar="CONFIG|RUN", help="a config, or a run's folder; --field value goes over it")
+    parser.add_argument("--model", nargs="+", default=[], help="model folders or hub names to measure instead")
+    parser.add_argument("--checkpoints", help="of a run: all, last, or steps such as 200,400; default its final model")
+    parser.add_argument("--output", help="folder of the records; default RUN/probe, or the config's output_dir")
+    parser.add_argument("--overwrite", action="store_true", help="measure anew what is in the output folder")
+
+
+def run(arguments: argparse.Namespace, fields: list[str]) -> int:
+    """Measure and say where the records are."""
+    from kvar.study.run.probing import plan_probe, probe_models
+
+    plan = plan_probe(
+        arguments.target, output=arguments.output, models=arguments.model, checkpoints=arguments.checkpoints
+    )
+    words = [word for name, value in pairs(fields) for word in (f"--{name}", value)]
+    folder = probe_models(plan, words, overwrite=arguments.overwrite)
+    print(f"records: {folder}; read them with kvar report {folder} --output DIR, or kvar choose-k {folder}")
+    return 0

@@ -1,0 +1,52 @@
+"""``kvar report``."""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "report on runs that hold probes"
+KEPT = "parts of the new report may be missing; give the same command again."
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument("runs", nargs="+", help="run folders, or folders above them; or one study with several seeds")
+    parser.add_argument("--output", required=True, help="folder of report.html, figures and statistics.parquet")
+    parser.add_argument("--reference", help="estimator that stands for the true gradient; default the unbiased ones")
+    parser.add_argument("--batch", type=int, help="trajectories a training step, B; default 64, of a study its own")
+    parser.add_argument("--step", default="last", help="training step to show, or last")
+    parser.add_argument("--by-run", action="store_true", help="of a study with several seeds: run by run all the same")
+    parser.add_argument("--method", help="of such a study: what methods are compared with, default llmr")
+    parser.add_argument(
+        "--teacher", action="append", default=[], metavar="TASK=FILE", help="of such a study: its teacher's evaluation"
+    )
+    parser.add_argument(
+        "--earlier", metavar="FOLDER", help="of such a study: an earlier report, for cells whose runs are not here"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the report, by method for a study with several seeds, else by run."""
+    from kvar.report.by_method import report_study
+    from kvar.report.by_run import report_runs
+    from kvar.results.study_cells import is_grid
+
+    if len(arguments.runs) == 1 and is_grid(arguments.runs[0]) and not arguments.by_run:
+        teachers = {}
+        for word in arguments.teacher:
+            task, _, file = word.partition("=")
+            if not file:
+                raise ValueError(f"--teacher {task!r} names no file; give TASK=FILE.")
+            teachers[task] = file
+        named = {"method": arguments.method} if arguments.method else {}
+        options = {"reference": arguments.reference, "batch": arguments.batch, "earlier": arguments.earlier, **named}
+        print(report_study(arguments.runs[0], arguments.output, teachers=teachers, **options))
+        return 0
+    if arguments.teacher or arguments.method or arguments.earlier:
+        raise ValueError(
+            "--method, --teacher and --earlier are for the folder of a study with several seeds; name that alone."
+        )
+    step = arguments.step if arguments.step == "last" else int(arguments.step)
+    options = {"reference": arguments.reference, "batch": arguments.batch or 64, "step": step}
+    print(report_runs(arguments.runs, arguments.output, **options))
+    return 0

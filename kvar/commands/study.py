@@ -1,0 +1,63 @@
+"""``kvar study``."""
+
+from __future__ import annotations
+
+import argparse
+
+from kvar.commands.fields import pairs
+
+HELP = "train a grid of students, methods, tasks and seeds"
+KEPT = "finished cells are kept; give the same command again to go on."
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument("-h", "--help", action="store_true", help="this page, and what the named study holds")
+    parser.add_argument("config", nargs="?", help="a YAML file, or the name of a study that ships with kvar")
+    parser.add_argument("--output", help="the study's folder; a killed study goes on there")
+    parser.add_argument(
+        "--only", nargs="*", default=[], help="cells to run: names, parts of names, or patterns such as '*/K=*/seed-0'"
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="cells run at a time, in processes of their own, default 1")
+    parser.add_argument("--ray", action="store_true", help="run cells on a Ray cluster instead; needs kvar[ray]")
+    parser.add_argument("--ray-address", metavar="HOST:PORT", help="its head; default RAY_ADDRESS, or this machine's")
+    parser.add_argument("--cell-cpus", type=float, help="with --ray: processors a cell takes, default 1")
+    parser.add_argument(
+        "--cell-gpus", type=float, help="with --ray: GPUs a cell takes, up to 1; default 1 where any are"
+    )
+    parser.add_argument("--cell-retries", type=int, help="with --ray: new attempts where a worker died, default 3")
+    parser.add_argument("--list", action="store_true", help="print the cells' names alone, starts first, and stop")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan, check all but the weights, run nothing")
+    parser.add_argument("--overwrite", action="store_true", help="run the cells anew")
+    parser.set_defaults(usage=parser.format_help)
+
+
+def run(arguments: argparse.Namespace, fields: list[str]) -> int:
+    """Run the cells, or print their names, the plan or the help page."""
+    from kvar.study.executors.ray_cluster import ray_executor
+    from kvar.study.grid.cells import cells_of, read_study, starts_first
+    from kvar.study.grid.plan import describe_plan, plan_study
+    from kvar.study.grid.run_grid import run_study
+    from kvar.study.settings.field_values import override
+
+    if arguments.help:
+        from kvar.study.settings.field_help import study_help
+
+        study = read_study(arguments.config) if arguments.config else None
+        print(study_help(arguments.usage(), study, arguments.config))
+        return 0
+    if arguments.config is None:
+        raise ValueError("study needs a CONFIG; see kvar study --help.")
+    if arguments.output is None and not arguments.list:
+        raise ValueError("study needs --output DIR; see kvar study --help.")
+    values = {name: override(name, word) for name, word in pairs(fields)}
+    study = read_study(arguments.config)
+    if arguments.list:
+        print("\n".join(cell.name for cell in starts_first(cells_of(study, arguments.only))))
+        return 0
+    ray = ray_executor(arguments)
+    options = {"overrides": values, "only": arguments.only, "overwrite": arguments.overwrite}
+    if arguments.dry_run:
+        print(describe_plan(plan_study(study, arguments.output, **options)))
+        return 0
+    return 1 if run_study(study, arguments.output, jobs=arguments.jobs, executor=ray, **options) else 0

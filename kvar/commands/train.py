@@ -1,0 +1,39 @@
+"""``kvar train``."""
+
+from __future__ import annotations
+
+import argparse
+
+from kvar.commands.fields import pairs
+
+HELP = "train a student as CONFIG says"
+KEPT = "what the output folder held is kept; give the same command again to go on."
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument("-h", "--help", action="store_true", help="every field, with its default")
+    parser.add_argument("config", nargs="?", help="a YAML file, or the name of a config that ships with kvar")
+    parser.add_argument("--overwrite", action="store_true", help="throw away a run that is in the output folder")
+
+
+def run(arguments: argparse.Namespace, fields: list[str]) -> int:
+    """Train, or print the help page."""
+    from kvar.study.settings.run_settings import find_config, load_yaml, read_settings, settings_from
+
+    if arguments.help:
+        from kvar.study.settings.field_help import field_help
+
+        values = load_yaml(find_config(arguments.config)) if arguments.config else {}
+        if "stages" in values or "methods" in values:
+            raise ValueError(f"{arguments.config} is a study; see kvar study {arguments.config} --help.")
+        if values:
+            settings_from(values, arguments.config)  # an unknown field is an error here too
+        print(field_help({**values, **dict(pairs(fields))}, arguments.config))
+        return 0
+    if arguments.config is None:
+        raise ValueError("train needs a CONFIG: a YAML file, or the name of one that ships; see kvar train --help.")
+    from kvar.study.run.run import train_run
+
+    train_run(*read_settings(arguments.config, fields), overwrite=arguments.overwrite)
+    return 0
