@@ -14,12 +14,13 @@ difficulty is the number of steps; the tokenizer has one token a digit, so numbe
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kvar.tasks.answers import answers_match, extract_answer
 from kvar.tasks.base import SPLITS, Example
-from kvar.tasks.scores.corpus_score import CorpusScore, mean_score, values_of
+from kvar.tasks.scores.corpus_score import CorpusScore, mean_score, named_score, values_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -94,6 +95,21 @@ class ArithmeticTask:
         """The values of :meth:`scores`."""
         return values_of(self.scores(predictions, examples))
 
+    def example_scores(
+        self, predictions: Sequence[str], examples: Sequence[Example], name: str | None = None
+    ) -> list[float]:
+        """Graded credit by default: half the share of calculations that are right, and half for the right answer.
+
+        A calculation is right where the response's i-th ``<<...>>`` is the target's i-th. "exact_answer" is 0 or 1.
+
+        Raises:
+            ValueError: another ``name`` than partial_credit or exact_answer.
+        """
+        scores = self.scores(predictions, examples)
+        shares = [_right_steps(text, example.target) for text, example in zip(predictions, examples, strict=True)]
+        credit = mean_score([(a + b) / 2 for a, b in zip(shares, scores["exact_answer"].each, strict=True)])
+        return named_score({"partial_credit": credit, **scores}, name or "partial_credit").each
+
     def build_tokenizer(self) -> PreTrainedTokenizerFast:
         """A word-level tokenizer over the templates' words, single digits and signs; decoding restores the text."""
         from kvar.tasks.tokenizers import word_tokenizer
@@ -113,6 +129,12 @@ class ArithmeticTask:
             target += f" {day}<<{total}{sign}{number}={result}>>{result}"
             total = result
         return Example(prompt + QUESTION.format(things=things, name=name), f"{target[1:]} #### {total}")
+
+
+def _right_steps(text: str, target: str) -> float:
+    """The share of the target's calculations that stand in the same place of a text."""
+    written, truth = (re.findall(r"<<[^<>]*>>", each) for each in (text, target))
+    return sum(a == b for a, b in zip(written, truth, strict=False)) / max(len(truth), 1)
 
 
 def _step(stream: random.Random, total: int) -> tuple[str, str, int, int]:

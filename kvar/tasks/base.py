@@ -39,5 +39,16 @@ class Task(Protocol):
     def metrics(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
         """Scores of generated texts against the examples' targets, name -> value."""
 
+    def example_scores(
+        self, predictions: Sequence[str], examples: Sequence[Example], name: str | None = None
+    ) -> list[float]:
+        """One number an example, the larger the better: what the reward ``score`` of training is.
+
+        Args:
+            predictions: generated texts.
+            examples: their examples.
+            name: which score; None for the task's own choice.
+        """
+
     def build_tokenizer(self) -> PreTrainedTokenizerFast:
         """A tokenizer made from the task's own training text, with pad and end-of-sequence tokens."""

@@ -32,6 +32,7 @@ class GSM8KTask(TextTask):
     """
 
     name = "gsm8k"
+    reward = "exact_answer"
 
     def __init__(
         self,

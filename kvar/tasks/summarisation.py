@@ -25,6 +25,7 @@ class SummarisationTask(TextTask):
 
     name = "summarisation"
     default_prefix = "summarize: "
+    reward = "rougeL"
 
     def __init__(self, *arguments: Any, stemmer: bool = True, rouge_tokenizer: str = "auto", **options: Any) -> None:
         super().__init__(*arguments, **options)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from kvar.tasks.base import SPLITS, Example
 from kvar.tasks.data import Split, has_split, open_split
 from kvar.tasks.scores.bleu import chrf_score
-from kvar.tasks.scores.corpus_score import CorpusScore, values_of
+from kvar.tasks.scores.corpus_score import CorpusScore, named_score, values_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -33,6 +33,8 @@ class TextTask:
 
     name = "text"
     default_prefix = ""
+    reward = "chrf"
+    """The score of single examples that :meth:`example_scores` gives by default."""
     calculator_marks: tuple[str, str] | None = None
 
     def __init__(
@@ -80,6 +82,16 @@ class TextTask:
     def metrics(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
         """The values of :meth:`scores`."""
         return values_of(self.scores(predictions, examples))
+
+    def example_scores(
+        self, predictions: Sequence[str], examples: Sequence[Example], name: str | None = None
+    ) -> list[float]:
+        """The score called ``name`` of every example alone, in that score's scale; by default ``reward``.
+
+        Raises:
+            ValueError: no such score.
+        """
+        return named_score(self.scores(predictions, examples), name or self.reward).each
 
     def build_tokenizer(self) -> PreTrainedTokenizerFast:
         """A byte-level BPE trained on the prompts and targets of the train split."""

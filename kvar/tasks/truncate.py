@@ -67,6 +67,12 @@ class TruncatedTask:
         """The task's own."""
         return self.task.metrics(predictions, examples)
 
+    def example_scores(
+        self, predictions: Sequence[str], examples: Sequence[Example], name: str | None = None
+    ) -> list[float]:
+        """The task's own."""
+        return self.task.example_scores(predictions, examples, name)
+
     def build_tokenizer(self) -> PreTrainedTokenizerFast:
         """The task's own."""
         return self.task.build_tokenizer()

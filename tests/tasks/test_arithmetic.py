@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from kvar.tasks import ArithmeticTask
+from kvar.tasks import ArithmeticTask, Example
 from kvar.tasks.arithmetic import MAX_NUMBER
 
 
@@ -69,3 +69,20 @@ def test_difficulty_out_of_range(low: int, high: int) -> None:
 def test_unknown_split() -> None:
     with pytest.raises(ValueError, match="split 'dev' is unknown; choose one of: train, validation, test"):
         ArithmeticTask().examples("dev")
+
+
+def test_graded_credit_by_hand() -> None:
+    task = ArithmeticTask()
+    example = Example("", "Monday<<12+7=19>>19 Tuesday<<19-4=15>>15 #### 15")
+    texts = {
+        example.target: 1.0,
+        "Monday<<12+7=19>>19 Tuesday<<19-4=16>>16 #### 16": 0.25,  # one step of two, a wrong answer
+        "#### 15": 0.5,
+        "Tuesday<<19-4=15>>15 Monday<<12+7=19>>19": 0.0,  # right steps in each other's place
+        "Monday<<12+7=19>>19 Tuesday<<19-4=15>>15 Friday<<15+1=16>>16 #### 16": 0.5,
+        "": 0.0,
+    }
+    assert task.example_scores(list(texts), [example] * 6) == list(texts.values())
+    assert task.example_scores(list(texts), [example] * 6, "exact_answer") == [1.0, 0.0, 1.0, 0.0, 0.0, 0.0]
+    with pytest.raises(ValueError, match="score 'bleu' is unknown for this task; choose one of: partial_credit, exact"):
+        task.example_scores([""], [example], "bleu")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -115,3 +116,21 @@ def test_scores_from_sums() -> None:
         bleu_score(["a", "b"], "ab")
     with pytest.raises(ValueError, match="2 predictions for 1 references"):
         bleu_score(["a", "b"], ["a"])
+
+
+def test_scores_of_single_examples(tmp_path: Path) -> None:
+    """Sentence BLEU and chrF are sacreBLEU's own sentence scores; ROUGE-L of a text that lacks a word is by hand."""
+    from sacrebleu import sentence_bleu, sentence_chrf
+
+    texts, references = ["the cat sat", "a dog ran away", ""], ["the cat sat down", "a dog ran away", "no"]
+    examples = [Example("", reference) for reference in references]
+    files = (str(tmp_path), "source", "target")
+    pairs = list(zip(texts, references, strict=True))
+    bleu = [sentence_bleu(text, [reference]).score for text, reference in pairs]
+    chrf = [sentence_chrf(text, [reference]).score for text, reference in pairs]
+    assert TranslationTask(*files).example_scores(texts, examples) == pytest.approx(bleu)
+    for task, name in ((TranslationTask(*files), "chrf"), (TextTask(*files), None)):
+        assert task.example_scores(texts, examples, name) == pytest.approx(chrf)
+    rouge = SummarisationTask(*files, rouge_tokenizer="ascii").example_scores(texts, examples)
+    assert rouge == pytest.approx([100 * 2 * 3 / 7, 100.0, 0.0])
+    assert GSM8KTask(str(tmp_path)).example_scores(["#### 3", "so 4"], [Example("", "#### 3")] * 2) == [1.0, 0.0]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from kvar.tasks.scores.bleu_tokenizers import check_bleu_tokenizer, warn_of_unsplit
 from kvar.tasks.scores.corpus_score import CorpusScore, check_pairs
 
-__all__ = ["bleu_score", "chrf_score"]
+__all__ = ["bleu_score", "chrf_score", "sentence_bleu"]
 
 
 def bleu_score(predictions: Sequence[str], references: Sequence[str], *, tokenizer: str = "13a") -> CorpusScore:
@@ -37,6 +37,27 @@ def bleu_score(predictions: Sequence[str], references: Sequence[str], *, tokeniz
     check_bleu_tokenizer(tokenizer)
     warn_of_unsplit(tokenizer, references)
     return _by_sacrebleu(BLEU(tokenize=tokenizer), predictions, references)
+
+
+def sentence_bleu(predictions: Sequence[str], references: Sequence[str], *, tokenizer: str = "13a") -> list[float]:
+    """BLEU of every sentence alone, 0 to 100, without n-grams longer than the sentence: sacreBLEU's ``sentence_bleu``.
+
+    Args:
+        predictions: generated texts.
+        references: one reference a prediction.
+        tokenizer: as of :func:`bleu_score`.
+
+    Example:
+        >>> [round(x, 1) for x in sentence_bleu(["the cat", "a dog"], ["the cat", "the dog"])]
+        [100.0, 50.0]
+    """
+    from sacrebleu.metrics import BLEU
+
+    check_pairs(predictions, references)
+    metric = BLEU(tokenize=tokenizer, effective_order=True)
+    return [
+        metric.sentence_score(text, [reference]).score for text, reference in zip(predictions, references, strict=True)
+    ]
 
 
 def chrf_score(predictions: Sequence[str], references: Sequence[str]) -> CorpusScore:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["CorpusScore", "mean_score", "ratio_score", "values_of"]
+__all__ = ["CorpusScore", "mean_score", "named_score", "ratio_score", "values_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +42,11 @@ class CorpusScore:
         """The score of all examples."""
         return float(self.combine(self.rows.sum(axis=0)))
 
+    @property
+    def each(self) -> list[float]:
+        """The score of every example alone, for instance sentence chrF."""
+        return [float(self.combine(row)) for row in self.rows]
+
 
 def mean_score(values: ArrayLike, scale: float = 1.0, *, share: bool = False) -> CorpusScore:
     """The mean of one value an example, times ``scale``; NaN of no examples."""
@@ -59,6 +64,17 @@ def ratio_score(
         return float(scale * sums[0] / sums[1]) if sums[1] else float("nan")
 
     return CorpusScore(rows, combine, share)
+
+
+def named_score(scores: Mapping[str, CorpusScore], name: str) -> CorpusScore:
+    """One score of several.
+
+    Raises:
+        ValueError: no such score; the message names those that are.
+    """
+    if name not in scores:
+        raise ValueError(f"score {name!r} is unknown for this task; choose one of: {', '.join(scores)}.")
+    return scores[name]
 
 
 def values_of(scores: Mapping[str, CorpusScore]) -> dict[str, float]:
