@@ -287,7 +287,11 @@ def test_plots() -> None:
 
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"kernels": "1, many"}, "estimator 'many': the word 'many' is unknown"),
-    ({"kernels": "kl immediate exact"}, "estimator 'kl immediate exact' is none that a probe takes"),
+    ({"kernels": "kl immediate exat"}, "the word 'exat' is unknown (did you mean 'exact'?)"),
+    ({"kernels": "score exact"}, "reward 'score' is known for sampled tokens alone"),
+    ({"kernels": "score - leave-one-out"}, "estimator 'score - leave-one-out' needs score=, a function"),
+    ({"kernels": "1", "estimators": "kl 1"}, "kernels and estimators are two names of one argument"),
+    ({"kernels": "kl 1 - group-normalised", "rollouts_per_prompt": 1}, "group-normalised needs rollouts_per_prompt"),
     ({"kernels": "0"}, "k must be an integer of at least 1; got 0"),
     ({"kernels": ""}, "kernels are empty: name at least one"),
     ({"kernels": [KStep(1), "1"]}, "kernels must be one or more, each once; got K=1, K=1"),

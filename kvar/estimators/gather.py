@@ -17,6 +17,7 @@ from kvar.returns import TokenValues, token_values
 from kvar.rollouts.forward import token_logits
 from kvar.rollouts.policy import Policy, forbidden_by
 from kvar.rollouts.score_norms import score_norms as measured_score_norms
+from kvar.rollouts.trial.truth import check_rollouts
 from kvar.rollouts.types import Rollouts
 
 __all__ = ["gather"]
@@ -35,6 +36,7 @@ def gather(
     rewards: Iterable[Reward] = (),
     centre: Literal["mean", "logsumexp", "none"] = "mean",
     value: Literal["max", "soft"] = "max",
+    values: bool | None = None,
     score_norms: bool | None = None,
     micro_batch: int | None = None,
     max_logits: int = MAX_LOGITS,
@@ -54,6 +56,8 @@ def gather(
         rewards: more rewards, of yours for instance.
         centre: of the teacher's logits, as in ``kvar.returns.token_values``; only (4) with V_t left in depends on it.
         value: hard or soft V, likewise.
+        values: the teacher's q and V as well, which a teacher that gives only its best tokens has not; by default
+            unless every one of ``estimators`` names a reward.
         score_norms: measure |s_t|^2 of the output layer, one more pass of the student; by default where a baseline of
             ``estimators`` needs it.
         micro_batch: most trajectories in one pass.
@@ -65,7 +69,8 @@ def gather(
     Raises:
         ValueError: a response token outside the action set; teacher and student of different widths; a token that the
             student may draw and whose reward is infinite, since the teacher rules it out or gives only its best tokens
-            (it is named); a reward or score that is no finite number a token or response; a number below 1.
+            (it is named); a reward or score that is no finite number a token or response; a number below 1; a model
+            that is not causal, or whose rows depend on their batch.
     """
     for name, given in (("micro_batch", micro_batch), ("max_logits", max_logits)):
         if given is not None and given < 1:
@@ -85,8 +90,11 @@ def gather(
         if isinstance(reward, SampledReward)
     }
     asked = _asked(teacher)
+    if isinstance(teacher, nn.Module):
+        check_rollouts(teacher, rollouts)
     with _evaluating(student, teacher):
-        blocks = _Blocks(student, asked, rollouts, tables, centre, value)
+        valued = teacher is not None and (_needed(chosen) if values is None else values)
+        blocks = _Blocks(student, asked, rollouts, tables, (centre, value) if valued else None)
         for start, stop in blocks.slices(micro_batch, max_logits):
             blocks.add(rollouts[start:stop])
     joined = blocks.joined()
@@ -99,10 +107,15 @@ def gather(
         expected={reward.name: joined[f"expected {reward.name}"] for reward in tables},
         log_probs=joined["log_probs"],
         logit_power=joined["logit_power"],
-        values=TokenValues(joined["q"], joined["v"]) if teacher is not None else None,
+        values=TokenValues(joined["q"], joined["v"]) if "q" in joined else None,
         score_norms=_norms(student, rollouts) if score_norms else None,
         teacher_logits=asked,
     )
+
+
+def _needed(estimators: Sequence[Estimator] | None) -> bool:
+    """Whether some estimator leaves V in, or none were named."""
+    return estimators is None or any(estimator.reward is None for estimator in estimators)
 
 
 def _rewards(
@@ -136,11 +149,10 @@ class _Blocks:
         teacher: Callable[[Rollouts], Tensor] | None,
         rollouts: Rollouts,
         rewards: Sequence[NextTokenReward],
-        centre: Literal["mean", "logsumexp", "none"],
-        value: Literal["max", "soft"],
+        values: tuple[Literal["mean", "logsumexp", "none"], Literal["max", "soft"]] | None,
     ) -> None:
         self.student, self.teacher, self.rollouts, self.rewards = student, teacher, rollouts, rewards
-        self.centre, self.value = centre, value
+        self.values = values
         self.device = next(student.parameters()).device
         self.parts: dict[str, list[Tensor]] = {}
         self.done = 0
@@ -166,15 +178,16 @@ class _Blocks:
         if self.teacher is not None:
             teacher = _precise(self.teacher(some)).to(self.device)
             _check_widths(student, teacher, some)
-            values = token_values(teacher, here.tokens, here.mask, self.centre, self.value)
-            self._keep("q", values.q, here)
-            self._keep("v", values.v, here)
             for reward in self.rewards:
                 weighted = reward.weighted(teacher.to(student.dtype), student)
                 self._check(reward, weighted, student, here)
                 table = reward.table(teacher.to(student.dtype), student)
                 self._keep(f"sampled {reward.name}", table.gather(-1, tokens)[..., 0], here)
                 self._keep(f"expected {reward.name}", weighted.double().sum(dim=-1), here)
+            if self.values is not None:
+                values = token_values(teacher, here.tokens, here.mask, *self.values)
+                self._keep("q", values.q, here)
+                self._keep("v", values.v, here)
         self.done += len(some)
 
     def joined(self) -> dict[str, Tensor]:

@@ -1,40 +1,60 @@
-"""What a probe measures: return kernels of the teacher's gaps, each with or without a baseline, under one name."""
+"""What a probe measures, by name; and the token weights of those estimators that are a matter of q and V alone."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from kvar.estimators import Estimator
 from kvar.estimators import parse_estimators as parse_any
-from kvar.returns import TokenValues, returns
+from kvar.returns import Kernel, TokenValues, returns
 
-__all__ = ["Estimator", "check_plain", "estimator_weights", "parse_estimators"]
+__all__ = ["Estimator", "check_plain", "estimator_weights", "estimators_of", "parse_estimators"]
 
 
 def parse_estimators(text: str | Sequence[str], baseline: str | None = None) -> list[Estimator]:
-    """Estimators from names such as ``"K=1, K=4 free, immediate, K=1 - leave-one-out"``.
+    """Estimators from names such as ``"K=1, K=4 free, kl immediate exact, K=1 - leave-one-out"``.
 
     Args:
-        text: names, or one text that separates them by commas; commas in parentheses belong to a name.
+        text: names, or one text that separates them by commas; see :func:`kvar.estimators.parse_estimators`.
         baseline: for every name that has none of its own.
 
     Raises:
-        ValueError: an unknown kernel, none at all, the same estimator twice, or one that probes do not take.
+        ValueError: a word that is unknown, none at all, or the same estimator twice.
 
     Example:
         >>> [e.name for e in parse_estimators("1, 4, inf, K=1 - leave-one-out")]
         ['K=1', 'K=4', 'immediate', 'K=1 - leave-one-out']
-        >>> [e.name for e in parse_estimators("lags(1, 0.5), 2")]
-        ['lags(1, 0.5)', 'K=2']
+        >>> [e.name for e in parse_estimators("lags(1, 0.5), kl 2")]
+        ['lags(1, 0.5)', 'kl K=2']
     """
     if not any(word.strip() for word in ([text] if isinstance(text, str) else text)):
         raise ValueError("kernels are empty: name at least one, for example K=1.")
-    found = parse_any(text, baseline)
-    check_plain(found)
-    return found
+    return parse_any(text, baseline)
+
+
+def estimators_of(given: Any, baseline: str | None = None) -> tuple[Estimator, ...]:
+    """Estimators from names, numbers, kernels and estimators in any mix.
+
+    Args:
+        given: one or several.
+        baseline: for every kernel and name that has none of its own.
+
+    Raises:
+        ValueError: as :func:`parse_estimators`.
+    """
+    estimators: list[Estimator] = []
+    for one in [given] if isinstance(given, str | int | float | Kernel | Estimator) else list(given):
+        if isinstance(one, Estimator):
+            estimators.append(one)
+        else:
+            estimators += (
+                [Estimator(one, baseline)] if isinstance(one, Kernel) else parse_estimators(str(one), baseline)
+            )
+    return tuple(estimators)
 
 
 def check_plain(estimators: Sequence[Estimator]) -> None:
@@ -46,9 +66,9 @@ def check_plain(estimators: Sequence[Estimator]) -> None:
     for estimator in estimators:
         if not estimator.plain:
             raise ValueError(
-                f"estimator {estimator.name!r} is none that a probe takes: kernels of the gap, and the baselines "
-                "teacher-value, batch-mean, position-mean and leave-one-out. Measure others by "
-                "kvar.estimators.gather and kvar.gradients.gradient_moments."
+                f"estimator {estimator.name!r} is more than a weight by q and V: kernels of the gap, and the baselines "
+                "teacher-value, batch-mean, position-mean and leave-one-out. Measure others by kvar.measure or "
+                "GradientProbe."
             )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch.distributed as dist
@@ -11,8 +11,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from kvar.gradients.state import unwrap
 from kvar.hooks.autocast import plain_forward
-from kvar.hooks.estimators import Estimator, check_plain
-from kvar.hooks.measure import Reward, Valuation, measure_gradients, reward_values, teacher_values
+from kvar.hooks.estimators import Estimator, estimators_of
+from kvar.hooks.measure import measure_gradients
+from kvar.hooks.probe_settings import Groups, ProbeSettings, ScoreFunction
+from kvar.hooks.valuation import Reward
 from kvar.measurement import Measurement, record
 from kvar.records import RunWriter
 from kvar.returns import Kernel
@@ -31,9 +33,11 @@ class GradientProbe(TrainerCallback):
 
     Args:
         prompts: in any form that ``kvar.rollouts.encode_prompts`` takes.
-        estimators: kernels, or :class:`Estimator` with baselines, in any mix; names must differ.
+        estimators: names that :func:`kvar.hooks.parse_estimators` reads, kernels and :class:`Estimator` in any mix; all
+            are measured on the same responses.
         teacher: scores the responses; None with ``reward``.
         reward: rollouts -> (N, T) per-token rewards u_t, used as theory.md (4') does.
+        score: rollouts -> N scores of whole responses, for estimators of the reward ``score``.
         tokenizer: needed for texts; default the trainer's.
         every: training steps between probes; the last step is measured whatever it is.
         first: measure the student before its first step as well.
@@ -61,10 +65,11 @@ class GradientProbe(TrainerCallback):
     def __init__(
         self,
         prompts: Any,
-        estimators: Sequence[Kernel | Estimator],
+        estimators: str | Sequence[str | Kernel | Estimator],
         *,
         teacher: nn.Module | None = None,
         reward: Reward | None = None,
+        score: ScoreFunction | None = None,
         tokenizer: Any = None,
         every: int = 50,
         first: bool = True,
@@ -73,7 +78,7 @@ class GradientProbe(TrainerCallback):
         seed: int = 0,
         writer: RunWriter | None = None,
         name: str = "probe",
-        groups: Mapping[str, Any] | Literal["layers"] | None = None,
+        groups: Groups = None,
         position_bins: int = 0,
         engine: str = "auto",
         fields: Literal["all", "norms"] = "all",
@@ -82,30 +87,29 @@ class GradientProbe(TrainerCallback):
         value: Literal["max", "soft"] = "max",
         vocabulary: int | None = None,
     ) -> None:
-        if (teacher is None) == (reward is None):
-            raise ValueError("GradientProbe needs exactly one of teacher= and reward=.")
         if every < 1:
             raise ValueError(f"every must be at least 1 training step; got {every}.")
-        self.estimators = [e if isinstance(e, Estimator) else Estimator(e) for e in estimators]
-        check_plain(self.estimators)
-        names = [e.name for e in self.estimators]
-        if not names or len(set(names)) < len(names):
-            raise ValueError(f"estimators must be one or more, with distinct names; got {names}.")
-        if reward is not None and any(e.baseline == "teacher-value" for e in self.estimators):
-            raise ValueError("baseline teacher-value needs teacher=; a reward has no V. Use another baseline.")
+        self.settings = ProbeSettings(
+            estimators_of(estimators),
+            score,
+            rollouts_per_prompt,
+            max_new_tokens,
+            seed,
+            micro_batch,
+            groups,
+            position_bins,
+            engine,
+            fields,
+            centre,
+            value,
+            vocabulary,
+        )
+        self.settings.check_teacher(teacher, reward)
         check_prompts(prompts)
-        if isinstance(groups, str) and groups != "layers":
-            raise ValueError(f"groups must be a mapping, 'layers' or None; got {groups!r}.")
-        if position_bins < 0:
-            raise ValueError(f"position_bins must be 0 or more ranges of positions; got {position_bins}.")
         self.prompts, self.teacher, self.reward, self.tokenizer = prompts, teacher, reward, tokenizer
         self._prompts, self._taken = prompts, False  # as given; whether the tokenizer is a trainer's
-        self.every, self.rollouts_per_prompt, self.max_new_tokens = every, rollouts_per_prompt, max_new_tokens
-        self.first = first
-        self.seed, self.writer, self.name, self.groups = seed, writer, name, groups
-        self.position_bins = position_bins
-        self.engine, self.fields, self.micro_batch = engine, fields, micro_batch
-        self.centre, self.value, self.vocabulary = centre, value, vocabulary
+        self.estimators = self.settings.estimators
+        self.every, self.first, self.writer, self.name = every, first, writer, name
         self.measurements: list[Measurement] = []
         self._done: set[int] = set()
         self._first = 0  # of ``measurements``, the present training's
@@ -122,24 +126,17 @@ class GradientProbe(TrainerCallback):
             ValueError: fewer prompts than processes.
         """
         student = unwrap(student)
-        policy = policy_of(student, self.tokenizer, teacher=self.teacher, vocabulary=self.vocabulary)
+        policy = policy_of(student, self.tokenizer, teacher=self.teacher, vocabulary=self.settings.vocabulary)
         self.prompts = encode_prompts(self.prompts, self.tokenizer, student, policy=policy)
         return measure_gradients(
             student,
             self.prompts,
-            self.estimators,
-            self._valuation(),
+            self.settings,
+            teacher=self.teacher,
+            reward=self.reward,
             policy=policy,
             tokenizer=self.tokenizer,
-            rollouts_per_prompt=self.rollouts_per_prompt,
-            max_new_tokens=self.max_new_tokens,
-            seed=self.seed,
             step=step,
-            groups=self.groups,
-            position_bins=self.position_bins,
-            engine=self.engine,
-            fields=self.fields,
-            micro_batch=self.micro_batch,
             distributed=distributed,
             config={"parameters": sum(p.numel() for p in student.parameters() if p.requires_grad)},
         )
@@ -187,7 +184,7 @@ class GradientProbe(TrainerCallback):
         lengths = self.prompts[1].sum(dim=1)
         row = int(lengths.argmax())
         where = f"prompt {row} of the probe {self.name!r}"
-        check_lengths(unwrap(student), self.teacher, int(lengths[row]), self.max_new_tokens, prompt=where)
+        check_lengths(unwrap(student), self.teacher, int(lengths[row]), self.settings.max_new_tokens, prompt=where)
 
     def _probe(self, student: nn.Module, step: int, args: TrainingArguments, state: TrainerState) -> None:
         if step in self._done:
@@ -200,9 +197,3 @@ class GradientProbe(TrainerCallback):
         if self.writer is None:
             self.measurements.append(measurement)
         self.record(measurement)
-
-    def _valuation(self) -> Valuation:
-        if self.teacher is None:
-            assert self.reward is not None
-            return reward_values(self.reward)
-        return teacher_values(self.teacher, centre=self.centre, value=self.value, micro_batch=self.micro_batch)

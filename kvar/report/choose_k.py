@@ -102,8 +102,7 @@ def _statistics(designs: Sequence[Choice]) -> pd.DataFrame:
         label = f"{choice.prompts} x {choice.rollouts}"
         for row in choice.table.to_dict("records"):
             kernel = str(row["kernel"])
-            k = math.nan if " - " in kernel else steps_of(kernel)
-            base = (label, choice.prompts * choice.rollouts, 0, "all", kernel, k)
+            base = (label, choice.prompts * choice.rollouts, 0, "all", kernel, steps_of(kernel))
             for name in CRITERIA:
                 value, low, high, best = (row[f"{name}{end}"] for end in ("", "_low", "_high", "_best"))
                 rows.append((*base, name, value, low, high, choice.units))

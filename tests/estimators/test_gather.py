@@ -247,3 +247,21 @@ def test_evidence_of_other_rollouts_is_refused() -> None:
         gradient_moments(student, rollouts, (found, []))
     with pytest.raises(TypeError, match=r"or a callable, logits -> \(E, N\); got SimpleNamespace"):
         gradient_moments(student, rollouts, SimpleNamespace())  # type: ignore[arg-type]
+
+
+def test_a_teacher_of_its_best_tokens_alone_serves_the_reward_that_needs_no_more() -> None:
+    student, teacher, rollouts = case()
+
+    def few(some: Rollouts) -> Tensor:
+        with torch.no_grad():
+            logits = token_logits(teacher, replace(some, policy=None))
+        best = logits.topk(4, dim=-1)
+        return torch.full_like(logits, -torch.inf).scatter(-1, best.indices, best.values)
+
+    estimators = parse_estimators("teacher-top-k(3) immediate exact")
+    found = gather(student, few, rollouts, estimators=estimators)
+    whole = gather(student, teacher, rollouts, estimators=estimators)
+    assert found.values is None and whole.values is None
+    torch.testing.assert_close(found.expected["teacher-top-k(3)"], whole.expected["teacher-top-k(3)"])
+    with pytest.raises(ValueError, match="gives the logits of its best tokens alone"):
+        gather(student, few, rollouts, estimators=parse_estimators("K=1, kl immediate exact"))

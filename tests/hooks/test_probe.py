@@ -149,7 +149,7 @@ def test_bad_settings(change: dict, message: str) -> None:
 def test_no_prompts_and_no_estimators() -> None:
     with pytest.raises(ValueError, match="prompts is empty"):
         GradientProbe([], KERNELS, teacher=tiny_t5())
-    with pytest.raises(ValueError, match="distinct names"):
+    with pytest.raises(ValueError, match="kernels must be one or more, each once; got K=1, K=1"):
         GradientProbe(ragged_prompts(), [KStep(1), KStep(1)], teacher=tiny_t5())
 
 

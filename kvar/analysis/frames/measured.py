@@ -12,7 +12,7 @@ from kvar.analysis.frames.summary import summarise
 from kvar.analysis.replicates import Unit
 from kvar.gradients.moments import GradientMoments
 from kvar.gradients.recombine import recombine
-from kvar.returns import TokenValues, parse_kernel
+from kvar.returns import TokenValues
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +42,7 @@ def measurement_frame(
         options: passed to :func:`kvar.analysis.summarise`.
 
     Returns:
-        Columns step, group, kernel, k (NaN with a baseline), statistic, value, low, high, n.
+        Columns step, group, kernel, k (NaN with a baseline or a reward in its name), statistic, value, low, high, n.
 
     Raises:
         ValueError: as :func:`kvar.analysis.summarise`.
@@ -55,7 +55,6 @@ def measurement_frame(
             moments,
             values=values,
             mask=mask,
-            kernels=[parse_kernel(name.partition(" - ")[0]) for name in moments.names],
             group=group,
             reference=reference or default_reference(moments.names),
             unit=unit or sampling_unit(moments),
@@ -64,9 +63,7 @@ def measurement_frame(
         frame.insert(0, "group", group)
         frame.insert(0, "step", step)
         frames.append(frame)
-    out = pd.concat(frames, ignore_index=True)
-    out.loc[out["kernel"].str.contains(" - ", regex=False), "k"] = float("nan")
-    return out
+    return pd.concat(frames, ignore_index=True)
 
 
 def whole_or_split(moments: GradientMoments, split: bool = False) -> GradientMoments | None:

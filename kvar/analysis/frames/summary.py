@@ -25,12 +25,12 @@ from kvar.analysis.theory.prediction import predict
 from kvar.analysis.trace_covariance import trace_of
 from kvar.gradients.moments import GradientMoments
 from kvar.intervals.jackknife import Array, Estimate
-from kvar.returns import Immediate, Kernel, KStep, TokenValues, parse_kernel
+from kvar.returns import LLMR, Immediate, Kernel, KStep, TokenValues, parse_kernel
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["STATISTICS", "THEORY_STATISTICS", "steps_of", "summarise"]
+__all__ = ["STATISTICS", "THEORY_STATISTICS", "kernel_of", "steps_of", "summarise"]
 
 STATISTICS = tuple(name for name in TABLE if name not in FORMED_WITH_THEORY)
 """The values of the column "statistic"; those of ``FORMED_WITH_VALUES`` only where ``values`` are given."""
@@ -45,7 +45,7 @@ def summarise(
     rollouts_per_prompt: float = 1,
     values: TokenValues | None = None,
     mask: Tensor | None = None,
-    kernels: Sequence[Kernel] | None = None,
+    kernels: Sequence[Kernel | None] | None = None,
     group: str = "all",
     batch: float = 64,
     reference: str | int | None = None,
@@ -62,7 +62,7 @@ def summarise(
         values: (N, T) teacher values, for the T0 prediction (``trace_t0`` in gradient units only where score_power was
             measured, ``trace_ratio_t0`` always).
         mask: (N, T), with ``values``.
-        kernels: the E kernels, with ``values`` if the estimators' names are not kernels' names.
+        kernels: the E kernels, None for what is more than a kernel of the gap; by default by the estimators' names.
         group: parameter group.
         batch: B, trajectories a step, of ``snr``, and of ``efficiency`` and ``mse`` unless ``prompts`` is given.
         reference: the unbiased estimator that stands for g* in bias, error and efficiency; by default the first called
@@ -78,10 +78,11 @@ def summarise(
         :data:`STATISTICS`), value, low, high, n. ``mse`` and ``bias_sq`` are in squared-gradient units; ``norm_test``
         is for ``batch``; ``best_probability`` is of the largest efficiency, ``mse_best_probability`` of the smallest
         error, neither with an interval. What the moments cannot tell (fields="norms"; parts (9) without two rollouts
-        of two prompts; predictions for estimators with a baseline, "K=1 - leave-one-out") is NaN.
+        of two prompts; predictions for estimators with a baseline or a reward of their own, such as "K=1 -
+        leave-one-out" and "kl immediate exact") is NaN.
 
     Raises:
-        ValueError: fewer than two trajectories, values without mask, names that are no kernels, an impossible design.
+        ValueError: fewer than two trajectories, values without mask, an impossible design.
     """
     import pandas as pd
 
@@ -118,17 +119,17 @@ def summarise(
         estimates["within"], estimates["between"] = decomposition_of(by_prompt, confidence)
         share = within_share_of(by_prompt)
         estimates["within_share"] = estimate("within_share", share, by_prompt.units, confidence)
+    kernels = [kernel_of(name) for name in moments.names] if kernels is None else kernels
     if values is not None:
         if mask is None:
             raise ValueError("values came without mask: pass the rollouts' mask too.")
-        kernels = kernels if kernels is not None else [parse_kernel(name) for name in moments.names]
         calibrated = data if theory and paired else None
         estimates |= _theory(moments, values, mask, kernels, plain, calibrated, group, confidence)
     if theory and paired and moments[group].score_power is not None:
         power = score_power_of(moments, group, data.units)
         estimates["score_power"] = formed("score_power", power)[np.zeros(len(moments.names), int)]
         estimates["variance_per_score_power"] = formed("variance_per_score_power", trace / power)
-    ks = [steps_of(name) for name in moments.names] if kernels is None else [steps_of(kernel) for kernel in kernels]
+    ks = [math.nan if " - " in name else steps_of(kernel) for name, kernel in zip(moments.names, kernels, strict=True)]
     rows = [
         (name, ks[e], statistic, est.value[e], est.low[e], est.high[e], est.n)
         for statistic, est in estimates.items()
@@ -159,34 +160,35 @@ def _theory(
     moments: GradientMoments,
     values: TokenValues,
     mask: Tensor,
-    kernels: Sequence[Kernel],
+    kernels: Sequence[Kernel | None],
     plain: int,
     calibrated: Replicates | None,
     group: str,
     confidence: float,
 ) -> dict[str, Estimate]:
-    """The predictions, and how they compare with the measurement if it is given; NaN for estimators with a baseline."""
-    known = np.where([" - " in name for name in moments.names], np.nan, 1.0)
+    """The predictions, and how they compare with the measurement; NaN where a name says more than a kernel."""
+    told = [kernel is not None and " - " not in name for name, kernel in zip(moments.names, kernels, strict=True)]
+    known = np.where(told, 1.0, np.nan)
+    compared = known if kernels[plain] is not None else np.full_like(known, np.nan)
+    stated = [LLMR() if kernel is None else kernel for kernel in kernels]  # the prediction for None is not shown
 
     def ratio(trace: Array) -> Estimate:
         with np.errstate(all="ignore"):
-            return _bare(known * trace / trace[plain], len(mask))
+            return _bare(compared * trace / trace[plain], len(mask))
 
-    trace = predict(values, mask, kernels, moments=moments, group=group)["trace"].to_numpy()
+    trace = predict(values, mask, stated, moments=moments, group=group)["trace"].to_numpy()
     absolute = known if moments[group].score_power is not None else np.full_like(known, np.nan)
     estimates = {"trace_t0": _bare(absolute * trace, len(mask)), "trace_ratio_t0": ratio(trace)}
     if calibrated is not None:
         with np.errstate(all="ignore"):  # trajectories that do not differ have no ratio
-            table = calibration_of(
-                calibrated, plain, moments, values, mask, kernels, group=group, confidence=confidence
-            )
+            table = calibration_of(calibrated, plain, moments, values, mask, stated, group=group, confidence=confidence)
         rows = table[table["scale"] == "relative"]
         for level in ("T0", "T1"):
             one = rows[rows["level"] == level]
-            value, low, high = (known * one[column].to_numpy() for column in ("calibration", "low", "high"))
+            value, low, high = (compared * one[column].to_numpy() for column in ("calibration", "low", "high"))
             estimates[f"calibration_{level.lower()}"] = Estimate(value, low, high, int(one["n"].iloc[0]))
             if level == "T1":
-                estimates["trace_ratio_t1"] = _bare(known * one["predicted"].to_numpy(), len(mask))
+                estimates["trace_ratio_t1"] = _bare(compared * one["predicted"].to_numpy(), len(mask))
     return estimates
 
 
@@ -195,13 +197,23 @@ def _bare(value: Array, n: int) -> Estimate:
     return Estimate(value, np.full_like(value, np.nan), np.full_like(value, np.nan), n)
 
 
-def steps_of(kernel: Kernel | str) -> float:
-    """K of a K-step kernel, infinity for the immediate one, else NaN."""
+def kernel_of(name: str) -> Kernel | None:
+    """The kernel that an estimator's name begins with; None for one that is more than a kernel of the gap, (4).
+
+    Example:
+        >>> [kernel_of(name) for name in ("K=4 - leave-one-out", "kl K=4", "K=4 ratio")]
+        [KStep(k=4, terminal='anchored'), None, None]
+    """
+    try:
+        return parse_kernel(name.partition(" - ")[0])
+    except ValueError:
+        return None
+
+
+def steps_of(kernel: Kernel | str | None) -> float:
+    """K of a K-step kernel, infinity for the immediate one, else NaN; NaN for names with a reward or a baseline."""
     if isinstance(kernel, str):
-        try:
-            kernel = parse_kernel(kernel)
-        except ValueError:
-            return math.nan
+        kernel = None if " - " in kernel else kernel_of(kernel)
     if isinstance(kernel, KStep):
         return float(kernel.k)
     return math.inf if isinstance(kernel, Immediate) else math.nan

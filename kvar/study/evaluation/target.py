@@ -148,8 +148,10 @@ def _make(
     for name_of, least in (("eval_beams", 1), ("eval_limit", 0)):
         if getattr(settings, name_of) < least:
             raise ValueError(f"{name_of} must be at least {least}; got {getattr(settings, name_of)}.")
-    named = kernels or values.get("probe_kernels") or settings.probe_kernels
-    words = [word.partition(" - ")[0].strip() for word in str(named).split(",")]
+    from kvar.hooks import parse_estimators
+
+    probed = parse_estimators(str(kernels or values.get("probe_kernels") or settings.probe_kernels))
+    words = [e.kernel.name for e in probed if kernels is not None or e.reward is None]
     if kernels is None and values.get("objective", "ketchup") == "ketchup" and values.get("kernel"):
         words.insert(0, str(values["kernel"]))
     named_model = model if adapters else settings.student or model

@@ -1,0 +1,168 @@
+"""What responses are worth: a teacher's values or a reward, and what estimators beyond q and V need to know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from kvar.estimators import Evidence, SampledReward, Score, Terms, gather
+from kvar.gradients.distributed.processes import all_or_none
+from kvar.hooks.estimators import estimator_weights
+from kvar.hooks.probe_settings import ProbeSettings
+from kvar.returns import TokenValues, position_edges, split_by_position
+from kvar.rollouts import Rollouts, concatenate, score
+
+__all__ = ["Reward", "Valued", "reward_values", "valued"]
+
+Reward = Callable[[Rollouts], Tensor]
+
+
+@dataclass(frozen=True)
+class Valued:
+    """Responses and what is known of them; tensors alone, so that processes can exchange it.
+
+    Attributes:
+        rollouts: N responses.
+        values: (N, T) q and V; with a reward in place of a teacher, q = reward and V = 0.
+        known: what an :class:`kvar.estimators.Evidence` holds: "sampled kl", "expected kl", "log_probs" and so on, each
+            (N, T); empty where q and V say everything.
+    """
+
+    rollouts: Rollouts
+    values: TokenValues
+    known: Mapping[str, Tensor]
+
+    def evidence(self) -> Evidence:
+        """The evidence, without the teacher."""
+        held = dict(self.known)
+        parts = {
+            kind: {name.removeprefix(f"{kind} "): x for name, x in held.items() if name.startswith(f"{kind} ")}
+            for kind in ("sampled", "expected")
+        }
+        plain = {name: held.get(name) for name in ("log_probs", "logit_power", "score_norms")}
+        return Evidence(self.rollouts, {}, **parts, **plain, values=self.values)  # type: ignore[arg-type]
+
+
+def valued(
+    student: nn.Module, rollouts: Rollouts, settings: ProbeSettings, teacher: nn.Module | None, reward: Reward | None
+) -> tuple[Valued, Evidence | None]:
+    """Value responses once for all estimators.
+
+    Returns:
+        What is known of them, less the rewards of whole responses, which :func:`weigh` adds; and the evidence with its
+        teacher, for exact terms, or None where every estimator is a matter of q and V alone.
+    """
+    options = {"centre": settings.centre, "value": settings.value, "micro_batch": settings.micro_batch}
+    if all(e.plain for e in settings.estimators):
+        if teacher is not None:
+            return Valued(rollouts, score(teacher, rollouts, **options), {}), None  # type: ignore[arg-type]
+        return Valued(rollouts, reward_values(_given(reward), rollouts), {}), None
+    evidence = gather(
+        student,
+        teacher,
+        rollouts,
+        estimators=[e for e in settings.estimators if not isinstance(e.reward, SampledReward)],
+        values=True,
+        score_norms=any(e.subtracted is not None and e.subtracted.score_norms for e in settings.estimators),
+        **options,  # type: ignore[arg-type]
+    )
+    values = evidence.values if evidence.values is not None else reward_values(_given(reward), rollouts)
+    known = {f"sampled {name}": x for name, x in evidence.sampled.items()}
+    known |= {f"expected {name}": x for name, x in evidence.expected.items()}
+    known |= {"log_probs": evidence.log_probs, "logit_power": evidence.logit_power}
+    if evidence.score_norms is not None:
+        known["score_norms"] = evidence.score_norms
+    return Valued(rollouts, values, known), evidence
+
+
+def exchanged(work: Callable[[], Valued]) -> list[Valued]:
+    """What every process knows of its responses, on the CPU, process after process; all raise where one fails."""
+
+    def portable() -> Valued:
+        mine = work()
+        values = TokenValues(mine.values.q.cpu(), mine.values.v.cpu())
+        return Valued(mine.rollouts.to("cpu"), values, {name: x.cpu() for name, x in mine.known.items()})
+
+    return all_or_none(portable)
+
+
+def joined(parts: Sequence[Valued]) -> Valued:
+    """Several processes' responses as one, padded with zeros as rollouts are."""
+    if len(parts) == 1:
+        return parts[0]
+    rollouts = concatenate([part.rollouts for part in parts])
+    t = rollouts.tokens.shape[1]
+
+    def together(of: Callable[[Valued], Tensor]) -> Tensor:
+        return torch.cat([nn.functional.pad(of(part), (0, t - of(part).shape[1])) for part in parts])
+
+    known = {name: together(lambda part, name=name: part.known[name]) for name in parts[0].known}  # type: ignore[misc]
+    values = TokenValues(together(lambda part: part.values.q), together(lambda part: part.values.v))
+    return Valued(rollouts, values, known)
+
+
+def weigh(
+    whole: Valued, settings: ProbeSettings, rows: slice, width: int, evidence: Evidence | None
+) -> tuple[Tensor | Terms, list[str]]:
+    """The weights of one process's responses, and the estimators' names, those split by position behind the others.
+
+    Args:
+        whole: of all processes: baselines are formed over all.
+        settings: names the estimators.
+        rows: the process's own.
+        width: T of its rollouts.
+        evidence: of its own rollouts.
+    """
+    mask, index = whole.rollouts.mask, whole.rollouts.prompt_index
+    names, exact = [e.name for e in settings.estimators], {}
+    if evidence is None:
+        weights = estimator_weights(settings.estimators, whole.values, mask, index)
+    else:
+        terms = Terms.of(settings.estimators, _with_scores(whole, settings))
+        weights, exact = terms.weights, dict(terms.exact)
+    if settings.position_bins:
+        edges = position_edges(mask, min(settings.position_bins, mask.shape[1]))
+        exact = {name: torch.cat([k, split_by_position(k, names, edges)[0]]) for name, k in exact.items()}
+        split, more = split_by_position(weights, names, edges)
+        weights, names = torch.cat([weights, split]), names + more
+    mine = (slice(None), rows, slice(0, width))
+    if evidence is None:
+        return weights[mine], names
+    return Terms(tuple(names), weights[mine], {name: k[mine] for name, k in exact.items()}, evidence), names
+
+
+def _with_scores(whole: Valued, settings: ProbeSettings) -> Evidence:
+    """The evidence with the rewards that are functions of the rollouts, asked once and of all responses together."""
+    evidence = whole.evidence()
+    sampled = dict(evidence.sampled)
+    for e in settings.estimators:
+        if isinstance(e.reward, SampledReward) and e.reward.name not in sampled:
+            asked = Score(settings.score) if isinstance(e.reward, Score) and settings.score else e.reward
+            sampled[e.reward.name] = asked.sampled(whole.rollouts).masked_fill(~whole.rollouts.mask, 0.0)
+    return replace(evidence, sampled=sampled)
+
+
+@torch.no_grad()
+def reward_values(reward: Reward, rollouts: Rollouts) -> TokenValues:
+    """Values by a reward a token: q = reward and V = 0, theory.md (4').
+
+    Args:
+        reward: rollouts -> (N, T).
+        rollouts: N responses.
+
+    Raises:
+        ValueError: a reward of another shape.
+    """
+    rewards = reward(rollouts)
+    if rewards.shape != rollouts.mask.shape:
+        raise ValueError(f"reward must give (N, T) = {tuple(rollouts.mask.shape)}; got {tuple(rewards.shape)}.")
+    rewards = rewards.masked_fill(~rollouts.mask, 0.0)
+    return TokenValues(rewards, torch.zeros_like(rewards))
+
+
+def _given(reward: Reward | None) -> Reward:
+    assert reward is not None  # ProbeSettings.check_teacher
+    return reward
