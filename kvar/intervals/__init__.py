@@ -5,7 +5,7 @@ from kvar.intervals.interval import Interval, number
 from kvar.intervals.jackknife import Estimate, jackknife
 from kvar.intervals.over_seeds import mean_with_interval
 from kvar.intervals.power_law import Flatness, PowerLaw, flatness, power_law
-from kvar.intervals.probability_of_best import probability_of_best, probability_over_seeds, units_to_resolve
+from kvar.intervals.probability_of_best import candidates, probability_of_best, probability_over_seeds, units_to_resolve
 from kvar.intervals.rank_correlation import RankCorrelation, rank_correlation
 from kvar.intervals.wilson import wilson
 
@@ -15,6 +15,7 @@ __all__ = [
     "Interval",
     "PowerLaw",
     "RankCorrelation",
+    "candidates",
     "flatness",
     "jackknife",
     "mean_with_interval",

@@ -2,13 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 
 import numpy as np
 
 from kvar.intervals.jackknife import Array
 
-__all__ = ["probability_of_best", "probability_over_seeds", "units_to_resolve"]
+__all__ = ["SURE", "candidates", "probability_of_best", "probability_over_seeds", "units_to_resolve"]
+
+SURE = 0.95
+"""The one rule for "resolved": an estimator is the best where its probability to be so is at least this."""
+
+
+def candidates(chances: Mapping[str, float], sure: float = SURE) -> dict[str, float]:
+    """The fewest estimators that hold the best with probability ``sure``: those that cannot be told apart.
+
+    Args:
+        chances: estimator -> probability to be the best, as the functions below give them.
+        sure: the probability; alone above it, an estimator is resolved as the best.
+
+    Returns:
+        Estimator -> probability, the likeliest first: one where the best is resolved, several where it is not, none
+        where a probability is not known.
+
+    Example:
+        >>> candidates({"K=1": 0.02, "K=4": 0.97, "K=8": 0.01})
+        {'K=4': 0.97}
+        >>> candidates({"K=1": 0.3, "K=4": 0.66, "K=8": 0.04})
+        {'K=4': 0.66, 'K=1': 0.3}
+    """
+    told: dict[str, float] = {}
+    for name in sorted(chances, key=lambda name: -chances[name]):
+        if not np.isfinite(chances[name]):
+            return {}
+        if sum(told.values()) < sure - 1e-9:
+            told[name] = float(chances[name])
+    return told
 
 
 def probability_of_best(statistic: Array, smallest: bool, draws: int = 4000, seed: int = 0) -> Array:

@@ -1,11 +1,11 @@
-"""A measurement as text for a terminal and as HTML for a notebook: the same heading, table and remark."""
+"""A measurement as text for a terminal and as HTML for a notebook: the same heading, table and remarks."""
 
 from __future__ import annotations
 
 from html import escape
 from typing import TYPE_CHECKING
 
-from kvar.measurement.statistics import sampling_unit, statistics_of_measurement
+from kvar.measurement.statistics import statistics_of_measurement
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,19 +19,20 @@ BATCH = 64
 
 
 def as_text(measurement: MeasurementData) -> str:
-    """Heading, table and remark, in lines of at most 110 columns but for the student's name."""
+    """Heading, table, legend and remarks, in lines of at most 110 columns but for the student's name."""
     from kvar.report.tables.terminal import render_table
 
     frame, reason = _frame(measurement)
-    table = reason if frame is None else render_table(frame)
-    return "\n".join([_heading(measurement), table, *_remarks(measurement, frame)])
+    table = reason if frame is None else render_table(frame, batch=BATCH)
+    return "\n".join([_heading(measurement), table, *_remarks(measurement)])
 
 
 def as_html(measurement: MeasurementData) -> str:
     """The same; every text is escaped."""
-    from kvar.report.tables.terminal import HEAD, table_blocks
+    from kvar.report.tables.terminal import HEAD, legend, table_blocks
 
     frame, reason = _frame(measurement)
+    remarks = _remarks(measurement)
     if frame is None:
         body = f"<p>{escape(reason)}</p>"
     else:
@@ -42,8 +43,9 @@ def as_html(measurement: MeasurementData) -> str:
             f"<table>\n<caption>{escape(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n"
             "</tbody>\n</table>"
         )
-    remarks = "<br>\n".join(map(escape, _remarks(measurement, frame)))
-    return f"<div>\n<p>{escape(_heading(measurement))}</p>\n{body}\n<p>{remarks}</p>\n</div>"
+        remarks = [" ".join(legend(frame, BATCH)), *remarks]
+    below = "<br>\n".join(map(escape, remarks))
+    return f"<div>\n<p>{escape(_heading(measurement))}</p>\n{body}\n<p>{below}</p>\n</div>"
 
 
 def _frame(measurement: MeasurementData) -> tuple[pd.DataFrame | None, str]:
@@ -66,21 +68,8 @@ def _heading(measurement: MeasurementData) -> str:
     )
 
 
-def _remarks(measurement: MeasurementData, frame: pd.DataFrame | None) -> list[str]:
-    unit = sampling_unit(measurement.moments)
-    lines = [
-        f"95 % intervals, {unit} by {unit}; efficiency, and P(best) that it is the largest, for steps of {BATCH} "
-        "trajectories.",
-        "All numbers: .table(batch). Other steps: .best_k(prompts, rollouts_per_prompt). Figures: .plot(kind).",
-    ]
+def _remarks(measurement: MeasurementData) -> list[str]:
+    lines = ["All numbers: .table(batch). Other steps: .best_k(prompts, rollouts_per_prompt). Figures: .plot(kind)."]
     if len(measurement.moments.prompts) < 3:
         lines.append("Fewer than three prompts: these numbers are about them alone.")
-    if frame is not None and not _resolved(frame):
-        lines.append("The gradient's direction is not resolved, so neither is the best K: measure more prompts.")
     return lines
-
-
-def _resolved(frame: pd.DataFrame) -> bool:
-    """Whether every direction is known at all, as the probabilities of the best need."""
-    chances = frame[(frame["group"] == "all") & (frame["statistic"] == "best_probability")]
-    return bool(chances["value"].notna().all())

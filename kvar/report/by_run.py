@@ -98,7 +98,7 @@ def report_runs(
     notes += left_out_notes(left_out)
     if bare:
         notes.append(f"{len(bare)} of {len(every)} runs hold no gradient probe: of these there are scores only.")
-    table = "\n".join([*notes, render_table(frame, step=step)])
+    table = "\n".join([*notes, render_table(frame, step=step, batch=batch)])
     (output / "table.txt").write_text(table + "\n", encoding="utf-8")
     write_report(
         output / "report.html",

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kvar.analysis.frames.statistics_frame import find
-from kvar.intervals import Interval
+from kvar.intervals import Interval, candidates
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Best", "best_k", "cells"]
+__all__ = ["best_of_students", "cells"]
 
 
 def cells(
@@ -28,30 +27,16 @@ def cells(
     return table
 
 
-@dataclass(frozen=True)
-class Best:
-    """The K that is most likely to point best, eq. (11'), its efficiency and that probability.
+def best_of_students(
+    frame: pd.DataFrame, *, group: str = "all", step: int | str = "last"
+) -> dict[str, dict[str, float]]:
+    """Student -> the estimators that may point best, eq. (11'), each with its probability: :func:`candidates`.
 
-    Without probabilities, the K of highest efficiency; ``probability`` is then None. ``other`` is an estimator
-    that is no plain K, such as one with a baseline, and likelier to point best than any K, with its probability.
+    Students whose efficiency was not measured are left out; empty where no probability is known.
     """
-
-    k: float
-    efficiency: Interval
-    probability: float | None
-    other: tuple[str, float] | None = None
-
-
-def best_k(frame: pd.DataFrame, *, group: str = "all", step: int | str = "last") -> dict[str, Best]:
-    """Student -> :class:`Best`, for the students whose efficiency was measured."""
-    chances = cells(frame, "best_probability", group=group, step=step)
-    every = cells(frame, "best_probability", group=group, step=step, only_k=False)
-    best = {}
-    for student, row in cells(frame, "efficiency", group=group, step=step).items():
-        known = {k: chance.value for k, chance in chances.get(student, {}).items()}
-        k = max(row, key=lambda k: (known.get(k, 0.0), row[k].value))
-        rivals = {str(name): chance.value for name, chance in every.get(student, {}).items()}
-        first = max(rivals, key=rivals.__getitem__, default="")
-        other = (first, rivals[first]) if known and rivals[first] > max(known.values()) else None
-        best[student] = Best(float(k), row[k], known.get(k), other)
-    return best
+    chances = cells(frame, "best_probability", group=group, step=step, only_k=False)
+    measured = cells(frame, "efficiency", group=group, step=step, only_k=False)
+    return {
+        student: candidates({str(name): chance.value for name, chance in chances.get(student, {}).items()})
+        for student in measured
+    }

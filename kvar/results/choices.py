@@ -16,7 +16,7 @@ from kvar.analysis.step.best_k import best_k_of
 from kvar.analysis.step.design import check_design, design_replicates
 from kvar.analysis.trace_covariance import trace_of
 from kvar.gradients.moments import GradientMoments
-from kvar.intervals.probability_of_best import probability_over_seeds, units_to_resolve
+from kvar.intervals import candidates, probability_over_seeds, units_to_resolve
 from kvar.records import Run
 from kvar.results.same_run import need_seeds_of_one_run
 
@@ -199,9 +199,6 @@ def _empty() -> pd.DataFrame:
     return pd.DataFrame(columns=columns)
 
 
-def leaders(choice: Choice, criterion: str, least: float = 0.1) -> list[tuple[str, float]]:
-    """Kernels with at least this probability of being the best, the likeliest first; empty where it is not known."""
-    chances = choice.table[f"{criterion}_best"].to_numpy(dtype=float)
-    order = sorted(range(len(chances)), key=lambda e: -chances[e]) if np.isfinite(chances).all() else []
-    named = [(str(choice.table["kernel"].iloc[e]), float(chances[e])) for e in order]
-    return [pair for i, pair in enumerate(named) if i == 0 or pair[1] >= least]
+def leaders(choice: Choice, criterion: str) -> dict[str, float]:
+    """Kernels that cannot be told apart as the best, the likeliest first: :func:`kvar.intervals.candidates`."""
+    return candidates(dict(zip(choice.table["kernel"], choice.table[f"{criterion}_best"], strict=True)))

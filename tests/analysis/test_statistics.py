@@ -253,7 +253,10 @@ def test_best_k_and_summary_tables() -> None:
     np.testing.assert_allclose(best.mse, mse(moments, 16, 4).value)
     np.testing.assert_allclose(best.efficiency, efficiency(moments, batch=64, rollouts_per_prompt=4).value)
     assert best.mse_best.sum() == pytest.approx(1) and best.efficiency_best.sum() == pytest.approx(1)
-    assert best.attrs["best_mse"] == names[int(best.mse.argmin())]
+    for name in ("mse", "efficiency"):
+        left, likeliest = best.attrs[f"candidates_{name}"], names[int(best[f"{name}_best"].argmax())]
+        assert next(iter(left)) == likeliest and sum(left.values()) >= 0.95
+        assert best.attrs[f"best_{name}"] == (likeliest if len(left) == 1 else None)
     rows = summarise(moments, values=values, mask=rollouts.mask)
     assert list(rows.columns) == ["kernel", "k", "statistic", "value", "low", "high", "n"]
     assert set(rows.statistic) == set(STATISTICS) and len(rows) == len(STATISTICS) * len(kernels)

@@ -60,15 +60,15 @@ def test_the_verdict_says_whether_the_data_tell_and_how_many_more_would():
     assert verdict_of(chances([0.03, 0.97]), "mse") == "K=2, with probability 0.97"
     open_ = verdict_of(chances([0.3, 0.6, 0.06, 0.04], needed=320.0), "mse")
     assert open_ == (
-        "not resolved: K=2 (0.60) or K=1 (0.30); about 320 prompts (5 times the 64 there are) would tell, were the "
-        "difference seen the true one"
+        "not resolved: K=2 (0.60), K=1 (0.30) and K=4 (0.06) cannot be told apart; about 320 prompts (5 times the 64 "
+        "there are) would tell, were the difference seen the true one"
     )
-    assert "others, each below 0.1" in verdict_of(chances([0.93, 0.04, 0.03], needed=70.0), "mse")
+    assert "K=1 (0.93) and K=2 (0.04)" in verdict_of(chances([0.93, 0.04, 0.03], needed=70.0), "mse")
     assert "so alike that 100 times the 64 prompts" in verdict_of(chances([0.5, 0.4, 0.1], needed=1e7), "mse")
     assert "a few more prompts than 64 would tell" in verdict_of(chances([0.9, 0.1], needed=40.0), "mse")
-    assert "come out alike" in verdict_of(chances([0.5, 0.5], needed=2.0), "mse")
+    assert verdict_of(chances([0.5, 0.5], needed=2.0), "mse").endswith("K=1 (0.50) and K=2 (0.50) cannot be told apart")
     unknown = verdict_of(chances([np.nan, np.nan]), "efficiency")
-    assert unknown.startswith("not resolved: 64 prompts do not tell the true gradient's direction")
+    assert unknown.startswith("not resolved: the true gradient's direction is not told from noise; measure more")
 
 
 def test_more_prompts_resolve_what_few_do_not(tmp_path):

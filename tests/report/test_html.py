@@ -69,7 +69,7 @@ def test_page_has_verdict_first_then_figures_table_config_provenance(frame, pict
     text = path.read_text(encoding="utf-8")
     page = Page(text)
     plain = page.text().replace("\u00a0", " ")
-    assert " ".join(verdict(frame)[2:6]) in plain
+    assert " ".join(verdict(frame)[3:7]) in plain
     order = [
         plain.index(s) for s in ("Measured on n = 256", "Figures", "Statistics", "Samples", "model.layers", "kvar demo")
     ]
@@ -120,9 +120,9 @@ def test_text_from_outside_is_text(frame, tmp_path):
 def test_table_holds_every_statistic_and_sorts_by_value(frame, tmp_path):
     page = Page(write_report(tmp_path / "r.html", frame).read_text(encoding="utf-8"))
     heads = [data for tag, data in page.texts if tag == "button"]
-    assert heads[:4] == ["student", "kernel", "step", "n"]
-    assert [name.replace(" ", "_") for name in heads[4:]] == list(plots.STATISTICS)
-    assert len(page.all("tr")) == 1 + 15
+    assert heads[6:10] == ["student", "kernel", "step", "n"]  # behind the six of the verdict's table
+    assert [name.replace(" ", "_") for name in heads[10:]] == list(plots.STATISTICS)
+    assert len(page.all("tr")) == (1 + 3) + (1 + 15)
     sizes = {float(attrs["data-v"]) for attrs in page.all("th") if "data-v" in attrs}
     assert sizes == {0.0, 1.0, 2.0}
     shown = {float(attrs["data-v"]) for attrs in page.all("td") if "data-v" in attrs}
@@ -162,8 +162,8 @@ def test_many_students_are_folded_and_cut_aloud(frame, tmp_path, monkeypatch):
     one = frame[frame["student"] == "small"]
     many = pd.concat([one.assign(student=f"s{i:03}", parameters=1000 + i) for i in range(15)], ignore_index=True)
     page = Page(write_report(tmp_path / "r.html", many).read_text(encoding="utf-8"))
-    assert "Each of 15 runs" in page.text() and "The 10 smallest of 15 students." in page.text()
-    assert len(page.all("tr")) == 1 + 10 * 5
+    assert "In words" in page.text() and "The 10 smallest of 15 students." in page.text()
+    assert len(page.all("tr")) == (1 + 15) + (1 + 10 * 5)
     assert "smallest of" not in Page(write_report(tmp_path / "s.html", frame).read_text(encoding="utf-8")).text()
 
 

@@ -14,26 +14,34 @@ from kvar.report import render_table
 from kvar.report.tables.terminal import TABLE_WIDTH
 
 
-def test_lines_students_and_best_k(frame):
+def test_lines_students_and_which_may_be_best(frame):
     lines = render_table(frame).splitlines()
     assert max(map(len, lines)) <= TABLE_WIDTH
     assert lines[0].split() == ["kernel", "variance", "/", "K=1", "SNR", "bias^2", "efficiency", "P(best)"]
     assert [line for line in lines if line.startswith(("small", "medium", "large"))] == [
-        "small (22k), n = 256, best K = 4 (probability 0.40)",
-        "medium (90k), n = 256, best K = 8 (probability 0.97)",
-        "large (500k), n = 256, best K = 8 (probability 0.70)",
+        "small (22k), n = 256; best is not resolved: K=4 (0.40), K=8 (0.30), K=2 (0.20) and K=1 (0.05) cannot be told",
+        "medium (90k), n = 256; best K=8, with probability 0.97",
+        "large (500k), n = 256; best is not resolved: K=8 (0.70), immediate (0.20) and K=4 (0.09) cannot be told apart",
     ]
-    assert [line.split()[0] for line in lines[3:8]] == ["K=1", "K=2", "K=4*", "K=8", "immediate"]
-    assert "0.065 [0.041, 0.089]" in lines[5]
-    assert lines[5].endswith("0.40")
+    assert [line.split()[0] for line in lines[4:9]] == ["K=1*", "K=2*", "K=4*", "K=8*", "immediate"]
+    assert "0.065 [0.041, 0.089]" in lines[6]
+    assert lines[6].endswith("0.40")
+    assert "steps" not in lines[-1] and "step of 48 trajectories" in render_table(frame, batch=48).replace("\n", " ")
 
 
-def test_a_baseline_that_is_likelier_the_best_than_any_k_heads_the_block_too(frame):
-    given = {"snr": 1.0, "best_probability": 0.5}
+def test_a_baseline_heads_the_block_where_it_is_the_best_and_no_k_beside_it(frame):
+    given = {"snr": 1.0, "efficiency": 0.5, "best_probability": 0.96}
     rival = [row("small", "K=1 - mean", name, value, value, value, step=200) for name, value in given.items()]
-    lines = render_table(pd.concat([frame, pd.DataFrame(rival)])).splitlines()
-    assert "small (22k), n = 256, best K = 4 (probability 0.40; K=1 - mean: 0.50)" in lines
-    assert "medium (90k), n = 256, best K = 8 (probability 0.97)" in lines
+    others = frame[(frame["student"] != "small") | (frame["statistic"] != "best_probability")]
+    lines = render_table(pd.concat([others, pd.DataFrame(rival)])).splitlines()
+    assert "small (22k), n = 256; best K=1 - mean, with probability 0.96" in lines
+    assert next(line.split("  ")[0] for line in lines if "*  " in line) == "K=1 - mean*"
+
+
+def test_where_no_direction_is_known_no_best_is_named(frame):
+    frame.loc[frame["statistic"] == "best_probability", "value"] = math.nan
+    text = render_table(frame)
+    assert text.count("best is not resolved: the true gradient's direction is not told") == 3 and "*  " not in text
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pandas as pd
 import pytest
 from statistics_frames import row, study
@@ -15,10 +13,11 @@ from kvar.report.words.by_run import (
     beyond_scale,
     bias_sentence,
     fall_sentence,
+    lead_sentence,
     scale_sentence,
     size_sentence,
 )
-from kvar.results.by_kernel import Best, best_k, cells
+from kvar.results.by_kernel import best_of_students, cells
 
 ONE = Interval(1.0, 1.0, 1.0)
 BARE = Interval(0.5)
@@ -113,31 +112,25 @@ ETA = Interval(0.2, 0.15, 0.25)
 
 
 @pytest.mark.parametrize(
-    ("best", "one", "expected"),
+    ("left", "expected"),
     [
-        (None, None, "Which K points best is not known"),
-        (Best(4.0, ETA, None), None, "the probability that it is the best is not known."),
-        (Best(4.0, ETA, 0.95), Interval(0.1, 0.05, 0.14), "K = 4 points best, with probability 0.95"),
-        (Best(4.0, ETA, 0.95), Interval(0.1, 0.05, 0.14), ", above K = 1 with 0.1 (0.05 to 0.14)."),
-        (Best(4.0, ETA, 0.6), Interval(0.1, 0.05, 0.16), "K = 4 most likely points best, with probability 0.60"),
-        (Best(4.0, ETA, 0.6), Interval(0.1, 0.05, 0.16), "its interval is not clear of that of K = 1"),
-        (Best(4.0, ETA, 0.6), Interval(0.1), "its interval is not clear of that of K = 1"),
-        (
-            Best(math.inf, ETA, 0.3),
-            None,
-            "No K stands out as pointing best: K = ∞ comes closest, with probability 0.30",
-        ),
-        (
-            Best(1.0, ETA, 0.04, ("K=1 - leave-one-out", 0.96)),
-            ETA,
-            "K=1 - leave-one-out points best, with probability 0.96; of the plain K, K = 1 comes closest",
-        ),
-        (Best(2.0, ETA, 0.2, ("K=1 - leave-one-out", 0.6)), None, "K=1 - leave-one-out most likely points best, with"),
-        (Best(1.0, ETA, 0.99), ETA, "K = 1 points best, with probability 0.99 and efficiency 0.2 (0.15 to 0.25)."),
+        (None, "Which estimator points best is not known: the efficiency was not measured."),
+        ({}, "Which estimator points best is not resolved: the true gradient's direction is not told from noise"),
+        ({"K=4": 0.95}, "K=4 points best, with probability 0.95: its efficiency is 0.2 (0.15 to 0.25), against 0.1 of"),
+        ({"K=1": 0.99}, "K=1 points best, with probability 0.99: its efficiency is 0.1."),
+        ({"K=4": 0.6, "K=1": 0.4}, "points best is not resolved: K=4 (0.60) and K=1 (0.40) cannot be told apart."),
     ],
-)
-def test_best(best, one, expected):
-    assert expected in best_sentence(best, {} if one is None else {1.0: one})
+)  # fmt: skip
+def test_best(left, expected):
+    assert expected in best_sentence(left, {"K=1": Interval(0.1), "K=4": ETA})
+
+
+def test_the_lead_counts_what_is_resolved():
+    both = {"small": {"K=4": 0.5, "K=8": 0.5}, "large": {"K=8": 0.99}}
+    assert lead_sentence(both) == "Which estimator points best is resolved in 1 of 2 students: K=8 in large."
+    assert lead_sentence({"a": {}, "b": {}}) == "Which estimator points best is resolved in 0 of 2 students."
+    many = {name: {"K=4": 1.0} for name in "abcde"}
+    assert lead_sentence(many).endswith("resolved in 5 of 5 students: K=4 in 5.")
 
 
 SIZES = {"a": 10, "b": 20, "c": 30}
@@ -167,15 +160,16 @@ def test_size(at, sizes, expected):
 def test_the_whole_verdict_names_n_and_every_student():
     frame = study()
     said = verdict(frame)
+    assert said[0] == "Which estimator points best is resolved in 1 of 3 students: K=8 in medium (90k)."
     assert (
-        said[0]
+        said[1]
         == "Measured on n = 256 independent draws (prompts, where a prompt has several responses) for each student and "
         "kernel, at step 200; brackets are 95 % intervals."
     )
-    assert said[1].startswith(
-        "In short, of 3 students: variance is below that at K = 1 at every K in 3, a gain beyond mere "
+    assert said[2] == (
+        "Of 3 students, variance is below that at K = 1 at every K in 3, a gain beyond mere scale is resolved in 3, "
+        "and a bias in 3."
     )
-    assert said[1].endswith("scale is resolved in 3, a bias in 3, and a direction better than that of K = 1 in 2.")
     starts = [s.split(":")[0] for s in said if "(22k):" in s or "(90k):" in s or "(500k):" in s]
     assert starts == ["small (22k)", "medium (90k)", "large (500k)"]
     assert said[-1].startswith("No dependence on student size")
@@ -190,12 +184,12 @@ def test_noise_supports_no_claim():
         assert word not in said
 
 
-def test_best_k_takes_the_highest_efficiency_and_its_probability():
-    best = best_k(study())
-    assert {name: (b.k, b.probability) for name, b in best.items()} == {
-        "small": (4.0, 0.4),
-        "medium": (8.0, 0.97),
-        "large": (8.0, 0.7),
+def test_the_estimators_that_may_be_best_are_the_likeliest_that_hold_the_best():
+    left = best_of_students(study())
+    assert {name: list(estimators) for name, estimators in left.items()} == {
+        "small": ["K=4", "K=8", "K=2", "K=1"],
+        "medium": ["K=8"],
+        "large": ["K=8", "immediate", "K=4"],
     }
     assert cells(study(), "nothing") == {}
 
@@ -205,14 +199,3 @@ def test_a_frame_without_any_known_statistic_is_refused():
         verdict(pd.DataFrame([row("small", "K=1", "other", 1.0, 1.0, 1.0)]))
     with pytest.raises(ValueError, match="is empty"):
         verdict(study().iloc[:0])
-
-
-def test_an_estimator_with_a_baseline_may_point_best(frame):
-    rows = frame[(frame["statistic"] == "best_probability") & (frame["group"] == "all")]
-    top = rows.loc[rows["value"].idxmax()]
-    assert best_k(frame)[top["student"]].other is None
-    baselined = frame.copy()
-    mine = (baselined["student"] == top["student"]) & (baselined["kernel"] == top["kernel"])
-    baselined.loc[mine, "k"] = math.nan  # the likeliest is no plain K any more
-    found = best_k(baselined)[top["student"]]
-    assert found.other == (top["kernel"], top["value"]) and found.probability < top["value"]

@@ -13,7 +13,7 @@ from kvar.analysis.step.design import design_replicates
 from kvar.analysis.step.efficiency import direction_of, efficiency_estimate
 from kvar.analysis.step.mse import mse_of
 from kvar.gradients.moments import GradientMoments
-from kvar.intervals.probability_of_best import probability_of_best, units_to_resolve
+from kvar.intervals.probability_of_best import candidates, probability_of_best, units_to_resolve
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,10 +56,11 @@ def best_k(
     Returns:
         A table with one row per estimator: kernel, mse, mse_low, mse_high, mse_best (probability), efficiency,
         efficiency_low, efficiency_high, efficiency_best (probability; NaN throughout where some estimator's direction
-        is so little resolved that its interval is all of [0, 1]). ``table.attrs`` holds the names of the two
-        winners under "best_mse" and "best_efficiency" (the latter None where the reference is not resolved); "units",
-        how many units were measured; and "units_mse" and "units_efficiency", how many would tell each winner from all
-        others (:func:`kvar.intervals.probability_of_best.units_to_resolve`).
+        is so little resolved that its interval is all of [0, 1]). ``table.attrs`` holds under "candidates_mse" and
+        "candidates_efficiency" the estimators that cannot be told apart as the best, each with its probability
+        (:func:`kvar.intervals.candidates`); under "best_mse" and "best_efficiency" the one that is left, None where
+        there are several or none; "units", how many units were measured; and "units_mse" and "units_efficiency", how
+        many would tell each winner from all others (:func:`kvar.intervals.units_to_resolve`).
 
     Raises:
         ValueError: as :func:`kvar.analysis.mse`.
@@ -109,9 +110,9 @@ def best_k_of(
             "efficiency_best": np.full_like(pointing, np.nan) if open_ended else pointing,
         }
     )
-    table.attrs["best_mse"] = data.names[int(np.argmin(error.value))]
-    resolved = bool(np.isfinite(along.value).all())
-    table.attrs["best_efficiency"] = data.names[int(np.argmax(along.value))] if resolved else None
+    for name in ("mse", "efficiency"):
+        left = candidates(dict(zip(data.names, table[f"{name}_best"], strict=True)))
+        table.attrs |= {f"candidates_{name}": left, f"best_{name}": next(iter(left)) if len(left) == 1 else None}
     table.attrs["units"] = data.units
     table.attrs["units_mse"] = units_to_resolve(errors, smallest=True)
     table.attrs["units_efficiency"] = units_to_resolve(directions**2, smallest=False)

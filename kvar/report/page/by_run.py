@@ -13,8 +13,9 @@ from kvar.report.page.document import page
 from kvar.report.page.embed import data_uri
 from kvar.report.page.interactive import interactive_parts
 from kvar.report.page.parts import figure_html, mapping_html, samples_html, statistics_html, verdict_html
-from kvar.report.page.sections import MOST_ROWS, section
+from kvar.report.page.sections import MOST_ROWS, section, table_html
 from kvar.report.page.settings import settings_html
+from kvar.report.tables.by_run import verdict_table
 from kvar.report.words.by_run import verdict_paragraphs
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ NO_PROBES = (
     "No run here holds a gradient probe, so nothing can be said about variance, bias or the best K; train with "
     "probe_every above 0, or run kvar probe on a finished run, to measure them."
 )
-_MOST_PARAGRAPHS = 12
 
 
 def write_report(
@@ -83,7 +83,8 @@ def write_report(
         paragraphs = [[NO_PROBES]]
     else:
         paragraphs = verdict_paragraphs(frame, group=group, step=step)
-    sections = [_verdict_section(paragraphs, notes)]
+    answer = None if frame is None else verdict_table(frame, group=group, step=step)
+    sections = [_verdict_section(paragraphs, notes, answer)]
     drawn, answering, scripts = interactive_parts(frame if explore is None else explore, responses)
     sections += drawn
     if figures:
@@ -110,14 +111,15 @@ def write_report(
     return target
 
 
-def _verdict_section(paragraphs: Sequence[Sequence[str]], notes: Sequence[str]) -> str:
-    """The verdict; of many students the first words and the last, and what is said of each folded below."""
-    many = len(paragraphs) > _MOST_PARAGRAPHS
-    said = verdict_html([paragraphs[0], paragraphs[-1]] if many else paragraphs)
-    rest = paragraphs[1:-1] if many else []
-    each = f"\n<details><summary>Each of {len(rest)} runs</summary>\n{verdict_html(rest)}\n</details>" if rest else ""
-    first = f"{verdict_html([notes])}\n" if notes else ""
-    return f'<section class="verdict" aria-label="Verdict">\n{first}{said}{each}\n</section>'
+def _verdict_section(paragraphs: Sequence[Sequence[str]], notes: Sequence[str], table: pd.DataFrame | None) -> str:
+    """What to beware of, the answer and its table; the numbers in words are folded below."""
+    parts = [verdict_html([notes])] if notes else []
+    parts.append(verdict_html(paragraphs[:1]))
+    if table is not None and len(table):
+        parts.append(table_html(table))
+    if paragraphs[1:]:
+        parts.append(f"<details><summary>In words</summary>\n{verdict_html(paragraphs[1:])}\n</details>")
+    return '<section class="verdict" aria-label="Verdict">\n' + "\n".join(parts) + "\n</section>"
 
 
 def _provenance_section(values: Mapping[str, Any]) -> str:

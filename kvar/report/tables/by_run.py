@@ -10,13 +10,46 @@ from kvar.intervals import Interval, number
 from kvar.plots.parts.style import student_series
 from kvar.records import Run
 from kvar.report.words.choice import verdict_of
-from kvar.results.by_kernel import cells
-from kvar.results.choices import Choice, choices, leaders
+from kvar.results.by_kernel import best_of_students, cells
+from kvar.results.choices import CRITERIA, choices
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["calibration_table", "choice_table"]
+__all__ = ["calibration_table", "choice_table", "verdict_table"]
+
+
+def verdict_table(frame: pd.DataFrame, *, group: str = "all", step: int | str = "last") -> pd.DataFrame:
+    """A line a student: what points best, or cannot be told apart, beside K = 1.
+
+    Args:
+        frame: a statistics frame.
+        group: parameter group.
+        step: training step, or "last".
+
+    Returns:
+        Columns student; points best, with all that cannot be told apart; probability, of them together; efficiency and
+        variance ratio of the likeliest, and the efficiency of K=1. Without rows where no efficiency was measured.
+    """
+    import pandas as pd
+
+    labels = {name: look.label for name, look in student_series(frame).items()}
+    efficiency = cells(frame, "efficiency", group=group, step=step, only_k=False)
+    ratio = cells(frame, "trace_ratio", group=group, step=step, only_k=False)
+    rows = []
+    for name, left in best_of_students(frame, group=group, step=step).items():
+        first = next(iter(left), "")
+        rows.append(
+            {
+                "student": labels[name],
+                "points best": " or ".join(left) or "not resolved",
+                "probability": sum(left.values()) if left else "-",
+                "its efficiency": efficiency[name].get(first, "-"),
+                "efficiency of K=1": efficiency[name].get("K=1", "-"),
+                "its variance / K=1": ratio.get(name, {}).get(first, "-"),
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def calibration_table(frame: pd.DataFrame, *, group: str = "all") -> pd.DataFrame:
@@ -80,15 +113,9 @@ def choice_table(
             continue
         for choice in designs:
             design = f"{choice.prompts} x {choice.rollouts}"
-            rows.append((name, design, _answer(choice, "efficiency"), _answer(choice, "mse")))
+            rows.append((name, design, *(verdict_of(choice, c).partition(", were")[0] for c in CRITERIA)))
     columns = ["student", "prompts x rollouts", "best by efficiency (Adam)", "best by squared error (plain SGD)"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def _answer(choice: Choice, criterion: str) -> str:
-    if not choice.reason and leaders(choice, criterion) and leaders(choice, criterion)[0][1] >= 0.95:
-        return verdict_of(choice, criterion)
-    return verdict_of(choice, criterion).partition(", were")[0]
 
 
 def _short(cell: Interval) -> str:

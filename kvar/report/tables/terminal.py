@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
-from kvar.analysis.frames.statistics_frame import check_frame, students
+from kvar.analysis.frames.statistics_frame import at_step, check_frame, students
+from kvar.intervals.probability_of_best import SURE
 from kvar.plots.parts.style import student_series
-from kvar.plots.parts.ticks import k_label
-from kvar.results.by_kernel import Best, best_k, cells
+from kvar.report.words.choice import clause
+from kvar.results.by_kernel import best_of_students, cells
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["HEAD", "TABLE_WIDTH", "render_table", "table_blocks"]
+__all__ = ["HEAD", "TABLE_WIDTH", "legend", "render_table", "table_blocks"]
 
 TABLE_WIDTH = 110
 _COLUMNS = {"trace_ratio": "variance / K=1", "snr": "SNR", "bias_sq": "bias^2", "efficiency": "efficiency"}
@@ -20,16 +22,19 @@ HEAD = ["kernel", *_COLUMNS.values(), "P(best)"]
 """Heads of the table's columns."""
 
 
-def render_table(frame: pd.DataFrame, *, group: str = "all", step: int | str = "last") -> str:
+def render_table(
+    frame: pd.DataFrame, *, group: str = "all", step: int | str = "last", batch: float | None = None
+) -> str:
     """Variance ratio to K = 1, SNR, squared bias and efficiency, eqs. (8), (12), (7), (11'), each with its interval.
 
-    One block a student, smallest first, headed by its best K, and by an estimator with a baseline that is likelier to
-    be the best than any K; ``*`` marks the K's line. P(best): the probability that an estimator is the best.
+    One block a student, smallest first, headed by the estimator that points best, or by those that cannot be told
+    apart (:func:`kvar.intervals.candidates`), which ``*`` marks. A legend stands below.
 
     Args:
         frame: a statistics frame; a statistic that was not measured shows as "-".
         group: parameter group.
         step: training step, or "last".
+        batch: trajectories of the step that the frame is for, where the legend is to say so.
 
     Returns:
         Lines of at most 110 columns, in ASCII but for names in the frame.
@@ -37,7 +42,26 @@ def render_table(frame: pd.DataFrame, *, group: str = "all", step: int | str = "
     Raises:
         ValueError: the frame is empty, lacks a column, or holds none of the table's statistics in the group.
     """
-    return _layout(HEAD, table_blocks(frame, group=group, step=step))
+    return "\n".join([_layout(HEAD, table_blocks(frame, group=group, step=step)), *legend(frame, batch)])
+
+
+def legend(frame: pd.DataFrame, batch: float | None = None) -> list[str]:
+    """What the table's words mean, in lines of at most 110 columns.
+
+    Args:
+        frame: what the table shows.
+        batch: trajectories of the step that the frame is for, where known.
+    """
+    of = "" if batch is None else f" of {batch:g} trajectories"
+    lines = [
+        "[low, high] are 95 % intervals from n independent draws: prompts, where each has several responses. SNR: "
+        f"length of the mean gradient over its noise in a step{of}. Efficiency: how well such a step points along the "
+        "true gradient, 1 is perfect. P(best): how often it is the largest when the draws are repeated; * may be the "
+        f"best, all others together have less than {1 - SURE:.2f}."
+    ]
+    if (frame["k"] > 1).any():
+        lines.append("K=1 rewards a token by all that follows, K=4 by every fourth, immediate by itself alone.")
+    return [line for text in lines for line in textwrap.wrap(text, TABLE_WIDTH)]
 
 
 def table_blocks(
@@ -54,38 +78,28 @@ def table_blocks(
         known = ", ".join(sorted(map(str, frame["statistic"].unique())))
         raise ValueError(f"the statistics frame has none of {', '.join(_COLUMNS)} in group {group!r}; it has: {known}.")
     chances = cells(frame, "best_probability", group=group, step=step, only_k=False)
-    best = best_k(frame, group=group, step=step)
-    rows = frame[frame["group"] == group].sort_values("k", kind="stable")
+    best = best_of_students(frame, group=group, step=step)
+    rows = frame[(frame["group"] == group) & frame["statistic"].isin(_COLUMNS)].sort_values("k", kind="stable")
+    labels = student_series(frame)
     blocks: list[tuple[str, list[list[str]]]] = []
     for name in students(frame):
         mine = rows[rows["student"] == name]
-        kernels = {kernel: k for kernel, k in zip(mine["kernel"], mine["k"], strict=True)}
+        left = best.get(name, {})
         lines = []
-        for kernel, k in kernels.items():
+        for kernel in mine["kernel"].unique():
             estimates = [table[statistic].get(name, {}).get(kernel) for statistic in _COLUMNS]
             if all(cell is None for cell in estimates):
                 continue
             chance = chances.get(name, {}).get(kernel)
-            mark = "*" if name in best and k == best[name].k else ""
             shown = ["-" if cell is None else cell.compact() for cell in estimates]
+            mark = "*" if kernel in left else ""
             lines.append([f"{kernel}{mark}", *shown, "-" if chance is None else f"{chance.value:.2f}"])
         if lines:
-            blocks.append((_heading(frame, name, mine, best), lines))
+            ns = sorted({int(n) for n in at_step(mine, step)["n"]})
+            n = f"n = {ns[0]}" if len(ns) == 1 else f"n = {ns[0]} to {ns[-1]}"
+            said = f"; best {'is ' * (len(left) != 1)}{clause(left)}" if name in best else ""
+            blocks.append((f"{labels[name].label}, {n}{said}", lines))
     return blocks
-
-
-def _heading(frame: pd.DataFrame, name: str, mine: pd.DataFrame, best: dict[str, Best]) -> str:
-    ns = sorted({int(n) for n in mine["n"]})
-    n = f"n = {ns[0]}" if len(ns) == 1 else f"n = {ns[0]} to {ns[-1]}"
-    text = f"{student_series(frame)[name].label}, {n}"
-    if name in best:
-        p = best[name].probability
-        label = k_label(best[name].k).replace("∞", "inf (immediate)")
-        text += f", best K = {label}"
-        if p is not None:
-            other = best[name].other
-            text += f" (probability {p:.2f}" + (f"; {other[0]}: {other[1]:.2f})" if other else ")")
-    return text
 
 
 def _layout(header: list[str], blocks: list[tuple[str, list[list[str]]]]) -> str:
@@ -105,5 +119,5 @@ def _layout(header: list[str], blocks: list[tuple[str, list[list[str]]]]) -> str
     rule = "-" * (sum(widths) + 2 * (len(header) - 1))
     out = [draw(header), rule]
     for heading, block in blocks:
-        out += [cut(heading, TABLE_WIDTH), *map(draw, block), rule]
+        out += [*textwrap.wrap(heading, TABLE_WIDTH), *map(draw, block), rule]
     return "\n".join(out)

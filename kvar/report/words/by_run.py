@@ -10,7 +10,8 @@ from kvar.analysis.frames.statistics_frame import check_frame, select, students
 from kvar.intervals import Interval, number
 from kvar.plots.parts.style import student_series
 from kvar.plots.parts.ticks import k_label
-from kvar.results.by_kernel import Best, best_k, cells
+from kvar.report.words.choice import clause
+from kvar.results.by_kernel import best_of_students, cells
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,6 +21,7 @@ __all__ = [
     "beyond_scale",
     "bias_sentence",
     "fall_sentence",
+    "lead_sentence",
     "scale_sentence",
     "size_sentence",
     "verdict",
@@ -139,30 +141,37 @@ def bias_sentence(k: float, bias: Row, signal: Row) -> str:
     return f"The price at {_kernel(k)} is a squared bias of {at}{part}."
 
 
-def best_sentence(best: Best | None, efficiency: Row) -> str:
-    """Which K points best, eq. (11'), with what probability, and whether it beats K = 1."""
-    if best is None:
-        return "Which K points best is not known: the efficiency was not measured."
-    name, p = _kernel(best.k), best.probability
-    if best.other is not None:
-        most = "" if best.other[1] >= 0.95 else " most likely"
-        head = f"{best.other[0]}{most} points best, with probability {best.other[1]:.2f}; of the plain K, {name} comes "
-        head += f"closest, with efficiency {best.efficiency}"
-    elif p is None:
-        head = f"{name} has the highest efficiency, {best.efficiency}; the probability that it is the best is not known"
-    elif p >= 0.95:
-        head = f"{name} points best, with probability {p:.2f} and efficiency {best.efficiency}"
-    elif p >= 0.5:
-        head = f"{name} most likely points best, with probability {p:.2f} and efficiency {best.efficiency}"
-    else:
-        head = f"No K stands out as pointing best: {name} comes closest, with probability {p:.2f} "
-        head += f"and efficiency {best.efficiency}"
-    one = efficiency.get(1.0)
-    if best.k == 1.0 or one is None:
-        return f"{head}."
-    if best.efficiency.above(one) and one.known:
-        return f"{head}, above K = 1 with {one}."
-    return f"{head}; its interval is not clear of that of K = 1, {one}."
+def best_sentence(left: Mapping[str, float] | None, efficiency: Mapping[float | str, Interval]) -> str:
+    """Which estimator points best, eq. (11'), beside K = 1; or which cannot be told apart.
+
+    Args:
+        left: the estimators that may be the best, of :func:`kvar.intervals.candidates`; None where the efficiency was
+            not measured.
+        efficiency: of every estimator.
+    """
+    if left is None:
+        return "Which estimator points best is not known: the efficiency was not measured."
+    if len(left) != 1:
+        return f"Which estimator points best is {clause(left)}."
+    ((name, chance),) = left.items()
+    against = f", against {efficiency['K=1']} of K=1" if name != "K=1" and "K=1" in efficiency else ""
+    return f"{name} points best, with probability {chance:.2f}: its efficiency is {efficiency[name]}{against}."
+
+
+def lead_sentence(best: Mapping[str, Mapping[str, float]]) -> str:
+    """In how many of several students the best estimator is resolved, and which it is.
+
+    Args:
+        best: student's label -> the estimators that may be the best.
+    """
+    winners: dict[str, list[str]] = {}
+    for label, left in best.items():
+        if len(left) == 1:
+            winners.setdefault(next(iter(left)), []).append(label)
+    told = sum(map(len, winners.values()))
+    few = len(best) <= 4
+    which = ", ".join(f"{name} in {' and '.join(who) if few else len(who)}" for name, who in winners.items())
+    return f"Which estimator points best is resolved in {told} of {len(best)} students{': ' * bool(told)}{which}."
 
 
 def size_sentence(ratios: Mapping[str, Row], sizes: Mapping[str, int], labels: Mapping[str, str]) -> str:
@@ -214,39 +223,41 @@ def _counts(frame: pd.DataFrame, group: str, step: int | str) -> str:
     return f"Measured on {n} {units} for each student and kernel, at {at}; brackets are 95 % intervals."
 
 
-def _summary(rows: Sequence[Mapping[str, Row]], best: Sequence[Best | None]) -> str:
+def _summary(rows: Sequence[Mapping[str, Row]]) -> str:
     """How many students show what, each counted only where an interval says so."""
-    counts = dict.fromkeys(("fall", "beyond", "bias", "best"), 0)
-    for row, choice in zip(rows, best, strict=True):
+    counts = dict.fromkeys(("fall", "beyond", "bias"), 0)
+    for row in rows:
         falls, rises, open_ = _split(row["trace_ratio"])
         k = _reference(falls or rises or open_)
         counts["fall"] += bool(falls) and not rises and not open_
         counts["beyond"] += bool(falls) and beyond_scale(k, row["signal"], row["relative_variance"])
         counts["bias"] += k in row["bias_sq"] and row["bias_sq"][k].above(0.0)
-        one = row["efficiency"].get(1.0)
-        counts["best"] += choice is not None and one is not None and one.known and choice.efficiency.above(one)
     return (
-        f"In short, of {len(rows)} students: variance is below that at K = 1 at every K in {counts['fall']}, "
-        f"a gain beyond mere scale is resolved in {counts['beyond']}, a bias in {counts['bias']}, "
-        f"and a direction better than that of K = 1 in {counts['best']}."
+        f"Of {len(rows)} students, variance is below that at K = 1 at every K in {counts['fall']}, a gain beyond mere "
+        f"scale is resolved in {counts['beyond']}, and a bias in {counts['bias']}."
     )
 
 
 def verdict_paragraphs(frame: pd.DataFrame, *, group: str = "all", step: int | str = "last") -> list[list[str]]:
-    """The sentences of :func:`verdict`, one list a paragraph: the whole, each student, student size."""
+    """The sentences of :func:`verdict`, one list a paragraph: the answer, the whole, each student, student size."""
     check_frame(frame)
-    opening = [_counts(frame, group, step)]
+    details = [_counts(frame, group, step)]
     table = {
         name: cells(frame, name, group=group, step=step)
         for name in ("trace_ratio", "signal", "relative_variance", "bias_sq", "efficiency")
     }
-    best = best_k(frame, group=group, step=step)
+    best = best_of_students(frame, group=group, step=step)
+    efficiency = cells(frame, "efficiency", group=group, step=step, only_k=False)
     labels = {name: look.label for name, look in student_series(frame).items()}
     names = [name for name in students(frame) if any(name in rows for rows in table.values())]
     rows = [{statistic: by_student.get(name, {}) for statistic, by_student in table.items()} for name in names]
+    said_best = {name: best_sentence(best.get(name), efficiency.get(name, {})) for name in names}
     if len(names) > 1:
-        opening.append(_summary(rows, [best.get(name) for name in names]))
-    paragraphs = [opening]
+        lead = lead_sentence({labels[name]: best.get(name, {}) for name in names})
+        details.append(_summary(rows))
+    else:
+        lead = "".join(said_best.values())
+    paragraphs = [[lead], details]
     for name, row in zip(names, rows, strict=True):
         falls, rises, open_ = _split(row["trace_ratio"])
         said = [f"{labels[name]}: {fall_sentence(row['trace_ratio'])}"]
@@ -255,9 +266,9 @@ def verdict_paragraphs(frame: pd.DataFrame, *, group: str = "all", step: int | s
             said.append(scale_sentence(k, row["trace_ratio"][k], row["signal"], row["relative_variance"]))
         if falls + rises + open_:
             said.append(bias_sentence(k, row["bias_sq"], row["signal"]))
-        paragraphs.append([*said, best_sentence(best.get(name), row["efficiency"])])
+        paragraphs.append([*said, *([said_best[name]] if len(names) > 1 else [])])
     sizes = {str(name): int(count) for name, count in frame.groupby("student")["parameters"].max().items()}
-    return [*paragraphs, [size_sentence(table["trace_ratio"], sizes, labels)]]
+    return [*paragraphs, *([[size_sentence(table["trace_ratio"], sizes, labels)]] if len(names) > 1 else [])]
 
 
 def verdict(frame: pd.DataFrame, *, group: str = "all", step: int | str = "last") -> list[str]:
@@ -270,9 +281,9 @@ def verdict(frame: pd.DataFrame, *, group: str = "all", step: int | str = "last"
         step: training step, or "last".
 
     Returns:
-        Sentences in reading order: the number of trajectories; how many students show what; for each student, smallest
-        first, whether variance falls with K, how much of it is scale, the bias and the best K; last, whether student
-        size matters.
+        Sentences in reading order: which estimator points best; the number of trajectories; how many students show
+        what; for each student, smallest first, whether variance falls with K, how much of it is scale, the bias and
+        the best estimator; last, of several students, whether size matters.
 
     Raises:
         ValueError: the frame is empty, lacks a column, or holds none of trace_ratio, trace and efficiency in the group.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from kvar.results.choices import Choice, leaders
 
-__all__ = ["CRITERIA_SHOWN", "verdict_of"]
+__all__ = ["CRITERIA_SHOWN", "clause", "verdict_of"]
 
 CRITERIA_SHOWN = {"efficiency": "efficiency (Adam, tuned rates)", "mse": "squared error (plain SGD)"}
 """How a criterion is called in a report."""
@@ -14,25 +15,30 @@ CRITERIA_SHOWN = {"efficiency": "efficiency (Adam, tuned rates)", "mse": "square
 _ALIKE = 100
 
 
-def verdict_of(choice: Choice, criterion: str, sure: float = 0.95) -> str:
+def clause(left: Mapping[str, float], unit: str = "prompts") -> str:
+    """The best estimator and its probability, or which cannot be told apart.
+
+    Args:
+        left: of :func:`kvar.intervals.candidates`.
+        unit: what more should be measured of where no direction is known.
+    """
+    if not left:
+        return f"not resolved: the true gradient's direction is not told from noise; measure more {unit}"
+    *rest, last = left.items()
+    if not rest:
+        return f"{last[0]}, with probability {last[1]:.2f}"
+    shown = ", ".join(f"{name} ({chance:.2f})" for name, chance in rest)
+    return f"not resolved: {shown} and {last[0]} ({last[1]:.2f}) cannot be told apart"
+
+
+def verdict_of(choice: Choice, criterion: str) -> str:
     """One clause: the best kernel and its probability, or that the data do not tell, and how many more would."""
     if choice.reason:
         return f"not told: {choice.reason}"
-    first = leaders(choice, criterion)
-    if not first:
-        return (
-            f"not resolved: {choice.units} {choice.unit} do not tell the true gradient's direction from noise; "
-            "measure more"
-        )
-    (name, chance), rest = first[0], first[1:]
-    if chance >= sure:
-        return f"{name}, with probability {chance:.2f}"
-    same = {round(p, 3) for _, p in first}
-    others = ", ".join(f"{other} ({p:.2f})" for other, p in rest) or "others, each below 0.1"
-    if len(same) == 1 and rest:
-        names = [other for other, _ in first]
-        return f"not resolved: {', '.join(names[:-1])} and {names[-1]} come out alike ({chance:.2f} each)"
-    return f"not resolved: {name} ({chance:.2f}) or {others}; {_more(choice, criterion)}"
+    left = leaders(choice, criterion)
+    said = clause(left, choice.unit)
+    alike = len({round(chance, 3) for chance in left.values()}) < 2
+    return said if alike else f"{said}; {_more(choice, criterion)}"
 
 
 def _more(choice: Choice, criterion: str) -> str:
