@@ -17,7 +17,7 @@ from kvar.distill import build_model
 from kvar.hooks import Estimator, GradientProbe
 from kvar.returns import Immediate, KStep
 from kvar.tasks import ArithmeticTask
-from tests.models import ragged_prompts, tiny_bart, tiny_gpt2, tiny_llama, tiny_t5
+from tests.cases import ragged_prompts, tiny_bart, tiny_gpt2, tiny_llama, tiny_t5
 
 TASK = ArithmeticTask(1, 1)
 TEXTS = [example.prompt for example in TASK.examples("validation", 3)]

@@ -12,7 +12,7 @@ from kvar.analysis import by_position, trace_covariance
 from kvar.analysis.exact import TokenMDP, moments_of
 from kvar.gradients import gradient_moments, layer_groups
 from kvar.returns import Immediate, KStep, position_edges, returns, split_by_position
-from tests import models
+from tests.cases import MODELS
 
 KERNELS = [KStep(1), Immediate()]
 
@@ -58,9 +58,9 @@ def test_estimators_that_are_no_ranges_are_refused() -> None:
         by_position(moments_of(torch.randn(1, 5, 2), names=["K=1"]))
 
 
-@pytest.mark.parametrize("kind", models.MODELS)
+@pytest.mark.parametrize("kind", MODELS)
 def test_every_parameter_is_in_one_layer_group(kind: str) -> None:
-    model = models.MODELS[kind]()
+    model = MODELS[kind]()
     groups = layer_groups(model)
     named = [name for names in groups.values() for name in names]
     assert sorted(named) == sorted(name for name, _ in model.named_parameters())

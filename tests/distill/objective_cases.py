@@ -14,7 +14,7 @@ from kvar.distill import DistillationConfig
 from kvar.distill.objectives import Batch, Passes, Source, count
 from kvar.returns import parse_kernel, returns
 from kvar.rollouts import Rollouts, sample, score, token_logits
-from tests.models import ragged_prompts, tiny_gpt2, tiny_t5
+from tests.cases import ragged_prompts, tiny_gpt2, tiny_t5
 from tests.returns.returns_reference import k_step
 
 VOCABULARY = 15

@@ -19,7 +19,7 @@ from kvar.distill import (
 )
 from kvar.rollouts import check_same_tokenizer, sample, vocabulary_size
 from kvar.tasks import ArithmeticTask
-from tests.models import tiny_bart, tiny_gpt2, tiny_llama, tiny_t5
+from tests.cases import tiny_bart, tiny_gpt2, tiny_llama, tiny_t5
 
 TASK = ArithmeticTask(1, 1)
 SIZES = {

@@ -10,7 +10,7 @@ import pytest
 
 from kvar.distill import DistillationConfig, DistillationTrainer, build_dataset, decode
 from kvar.tasks import Example
-from tests.models import tiny_gpt2, tiny_t5
+from tests.cases import tiny_gpt2, tiny_t5
 from tests.rollouts import tokenizers_by_hand as made
 
 USER = {"role": "user", "content": "hi"}

@@ -13,7 +13,7 @@ from kvar.distill.models import gguf
 from kvar.rollouts import sample, score
 from kvar.study.settings.run_settings import settings_from
 from kvar.tasks import ArithmeticTask
-from tests.models import MODELS, ragged_prompts, tiny_gpt2
+from tests.cases import MODELS, ragged_prompts, tiny_gpt2
 
 TASK = ArithmeticTask(1, 1)
 

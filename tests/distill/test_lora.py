@@ -12,8 +12,8 @@ import torch
 from kvar.distill import add_lora, build_model, decode, load_model, save_model
 from kvar.gradients import gradient_moments
 from kvar.rollouts import log_probs, sample, score
+from tests.cases import ragged_prompts, tiny_bart, tiny_gpt2, tiny_llama, tiny_t5
 from tests.distill.test_trainer import GPT2, T5, TASK, trainer, weights
-from tests.models import ragged_prompts, tiny_bart, tiny_gpt2, tiny_llama, tiny_t5
 
 pytest.importorskip("peft")
 MODELS = {"t5": tiny_t5, "bart": tiny_bart, "gpt2": tiny_gpt2, "llama": tiny_llama}

@@ -12,7 +12,7 @@ from torch import nn
 
 from kvar.distill import load_model, parse_layers, prune_layers
 from kvar.rollouts import sample, token_logits
-from tests.models import ragged_prompts, tiny_bart, tiny_gpt2, tiny_llama, tiny_opt, tiny_t5
+from tests.cases import ragged_prompts, tiny_bart, tiny_gpt2, tiny_llama, tiny_opt, tiny_t5
 
 
 def tiny_qwen2(**changes: Any) -> Any:

@@ -18,9 +18,9 @@ from kvar.distill.step.responses import prepare_step
 from kvar.returns import KStep, TokenValues, returns
 from kvar.rollouts import Rollouts, log_probs, sample, score, token_logits
 from kvar.tasks import ArithmeticTask
+from tests.cases import MODELS, ragged_prompts, tiny_gpt2, tiny_t5
 from tests.distill.objective_cases import config, gradient
 from tests.distill.table_models import EOS, WORD, Table, written
-from tests.models import MODELS, ragged_prompts, tiny_gpt2, tiny_t5
 from tests.returns.returns_reference import k_step
 
 TASK = ArithmeticTask(1, 1)

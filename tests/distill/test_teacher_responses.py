@@ -12,8 +12,8 @@ from kvar.distill.step.teacher_responses import TeacherResponses
 from kvar.evaluation.beam import beam_search
 from kvar.rollouts import sample, token_logits
 from kvar.tasks import ArithmeticTask
+from tests.cases import ragged_prompts, tiny_gpt2, tiny_t5
 from tests.distill.table_models import written
-from tests.models import ragged_prompts, tiny_gpt2, tiny_t5
 
 TOKENIZER: Any = ArithmeticTask(1, 1).build_tokenizer()
 

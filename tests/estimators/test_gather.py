@@ -13,7 +13,7 @@ from torch import Tensor
 from kvar.estimators import Evidence, NextTokenReward, TokenReward, gather, parse_estimators
 from kvar.gradients import gradient_moments
 from kvar.rollouts import Policy, Rollouts, sample, score, token_logits
-from tests.models import ragged_prompts, tiny_gpt2, tiny_t5
+from tests.cases import ragged_prompts, tiny_gpt2, tiny_t5
 
 POLICY = Policy(size=15, ends=(1,), forbidden=(4,), forbidden_first=(1, 5))
 

@@ -14,7 +14,7 @@ from kvar.estimators import gather, parse_estimators
 from kvar.gradients import gradient_moments
 from kvar.rollouts import Policy, Rollouts, sample, token_logits
 from kvar.rollouts.forward import unrestricted_logits
-from tests.models import ragged_prompts, tiny_gpt2, tiny_llama, tiny_t5
+from tests.cases import ragged_prompts, tiny_gpt2, tiny_llama, tiny_t5
 
 POLICY = Policy(size=15, ends=(1,), forbidden=(4,), forbidden_first=(1, 5))
 FIELDS = ("sq_norm", "mean_pair", "alignment", "cross", "pair", "prompt_pair")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kvar.evaluation.beam import beam_search
 from kvar.rollouts import Policy
-from tests.models import ragged_prompts
+from tests.cases import ragged_prompts
 
 TOKENIZER = SimpleNamespace(pad_token_id=0, eos_token_id=1)
 POLICY = Policy(size=15, ends=(1,), forbidden=(4,))

@@ -12,7 +12,7 @@ from kvar.evaluation.judge.local import verdict_paths
 from kvar.evaluation.judge.question import both_orders
 from kvar.rollouts import NonFiniteLogitsError
 from kvar.tasks.tokenizers import byte_pair_tokenizer
-from tests.models import MODELS
+from tests.cases import MODELS
 
 CHAT = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<bot>{% endif %}"
 LONG = {

@@ -15,9 +15,9 @@ from transformers import Trainer, TrainingArguments
 from kvar.gradients import distinct_prompts, gradient_moments
 from kvar.hooks import GradientProbe, parse_estimators
 from kvar.rollouts import Rollouts, log_probs
-from tests.gradients.one_pass_cases import build, rollouts, weights
+from tests.cases import build, ragged_prompts, rollouts, tiny_gpt2, tiny_t5
+from tests.gradients.truth import weights
 from tests.hooks.test_probe import Rows
-from tests.models import ragged_prompts, tiny_gpt2, tiny_t5
 
 ROWS = {0: [0, 2, 3, 5, 6], 1: [1, 4, 7, 8]}
 """Which of the nine trajectories each process holds: unequal numbers, whole prompts."""
@@ -57,9 +57,9 @@ def cut(data: Rollouts, w: torch.Tensor, rows: list[int]) -> tuple[Rollouts, tor
 def moments(rank: int) -> dict[str, Any]:
     """Joint moments of every case, on this process."""
     out: dict[str, Any] = {}
-    for name in ("t5-tied", "gpt2", "t5-float32-norms"):
-        model = build("t5-tied" if name.startswith("t5") else name)
-        model = double_norms(model) if name == "t5-tied" else model
+    for name in ("t5", "gpt2", "t5-float32-norms"):
+        model = build("t5" if name.startswith("t5") else name)
+        model = double_norms(model) if name == "t5" else model
         data, w = cut(rollouts(n=9), weights(rollouts(n=9)), ROWS[rank])
         for label, options in OPTIONS.items():
             groups = groups_of(model) if "groups" in label else None

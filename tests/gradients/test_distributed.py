@@ -14,9 +14,9 @@ import torch
 from kvar.gradients import gradient_moments
 from kvar.hooks import estimator_weights, parse_estimators
 from kvar.rollouts import score
+from tests.cases import build, rollouts, tiny_gpt2, tiny_t5
 from tests.gradients.distributed_worker import ESTIMATORS, OPTIONS, ROWS, double_norms, groups_of
-from tests.gradients.one_pass_cases import assert_close, build, rollouts, weights
-from tests.models import tiny_gpt2, tiny_t5
+from tests.gradients.truth import assert_close, weights
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,11 +36,11 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(
     ("name", "tolerance", "label"),
-    [*((name, 1e-9, label) for name in ("t5-tied", "gpt2") for label in OPTIONS), ("t5-float32-norms", 1e-6, "plain")],
+    [*((name, 1e-9, label) for name in ("t5", "gpt2") for label in OPTIONS), ("t5-float32-norms", 1e-6, "plain")],
 )
 def test_every_field_equals_one_process(both: list[dict[str, Any]], name: str, tolerance: float, label: str) -> None:
-    model = build("t5-tied" if name.startswith("t5") else name)
-    model = double_norms(model) if name == "t5-tied" else model
+    model = build("t5" if name.startswith("t5") else name)
+    model = double_norms(model) if name == "t5" else model
     order = ROWS[0] + ROWS[1]
     data, w = rollouts(n=9)[order], weights(rollouts(n=9))[:, order]
     groups = groups_of(model) if "groups" in label else None

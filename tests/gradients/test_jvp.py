@@ -12,10 +12,11 @@ from torch import nn
 from kvar.gradients import GradientMoments, gradient_moments, score_projections
 from kvar.gradients.forward_mode.engine import directions_of
 from kvar.rollouts import log_probs
-from tests.gradients.one_pass_cases import CASES, build, rollouts, weights
+from tests.cases import CASES, build, rollouts
+from tests.gradients.truth import weights
 
 
-@pytest.mark.parametrize("name", ["t5-tied", "bart", "gpt2", "llama", "gemma", "opt"])
+@pytest.mark.parametrize("name", ["t5", "bart", "gpt2", "llama", "gemma", "opt"])
 def test_a_projection_is_the_inner_product_with_the_score(name: str) -> None:
     """<s_t, v> against autograd's score, token by token, tied weights and padding included."""
     model, data = build(name), rollouts(n=4)
@@ -28,7 +29,7 @@ def test_a_projection_is_the_inner_product_with_the_score(name: str) -> None:
             score = torch.autograd.grad(log_pi[i, t], parameters, retain_graph=True, materialize_grads=True)
             expected[i, t] = sum(float((s.double() * v[id(p)]).sum()) for s, p in zip(score, parameters, strict=True))
         error = float((record.projections[d] - expected).norm() / expected.norm())
-        assert error <= (1e-6 if name.startswith("t5") else CASES[name][1]), error  # T5 norms are float32
+        assert error <= (1e-6 if name.startswith("t5") else CASES[name].tolerance), error  # T5 norms are float32
 
 
 def test_the_directions_are_signs_and_extend() -> None:
@@ -56,8 +57,8 @@ class NoHooks(nn.Module):
         return type("Output", (), {"logits": hidden @ self.table.T})()
 
 
-GROUPS = {"t5-tied": {"encoder": "encoder", "head": "shared"}, "no-hooks": {"mix": "mix"}}
-D = {"t5-tied": 60, "no-hooks": 1000}
+GROUPS = {"t5": {"encoder": "encoder", "head": "shared"}, "no-hooks": {"mix": "mix"}}
+D = {"t5": 60, "no-hooks": 1000}
 
 
 @pytest.fixture(scope="module", params=GROUPS)
@@ -118,13 +119,13 @@ def test_trace_agrees_with_its_moments(measured: tuple) -> None:
 
 
 def test_groups_are_unions_of_cells() -> None:
-    record = score_projections(build("t5-tied"), rollouts(n=2), directions=1, groups=GROUPS["t5-tied"])
+    record = score_projections(build("t5"), rollouts(n=2), directions=1, groups=GROUPS["t5"])
     assert record.cells.shape[1] == 3  # the tied embedding, which lies in both; the rest of the encoder; the rest
     assert {name: len(cells) for name, cells in record.members.items()} == {"all": 3, "encoder": 2, "head": 1}
     assert set(record.members["head"]) < set(record.members["encoder"])
 
 
-@pytest.mark.parametrize("name", ["gpt2", "t5-tied"])
+@pytest.mark.parametrize("name", ["gpt2", "t5"])
 def test_as_an_engine(name: str) -> None:
     """The engine is the record's moments; a callable that weighs tokens gives the same numbers."""
     model, data = build(name), rollouts(n=4)

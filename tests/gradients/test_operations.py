@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.gradients.test_rules import Tiny, _check
+from tests.gradients.layers import Tiny, checked
 
 
 class Bare(nn.Module):
@@ -78,13 +78,13 @@ def _distances(x: Tensor) -> Tensor:
 def test_an_operation(name: str) -> None:
     function, shapes = OPERATIONS[name]
     torch.manual_seed(0)
-    assert _check(Tiny(Bare(function, *shapes))) == []
+    assert checked(Tiny(Bare(function, *shapes))) == []
 
 
 @pytest.mark.filterwarnings("ignore:no rule covers")
 def test_a_layer_that_sees_the_padding_is_measured_alone() -> None:
     """In a batch it would see what a trajectory alone does not: the trial has a padded row to notice it by."""
-    texts = _check(Tiny(Bare(lambda x, u, v: x + (x * u).mean(dim=1, keepdim=True) * v, (6,))))
+    texts = checked(Tiny(Bare(lambda x, u, v: x + (x * u).mean(dim=1, keepdim=True) * v, (6,))))
     assert len(texts) == 1
     assert "layer.u" in texts[0]
 
@@ -103,7 +103,7 @@ class _Squared(torch.autograd.Function):
 
 def test_a_custom_function_is_done_again() -> None:
     """No operation is seen inside it, so its module is done again for every trajectory."""
-    assert _check(Tiny(Bare(lambda x, u, v: _Squared.apply(x, u) * v, (6,)))) == []
+    assert checked(Tiny(Bare(lambda x, u, v: _Squared.apply(x, u) * v, (6,)))) == []
 
 
 class Chosen(nn.Module):
@@ -123,4 +123,4 @@ class Chosen(nn.Module):
 
 
 def test_gathered_tokens() -> None:
-    assert _check(Tiny(Chosen())) == []
+    assert checked(Tiny(Chosen())) == []

@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from kvar.gradients.loop import loop_moments
 from kvar.gradients.output_layer.head_moments import _aligned, output_layer_moments, output_layer_pairs
 from kvar.rollouts import token_logits
-from tests.gradients.one_pass_cases import assert_close, build, loop_moments, rollouts, weights
+from tests.cases import build, rollouts
+from tests.gradients.truth import assert_close, weights
 
 
 def _inputs(model: nn.Module, data: object) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
-from types import SimpleNamespace
-
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations
 
+from kvar.gradients.loop import loop_moments
 from kvar.gradients.one_pass.engine import one_pass_moments
 from kvar.gradients.rules import Call, Outer, PerRow, find_rule, rule
-from tests.gradients.one_pass_cases import V, assert_close, build, loop_moments, rollouts, splits, weights
-
-
-class Tiny(nn.Module):
-    """A causal model around one layer under test: embedding, layer, head."""
-
-    def __init__(self, layer: nn.Module, width: int = 6) -> None:
-        super().__init__()
-        self.config = SimpleNamespace(is_encoder_decoder=False)
-        self.embed = nn.Embedding(V, width)
-        self.layer = layer
-        self.head = nn.Linear(width, V)
-
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, use_cache: bool) -> SimpleNamespace:
-        del attention_mask, use_cache
-        return SimpleNamespace(logits=self.head(self.layer(self.embed(input_ids)).tanh()))
+from tests.cases import V, build, rollouts
+from tests.gradients.layers import Tiny, checked
+from tests.gradients.truth import assert_close, splits, weights
 
 
 class Gain(nn.Module):
@@ -172,23 +157,6 @@ class Tied(Tiny):
         self.head.weight = self.embed.weight
 
 
-def _check(model: nn.Module, tolerance: float = 1e-9, **options: object) -> list[str]:
-    """Compare with the loop; return the warnings' texts."""
-    torch.manual_seed(0)
-    model = model.double().eval()
-    data = rollouts(n=7)
-    w, groups = weights(data), splits(model)
-    truth = loop_moments(model, data, w, groups, score_power=True)
-    texts: list[str] = []
-    for size in (None, 3):
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            ours = one_pass_moments(model, data, w, groups, score_power=True, micro_batch=size)
-        assert_close(ours, truth, tolerance, str(size))
-        texts = [str(c.message) for c in caught if "no rule covers" in str(c.message)]
-    return texts
-
-
 COVERED = {
     "linear": lambda: nn.Linear(6, 6),
     "linear without bias": lambda: nn.Linear(6, 6, bias=False),
@@ -205,27 +173,27 @@ COVERED = {
 
 @pytest.mark.parametrize("name", COVERED)
 def test_covered(name: str) -> None:
-    assert _check(Tiny(COVERED[name]())) == []
+    assert checked(Tiny(COVERED[name]())) == []
 
 
 def test_conv1d() -> None:
     from transformers.pytorch_utils import Conv1D
 
-    assert _check(Tiny(nn.Sequential(Conv1D(9, 6), Conv1D(6, 9)))) == []
+    assert checked(Tiny(nn.Sequential(Conv1D(9, 6), Conv1D(6, 9)))) == []
 
 
 def test_tied_embedding_and_padding_index() -> None:
-    assert _check(Tied()) == []
+    assert checked(Tied()) == []
     model = Tiny(nn.Linear(6, 6))
     model.embed = nn.Embedding(V, 6, padding_idx=-3)
-    assert _check(model) == []
+    assert checked(model) == []
 
 
 def test_tied_norms() -> None:
     norm = nn.LayerNorm(6)
     other = nn.LayerNorm(6)
     other.weight = norm.weight
-    assert _check(Tiny(nn.Sequential(norm, nn.Linear(6, 6), other))) == []
+    assert checked(Tiny(nn.Sequential(norm, nn.Linear(6, 6), other))) == []
 
 
 BY_OPERATION = {
@@ -240,7 +208,7 @@ BY_OPERATION = {
 
 @pytest.mark.parametrize("name", BY_OPERATION)
 def test_where_no_rule_helps_the_operations_do(name: str) -> None:
-    assert _check(Tiny(BY_OPERATION[name]())) == []
+    assert checked(Tiny(BY_OPERATION[name]())) == []
 
 
 def test_tolerant_of_positions_without_axis_when_n_equals_t() -> None:
@@ -255,14 +223,14 @@ def test_tolerant_of_positions_without_axis_when_n_equals_t() -> None:
 
 def test_mixing_trajectories_is_noticed() -> None:
     """A batch statistic: the rules' numbers would not be a lone trajectory's."""
-    texts = _check(Tiny(Mixing()))
+    texts = checked(Tiny(Mixing()))
     assert len(texts) == 1
     assert "layer.inner.weight" in texts[0]
 
 
 def test_an_output_changed_in_place_is_never_silently_wrong() -> None:
     """By rules where the graph still passes through the layer's own output, else row by row: exact either way."""
-    assert len(_check(Tiny(InPlaceOutput()))) <= 1
+    assert len(checked(Tiny(InPlaceOutput()))) <= 1
 
 
 def test_an_input_changed_in_place_is_refused_as_autograd_refuses_it() -> None:
@@ -281,7 +249,7 @@ def test_a_bypass_that_only_a_later_batch_takes() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.inner(x) if x.shape[0] <= 2 else F.linear(x, self.inner.weight, self.inner.bias)
 
-    assert len(_check(Tiny(Sometimes()))) == 1
+    assert len(checked(Tiny(Sometimes()))) == 1
 
 
 def test_misshapen_rule_is_an_error() -> None:
@@ -314,7 +282,7 @@ def test_registry_prefers_the_nearest_class_and_minds_overrides() -> None:
 
 
 def test_unused_parameter_has_zero_gradient() -> None:
-    model = build("t5-tied")
+    model = build("t5")
     model.extra = nn.Linear(2, 2).double()
     data = rollouts()
     groups = {"all": list(model.parameters()), "extra": list(model.extra.parameters())}

@@ -17,7 +17,7 @@ from kvar.hooks import Estimator, GradientProbe, Recorder, estimator_weights, pa
 from kvar.records import RecordsWarning, RunWriter
 from kvar.returns import Immediate, KStep, returns
 from kvar.rollouts import score
-from tests.models import ragged_prompts, tiny_gpt2, tiny_t5
+from tests.cases import ragged_prompts, tiny_gpt2, tiny_t5
 
 KERNELS = [KStep(1), KStep(2), Immediate(), Estimator(KStep(1), "leave-one-out")]
 
@@ -257,7 +257,7 @@ def test_prompts_without_room_are_refused_before_training(tmp_path: Path) -> Non
 
 
 def test_a_training_causal_students_probe_prompts_have_no_end() -> None:
-    from tests.models import tiny_gpt2
+    from tests.cases import tiny_gpt2
     from tests.rollouts.tokenizers_by_hand import characters
 
     around = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<p>"}

@@ -16,7 +16,7 @@ from kvar.estimators import gather, parse_estimators
 from kvar.gradients import gradient_moments
 from kvar.hooks import GradientProbe
 from kvar.records import RunWriter
-from tests.models import ragged_prompts, tiny_gpt2, tiny_t5
+from tests.cases import ragged_prompts, tiny_gpt2, tiny_t5
 
 NAMES = (
     "K=1, K=2 - leave-one-out, immediate, kl immediate exact, gap K=1 exact expected - leave-one-out, "

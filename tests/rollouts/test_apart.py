@@ -14,8 +14,8 @@ from kvar.hooks import GradientProbe
 from kvar.returns import KStep
 from kvar.rollouts import check_apart
 from kvar.tasks import ArithmeticTask
+from tests.cases import ragged_prompts, tiny_gpt2, tiny_t5
 from tests.hooks.test_probe import foreign_trainer
-from tests.models import ragged_prompts, tiny_gpt2, tiny_t5
 
 
 def sharing(make: Any) -> tuple[Any, Any]:

@@ -9,7 +9,7 @@ import torch
 
 from kvar.rollouts import log_probs, sample
 from kvar.rollouts.decoding.stepwise import Decoding
-from tests.models import MODELS, ragged_prompts, tiny_llama, tiny_t5
+from tests.cases import MODELS, ragged_prompts, tiny_llama, tiny_t5
 
 
 def _tiny_mistral() -> Any:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kvar.rollouts import sample, token_logits
 from kvar.rollouts.forward import forward_inputs
-from tests.models import MODELS, ragged_prompts, tiny_gpt2
+from tests.cases import MODELS, ragged_prompts, tiny_gpt2
 
 
 class _AllPositions(nn.Module):

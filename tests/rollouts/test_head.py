@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from kvar.rollouts import Rollouts, sample, score, token_logits
 from kvar.rollouts.head import separable, token_logit_chunks
-from tests.models import MODELS, ragged_prompts, tiny_bart, tiny_gpt2, tiny_llama, tiny_t5
+from tests.cases import MODELS, ragged_prompts, tiny_bart, tiny_gpt2, tiny_llama, tiny_t5
 
 
 def tiny_gemma2(seed: int = 0) -> Any:

@@ -9,7 +9,7 @@ import torch
 
 from kvar.gradients import gradient_moments
 from kvar.rollouts import log_probs, policy_of, sample, score, unchecked
-from tests.models import tiny_bart, tiny_gpt2, tiny_llama
+from tests.cases import tiny_bart, tiny_gpt2, tiny_llama
 
 
 def phi3(original: int) -> Any:

@@ -15,7 +15,7 @@ from kvar.gradients.output_layer.head_watch import HeadWatch
 from kvar.rollouts import Policy, Rollouts, concatenate, log_probs, policy_of, sample, score
 from kvar.rollouts.policy import adopt
 from kvar.rollouts.score_norms import score_norms
-from tests.models import MODELS, ragged_prompts, tiny_bart, tiny_gpt2, tiny_t5
+from tests.cases import MODELS, ragged_prompts, tiny_bart, tiny_gpt2, tiny_t5
 
 
 class Tok:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kvar.rollouts import Rollouts, log_probs, sample, token_logits
-from tests.models import MODELS, ragged_prompts, tiny_bart, tiny_gpt2, tiny_llama, tiny_t5
+from tests.cases import MODELS, ragged_prompts, tiny_bart, tiny_gpt2, tiny_llama, tiny_t5
 
 
 @pytest.mark.parametrize("name", MODELS)

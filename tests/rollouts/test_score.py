@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from kvar.rollouts import check_same_tokenizer, sample, score, token_logits
 from kvar.tasks.tokenizers import word_tokenizer
-from tests.models import MODELS, ragged_prompts, tiny_gpt2, tiny_t5
+from tests.cases import MODELS, ragged_prompts, tiny_gpt2, tiny_t5
 
 
 @pytest.mark.parametrize("name", MODELS)

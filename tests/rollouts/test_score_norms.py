@@ -9,7 +9,7 @@ import torch
 
 from kvar.rollouts import log_probs, sample
 from kvar.rollouts.score_norms import score_norms
-from tests.models import MODELS, ragged_prompts, tiny_t5
+from tests.cases import MODELS, ragged_prompts, tiny_t5
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from kvar.rollouts import TextEncoder, encode_prompts, sample
-from tests.models import tiny_bart, tiny_gpt2, tiny_t5
+from tests.cases import tiny_bart, tiny_gpt2, tiny_t5
 from tests.rollouts import tokenizers_by_hand as made
 from tests.rollouts.tokenizers_by_hand import characters
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kvar.gradients import gradient_moments
 from kvar.rollouts import NonFiniteLogitsError, log_probs, sample, score, unchecked
-from tests.models import MODELS, ragged_prompts, tiny_gpt2, tiny_llama
+from tests.cases import MODELS, ragged_prompts, tiny_gpt2, tiny_llama
 
 IDS: dict[str, Any] = {"vocab_size": 17, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
 SMALL = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}

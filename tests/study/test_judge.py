@@ -18,7 +18,7 @@ import torch
 from kvar.commands.main import main
 from kvar.study.evaluation.judge_runs import judge_runs, read_texts, shared_pairs
 from kvar.tasks.tokenizers import byte_pair_tokenizer
-from tests.models import tiny_llama
+from tests.cases import tiny_llama
 
 CHAT = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<bot>{% endif %}"
 
