@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 
 import numpy as np
 import pytest
@@ -97,13 +96,17 @@ def test_corpus_bleu_resamples_are_bleu_of_the_resampled_corpus() -> None:
     assert (found["bleu"].low, found["bleu"].high) == pytest.approx(tuple(np.quantile(slow, [0.025, 0.975])))
 
 
-def test_a_thousand_resamples_of_a_corpus_cost_seconds() -> None:
-    truth = [f"the {i} cats sat on mat {i % 7} today" for i in range(1000)]
+def test_resamples_add_up_counts_and_read_no_text_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sacrebleu.metrics import BLEU, CHRF
+
+    truth = [f"the {i} cats sat on mat {i % 7} today" for i in range(20)]
     scores = {"bleu": bleu_score(truth, truth), "chrf": chrf_score(truth, truth)}
-    start = time.perf_counter()
-    found = intervals(scores, resamples=1000)
-    assert time.perf_counter() - start < 10
-    assert found["bleu"].low == pytest.approx(100)
+    for metric in (BLEU, CHRF):
+        monkeypatch.setattr(metric, "_preprocess_segment", None)
+        monkeypatch.setattr(metric, "_compute_segment_statistics", None)
+    with pytest.raises(TypeError):
+        bleu_score(truth, truth)
+    assert intervals(scores, resamples=1000)["bleu"].low == pytest.approx(100)
 
 
 def test_same_seed_same_interval_and_bad_settings() -> None:
