@@ -14,7 +14,11 @@ settings.load_profile("deterministic")
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """One line for each reason why tests were skipped, with their number."""
+    """One line for each reason why tests were skipped or left out: how many, and how to get them."""
     reasons = Counter(str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", []))
     for reason, count in reasons.most_common():
-        terminalreporter.write_line(f"skipped {count}: {reason.removeprefix('Skipped: ')}")
+        remedy = " (make setup installs it)" if "could not import" in reason else ""
+        terminalreporter.write_line(f"skipped {count}: {reason.removeprefix('Skipped: ')}{remedy}")
+    slow = sum("slow" in item.keywords for item in terminalreporter.stats.get("deselected", []))
+    if slow:
+        terminalreporter.write_line(f"left out {slow}: they take minutes; make slow runs them")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,9 @@ SIZES = "{model_type: t5, d_model: 8, d_kv: 4, num_heads: 2, d_ff: 8, num_layers
 
 
 @pytest.fixture
-def interrupt(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Press Ctrl-C before a given step's loss, once."""
+def interrupt(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Press Ctrl-C before a given step's loss, once; shells start background jobs with the signal ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def press(step: int) -> None:
         compute, pressed = DistillationTrainer.compute_loss, []
@@ -42,7 +44,8 @@ def interrupt(monkeypatch: pytest.MonkeyPatch) -> Any:
 
         monkeypatch.setattr(DistillationTrainer, "compute_loss", loss)
 
-    return press
+    yield press
+    signal.signal(signal.SIGINT, before)
 
 
 def test_an_interrupted_training_says_what_it_keeps_and_goes_on(
