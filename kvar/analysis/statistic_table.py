@@ -40,7 +40,7 @@ TABLE = {
     "relative_variance": Statistic("tr Cov / |E g|^2", "log", log=True, geometric=True, sign=-1),
     "norm_test": Statistic("tr Cov / (B |E g|^2), the norm test's squared error of a batch", "log", log=True, sign=-1),
     "bias_sq": Statistic("|E g - g*|^2, eq. (7), never clamped", "root", sign=-1),
-    "efficiency": Statistic("efficiency eta, eq. (11')", "plain", sign=1),
+    "efficiency": Statistic("efficiency eta, eq. (11'), below zero where it points away", "plain", sign=1),
     "mse": Statistic("eq. (10)", "root", log=True, sign=-1),
     "within": Statistic("E_x tr Cov(g | x), eq. (9)", "log", log=True, geometric=True),
     "between": Statistic("tr Cov_x E[g | x], eq. (9)", "plain", log=True),

@@ -17,7 +17,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rollouts", type=int, nargs="+", default=[1], help="R of each prompt, default 1")
     parser.add_argument("--step", default="last", help="training step of the probe, or last")
     parser.add_argument("--group", default="all", help="parameter group, default all")
-    parser.add_argument("--reference", help="estimator that stands for the true gradient; default the unbiased ones")
+    parser.add_argument("--reference", help="estimator that is the true gradient, or J, J_kl, score; default J")
     parser.add_argument("--plot", metavar="FILE", help="draw efficiency and error against K as FILE.png and FILE.svg")
 
 

@@ -12,7 +12,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument("runs", nargs="+", help="run folders, or folders above them; or one study with several seeds")
     parser.add_argument("--output", required=True, help="folder of report.html, figures and statistics.parquet")
-    parser.add_argument("--reference", help="estimator that stands for the true gradient; default the unbiased ones")
+    parser.add_argument("--reference", help="estimator that is the true gradient, or J, J_kl, score; default J")
     parser.add_argument("--batch", type=int, help="trajectories a training step, B; default 64, of a study its own")
     parser.add_argument("--step", default="last", help="training step to show, or last")
     parser.add_argument("--by-run", action="store_true", help="of a study with several seeds: run by run all the same")

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from kvar.estimators.baselines import BASELINES, Baseline
-from kvar.estimators.corrections import Correction
+from kvar.estimators.corrections import Correction, SequenceRatio
 from kvar.estimators.evidence import Evidence
 from kvar.estimators.nearest import nearest
-from kvar.estimators.rewards import NextTokenReward, Reward, Score
+from kvar.estimators.rewards import Gap, LogRatio, NextTokenReward, Reward, SampledReward, Score
 from kvar.returns import LLMR, Kernel, lag_sums
 
 __all__ = ["Estimator"]
@@ -104,6 +104,23 @@ class Estimator:
         """Whether it is (4) with a baseline of ``kvar.returns.returns``: a matter of q and V alone."""
         known = (None, "teacher-value", "batch-mean", "position-mean", "leave-one-out")
         return self.reward is None and self.correction is None and self.baseline in known
+
+    @property
+    def objective(self) -> str | None:
+        """What its expectation is the gradient of: "J" (6), "J_kl", "score" or another sampled reward; else None.
+
+        That is an estimator with all lags, K=1, without a baseline or one that leaves the expectation as it is, and
+        without a correction but whole ratios. What is only nearly unbiased (baselines that hold the row's own return)
+        and what leaves part of the future out is None.
+        """
+        unbiased = self.kernel == LLMR() and self.baseline in (None, "teacher-value", "leave-one-out")
+        if not unbiased or not isinstance(self.correction, SequenceRatio | type(None)):
+            return None
+        if isinstance(self.reward, Gap | type(None)):
+            return "J"
+        if isinstance(self.reward, LogRatio):
+            return "J_kl"
+        return self.reward.name if isinstance(self.reward, SampledReward) else None
 
     @property
     def subtracted(self) -> Baseline | None:

@@ -26,8 +26,10 @@ class Measurement(MeasurementData):
 
         Args:
             batch: B, trajectories a step.
-            options: ``rollouts_per_prompt`` of that step (1), ``reference``, ``unit``, ``confidence`` (0.95) and
-                ``theory`` (False), see :func:`kvar.analysis.summarise`.
+            options: ``target``, or ``reference``: what bias, error and efficiency are toward, an objective ("J",
+                "J_kl", "score") that some estimator is unbiased for, or an estimator's name; default J. And
+                ``rollouts_per_prompt`` of that step (1), ``unit``, ``confidence`` (0.95) and ``theory`` (False), see
+                :func:`kvar.analysis.summarise`.
 
         Returns:
             Columns student, parameters, step, group, kernel, k, statistic, value, low, high, n: the numbers that
@@ -53,7 +55,8 @@ class Measurement(MeasurementData):
             ``_low`` and ``_high`` behind it where it has an interval: trace, trace_ratio (to K=1), relative_variance,
             snr, signal, bias_sq, efficiency, mse, within, between, within_share, norm_test, trace_ratio_t0,
             best_probability, mse_best_probability (``kvar.plots.STATISTICS`` explains each). What was not measured is
-            NaN.
+            NaN. An efficiency below zero points away from the target. ``attrs["reference"]`` names the estimator that
+            stands for the target.
 
         Raises:
             ValueError: as :meth:`statistics`, and no such group.
@@ -68,7 +71,8 @@ class Measurement(MeasurementData):
         Args:
             prompts: M.
             rollouts_per_prompt: R.
-            options: ``group``, ``reference``, ``unit``, ``confidence`` and ``seed`` of :func:`kvar.analysis.best_k`.
+            options: ``target`` or ``reference`` as for :meth:`statistics`; ``group``, ``unit``, ``confidence`` and
+                ``seed`` of :func:`kvar.analysis.best_k`.
 
         Returns:
             The table of :func:`kvar.analysis.best_k`: error and efficiency of each, and the probability that it has the

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kvar.analysis.frames.measured import default_reference, measurement_frame, whole_or_split
+from kvar.analysis.frames.measured import measurement_frame, whole_or_split
+from kvar.analysis.frames.reference import default_reference
 from kvar.analysis.replicates import Unit
 from kvar.analysis.step.best_k import best_k
 from kvar.gradients import GradientMoments
@@ -31,6 +32,7 @@ def statistics_of_measurement(measurement: MeasurementData, batch: float, **opti
         raise ValueError(f"batch must be a positive number of trajectories; got {batch!r}.")
     moments = whole_moments(measurement)
     rollouts_per_prompt = options.pop("rollouts_per_prompt", 1)
+    options["reference"] = _reference(options)
     unit = options.pop("unit", None) or sampling_unit(moments)
     values = TokenValues(measurement.values.q.double().cpu(), measurement.values.v.double().cpu())
     frame = measurement_frame(
@@ -66,15 +68,23 @@ def wide_table(measurement: MeasurementData, batch: float, group: str, **options
         if name not in WITHOUT_INTERVAL:
             columns |= {f"{name}_low": of[name]["low"], f"{name}_high": of[name]["high"]}
     table = pd.DataFrame(columns)
-    table.attrs |= {"unit": frame.attrs["unit"], "batch": batch}
+    table.attrs |= {"unit": frame.attrs["unit"], "batch": batch, "reference": frame.attrs["reference"]}
     return table
 
 
 def best_of(measurement: MeasurementData, prompts: float, rollouts_per_prompt: float, **options: Any) -> pd.DataFrame:
     """See :meth:`kvar.measurement.Measurement.best_k`."""
     moments = whole_moments(measurement)
-    reference = options.pop("reference", None) or default_reference(moments.names)
+    reference = default_reference(moments.names, _reference(options))
     return best_k(moments, prompts, rollouts_per_prompt, reference=reference, **options)
+
+
+def _reference(options: dict[str, Any]) -> str | None:
+    """The option ``reference``, or ``target`` by its other name, taken out."""
+    given = [options.pop(name, None) for name in ("reference", "target")]
+    if None not in given:
+        raise ValueError(f"reference={given[0]!r} and target={given[1]!r} are two names of one option: give one.")
+    return given[0] if given[1] is None else given[1]
 
 
 def whole_moments(measurement: MeasurementData) -> GradientMoments:

@@ -37,7 +37,7 @@ def choose_k(
         rollouts: values of R.
         step: training step of the probe, or "last".
         group: parameter group.
-        reference: unbiased estimator; by default K=1, less a leave-one-out baseline where that was measured.
+        reference: unbiased estimator, or an objective ("J", "J_kl", "score"); by default J's.
         plot: file of a figure to draw as well, as PNG and SVG.
 
     Raises:

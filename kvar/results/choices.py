@@ -10,7 +10,8 @@ import numpy as np
 
 from kvar.analysis.bias import need_pairs
 from kvar.analysis.frames.across_seeds import across_seeds
-from kvar.analysis.frames.recorded import default_reference, moments_at, probes_of
+from kvar.analysis.frames.recorded import moments_at, probes_of
+from kvar.analysis.frames.reference import default_reference
 from kvar.analysis.replicates import Replicates, replicates, resolve_reference
 from kvar.analysis.step.best_k import best_k_of
 from kvar.analysis.step.design import check_design, design_replicates
@@ -84,7 +85,7 @@ def choices(
         rollouts: values of R.
         step: training step of the probe, or "last".
         group: parameter group.
-        reference: unbiased estimator; by default K=1, less a leave-one-out baseline where that was measured.
+        reference: unbiased estimator, or an objective ("J", "J_kl", "score"); by default J's.
 
     Raises:
         ValueError: no probe at that step, another group or reference, M or R below 1, runs that do not belong together,
@@ -104,7 +105,7 @@ def choices(
     first = measured[0]
     if group not in first.groups:
         raise ValueError(f"no parameter group {group!r}; measured groups: {', '.join(first)}.")
-    r = resolve_reference(first.names, reference or default_reference(first.names))
+    r = resolve_reference(first.names, default_reference(first.names, reference))
     silent = all(_silent(moments, group) for moments in measured)
     sums: dict[bool, list[Replicates]] = {}
     out = []

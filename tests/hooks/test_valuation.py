@@ -80,7 +80,7 @@ def test_records_pages_and_ranges_take_every_name(tmp_path: Path) -> None:
         at = names.index(whole)
         assert len(parts) == 2 and float(means[parts][:, parts].sum()) == pytest.approx(float(means[at, at]), rel=1e-4)
     run = kvar.load(tmp_path)
-    frame = statistics_of(run, "tiny", theory=True)
+    frame = statistics_of(run, "tiny", theory=True, reference="K=1")
     assert list(dict.fromkeys(frame["kernel"])) == [e.name for e in parse_estimators(NAMES)]
     of = frame[frame["group"] == "all"].pivot(index="kernel", columns="statistic", values="value")
     k = frame.groupby("kernel")["k"].first()
@@ -88,7 +88,7 @@ def test_records_pages_and_ranges_take_every_name(tmp_path: Path) -> None:
     plain = ["K=1", "immediate"]
     for statistic in ("trace_ratio_t0", "trace_ratio_t1", "calibration_t0"):
         assert of.loc[plain, statistic].notna().all() and of.drop(plain)[statistic].isna().all()
-    assert of["efficiency"].notna().all()
+    assert of["bias_sq"].notna().all() and of.loc["K=1", "bias_sq"] == 0
     assert "kl immediate exact" in set(by_position_of(run, "tiny")["kernel"])
 
 

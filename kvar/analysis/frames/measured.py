@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from kvar.analysis.frames.reference import default_reference
 from kvar.analysis.frames.summary import summarise
 from kvar.analysis.replicates import Unit
 from kvar.gradients.moments import GradientMoments
@@ -17,7 +17,7 @@ from kvar.returns import TokenValues
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["default_reference", "measurement_frame", "sampling_unit", "whole_or_split"]
+__all__ = ["measurement_frame", "sampling_unit", "whole_or_split"]
 
 
 def measurement_frame(
@@ -37,18 +37,20 @@ def measurement_frame(
         values: (N, T) teacher values.
         mask: (N, T).
         step: training step.
-        reference: name of the estimator that stands for g*; default :func:`default_reference`.
+        reference: the estimator that stands for g*, or an objective; see :func:`default_reference`.
         unit: what was drawn independently; default :func:`sampling_unit`.
         options: passed to :func:`kvar.analysis.summarise`.
 
     Returns:
-        Columns step, group, kernel, k (NaN with a baseline or a reward in its name), statistic, value, low, high, n.
+        Columns step, group, kernel, k (NaN with a baseline or a reward in its name), statistic, value, low, high, n;
+        ``attrs["reference"]`` names the estimator that bias, error and efficiency are toward.
 
     Raises:
         ValueError: as :func:`kvar.analysis.summarise`.
     """
     import pandas as pd
 
+    reference = default_reference(moments.names, reference)
     frames = []
     for group in moments:
         frame = summarise(
@@ -56,14 +58,16 @@ def measurement_frame(
             values=values,
             mask=mask,
             group=group,
-            reference=reference or default_reference(moments.names),
+            reference=reference,
             unit=unit or sampling_unit(moments),
             **options,
         )
         frame.insert(0, "group", group)
         frame.insert(0, "step", step)
         frames.append(frame)
-    return pd.concat(frames, ignore_index=True)
+    out = pd.concat(frames, ignore_index=True)
+    out.attrs["reference"] = reference
+    return out
 
 
 def whole_or_split(moments: GradientMoments, split: bool = False) -> GradientMoments | None:
@@ -85,11 +89,3 @@ def whole_or_split(moments: GradientMoments, split: bool = False) -> GradientMom
 def sampling_unit(moments: GradientMoments) -> Unit:
     """What was drawn independently: "prompt" where a prompt has several rollouts, else "trajectory"."""
     return "prompt" if len(moments.prompts) < len(moments.prompt_index) else "trajectory"
-
-
-def default_reference(names: Sequence[str]) -> str:
-    """The estimator of least variance that is unbiased without doubt: K=1 less a leave-one-out baseline, or K=1."""
-    for name in ("K=1 - leave-one-out", "K=1"):
-        if name in names:
-            return name
-    return names[0]

@@ -15,7 +15,8 @@ import pyarrow as pa
 import torch
 
 from kvar.analysis.by_position import by_position
-from kvar.analysis.frames.measured import default_reference, measurement_frame, sampling_unit, whole_or_split
+from kvar.analysis.frames.measured import measurement_frame, sampling_unit, whole_or_split
+from kvar.analysis.frames.reference import default_reference
 from kvar.gradients.frames import moments_from_frames, values_from_frame
 from kvar.gradients.moments import GradientMoments
 from kvar.records import Run, load
@@ -63,8 +64,8 @@ def statistics_of(
         run: from ``kvar.load``; its config names the parameter count.
         student: the name to show for it.
         steps: which steps; None for all.
-        reference: name of the estimator that stands for g*; by default the one of least variance among those that are
-            unbiased without doubt: K=1, and K=1 less a leave-one-out baseline where it was measured.
+        reference: the estimator that stands for g*, or the objective whose gradient it is: "J", "J_kl", "score"; by
+            default J, see :func:`kvar.analysis.frames.reference.default_reference`.
         batch: B of (11'), trajectories a training step.
         rollouts_per_prompt: R of that step.
         confidence: of the intervals.

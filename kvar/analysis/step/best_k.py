@@ -10,7 +10,7 @@ from kvar.analysis.bias import need_pairs
 from kvar.analysis.replicates import Replicates, Unit, resolve_reference
 from kvar.analysis.statistic_table import estimate
 from kvar.analysis.step.design import design_replicates
-from kvar.analysis.step.efficiency import direction_of, efficiency_estimate
+from kvar.analysis.step.efficiency import direction_of, efficiency_estimate, signed_square
 from kvar.analysis.step.mse import mse_of
 from kvar.gradients.moments import GradientMoments
 from kvar.intervals.probability_of_best import candidates, probability_of_best, units_to_resolve
@@ -56,7 +56,7 @@ def best_k(
     Returns:
         A table with one row per estimator: kernel, mse, mse_low, mse_high, mse_best (probability), efficiency,
         efficiency_low, efficiency_high, efficiency_best (probability; NaN throughout where some estimator's direction
-        is so little resolved that its interval is all of [0, 1]). ``table.attrs`` holds under "candidates_mse" and
+        is so little resolved that its interval reaches 1 and 0). ``table.attrs`` holds under "candidates_mse" and
         "candidates_efficiency" the estimators that cannot be told apart as the best, each with its probability
         (:func:`kvar.intervals.candidates`); under "best_mse" and "best_efficiency" the one that is left, None where
         there are several or none; "units", how many units were measured; and "units_mse" and "units_efficiency", how
@@ -96,7 +96,7 @@ def best_k_of(
     error = estimate("mse", errors, data.units, confidence)
     along = efficiency_estimate(directions, confidence)
     open_ended = bool(((along.low <= 0) & (along.high >= 1)).any())  # a direction of which nothing is known
-    pointing = probability_of_best(directions**2, smallest=False, seed=seed)
+    pointing = probability_of_best(signed_square(directions), smallest=False, seed=seed)
     table = pd.DataFrame(
         {
             "kernel": data.names,
@@ -115,5 +115,5 @@ def best_k_of(
         table.attrs |= {f"candidates_{name}": left, f"best_{name}": next(iter(left)) if len(left) == 1 else None}
     table.attrs["units"] = data.units
     table.attrs["units_mse"] = units_to_resolve(errors, smallest=True)
-    table.attrs["units_efficiency"] = units_to_resolve(directions**2, smallest=False)
+    table.attrs["units_efficiency"] = units_to_resolve(signed_square(directions), smallest=False)
     return table

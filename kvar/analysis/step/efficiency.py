@@ -11,16 +11,19 @@ from kvar.analysis.step.design import design_replicates, step_variance
 from kvar.gradients.moments import GradientMoments
 from kvar.intervals.jackknife import Array, Estimate, jackknife
 
-__all__ = ["direction_of", "efficiency", "efficiency_estimate", "efficiency_of"]
+__all__ = ["direction_of", "efficiency", "efficiency_estimate", "signed_square"]
 
 
-def efficiency_of(data: Replicates, reference: int, prompts: float, rollouts_per_prompt: float) -> Array:
-    """(1+U, E) <E g, g*>^2 / ((|E g|^2 + tr Cov(step)) |g*|^2), every factor a U-statistic; NaN unless |g*|^2 > 0."""
-    return direction_of(data, reference, prompts, rollouts_per_prompt) ** 2
+def signed_square(x: Array) -> Array:
+    """X |x|."""
+    return np.asarray(x * np.abs(x))
 
 
 def direction_of(data: Replicates, reference: int, prompts: float, rollouts_per_prompt: float) -> Array:
-    """(1+U, E) the signed root of :func:`efficiency_of`: a cosine in mean square."""
+    """(1+U, E) <E g, g*> / sqrt((|E g|^2 + tr Cov(step)) |g*|^2), a cosine in mean square: the signed root of (11').
+
+    Every factor is a U-statistic; NaN unless |g*|^2 > 0.
+    """
     signal = signal_of(data)
     true = signal[:, reference : reference + 1]
     with np.errstate(all="ignore"):
@@ -40,12 +43,13 @@ def efficiency(
     """Efficiency eta = <E g, g*>^2 / ((|E g|^2 + tr Cov(g) / B) |g*|^2), (11').
 
     It is 1 for the true direction without noise, free of the scale of g, and 1 - eta is the squared error, in units of
-    |g*|^2, left after the best rescaling.
+    |g*|^2, left after the best rescaling. It is given the sign of <E g, g*>: below zero the step points away from g*.
     <E g, g*>, |E g|^2 and |g*|^2 come from pairs of distinct trajectories, tr Cov from (12); the jackknife removes the
     bias of order 1/N that their ratio has, unless N is so small that the correction leaves the interval: then the value
-    is not corrected. The interval is formed for arctanh of the signed root of eta, and squared.
+    is not corrected. The interval is formed for arctanh of the signed root of eta, and squared
+    with its sign.
     Where |g*|^2 is not resolved (an estimate, with or without one unit, that is not positive) the direction is unknown:
-    the interval is then [0, 1], and the value NaN if the full estimate is not positive.
+    the interval is then [-1, 1], and the value NaN if the full estimate is not positive.
 
     Args:
         moments: of E estimators, with all fields.
@@ -59,7 +63,7 @@ def efficiency(
         confidence: of the interval.
 
     Returns:
-        (E,) pure numbers, between 0 and 1 but for noise.
+        (E,) pure numbers, between -1 and 1 but for noise.
 
     Raises:
         ValueError: fields="norms", an impossible batch, or (for R > 1) no prompts with two rollouts.
@@ -80,16 +84,15 @@ def efficiency_estimate(direction: Array, confidence: float = 0.95) -> Estimate:
     """
     units = len(direction) - 1
     root = jackknife(direction, units, confidence, scale="cosine")
-    plain = jackknife(direction**2, units, confidence, correct=True)
+    plain = jackknife(signed_square(direction), units, confidence, correct=True)
     known = np.isfinite(direction).all(axis=0)
-    across = np.sign(root.low) != np.sign(root.high)
-    ends = np.sort(np.stack([root.low**2, root.high**2]), axis=0)
+    low, high = signed_square(root.low), signed_square(root.high)
     with np.errstate(invalid="ignore"):
-        mended = known & (plain.value >= ends[0]) & (plain.value <= ends[1])
+        mended = known & (plain.value >= low) & (plain.value <= high)
     return Estimate(
-        value=np.where(mended, plain.value, direction[0] ** 2),
-        low=np.where(known, np.where(across, 0.0, ends[0]), 0.0),
-        high=np.where(known, ends[1], 1.0),
+        value=np.where(mended, plain.value, signed_square(direction[0])),
+        low=np.where(known, low, -1.0),
+        high=np.where(known, high, 1.0),
         n=plain.n,
         replicates=plain.replicates,
     )

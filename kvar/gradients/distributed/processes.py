@@ -6,14 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import torch
 import torch.distributed as dist
-from torch import nn
 
-from kvar.returns import TokenValues
 from kvar.rollouts.types import Rollouts
 
-__all__ = ["all_or_none", "distinct_prompts", "joined_values"]
+__all__ = ["all_or_none", "distinct_prompts"]
 
 
 def all_or_none(work: Callable[[], Any], process_group: dist.ProcessGroup | None = None) -> list[Any]:
@@ -58,13 +55,3 @@ def distinct_prompts(rollouts: Rollouts, process_group: dist.ProcessGroup | None
     dist.all_gather_object(counts, largest, group=process_group)
     before = sum(counts[: dist.get_rank(process_group)])
     return replace(rollouts, prompt_index=rollouts.prompt_index + before)
-
-
-def joined_values(parts: list[TokenValues]) -> TokenValues:
-    """Teacher values of several processes as one, padded with zeros as rollouts are."""
-    t = max(part.q.shape[1] for part in parts)
-    q, v = (
-        torch.cat([nn.functional.pad(x, (0, t - x.shape[1])) for x in rows])
-        for rows in ([part.q for part in parts], [part.v for part in parts])
-    )
-    return TokenValues(q, v)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
+from kvar.analysis.frames.reference import objective_of, target_words
 from kvar.analysis.frames.statistics_frame import at_step, check_frame, students
 from kvar.intervals.probability_of_best import SURE
 from kvar.plots.parts.style import student_series
@@ -59,9 +60,22 @@ def legend(frame: pd.DataFrame, batch: float | None = None) -> list[str]:
         "true gradient, 1 is perfect. P(best): how often it is the largest when the draws are repeated; * may be the "
         f"best, all others together have less than {1 - SURE:.2f}."
     ]
+    if "reference" in frame.attrs:
+        lines.append(_toward(frame))
     if (frame["k"] > 1).any():
         lines.append("K=1 rewards a token by all that follows, K=4 by every fourth, immediate by itself alone.")
     return [line for text in lines for line in textwrap.wrap(text, TABLE_WIDTH)]
+
+
+def _toward(frame: pd.DataFrame) -> str:
+    """What bias and efficiency are toward, which other targets there are, and what a minus sign says."""
+    reference = str(frame.attrs["reference"])
+    others = {objective_of(str(name)) for name in frame["kernel"].unique()} - {None, objective_of(reference)}
+    text = f"Bias^2 and efficiency are toward {target_words(reference)}"
+    text += f" (also measured: {', '.join(sorted(map(str, others)))})." if others else "."
+    if bool((frame.loc[frame["statistic"] == "efficiency", "value"] < 0).any()):
+        text += " An efficiency below zero points away from it."
+    return text
 
 
 def table_blocks(
@@ -103,21 +117,18 @@ def table_blocks(
 
 
 def _layout(header: list[str], blocks: list[tuple[str, list[list[str]]]]) -> str:
-    """Columns as wide as their longest cell; the kernel's name is cut where the line would pass the width."""
+    """Columns as wide as their longest cell; a name that would pass the width goes on in the line below."""
     lines = [header, *(line for _, block in blocks for line in block)]
     widths = [max(len(line[c]) for line in lines) for c in range(len(header))]
     widths[0] = min(widths[0], TABLE_WIDTH - sum(widths[1:]) - 2 * (len(header) - 1))
 
-    def cut(text: str, width: int) -> str:
-        return text if len(text) <= width else text[: width - 2] + ".." if width > 2 else text[:width]
-
-    def draw(line: list[str]) -> str:
-        return "  ".join(
-            [cut(line[0], widths[0]).ljust(widths[0]), *(t.rjust(w) for t, w in zip(line[1:], widths[1:], strict=True))]
-        )
+    def draw(line: list[str]) -> list[str]:
+        first, *more = textwrap.wrap(line[0], max(widths[0], 8), subsequent_indent="  ")
+        cells = [t.rjust(w) for t, w in zip(line[1:], widths[1:], strict=True)]
+        return ["  ".join([first.ljust(widths[0]), *cells]), *more]
 
     rule = "-" * (sum(widths) + 2 * (len(header) - 1))
-    out = [draw(header), rule]
+    out = [*draw(header), rule]
     for heading, block in blocks:
-        out += [*textwrap.wrap(heading, TABLE_WIDTH), *map(draw, block), rule]
+        out += [*textwrap.wrap(heading, TABLE_WIDTH), *(text for line in block for text in draw(line)), rule]
     return "\n".join(out)
