@@ -194,10 +194,10 @@ def _lengths(config: dict[str, Any], tokenizer: Any) -> tuple[float, float]:
     from dataclasses import fields as fields_of
 
     from kvar.study.run.tasks import build_task, fit_task
-    from kvar.study.settings.run_settings import RunSettings
+    from kvar.study.settings.run_settings import TaskSettings
 
-    known = {field.name for field in fields_of(RunSettings)}
-    settings = RunSettings(**{name: value for name, value in config.items() if name in known})
+    known = {field.name for field in fields_of(TaskSettings)}
+    settings = TaskSettings(**{name: value for name, value in config.items() if name in known})
     examples = fit_task(settings, build_task(settings), tokenizer).examples("train", 1000)
     prompts = mean(len(tokenizer(example.prompt)["input_ids"]) for example in examples)
     return prompts, mean(len(tokenizer(example.target)["input_ids"]) for example in examples)

@@ -14,10 +14,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 CIRCLES_TO_BE_DISSOLVED = {
     frozenset({"kvar.gradients.capture.forward", "kvar.gradients.capture.experts", "kvar.gradients.capture.wrappers"}),
-    frozenset({"kvar.study.run.build", "kvar.study.run.prompt_lengths"}),
-    frozenset(
-        {"kvar.study.settings.field_values", "kvar.study.settings.model_settings", "kvar.study.settings.run_settings"}
-    ),
 }
 LINT = "from importlinter.cli import lint_imports_command; lint_imports_command()"
 

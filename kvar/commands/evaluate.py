@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from kvar.commands.fields import pairs
-
 HELP = "decode and score a model, or compare two"
 KEPT = "what was not said to be written is not; give the same command again."
 
@@ -33,14 +31,13 @@ def run(arguments: argparse.Namespace, fields: list[str]) -> int:
     """Print the scores."""
     from kvar.study.evaluation.evaluate_runs import evaluate_runs
     from kvar.study.evaluation.result import Options
+    from kvar.study.settings.field_values import from_words
 
-    words = [word for name, value in pairs(fields) for word in (f"--{name}", value)]
-    for name in ("split", "limit", "beams"):
-        if getattr(arguments, name) is not None:
-            words += [f"--eval_{name}", str(getattr(arguments, name))]
+    named = {f"eval_{name}": getattr(arguments, name) for name in ("split", "limit", "beams")}
+    overrides = {**from_words(fields), **{name: value for name, value in named.items() if value is not None}}
     options = Options(
         arguments.batch, not arguments.no_teacher, arguments.resamples, arguments.bootstrap_seed, arguments.level
     )
     given = {name: getattr(arguments, name) for name in ("output", "checkpoint", "model", "kernels")}
-    print(evaluate_runs(arguments.targets, words, options, **given))
+    print(evaluate_runs(arguments.targets, overrides, options, **given))
     return 0

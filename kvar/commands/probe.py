@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from kvar.commands.fields import pairs
-
 HELP = "measure models without training them"
 KEPT = "models that were measured are kept; give the same command again to go on."
 
@@ -22,11 +20,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, fields: list[str]) -> int:
     """Measure and say where the records are."""
     from kvar.study.run.probing import plan_probe, probe_models
+    from kvar.study.settings.field_values import from_words
 
     plan = plan_probe(
         arguments.target, output=arguments.output, models=arguments.model, checkpoints=arguments.checkpoints
     )
-    words = [word for name, value in pairs(fields) for word in (f"--{name}", value)]
-    folder = probe_models(plan, words, overwrite=arguments.overwrite)
+    folder = probe_models(plan, from_words(fields), overwrite=arguments.overwrite)
     print(f"records: {folder}; read them with kvar report {folder} --output DIR, or kvar choose-k {folder}")
     return 0

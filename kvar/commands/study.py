@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from kvar.commands.fields import pairs
-
 HELP = "train a grid of students, methods, tasks and seeds"
 KEPT = "finished cells are kept; give the same command again to go on."
 
@@ -38,7 +36,7 @@ def run(arguments: argparse.Namespace, fields: list[str]) -> int:
     from kvar.study.grid.cells import cells_of, read_study, starts_first
     from kvar.study.grid.plan import describe_plan, plan_study
     from kvar.study.grid.run_grid import run_study
-    from kvar.study.settings.field_values import override
+    from kvar.study.settings.field_values import from_words
 
     if arguments.help:
         from kvar.study.settings.field_help import study_help
@@ -50,13 +48,13 @@ def run(arguments: argparse.Namespace, fields: list[str]) -> int:
         raise ValueError("study needs a CONFIG; see kvar study --help.")
     if arguments.output is None and not arguments.list:
         raise ValueError("study needs --output DIR; see kvar study --help.")
-    values = {name: override(name, word) for name, word in pairs(fields)}
+    overrides = from_words(fields)
     study = read_study(arguments.config)
     if arguments.list:
         print("\n".join(cell.name for cell in starts_first(cells_of(study, arguments.only))))
         return 0
     ray = ray_executor(arguments)
-    options = {"overrides": values, "only": arguments.only, "overwrite": arguments.overwrite}
+    options = {"overrides": overrides, "only": arguments.only, "overwrite": arguments.overwrite}
     if arguments.dry_run:
         print(describe_plan(plan_study(study, arguments.output, **options)))
         return 0

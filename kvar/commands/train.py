@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from kvar.commands.fields import pairs
-
 HELP = "train a student as CONFIG says"
 KEPT = "what the output folder held is kept; give the same command again to go on."
 
@@ -19,8 +17,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, fields: list[str]) -> int:
     """Train, or print the help page."""
-    from kvar.study.settings.run_settings import find_config, load_yaml, read_settings, settings_from
+    from kvar.study.settings.field_values import from_words
+    from kvar.study.settings.reading import find_config, load_yaml, read_settings, settings_from
 
+    overrides = from_words(fields)
     if arguments.help:
         from kvar.study.settings.field_help import field_help
 
@@ -29,11 +29,11 @@ def run(arguments: argparse.Namespace, fields: list[str]) -> int:
             raise ValueError(f"{arguments.config} is a study; see kvar study {arguments.config} --help.")
         if values:
             settings_from(values, arguments.config)  # an unknown field is an error here too
-        print(field_help({**values, **dict(pairs(fields))}, arguments.config))
+        print(field_help({**values, **overrides}, arguments.config))
         return 0
     if arguments.config is None:
         raise ValueError("train needs a CONFIG: a YAML file, or the name of one that ships; see kvar train --help.")
     from kvar.study.run.run import train_run
 
-    train_run(*read_settings(arguments.config, fields), overwrite=arguments.overwrite)
+    train_run(*read_settings(arguments.config, overrides), overwrite=arguments.overwrite)
     return 0

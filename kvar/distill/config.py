@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from transformers import TrainingArguments
 
-from kvar.distill.bounds import AtLeast0, AtLeast1, Fraction, NotNegative, Positive, check_bounds, option
+from kvar._bounds import AtLeast0, AtLeast1, Fraction, NotNegative, Positive, check_bounds, option
 
 if TYPE_CHECKING:
     from kvar.distill.objectives import Mixture

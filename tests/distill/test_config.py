@@ -104,7 +104,7 @@ def test_a_config_survives_pickling_and_json() -> None:
 
 
 def test_yaml_and_command_line(tmp_path: Path) -> None:
-    from kvar.study.settings.run_settings import read_settings
+    from kvar.study.settings.reading import read_settings
 
     path = tmp_path / "run.yaml"
     path.write_text(
@@ -113,7 +113,7 @@ def test_yaml_and_command_line(tmp_path: Path) -> None:
     )
     _, training = read_settings(str(path))
     assert (training.objective, training.responses, training.baseline) == ("ketchup + 0.5 sft", None, None)
-    _, training = read_settings(str(path), ["--objective", "kl + 2 js", "--responses", "teacher", "--seqkd_beams", "0"])
+    _, training = read_settings(str(path), {"objective": "kl + 2 js", "responses": "teacher", "seqkd_beams": 0})
     assert (training.objective, training.responses, training.seqkd_beams) == ("kl + 2 js", "teacher", 0)
 
 

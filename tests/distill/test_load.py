@@ -11,7 +11,7 @@ import torch
 from kvar.distill import build_model, load_model, load_tokenizer
 from kvar.distill.models import gguf
 from kvar.rollouts import sample, score
-from kvar.study.settings.run_settings import settings_from
+from kvar.study.settings.reading import settings_from
 from kvar.tasks import ArithmeticTask
 from tests.cases import MODELS, ragged_prompts, tiny_gpt2
 
@@ -118,7 +118,10 @@ def test_a_gguf_file_needs_its_reader_and_has_to_exist(monkeypatch: pytest.Monke
         ({"student_layers": "every 2"}, "student_layers is 'every 2' but no teacher has them: set teacher"),
         ({"student_layers": "half", "teacher": "y"}, "student_layers 'half' cannot be read"),
         ({}, r"no student: set student \(a folder or hub name\) or student_config .* or student_layers"),
-        ({"student": "x", "teacher_dtype": "float16"}, "teacher_dtype must be float32 or bfloat16; got 'float16'"),
+        (
+            {"student": "x", "teacher_dtype": "float16"},
+            "teacher_dtype 'float16' is unknown; choose one of: float32, bfloat16",
+        ),
         ({"student": "x", "lora_targets": "q"}, "lora_targets is 'q' but lora_rank is not set"),
         ({"student": "x", "lora_rank": 0}, "lora_rank must be at least 1; got 0"),
     ],
@@ -141,7 +144,7 @@ def test_a_run_takes_layers_precision_and_adapters_from_its_settings(
         "teacher": str(tmp_path / "teacher"), "teacher_dtype": "bfloat16", "student_layers": layers, "lora_rank": 2,
         "lora_targets": ["c_attn"], "output_dir": str(tmp_path), "report_to": "none", "use_cpu": True,
     }  # fmt: skip
-    found, student, teacher = load_models(settings_from(values, "test")[0], TASK, 0)
+    found, student, teacher = load_models(settings_from(values, "test")[0].models, TASK, 0)
     assert found.get_vocab() == tokenizer.get_vocab()
     assert next(teacher.parameters()).dtype == torch.bfloat16 and teacher.config.n_layer == 4
     assert student.config.n_layer == 2 and {p.dtype for p in student.parameters()} == {torch.float32}

@@ -14,7 +14,7 @@ import torch
 import kvar
 from kvar.commands.main import main
 from kvar.study.run.run import train_run
-from kvar.study.settings.run_settings import settings_from
+from kvar.study.settings.reading import settings_from
 
 SIZES = {"model_type": "t5", "d_kv": 8, "num_heads": 2, "d_ff": 16, "num_layers": 1, "num_decoder_layers": 1}
 
@@ -141,8 +141,8 @@ def test_runs_on_other_examples_are_not_compared(runs: Path) -> None:
     from kvar.study.evaluation.target import find_target
 
     options = Options(teacher=False, resamples=10)
-    first = evaluate_target(find_target(str(runs / "a"), ["--eval_limit", "3"], teacher=False), options)
-    other = evaluate_target(find_target(str(runs / "b"), ["--eval_limit", "4"], teacher=False), options)
+    first = evaluate_target(find_target(str(runs / "a"), {"eval_limit": 3}, teacher=False), options)
+    other = evaluate_target(find_target(str(runs / "b"), {"eval_limit": 4}, teacher=False), options)
     with pytest.raises(
         ValueError, match="have different examples .3 and 4 examples.: a paired comparison needs the same"
     ):

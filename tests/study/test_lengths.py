@@ -14,7 +14,7 @@ from kvar.study.evaluation.evaluate_runs import evaluate_target
 from kvar.study.evaluation.target import find_target
 from kvar.study.run.prompt_lengths import check_rows
 from kvar.study.run.run import train_run
-from kvar.study.settings.run_settings import settings_from
+from kvar.study.settings.reading import settings_from
 
 GPT2 = {"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 64}
 SHORT = {"q": "say a", "a": "aa"}
@@ -95,6 +95,6 @@ def test_an_empty_prompt_of_an_evaluation_and_a_split_that_is_not_there(data: Pa
 def test_kvar_evaluate_measures_before_it_decodes(data: Path) -> None:
     train(data)
     write(data, "test", [SHORT, {"q": "say " + "bcd" * 20, "a": "x"}])
-    target = find_target(str(data.parent / "run"), ["--eval_split", "test"])
+    target = find_target(str(data.parent / "run"), {"eval_split": "test"})
     with pytest.raises(ValueError, match="the prompt of test row 1 has 6. tokens"):
         evaluate_target(target)

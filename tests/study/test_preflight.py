@@ -9,7 +9,7 @@ import pytest
 
 from kvar.study.run import preflight
 from kvar.study.run.preflight import check_machine
-from kvar.study.settings.run_settings import settings_from
+from kvar.study.settings.reading import settings_from
 
 
 def check(folder: Path, **fields: object) -> list[str]:
@@ -58,7 +58,7 @@ def test_a_probe_too_small_to_be_reported_is_warned_of(prompts: int, rollouts: i
     )  # fmt: skip
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        preflight.check_probe_size(settings, prompts)
+        preflight.check_probe_size(settings.probe, prompts)
     said = [str(w.message) for w in caught]
     assert len(said) == int(warned)
     assert not warned or (f"{prompts} are there, with {rollouts} responses" in said[0] and "at least 3" in said[0])

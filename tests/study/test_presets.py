@@ -11,7 +11,7 @@ import pytest
 
 from kvar.study.grid.run_grid import cells_of, read_study
 from kvar.study.run.tasks import build_task
-from kvar.study.settings.run_settings import config_names, find_config, load_yaml, settings_from
+from kvar.study.settings.reading import config_names, find_config, load_yaml, settings_from
 
 DATA = Path(os.environ.get("KVAR_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 STUDIES = [name for name in config_names() if "stages" in load_yaml(find_config(name))]
@@ -31,15 +31,15 @@ def cells(name: str) -> list[tuple[str, Any, Any]]:
 @pytest.mark.parametrize("name", config_names())
 def test_every_preset_is_whole(name: str) -> None:
     for label, settings, training in cells(name):
-        task = build_task(settings)
-        assert task.name == settings.task, label
-        if settings.data is not None and settings.task != "gsm8k":
-            assert settings.source_field and settings.target_field, label
+        task, data = build_task(settings.task), settings.task
+        assert task.name == data.task, label
+        if data.data is not None and data.task != "gsm8k":
+            assert data.source_field and data.target_field, label
         assert training.max_new_tokens >= 16, label
-        if settings.calculator:
-            assert task.calculator_marks == tuple(settings.calculator_marks.split())
-        if settings.probe_every:
-            assert settings.teacher, label
+        if settings.evaluation.calculator:
+            assert task.calculator_marks == tuple(data.calculator_marks.split())
+        if settings.probe.probe_every:
+            assert settings.models.teacher, label
 
 
 PAPER = {
@@ -58,12 +58,18 @@ def test_the_papers_table(name: str) -> None:
     assert {cell.seed for cell in cells_of(read_study(name))} == {0, 1, 2}
     runs = cells(name)
     assert len(runs) == 3 * 13
-    assert {build_task(s).prefix for _, s, _ in runs} == {prefix} and {s.task for _, s, _ in runs} == {kind}
-    assert {(s.teacher, s.truncate_prompts, t.max_new_tokens) for _, s, t in runs} == {("google/flan-t5-xl", 512, 512)}
-    given = [(s.student, t.objective, t.learning_rate, t.num_train_epochs) for _, s, t in runs if s.student != "start"]
+    assert {build_task(s.task).prefix for _, s, _ in runs} == {prefix} and {s.task.task for _, s, _ in runs} == {kind}
+    assert {(s.models.teacher, s.task.truncate_prompts, t.max_new_tokens) for _, s, t in runs} == {
+        ("google/flan-t5-xl", 512, 512)
+    }
+    given = [
+        (s.models.student, t.objective, t.learning_rate, t.num_train_epochs)
+        for _, s, t in runs
+        if s.models.student != "start"
+    ]
     sizes = [f"google/flan-t5-{size}" for size in ("small", "base", "large")]
     assert given == [(size, objective, 1e-4, 5) for size in sizes for objective in ("kl", "seqkd", "js", "tvd")]
-    later = [t for _, s, t in runs if s.student == "start"]
+    later = [t for _, s, t in runs if s.models.student == "start"]
     assert len(later) == 3 * 9
     assert [(t.objective, t.kernel, t.baseline) for t in later[:9]] == [
         ("llmr", later[0].kernel, None), ("llmr", later[0].kernel, "batch-mean"),
@@ -72,7 +78,7 @@ def test_the_papers_table(name: str) -> None:
     ]  # fmt: skip
     for t in later:  # the released recipe, but for baseline and kernel
         assert {field: getattr(t, field) for field in RECIPE} == RECIPE
-    assert {s.eval_split for _, s, _ in runs} == {"validation"}
+    assert {s.evaluation.eval_split for _, s, _ in runs} == {"validation"}
 
 
 def test_the_papers_fields_are_those_of_the_preset() -> None:
@@ -106,8 +112,9 @@ def test_a_dry_run_of_the_papers_study_needs_no_network(
 
 def test_europarl_reads_nested_fields_of_its_subset() -> None:
     _, settings, _ = cells("europarl-ennl")[0]
-    assert (settings.data_subset, settings.source_field) == ("en-nl", "translation.en")
-    assert (settings.held_out, settings.held_out_test) == (2000, 2000)
+    task = settings.task
+    assert (task.data_subset, task.source_field) == ("en-nl", "translation.en")
+    assert (task.held_out, task.held_out_test) == (2000, 2000)
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the development data is not here; set KVAR_DATA to its folder")
@@ -121,7 +128,7 @@ def test_presets_read_the_data_by_a_local_folder(name: str, folder: str) -> None
     from dataclasses import replace
 
     _, settings, _ = cells(name)[0]
-    task = build_task(replace(settings, data=str(DATA / folder), data_subset=None))
+    task = build_task(replace(settings.task, data=str(DATA / folder), data_subset=None))
     train, validation = task.examples("train", 3), task.examples("validation", 3)
     assert len(train) == 3 == len(validation) and all(e.target for e in train)
     if name == "gsm8k":
@@ -146,28 +153,26 @@ def test_long_prompts_are_cut_for_training_and_evaluation_alike(tmp_path: Path) 
     _, settings, _ = cells("debian-synopsis-teacher")[0]
     task = SummarisationTask(str(tmp_path), "d", "s", vocabulary=300)
     tokenizer = task.build_tokenizer()
-    settings.truncate_prompts = 24
-    cut = fit_task(settings, task, tokenizer)
+    settings.task.truncate_prompts = 24
+    cut = fit_task(settings.task, task, tokenizer)
     whole, short = task.examples("train"), cut.examples("train")
     assert short[0] == whole[0]
     for before, after in zip(whole[1:], short[1:], strict=True):
         assert len(tokenizer(after.prompt)["input_ids"]) == 24 and after.prompt.startswith("summarize: word0")
         assert before.prompt.startswith(after.prompt) and after.target == before.target
-    settings.truncate_prompts = 0
+    settings.task.truncate_prompts = 0
     with pytest.raises(ValueError, match="truncate_prompts must leave room for text: more than 0; got 0"):
-        fit_task(settings, task, tokenizer)
+        fit_task(settings.task, task, tokenizer)
 
 
 def test_a_calculator_needs_marks_that_can_be_written() -> None:
-    from kvar.study.run.tasks import fit_task
+    from kvar.study.run.tasks import check_calculator
+    from kvar.study.settings.run_settings import TaskSettings
     from kvar.tasks import ArithmeticTask, TextTask
 
-    _, settings, _ = cells("arithmetic-teacher")[0]
-    settings.calculator = True
     tokenizer = ArithmeticTask().build_tokenizer()
-    assert fit_task(settings, ArithmeticTask(), tokenizer).name == "arithmetic"
+    check_calculator(ArithmeticTask(), tokenizer)
     with pytest.raises(ValueError, match="calculator is true but task 'text' has no calculation marks"):
-        fit_task(settings, TextTask("unused", "a", "b"), tokenizer)
-    settings.task, settings.data, settings.calculator_marks = "gsm8k", "unused", "[["
+        check_calculator(TextTask("unused", "a", "b"), tokenizer)
     with pytest.raises(ValueError, match="calculator_marks must be two marks with a blank between them"):
-        build_task(settings)
+        build_task(TaskSettings("gsm8k", data="unused", calculator_marks="[["))

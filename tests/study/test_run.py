@@ -11,7 +11,8 @@ import pytest
 import kvar
 from kvar.commands.main import main
 from kvar.study.grid.run_grid import cells_of, read_study
-from kvar.study.settings.run_settings import config_names, read_settings, settings_from
+from kvar.study.settings.field_values import from_words
+from kvar.study.settings.reading import config_names, read_settings, settings_from
 
 STUDY = """
 common:
@@ -170,8 +171,8 @@ def test_studies_are_checked(tmp_path: Path) -> None:
 
 def test_shipped_configs_are_whole() -> None:
     assert {"demo", "arithmetic-teacher", "multi30k-teacher"} <= set(config_names())
-    settings, training = read_settings("arithmetic-teacher", ["--max_steps", "7"])
-    assert settings.student_config["model_type"] == "t5" and training.max_steps == 7
+    settings, training = read_settings("arithmetic-teacher", {"max_steps": 7})
+    assert settings.models.student_config["model_type"] == "t5" and training.max_steps == 7
     assert training.learning_rate == 1e-2 and training.scale_learning_rate
 
 
@@ -183,9 +184,9 @@ def test_evaluation_file_holds_samples(study: Path) -> None:
 def test_a_students_config_can_be_given_on_the_command_line(tmp_path: Path) -> None:
     at = ["--output_dir", str(tmp_path), "--use_cpu", "true"]
     for words in (["--student_config", "{model_type: gpt2}"], ["--student_config={model_type: gpt2}"]):
-        settings, _ = read_settings("arithmetic-teacher", [*words, *at])
-        assert settings.student_config == {"model_type": "gpt2"}
+        settings, _ = read_settings("arithmetic-teacher", from_words([*words, *at]))
+        assert settings.models.student_config == {"model_type": "gpt2"}
     with pytest.raises(ValueError, match="--student_config cannot be read as YAML: .*line 1"):
-        read_settings("arithmetic-teacher", ["--student_config", "{a: ", *at])
+        from_words(["--student_config", "{a: ", *at])
     with pytest.raises(ValueError, match="student_config must be a mapping"):
-        read_settings("arithmetic-teacher", ["--student_config", "gpt2", *at])
+        read_settings("arithmetic-teacher", from_words(["--student_config", "gpt2", *at]))

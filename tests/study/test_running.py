@@ -15,7 +15,7 @@ import kvar
 from kvar.commands.main import main
 from kvar.distill.trainer.checkpoints import CheckpointError, last_checkpoint
 from kvar.study.run.run import train_run
-from kvar.study.settings.run_settings import settings_from
+from kvar.study.settings.reading import settings_from
 
 VALUES = {
     "task": "arithmetic", "min_problem_steps": 1, "max_problem_steps": 1, "objective": "sft", "train_limit": 16,
@@ -134,11 +134,11 @@ def test_help_shows_every_field_with_the_configs_values(capsys: pytest.CaptureFi
     from dataclasses import fields
 
     from kvar.distill import DistillationConfig
-    from kvar.study.settings.run_settings import RunSettings
+    from kvar.study.settings.run_settings import SECTIONS
 
     assert main(["train", "arithmetic-teacher", "--max_steps", "7", "--help"]) == 0
     page = capsys.readouterr().out
-    for kind in (RunSettings, DistillationConfig):
+    for kind in (*SECTIONS, DistillationConfig):
         for field in fields(kind):
             assert f"  --{field.name} " in page or not field.init
     assert "--learning_rate FLOAT  [0.01]" in page and "--max_steps INT  [7]" in page

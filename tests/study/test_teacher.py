@@ -9,7 +9,7 @@ import torch
 
 from kvar.distill import count_parameters, evaluate, load_model, load_tokenizer
 from kvar.distill.models.shipped import resolve
-from kvar.study.settings.run_settings import read_settings
+from kvar.study.settings.reading import read_settings
 from kvar.tasks import ArithmeticTask
 
 
@@ -31,7 +31,7 @@ def test_it_solves_held_out_problems(folder: str) -> None:
 def test_it_is_what_its_config_says(folder: str) -> None:
     model = load_model(folder)
     settings, _ = read_settings("arithmetic-teacher")
-    for name, value in settings.student_config.items():
+    for name, value in settings.models.student_config.items():
         assert getattr(model.config, name) == value
     assert count_parameters(model) == 802_048
     assert load_tokenizer(folder).get_vocab() == ArithmeticTask().build_tokenizer().get_vocab()

@@ -11,8 +11,8 @@ import yaml
 
 from kvar.commands.main import main
 from kvar.study.grid.cells import cells_of, read_study
-from kvar.study.settings.field_values import fitted, mapping_fields, override
-from kvar.study.settings.run_settings import config_names, find_config, load_yaml, read_settings
+from kvar.study.settings.field_values import fitted, from_words, override
+from kvar.study.settings.reading import config_names, find_config, load_yaml, read_settings
 from kvar.study.settings.yaml_keys import parse_yaml
 
 RUN = """
@@ -76,7 +76,7 @@ def test_shipped_configs_mean_what_they_meant(name: str) -> None:
 def test_a_run_takes_numbers_and_words_anywhere(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(RUN.format(folder=tmp_path))
     settings, training = read_settings(str(tmp_path / "run.yaml"))
-    assert settings.student_config["layer_norm_epsilon"] == 1e-6
+    assert settings.models.student_config["layer_norm_epsilon"] == 1e-6
     assert training.lr_scheduler_kwargs == {"min_lr": 1e-5}
     assert (training.max_steps, type(training.max_steps), training.learning_rate) == (1000, int, 1e-3)
     assert (training.use_cpu, training.save_strategy, training.warmup_steps) == (True, "no", 5)
@@ -86,9 +86,9 @@ def test_a_run_takes_numbers_and_words_anywhere(tmp_path: Path) -> None:
     assert (training.use_cpu, training.bf16, training.save_strategy) == (True, False, "no")
     words = ["--lr_scheduler_kwargs", "{min_lr: 2e-5}", "--save_strategy", "epoch", "--stemmer", "No"]
     words += ["--max_steps=2e1", "--use_cpu", "on"]
-    settings, training = read_settings(str(tmp_path / "run.yaml"), words)
+    settings, training = read_settings(str(tmp_path / "run.yaml"), from_words(words))
     assert training.lr_scheduler_kwargs == {"min_lr": 2e-5}
-    assert (training.save_strategy, training.max_steps, settings.stemmer) == ("epoch", 20, False)
+    assert (training.save_strategy, training.max_steps, settings.task.stemmer) == ("epoch", 20, False)
 
 
 @pytest.mark.parametrize(
@@ -147,11 +147,13 @@ def test_words_of_a_command_line_are_one_line_too(tmp_path: Path) -> None:
     for words, message in (
         (["--max_steps", "many"], "max_steps must be a whole number; got 'many'"),
         (["--use_cpu", "perhaps"], "use_cpu must be true or false; got 'perhaps'"),
-        (["--centre", "median"], "centre.*invalid choice"),
+        (["--centre", "median"], "centre 'median' is unknown; choose one of: mean"),
+        (["--bf16", "--max_steps"], "--max_steps has no value"),
+        (["max_steps", "5"], "'max_steps' stands alone"),
         (["--lr_scheduler_kwargs", "{a: 1, a: 2}"], "--lr_scheduler_kwargs: 'a' is there twice"),
     ):
         with pytest.raises(ValueError, match=message) as error:
-            read_settings(str(tmp_path / "run.yaml"), words)
+            read_settings(str(tmp_path / "run.yaml"), from_words(words))
         assert "\n" not in str(error.value)
 
 
@@ -186,11 +188,16 @@ def test_overrides_of_a_study() -> None:
     }  # fmt: skip
 
 
-def test_which_fields_take_mappings() -> None:
-    assert {"student_config", "lr_scheduler_kwargs", "liger_kernel_config", "accelerator_config"} <= set(
-        mapping_fields()
-    )
-    assert not {"learning_rate", "report_to", "objective"} & set(mapping_fields())
+def test_words_are_flags_lists_mappings_and_text() -> None:
+    words = "--bf16 --label_names a b --include_for_metrics loss --report_to none --prefix=a:b --use_cpu no"
+    assert from_words([*words.split(), "--student_config", "{n_embd: 1e1}", "--teacher", "null"]) == {
+        "bf16": True, "label_names": ["a", "b"], "include_for_metrics": ["loss"], "report_to": "none",
+        "prefix": "a:b", "use_cpu": "no", "student_config": {"n_embd": 10.0}, "teacher": None,
+    }  # fmt: skip
+    assert fitted({"use_cpu": "no", "bf16": True}, "-") == {"use_cpu": False, "bf16": True}
+
+
+def test_mappings_may_be_text() -> None:
     assert fitted({"accelerator_config": "{split_batches: true}", "deepspeed": "a.json"}, "-") == {
         "accelerator_config": {"split_batches": True}, "deepspeed": "a.json",
     }  # fmt: skip

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvar.study.run.tasks import build_task
-from kvar.study.settings.run_settings import settings_from
+from kvar.study.settings.reading import settings_from
 from kvar.tasks import Example, SummarisationTask, TranslationTask, task_from_options
 from kvar.tasks.scores.bleu import bleu_score
 from kvar.tasks.scores.rouge import UnicodeTokenizer, rouge_scores
@@ -178,9 +178,9 @@ def test_unknown_and_missing_tokenisers(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_configs_choose_them() -> None:
     base = {"data": "d", "source_field": "a", "target_field": "b", "student": "x", "output_dir": "o", "use_cpu": True}
     fields = {**base, "task": "translation", "bleu_tokenizer": "char", "report_to": "none"}
-    task = build_task(settings_from(fields, "-")[0])
+    task = build_task(settings_from(fields, "-")[0].task)
     assert isinstance(task, TranslationTask)
     assert task.bleu_tokenizer == "char"
-    task = build_task(settings_from({**base, "task": "summarisation"}, "-", ["--rouge_tokenizer", "unicode"])[0])
+    task = build_task(settings_from({**base, "task": "summarisation"}, "-", {"rouge_tokenizer": "unicode"})[0].task)
     assert isinstance(task, SummarisationTask)
     assert task.rouge_tokenizer == "unicode"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kvar.records.place import check_file_place
 from kvar.study.evaluation.output import write_comparison, write_result
@@ -37,9 +37,9 @@ def evaluate_target(target: Target, options: Options = Options()) -> Result:
     from kvar.study.run.build import assemble
     from kvar.study.run.prompt_lengths import check_prompts
 
-    settings, training = target.settings, target.training
+    settings, training = target.settings.evaluation, target.training
     kernels = [estimator.kernel for estimator in parse_estimators(target.kernels)]
-    parts = assemble(settings, training.seed)
+    parts = assemble(target.settings, training.seed)
     if (Path(target.model) / "adapter_config.json").is_file():
         from peft import load_peft_weights, set_peft_model_state_dict
 
@@ -103,7 +103,7 @@ def check_same_examples(first: tuple[str, list[Example]], second: tuple[str, lis
 
 def evaluate_runs(
     names: Sequence[str],
-    overrides: Sequence[str] = (),
+    overrides: Mapping[str, Any] | None = None,
     options: Options = Options(),
     *,
     output: str | None = None,
@@ -115,7 +115,7 @@ def evaluate_runs(
 
     Args:
         names: one or two runs or configs, see :func:`kvar.study.evaluation.target.find_target`.
-        overrides: command-line words such as ``["--eval_split", "test"]``.
+        overrides: fields over the run's own, such as ``{"eval_split": "test"}``.
         options: how.
         output: JSON file of the result, or of the comparison of two; default a file beside the run.
         checkpoint: see ``find_target``.
@@ -157,4 +157,5 @@ def evaluate_runs(
 def _examples(target: Target) -> list[Example]:
     from kvar.study.run.tasks import build_task
 
-    return build_task(target.settings).examples(target.settings.eval_split, target.settings.eval_limit or None)
+    settings = target.settings.evaluation
+    return build_task(target.settings.task).examples(settings.eval_split, settings.eval_limit or None)

@@ -26,7 +26,7 @@ def write_result(result: Result, path: Path) -> list[str]:
     Returns:
         Lines that say where it went.
     """
-    target, settings = result.target, result.target.settings
+    target, settings = result.target, result.target.settings.evaluation
     measured = result.evaluation.responses
     samples = [
         {"prompt": e.prompt, "target": e.target, "text": text, **{name: measured[name][i] for name in measured}}
@@ -41,7 +41,7 @@ def write_result(result: Result, path: Path) -> list[str]:
         "max_new_tokens": target.training.max_new_tokens,
         "calculator": settings.calculator,
         **asdict(result.options),
-        "teacher": settings.teacher,
+        "teacher": target.settings.models.teacher,
         "metrics": {name: interval.value for name, interval in result.scores.items()},
         "intervals": {name: asdict(interval) for name, interval in result.scores.items()},
         "samples": samples,
@@ -55,7 +55,7 @@ def write_comparison(first: Result, second: Result, found: dict[str, Interval], 
     content = {
         "first": first.target.name,
         "second": second.target.name,
-        "split": first.target.settings.eval_split,
+        "split": first.target.settings.evaluation.eval_split,
         "second_less_first": {name: asdict(interval) for name, interval in found.items()},
         "resamples": first.options.resamples,
         "seed": first.options.seed,
@@ -78,8 +78,8 @@ def _record(result: Result) -> list[str]:
     folder, step = result.target.run, result.target.step
     if folder is None:
         return []
-    split = f"evaluate {result.target.settings.eval_split}"
-    beams = result.target.settings.eval_beams
+    split = f"evaluate {result.target.settings.evaluation.eval_split}"
+    beams = result.target.settings.evaluation.eval_beams
     split += f" {beams} beams" if beams > 1 else ""
     rows = [
         {"step": step, "split": split, "name": name + end, "value": value}

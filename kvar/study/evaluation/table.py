@@ -17,7 +17,8 @@ def score_table(result: Result) -> str:
     n, level = len(result.examples), result.options.level
     rows = [("score", "value", f"{level:.0%} interval")]
     rows += [(name, number(i.value), _range(i)) for name, i in result.scores.items()]
-    head = f"{result.target.name} ({result.target.settings.eval_split}, n = {n}, {result.options.resamples} resamples)"
+    split = result.target.settings.evaluation.eval_split
+    head = f"{result.target.name} ({split}, n = {n}, {result.options.resamples} resamples)"
     return "\n".join([head, *_aligned(rows)])
 
 

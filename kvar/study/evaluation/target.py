@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kvar.study.settings.run_settings import RunSettings, find_config, load_yaml, settings_from
+from kvar.study.settings.reading import find_config, load_yaml, settings_from
+from kvar.study.settings.run_settings import SECTIONS, RunSettings
 
 if TYPE_CHECKING:
     from kvar.distill import DistillationConfig
@@ -45,11 +46,12 @@ class Target:
 
     def describe(self) -> str:
         """Split, examples, search and length limit, in words."""
-        beams = self.settings.eval_beams
+        settings = self.settings.evaluation
+        beams = settings.eval_beams
         how = "greedy" if beams == 1 else f"{beams} beams"
-        limit = f"first {self.settings.eval_limit} of " if self.settings.eval_limit else ""
-        calculator = ", calculator" if self.settings.calculator else ""
-        return f"{limit}{self.settings.eval_split}, {how}, {self.training.max_new_tokens} tokens at most{calculator}"
+        limit = f"first {settings.eval_limit} of " if settings.eval_limit else ""
+        calculator = ", calculator" if settings.calculator else ""
+        return f"{limit}{settings.eval_split}, {how}, {self.training.max_new_tokens} tokens at most{calculator}"
 
     def default_output(self) -> Path:
         """The JSON file: beside the run, or in the current folder."""
@@ -64,13 +66,14 @@ class Target:
 
     def _stem(self) -> str:
         model = Path(self.model).name if self.run is not None else _slug(self.model)
-        parts = ["evaluation", self.settings.eval_split, *([] if model == "model" else [model])]
-        return "-".join([*parts, *([f"{self.settings.eval_beams}beams"] if self.settings.eval_beams > 1 else [])])
+        settings = self.settings.evaluation
+        parts = ["evaluation", settings.eval_split, *([] if model == "model" else [model])]
+        return "-".join([*parts, *([f"{settings.eval_beams}beams"] if settings.eval_beams > 1 else [])])
 
 
 def find_target(
     name: str,
-    overrides: Sequence[str] = (),
+    overrides: Mapping[str, Any] | None = None,
     *,
     checkpoint: str | None = None,
     model: str | None = None,
@@ -81,7 +84,7 @@ def find_target(
 
     Args:
         name: a run's folder, or the config of a run or study (a YAML file, or one that ships with kvar).
-        overrides: command-line words such as ``["--eval_split", "test"]``.
+        overrides: fields over the run's own, such as ``{"eval_split": "test"}``.
         checkpoint: of a run: "checkpoint-200", "200" or "last"; None for its final model.
         model: folder or hub name of the weights to evaluate by a config; None for the config's own ``student``.
         kernels: names, comma-separated; None for the run's objective's and its probe's.
@@ -111,7 +114,12 @@ def find_target(
 
 
 def _of_run(
-    run: Path, overrides: Sequence[str], checkpoint: str | None, model: str | None, kernels: str | None, teacher: bool
+    run: Path,
+    overrides: Mapping[str, Any] | None,
+    checkpoint: str | None,
+    model: str | None,
+    kernels: str | None,
+    teacher: bool,
 ) -> Target:
     from kvar.records import load
 
@@ -127,14 +135,14 @@ def _make(
     name: str,
     values: dict[str, Any],
     origin: str,
-    overrides: Sequence[str],
+    overrides: Mapping[str, Any] | None,
     model: str,
     run: Path | None,
     step: int,
     kernels: str | None,
     teacher: bool,
 ) -> Target:
-    mine = [f.name for f in fields(RunSettings)]
+    mine = [f.name for section in SECTIONS for f in fields(section)]
     # the adapters of a run's checkpoint, whose start is the run's own; any other adapter names its base
     adapters = run is not None and (Path(model) / "adapter_config.json").is_file()
     left_out = () if adapters else NO_START
@@ -145,16 +153,13 @@ def _make(
     if not teacher:
         kept["teacher"] = None
     settings, training = settings_from(kept, origin, overrides)
-    for name_of, least in (("eval_beams", 1), ("eval_limit", 0)):
-        if getattr(settings, name_of) < least:
-            raise ValueError(f"{name_of} must be at least {least}; got {getattr(settings, name_of)}.")
     from kvar.hooks import parse_estimators
 
-    probed = parse_estimators(str(kernels or values.get("probe_kernels") or settings.probe_kernels))
+    probed = parse_estimators(str(kernels or values.get("probe_kernels") or settings.probe.probe_kernels))
     words = [e.kernel.name for e in probed if kernels is not None or e.reward is None]
     if kernels is None and values.get("objective", "ketchup") == "ketchup" and values.get("kernel"):
         words.insert(0, str(values["kernel"]))
-    named_model = model if adapters else settings.student or model
+    named_model = model if adapters else settings.models.student or model
     return Target(name, settings, training, named_model, run, step, list(dict.fromkeys(words)))
 
 

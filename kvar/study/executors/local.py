@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kvar.study.run.run import train_run
-from kvar.study.settings.run_settings import settings_from
+from kvar.study.settings.reading import settings_from
 
 __all__ = ["Executor", "InProcess", "Job", "LocalProcesses", "begin_process", "run_job", "what_happened"]
 

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from kvar.study.grid.checks import check_grid
-from kvar.study.settings.run_settings import find_config, load_yaml
+from kvar.study.settings.reading import find_config, load_yaml
 
 __all__ = ["Cell", "cells_of", "read_study", "select_cells", "starts_first"]
 

@@ -15,7 +15,8 @@ from kvar.study.grid.plan_checks import check_data, check_student_config, missin
 from kvar.study.run.identity import check_output, run_config
 from kvar.study.run.preflight import check_machine
 from kvar.study.run.tasks import build_task
-from kvar.study.settings.run_settings import RunSettings, settings_from
+from kvar.study.settings.reading import settings_from
+from kvar.study.settings.run_settings import RunSettings
 
 __all__ = ["Planned", "describe_plan", "plan_study"]
 
@@ -80,8 +81,8 @@ def plan_study(
         if state != "done":
             try:
                 check_machine(settings, training)
-                check_student_config(settings)
-                check_data(build_task(settings), settings, data)
+                check_student_config(settings.models)
+                check_data(build_task(settings.task), settings.task, settings.evaluation, data)
             except ValueError as error:
                 raise ValueError(f"cell {cell.name}: {error}") from error
         planned.append(Planned(cell, values, settings, state))
@@ -101,7 +102,7 @@ def describe_plan(planned: Sequence[Planned]) -> str:
         "",
         f"{len(planned)} cells: {', '.join(counts)}. Settings, data and folders are checked; weights are not.",
     ]
-    waiting = [item.settings for item in planned if item.state != "done"]
+    waiting = [item.settings.models for item in planned if item.state != "done"]
     starts = {str(item.values["student"]) for item in planned if item.cell.needs is not None}
     lines += missing_models(waiting, starts)
     return "\n".join(line.rstrip() for line in lines)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kvar.study.settings.run_settings import RunSettings
+from kvar.study.settings.run_settings import EvaluationSettings, ModelSettings, TaskSettings
 
 if TYPE_CHECKING:
     from kvar.tasks import Task
@@ -16,34 +16,33 @@ __all__ = ["check_data", "check_student_config", "missing_models"]
 
 DATA_FIELDS = (
     "task", "data", "data_subset", "source_field", "target_field", "held_out", "held_out_test", "skip_empty",
-    "eval_split", "eval_limit",
 )  # fmt: skip
-
-
 PACKAGED = "smollm2"  # the teacher that a package of its own ships
 
 
-def check_data(task: Task, settings: RunSettings, checked: set[str]) -> None:
+def check_data(task: Task, settings: TaskSettings, evaluation: EvaluationSettings, checked: set[str]) -> None:
     """Read the first example of the training split and of the one that is scored; hub data are left alone.
 
     Args:
         task: built from the settings.
-        settings: a cell's.
+        settings: of the task.
+        evaluation: names the split that is scored.
         checked: what was read before, which is not read again; added to.
 
     Raises:
         ValueError: data that is no folder, a split or a field that is not there.
     """
-    key = json.dumps([getattr(settings, name) for name in DATA_FIELDS], default=str)
+    splits = ["train", *([evaluation.eval_split] if evaluation.eval_limit else [])]
+    key = json.dumps([splits, *(getattr(settings, name) for name in DATA_FIELDS)])
     if key in checked:
         return
     if settings.data is None or _is_local(settings.data):
-        for split in ("train", *((settings.eval_split,) if settings.eval_limit else ())):
+        for split in splits:
             task.examples(split, 1)
     checked.add(key)
 
 
-def check_student_config(settings: RunSettings) -> None:
+def check_student_config(settings: ModelSettings) -> None:
     """Refuse a student's architecture that transformers does not know.
 
     Raises:
@@ -55,7 +54,7 @@ def check_student_config(settings: RunSettings) -> None:
         architecture(settings.student_config)
 
 
-def missing_models(cells: Iterable[RunSettings], own: set[str]) -> list[str]:
+def missing_models(cells: Iterable[ModelSettings], own: set[str]) -> list[str]:
     """A line for every teacher, student or tokenizer that is no folder here.
 
     Args:

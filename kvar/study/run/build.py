@@ -3,52 +3,46 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvar.records import RunWriter
 from kvar.study.run.identity import RUN_FILE
 from kvar.study.run.model_card import model_card
-from kvar.study.settings.run_settings import RunSettings
+from kvar.study.run.parts import Parts
+from kvar.study.run.prompt_lengths import check_prompts, check_rows
+from kvar.study.settings.run_settings import EvaluationSettings, ProbeSettings, RunSettings, TaskSettings
 
 if TYPE_CHECKING:
     from kvar.distill import DistillationConfig, DistillationTrainer
     from kvar.hooks import GradientProbe
-    from kvar.tasks import Task
 
-__all__ = ["Parts", "assemble", "build_datasets", "build_probes", "build_trainer"]
-
-
-@dataclass
-class Parts:
-    """What a run works with, loaded and checked: task, tokenizer, student and, where there is one, teacher."""
-
-    task: Task
-    tokenizer: Any
-    student: Any
-    teacher: Any
+__all__ = ["assemble", "build_datasets", "build_probes", "build_trainer"]
 
 
 def assemble(settings: RunSettings, seed: int) -> Parts:
     """Load or build everything that the settings name.
 
     Args:
-        settings: a run's settings.
+        settings: gives task, models, and whether evaluation uses a calculator.
         seed: seed of a student's random weights.
 
     Raises:
         ValueError: something named cannot be loaded, or teacher and student have different tokenizers.
     """
     from kvar.study.run.models import load_models
-    from kvar.study.run.tasks import build_task, fit_task
+    from kvar.study.run.tasks import build_task, check_calculator, fit_task
 
-    task = build_task(settings)
-    tokenizer, student, teacher = load_models(settings, task, seed)
-    return Parts(fit_task(settings, task, tokenizer, student), tokenizer, student, teacher)
+    task = build_task(settings.task)
+    tokenizer, student, teacher = load_models(settings.models, task, seed)
+    if settings.evaluation.calculator:
+        check_calculator(task, tokenizer)
+    return Parts(fit_task(settings.task, task, tokenizer, student), tokenizer, student, teacher)
 
 
-def build_datasets(settings: RunSettings, training: DistillationConfig, parts: Parts) -> tuple[Any, Any]:
+def build_datasets(
+    task: TaskSettings, evaluation: EvaluationSettings, training: DistillationConfig, parts: Parts
+) -> tuple[Any, Any]:
     """Training data, and validation data where training evaluates.
 
     Raises:
@@ -56,11 +50,10 @@ def build_datasets(settings: RunSettings, training: DistillationConfig, parts: P
     """
     from kvar.distill import build_dataset
     from kvar.rollouts import policy_of
-    from kvar.study.run.prompt_lengths import check_rows
 
-    limits = {"train": settings.train_limit}
+    limits = {"train": task.train_limit}
     if training.eval_strategy != "no":
-        limits["validation"] = settings.eval_limit or 500
+        limits["validation"] = evaluation.eval_limit or 500
     options: dict[str, Any] = {"model": parts.student, "max_target_tokens": training.max_new_tokens}
     options["policy"] = policy_of(parts.student, parts.tokenizer, teacher=parts.teacher)
     built = {}
@@ -72,7 +65,7 @@ def build_datasets(settings: RunSettings, training: DistillationConfig, parts: P
 
 
 def build_probes(
-    settings: RunSettings, training: DistillationConfig, parts: Parts, writer: RunWriter | None
+    probe: ProbeSettings, training: DistillationConfig, parts: Parts, writer: RunWriter | None
 ) -> list[GradientProbe]:
     """The gradient probe that the settings ask for, or none.
 
@@ -81,28 +74,27 @@ def build_probes(
     """
     from kvar.hooks import GradientProbe, parse_estimators
     from kvar.study.run.preflight import check_probe_size
-    from kvar.study.run.prompt_lengths import check_prompts
 
-    if not settings.probe_every:
+    if not probe.probe_every:
         return []
-    examples = parts.task.examples("validation", settings.probe_prompts)
+    examples = parts.task.examples("validation", probe.probe_prompts)
     check_prompts("validation", examples, training, parts, teacher=True)
-    check_probe_size(settings, len(examples))
+    check_probe_size(probe, len(examples))
     return [
         GradientProbe(
             [example.prompt for example in examples],
-            parse_estimators(settings.probe_kernels, settings.probe_baseline),
+            parse_estimators(probe.probe_kernels, probe.probe_baseline),
             teacher=parts.teacher,
             tokenizer=parts.tokenizer,
-            every=settings.probe_every,
-            first=settings.probe_first,
-            rollouts_per_prompt=settings.probe_rollouts,
+            every=probe.probe_every,
+            first=probe.probe_first,
+            rollouts_per_prompt=probe.probe_rollouts,
             max_new_tokens=training.max_new_tokens,
-            seed=settings.probe_seed,
+            seed=probe.probe_seed,
             writer=writer,
-            groups="layers" if settings.probe_groups else None,
-            position_bins=settings.probe_positions,
-            micro_batch=settings.probe_micro_batch,
+            groups="layers" if probe.probe_groups else None,
+            position_bins=probe.probe_positions,
+            micro_batch=probe.probe_micro_batch,
             centre=training.centre,
             value=training.value,
         )
@@ -110,7 +102,7 @@ def build_probes(
 
 
 def build_trainer(
-    settings: RunSettings,
+    probe: ProbeSettings,
     training: DistillationConfig,
     parts: Parts,
     train: Any,
@@ -123,14 +115,14 @@ def build_trainer(
     """The trainer of a run with its callbacks: records and probes where there is a writer, progress, TensorBoard.
 
     Args:
-        settings: for the probe and the model card.
+        probe: what is measured along the training.
         training: the trainer's settings.
         parts: models and tokenizer.
         train: training data set.
         validation: validation data set, or None.
         writer: None on processes that write nothing.
         config: what ``run_config`` gave, for checkpoints and their model cards.
-        start: step that a resumed run goes on from.
+        start: step at which a resumed run begins.
     """
     from transformers.integrations import TensorBoardCallback
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -148,7 +140,7 @@ def build_trainer(
         processing_class=parts.tokenizer,
         callbacks=[
             *([] if writer is None else [Recorder(writer)]),
-            *build_probes(settings, training, parts, writer),  # every process measures its share of the prompts
+            *build_probes(probe, training, parts, writer),  # every process measures its share of the prompts
         ],
     )
     for default in (ProgressCallback, PrinterCallback):

@@ -1,4 +1,4 @@
-"""What is left of a run when training is over: the student's folder and its scores."""
+"""The end of a run: saving the student and scoring it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from kvar.records import RunWriter
 from kvar.records.parts import replace_file
-from kvar.study.run.build import Parts
-from kvar.study.settings.run_settings import RunSettings
+from kvar.study.run.parts import Parts
+from kvar.study.settings.run_settings import EvaluationSettings
 
 if TYPE_CHECKING:
     from kvar.distill import DistillationConfig, DistillationTrainer
@@ -21,7 +21,7 @@ __all__ = ["save_student", "score_run"]
 
 
 def save_student(trainer: DistillationTrainer, parts: Parts, folder: Path, card: str) -> None:
-    """Write weights, config, tokenizer and card so that ``folder`` is never half written; every process calls this."""
+    """Write weights, config, tokenizer and card; ``folder`` is never half written. Every process calls this."""
     state = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
     if not trainer.args.should_save:
         return
@@ -41,7 +41,7 @@ def save_student(trainer: DistillationTrainer, parts: Parts, folder: Path, card:
 
 
 def score_run(
-    settings: RunSettings,
+    settings: EvaluationSettings,
     training: DistillationConfig,
     parts: Parts,
     writer: RunWriter,
@@ -51,7 +51,7 @@ def score_run(
 ) -> dict[str, float]:
     """Decode ``eval_split`` with the trained student; metrics go to the records and, with texts, to evaluation.json.
 
-    ``scored`` is told the metrics before evaluation.json, which marks the run as finished, is written.
+    ``scored`` is called with the metrics before evaluation.json, which marks the run as finished, is written.
     """
     import pandas as pd
 

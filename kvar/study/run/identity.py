@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, fields
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvar.records import check_folder
-from kvar.study.settings.run_settings import RunSettings
+from kvar.study.settings.run_settings import SECTIONS, RunSettings
 
 if TYPE_CHECKING:
     from kvar.distill import DistillationConfig
@@ -36,12 +36,12 @@ def run_config(settings: RunSettings, training: DistillationConfig) -> dict[str,
     """
     given, plain = training.to_dict(), _defaults(training.use_cpu)
     differing = {k: v for k, v in given.items() if v != plain.get(k) or k in OWN}
-    return {**asdict(settings), **{k: v for k, v in differing.items() if k not in NO_MATTER}}
+    return {**settings.flat(), **{k: v for k, v in differing.items() if k not in NO_MATTER}}
 
 
 def setting_defaults() -> dict[str, Any]:
     """Each run setting's default: what a run that was recorded before the setting came in did."""
-    return {f.name: f.default for f in fields(RunSettings)}
+    return {f.name: f.default for section in SECTIONS for f in fields(section)}
 
 
 @cache

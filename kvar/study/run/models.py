@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Any
 from kvar.distill.models.shipped import resolve
 
 if TYPE_CHECKING:
-    from kvar.study.settings.run_settings import RunSettings
+    from kvar.study.settings.run_settings import ModelSettings
     from kvar.tasks import Task
 
 __all__ = ["load_models"]
 
 
-def load_models(settings: RunSettings, task: Task, seed: int) -> tuple[Any, Any, Any]:
+def load_models(settings: ModelSettings, task: Task, seed: int) -> tuple[Any, Any, Any]:
     """Load or build what the settings name.
 
     The student comes from ``student``, ``student_config`` or ``student_layers``, in float32, with LoRA adapters where
     ``lora_rank`` asks for them; the teacher in ``teacher_dtype``.
 
     Args:
-        settings: a run's settings.
+        settings: of the models.
         task: gives the text of a tokenizer trained anew, where none is named.
         seed: seed of a student's random weights and adapters.
 
@@ -57,7 +57,7 @@ def load_models(settings: RunSettings, task: Task, seed: int) -> tuple[Any, Any,
         student = prune_layers(teacher, **parse_layers(settings.student_layers))
         teacher = teacher.to(getattr(torch, settings.teacher_dtype))
     else:
-        student = build_model(settings.student_config, tokenizer, seed=seed)
+        student = build_model(settings.student_config or {}, tokenizer, seed=seed)
     check_models(student, teacher, tokenizer)
     if settings.lora_rank is not None:
         student = add_lora(student, settings.lora_rank, settings.lora_alpha, settings.lora_targets, seed=seed)

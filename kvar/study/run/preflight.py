@@ -1,4 +1,4 @@
-"""What can be known to fail before any long work starts."""
+"""Checks of machine and installation, made before any long work starts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvar.records.place import check_folder_place
-from kvar.study.settings.run_settings import RunSettings
+from kvar.study.settings.run_settings import ModelSettings, ProbeSettings, RunSettings
 
 if TYPE_CHECKING:
     from kvar.distill import DistillationConfig
@@ -30,12 +30,12 @@ def check_machine(settings: RunSettings, training: DistillationConfig) -> None:
     """
     _check_reporters([training.report_to] if isinstance(training.report_to, str) else list(training.report_to or []))
     check_folder_place(str(training.output_dir), "output_dir")
-    _warn_of_slow_bfloat16(settings, training)
+    _warn_of_slow_bfloat16(settings.models, training)
     samples = any("student" in training.mixture.sources(training, coin) for coin in (False, True))
-    if _uses_fsdp(training) and (settings.probe_every or samples):
+    if _uses_fsdp(training) and (settings.probe.probe_every or samples):
         what = (
-            f"probe_every is {settings.probe_every}"
-            if settings.probe_every
+            f"probe_every is {settings.probe.probe_every}"
+            if settings.probe.probe_every
             else f"objective {training.objective!r} samples from the student"
         )
         raise ValueError(
@@ -44,11 +44,11 @@ def check_machine(settings: RunSettings, training: DistillationConfig) -> None:
         )
 
 
-def check_probe_size(settings: RunSettings, prompts: int) -> None:
+def check_probe_size(settings: ProbeSettings, prompts: int) -> None:
     """Warn of a probe that can be recorded but not reported.
 
     Args:
-        settings: of the run.
+        settings: of the probe.
         prompts: how many prompts there are for the probe, no more than ``probe_prompts``.
     """
     from kvar.analysis.frames.recorded import LEAST_PROMPTS
@@ -99,7 +99,7 @@ def _check_reporters(names: list[str]) -> None:
             )
 
 
-def _warn_of_slow_bfloat16(settings: RunSettings, training: DistillationConfig) -> None:
+def _warn_of_slow_bfloat16(settings: ModelSettings, training: DistillationConfig) -> None:
     """Processors without bfloat16 instructions emulate them, at a small part of float32's speed."""
     asked = [
         name

@@ -1,8 +1,8 @@
-"""``kvar probe``: measure the gradient's moments of models that are there already, without training."""
+"""``kvar probe``: gradient moments of models that exist, without training."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ from kvar.records import RunWriter, load
 from kvar.records.place import check_folder_place
 from kvar.study.run.build import assemble, build_probes
 from kvar.study.run.identity import run_config
-from kvar.study.settings.run_settings import RunSettings, find_config, load_yaml, settings_from
+from kvar.study.settings.reading import find_config, load_yaml, settings_from
+from kvar.study.settings.run_settings import SECTIONS
 
 __all__ = ["Measured", "plan_probe", "probe_models"]
 
@@ -74,12 +75,12 @@ def plan_probe(
     return Measured(values, str(path), found, Path(folder))
 
 
-def probe_models(plan: Measured, overrides: Sequence[str] = (), *, overwrite: bool = False) -> Path:
+def probe_models(plan: Measured, overrides: Mapping[str, Any] | None = None, *, overwrite: bool = False) -> Path:
     """Measure every model of a plan that its records do not hold yet.
 
     Args:
         plan: what :func:`plan_probe` gave.
-        overrides: command-line words such as ``["--probe_prompts", "128"]``.
+        overrides: further fields such as ``{"probe_prompts": 128}``.
         overwrite: throw away records that are there.
 
     Returns:
@@ -109,7 +110,7 @@ def probe_models(plan: Measured, overrides: Sequence[str] = (), *, overwrite: bo
             if len(done):
                 print(f"{plan.output}: step {step} was measured before.", flush=True)
                 continue
-            (probe,) = build_probes(settings, training, parts, writer)
+            (probe,) = build_probes(settings.probe, training, parts, writer)
             measured = probe.measure(parts.student, step)
             probe.record(measured)
             what = start.get("student") or start.get("student_layers") or "random weights"
@@ -120,7 +121,7 @@ def probe_models(plan: Measured, overrides: Sequence[str] = (), *, overwrite: bo
 def _known(values: dict[str, Any]) -> dict[str, Any]:
     from kvar.distill import DistillationConfig
 
-    names = {f.name for kind in (RunSettings, DistillationConfig) for f in fields(kind)}
+    names = {f.name for kind in (*SECTIONS, DistillationConfig) for f in fields(kind)}
     return {name: value for name, value in values.items() if name in names}
 
 

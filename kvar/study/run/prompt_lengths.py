@@ -1,15 +1,15 @@
-"""Prompts of every split that a run reads are measured before it trains, not when it comes to them."""
+"""Checks of the lengths of all prompts that a run reads, made before it trains."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from kvar.study.settings.run_settings import RunSettings
+from kvar.study.run.parts import Parts
+from kvar.study.settings.run_settings import EvaluationSettings
 
 if TYPE_CHECKING:
     from kvar.distill import DistillationConfig
-    from kvar.study.run.build import Parts
     from kvar.tasks import Example
 
 __all__ = ["check_prompts", "check_rows", "check_scored"]
@@ -37,12 +37,12 @@ def check_prompts(
 
 
 def check_rows(split: str, rows: Any, training: DistillationConfig, parts: Parts) -> None:
-    """The same of rows of ``build_dataset``, which student and teacher read."""
+    """As :func:`check_prompts`, for rows of ``build_dataset``, which student and teacher read."""
     _check(split, list(rows["prompt_length"]), training, parts, True)
 
 
-def check_scored(settings: RunSettings, training: DistillationConfig, parts: Parts) -> None:
-    """The same of the prompts that the trained student is scored on, where it is; a missing split is told as well."""
+def check_scored(settings: EvaluationSettings, training: DistillationConfig, parts: Parts) -> None:
+    """As :func:`check_prompts`, for the prompts that the trained student is scored on; the split has to exist."""
     if settings.eval_limit:
         examples = parts.task.examples(settings.eval_split, settings.eval_limit)
         check_prompts(settings.eval_split, examples, training, parts, teacher=False)

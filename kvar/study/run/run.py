@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from kvar.records import TABLES, RunWriter
 from kvar.records.lock import lock_folder
 from kvar.records.parts import replace_file
-from kvar.study.run.build import Parts, assemble, build_datasets, build_trainer
+from kvar.study.run.build import assemble, build_datasets, build_trainer
 from kvar.study.run.finish import save_student, score_run
 from kvar.study.run.identity import check_checkpoint, check_output, find_checkpoint, run_config, setting_defaults
 from kvar.study.run.interrupted import interrupted_run
@@ -23,14 +23,14 @@ from kvar.study.settings.run_settings import RunSettings
 if TYPE_CHECKING:
     from kvar.distill import DistillationConfig
 
-__all__ = ["Parts", "assemble", "check_output", "run_config", "score_run", "train_run"]
+__all__ = ["train_run"]
 
 
 def train_run(settings: RunSettings, training: DistillationConfig, *, overwrite: bool = False) -> dict[str, float]:
     """Train a student with its probes, save it under ``output_dir/model`` and score it.
 
-    A folder that holds a run of the same settings is gone on with from its last checkpoint; records of later steps,
-    which will be measured again, are dropped first. A finished run only returns its metrics. Under ``accelerate
+    A run of the same settings in the folder is resumed from its last checkpoint; records of later steps are dropped
+    first, since these steps are measured again. A finished run only returns its metrics. Under ``accelerate
     launch`` every process calls this; the first writes, measures and scores.
 
     Args:
@@ -64,8 +64,8 @@ def train_run(settings: RunSettings, training: DistillationConfig, *, overwrite:
             print(f"{folder}: finished before; nothing to do.", flush=True)
         return dict(json.loads(done.read_text())["metrics"])
     parts = assemble(settings, training.seed)
-    train, validation = build_datasets(settings, training, parts)
-    check_scored(settings, training, parts)
+    train, validation = build_datasets(settings.task, settings.evaluation, training, parts)
+    check_scored(settings.evaluation, training, parts)
     parameters = count_parameters(parts.student)
     check_room(training, parameters)
     config = run_config(settings, training)
@@ -81,7 +81,7 @@ def train_run(settings: RunSettings, training: DistillationConfig, *, overwrite:
                 print(f"{folder}: going on from {checkpoint}", flush=True)
             writer.drop_after(_step_of(checkpoint))
         start = _step_of(checkpoint)
-        trainer = build_trainer(settings, training, parts, train, validation, writer, config, start=start)
+        trainer = build_trainer(settings.probe, training, parts, train, validation, writer, config, start=start)
         trainer.train(resume_from_checkpoint=checkpoint)
         step = trainer.state.global_step
         save_student(trainer, parts, folder / "model", model_card(config, {}, parameters=parameters, step=step))
@@ -89,10 +89,10 @@ def train_run(settings: RunSettings, training: DistillationConfig, *, overwrite:
             return {}
 
         def rewrite_card(metrics: dict[str, float]) -> None:
-            card = model_card(config, metrics, parameters=parameters, step=step, split=settings.eval_split)
+            card = model_card(config, metrics, parameters=parameters, step=step, split=settings.evaluation.eval_split)
             replace_file(folder / "model" / "README.md", card.encode())
 
-        metrics = score_run(settings, training, parts, writer, step=step, scored=rewrite_card)
+        metrics = score_run(settings.evaluation, training, parts, writer, step=step, scored=rewrite_card)
     del lock
     return metrics
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kvar.study.settings.run_settings import RunSettings
+    from kvar.study.settings.run_settings import TaskSettings
     from kvar.tasks import Task
 
-__all__ = ["build_task", "fit_task"]
+__all__ = ["build_task", "check_calculator", "fit_task"]
 
 
-def build_task(settings: RunSettings) -> Task:
+def build_task(settings: TaskSettings) -> Task:
     """The task of a run.
 
     Raises:
@@ -46,18 +46,21 @@ def build_task(settings: RunSettings) -> Task:
     )
 
 
-def fit_task(settings: RunSettings, task: Task, tokenizer: Any, model: Any = None) -> Task:
-    """The same task, its prompts cut to ``truncate_prompts`` tokens where that is set; marks that can be written.
+def check_calculator(task: Task, tokenizer: Any) -> None:
+    """Check that a model can be given the results of its calculations.
 
     Raises:
-        ValueError: a calculator asked of a task without marks, or marks that the tokenizer cannot write.
+        ValueError: a task without calculation marks, or marks that the tokenizer cannot write.
     """
-    if settings.calculator:
-        from kvar.evaluation.calculator_logits import Calculator
+    from kvar.evaluation.calculator_logits import Calculator
 
-        if task.calculator_marks is None:
-            raise ValueError(f"calculator is true but task {task.name!r} has no calculation marks; set it to false.")
-        Calculator(tokenizer, 0, task.calculator_marks)
+    if task.calculator_marks is None:
+        raise ValueError(f"calculator is true but task {task.name!r} has no calculation marks; set it to false.")
+    Calculator(tokenizer, 0, task.calculator_marks)
+
+
+def fit_task(settings: TaskSettings, task: Task, tokenizer: Any, model: Any = None) -> Task:
+    """The same task, its prompts cut to ``truncate_prompts`` tokens where that is set."""
     if settings.truncate_prompts is None:
         return task
     from kvar.rollouts import TextEncoder

@@ -48,17 +48,17 @@ def field_help(values: Mapping[str, Any], origin: str | None = None) -> str:
     from transformers import TrainingArguments
 
     from kvar.distill import DistillationConfig
-    from kvar.study.settings.run_settings import RunSettings
+    from kvar.study.settings.run_settings import SECTIONS
 
-    theirs = {field.name for field in dataclasses.fields(TrainingArguments)}
     kvars = set(DistillationConfig.__annotations__)
-    own = [field for field in dataclasses.fields(DistillationConfig) if field.name in kvars]
-    rest = [f for f in dataclasses.fields(DistillationConfig) if f.name not in kvars and f.name in theirs]
-    sections = (
-        ("Task, models, evaluation, probe", RunSettings, [f for f in dataclasses.fields(RunSettings) if f.init]),
-        ("Distillation", DistillationConfig, own),
-        ("Training (transformers.TrainingArguments)", DistillationConfig, rest),
-    )
+    theirs = {field.name for field in dataclasses.fields(TrainingArguments)} - kvars
+    sections: list[tuple[str, type, set[str]]] = [
+        (kind.__name__.removesuffix("Settings"), kind, set(kind.__annotations__)) for kind in SECTIONS
+    ]
+    sections += [
+        ("Distillation", DistillationConfig, kvars),
+        ("Training (transformers.TrainingArguments)", DistillationConfig, theirs),
+    ]
     shown = f", those of {origin}" if origin else ""
     lines = [
         "usage: kvar train CONFIG [--overwrite] [--FIELD VALUE ...]",
@@ -67,11 +67,12 @@ def field_help(values: Mapping[str, Any], origin: str | None = None) -> str:
         f"In brackets the defaults{shown}; kvar train CONFIG --help shows a config's own.",
         "--overwrite throws away a run that is in the output folder.",
     ]
-    for title, kind, members in sections:
+    for title, kind, names in sections:
         hints = get_type_hints(kind)
         lines += ["", f"{title}:"]
-        for member in members:
-            lines += _entry(member, hints[member.name], values)
+        for member in dataclasses.fields(kind):
+            if member.name in names:
+                lines += _entry(member, hints[member.name], values)
     return "\n".join(lines)
 
 

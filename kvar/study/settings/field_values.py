@@ -9,9 +9,10 @@ from functools import cache
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from kvar.study.settings.run_settings import SECTIONS
 from kvar.study.settings.yaml_keys import parse_yaml
 
-__all__ = ["fitted", "mapping_fields", "override", "taken_from"]
+__all__ = ["fitted", "from_words", "override"]
 
 YES, NO = ("true", "yes", "on", "y", "t", "1"), ("false", "no", "off", "n", "f", "0")
 
@@ -20,22 +21,15 @@ YES, NO = ("true", "yes", "on", "y", "t", "1"), ("false", "no", "off", "n", "f",
 def _kinds() -> dict[str, frozenset[Any]]:
     """Every field's types; a Literal counts as text."""
     from kvar.distill import DistillationConfig
-    from kvar.study.settings.run_settings import RunSettings
 
-    found = {}
-    for settings in (RunSettings, DistillationConfig):
+    kinds = {}
+    for settings in (*SECTIONS, DistillationConfig):
         hints = get_type_hints(settings)
         for name in (f.name for f in fields(settings) if f.init):
             hint = hints[name]
             members = (hint,) if get_origin(hint) in (Literal, dict, list) else get_args(hint) or (hint,)
-            found[name] = frozenset(str if get_origin(m) is Literal else get_origin(m) or m for m in members)
-    return found
-
-
-@cache
-def mapping_fields() -> tuple[str, ...]:
-    """Fields that take a mapping, which a command line gives as YAML in one word."""
-    return ("student_config", *(name for name, kinds in _kinds().items() if dict in kinds))
+            kinds[name] = frozenset(str if get_origin(m) is Literal else get_origin(m) or m for m in members)
+    return kinds
 
 
 def fitted(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
@@ -55,50 +49,47 @@ def fitted(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
     return {name: _fitted(name, value, origin) for name, value in values.items()}
 
 
+def from_words(words: Sequence[str]) -> dict[str, Any]:
+    """Fields and values of command-line words such as ``["--learning_rate", "1e-4", "--objective=kl", "--bf16"]``.
+
+    A value is read as YAML, but taken as it is written where the field is text; a field of true and false may stand
+    without one, a list takes several.
+
+    Raises:
+        ValueError: a word that belongs to no field, a field without a value, or a value that is no YAML.
+    """
+    values: dict[str, Any] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            raise ValueError(f"{word!r} stands alone; overrides are written --field value.")
+        name, equals, text = word[2:].partition("=")
+        given = [text] if equals else []
+        kinds = _kinds().get(name, frozenset())
+        while not equals and rest and not rest[0].startswith("--") and (not given or list in kinds):
+            given.append(rest.pop(0))
+        if not given and bool not in kinds:
+            raise ValueError(f"{word} has no value; overrides are written --field value.")
+        read = [override(name, text) for text in given] or [True]
+        values[name] = read if len(read) > 1 or (list in kinds and str not in kinds) else read[0]
+    return values
+
+
 def override(name: str, word: str) -> Any:
-    """What ``--name word`` sets: YAML, but text where the field is text, as it is written.
+    """The value of ``--name word``: YAML, but where the field is text, the word itself.
 
     Raises:
         ValueError: not YAML.
     """
-    value = parse_yaml(word, f"--{name}")
-    return word if isinstance(value, bool | int | float) and _kinds().get(name, set()) - {NoneType} == {str} else value
-
-
-def taken_from(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Split a command line's words: ``--field value`` of mappings, numbers and truth values, and what is left.
-
-    What is left is for argparse: text, lists and flags without a value.
-
-    Args:
-        words: such as ``["--learning_rate", "1e-4", "--objective", "kl"]``.
-
-    Raises:
-        ValueError: a mapping that is not YAML.
-    """
-    values: dict[str, Any] = {}
-    rest, todo = list[str](), list(words)
-    while todo:
-        word = todo.pop(0)
-        dashed, equals, text = word.partition("=")
-        name = dashed.removeprefix("--").replace("-", "_")
-        kinds = _kinds().get(name, frozenset()) - {NoneType}
-        mapping = name in mapping_fields()
-        following = text if equals else todo[0] if todo else None
-        missing = following is None or (not equals and following.startswith("--"))
-        if not word.startswith("--") or missing or not (mapping or kinds <= {bool, int, float}) or not kinds:
-            rest.append(word)
-            continue
-        if not equals:
-            todo.pop(0)
-        values[name] = parse_yaml(str(following), f"--{name}") if mapping else following
-    return values, rest
+    text = _kinds().get(name, frozenset()) - {NoneType} == {str}
+    if text and not word.startswith("{"):  # an objective may be a mapping
+        return None if word in ("null", "~") else word
+    return parse_yaml(word, f"--{name}")
 
 
 def _fitted(name: str, value: Any, origin: str) -> Any:
     optional, kinds = NoneType in _kinds()[name], _kinds()[name] - {NoneType}
-    if name == "student_config":
-        return _sizes(value, origin)
     if value is None and (optional or not kinds <= {bool, int, float}):
         return value
     if dict in kinds and isinstance(value, str) and value.lstrip().startswith("{"):
@@ -119,13 +110,6 @@ def _fitted(name: str, value: Any, origin: str) -> Any:
     return value
 
 
-def _sizes(value: Any, origin: str) -> dict[str, Any] | None:
-    sizes = parse_yaml(value, f"{origin}: student_config") if isinstance(value, str) else value
-    if sizes is not None and not isinstance(sizes, dict):
-        raise ValueError(f"{origin}: student_config must be a mapping with model_type and sizes; got {value!r}.")
-    return sizes
-
-
 def _truth(name: str, value: Any, origin: str) -> bool:
     word = str(value).lower()
     if isinstance(value, bool | int | str) and word in (*YES, *NO):
@@ -141,21 +125,8 @@ def _choice(name: str, value: Any, origin: str, choices: list[str]) -> str:
 
 
 def _number(name: str, value: Any, origin: str, *, whole: bool) -> Any:
-    number: Any = value
-    try:
-        if isinstance(value, str):
-            number = _parsed(value)
-        if isinstance(number, bool) or not isinstance(number, int | float):
-            raise ValueError
-        if whole and number != int(number):
-            raise ValueError
-    except (ValueError, OverflowError):
-        raise ValueError(f"{origin}: {name} must be a {'whole ' if whole else ''}number; got {value!r}.") from None
+    number = parse_yaml(value, f"{origin}: {name}") if isinstance(value, str) else value
+    plain = isinstance(number, int | float) and not isinstance(number, bool)
+    if not plain or (whole and not float(number).is_integer()):
+        raise ValueError(f"{origin}: {name} must be a {'whole ' if whole else ''}number; got {value!r}.")
     return int(number) if whole else number
-
-
-def _parsed(text: str) -> int | float:
-    try:
-        return int(text)
-    except ValueError:
-        return float(text)

@@ -66,11 +66,6 @@ def parse_yaml(text: str, origin: str) -> Any:
     """
     try:
         return yaml.load(text, _Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-        said = ", ".join(part for part in (error.context, error.problem) if part)
-        raise ValueError(f"{origin} cannot be read as YAML: {said}{where}.") from error
     except yaml.YAMLError as error:
         raise ValueError(f"{origin} cannot be read as YAML: {' '.join(str(error).split())}") from error
     except (ValueError, KeyError, TypeError) as error:  # a key twice, or a tag that its value does not fit
