@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -15,6 +14,7 @@ from kvar.estimators.evidence import MAX_LOGITS, Evidence
 from kvar.estimators.rewards import Gap, LogRatio, NextTokenReward, Reward, SampledReward, Score
 from kvar.returns import TokenValues, token_values
 from kvar.rollouts.forward import token_logits
+from kvar.rollouts.modes import eval_mode
 from kvar.rollouts.policy import Policy, forbidden_by
 from kvar.rollouts.score_norms import score_norms as measured_score_norms
 from kvar.rollouts.trial.truth import check_rollouts
@@ -92,7 +92,7 @@ def gather(
     asked = _asked(teacher)
     if isinstance(teacher, nn.Module):
         check_rollouts(teacher, rollouts)
-    with _evaluating(student, teacher):
+    with eval_mode(student, teacher):
         valued = teacher is not None and (_needed(chosen) if values is None else values)
         blocks = _Blocks(student, asked, rollouts, tables, (centre, value) if valued else None)
         for start, stop in blocks.slices(micro_batch, max_logits):
@@ -227,25 +227,12 @@ def _asked(teacher: Teacher | None) -> Callable[[Rollouts], Tensor] | None:
             some = replace(some, policy=(some.policy or Policy()).joined(refused))
         with torch.no_grad():
             if isinstance(teacher, nn.Module):
-                with _evaluating(teacher):
+                with eval_mode(teacher):
                     return _precise(token_logits(teacher, some.to(next(teacher.parameters()).device)))
             given = teacher(some)
         return _precise(given if some.policy is None else some.policy.restricted(given))
 
     return asked
-
-
-@contextmanager
-def _evaluating(*models: Any) -> Iterator[None]:
-    """Eval mode meanwhile, for what is a module."""
-    modes = [(m, m.training) for model in models if isinstance(model, nn.Module) for m in model.modules()]
-    try:
-        for module, _ in modes:
-            module.training = False
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _norms(student: nn.Module, rollouts: Rollouts) -> Tensor:

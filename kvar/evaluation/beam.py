@@ -13,7 +13,7 @@ from kvar.rollouts import Policy, is_encoder_decoder, policy_of
 from kvar.rollouts.decoding.draw import check_finite
 from kvar.rollouts.decoding.stepwise import Decoding
 from kvar.rollouts.forward import decoder_prefix, decoder_start, unwrapped
-from kvar.rollouts.trial.cases import undisturbed
+from kvar.rollouts.modes import eval_mode, undisturbed
 from kvar.rollouts.trial.truth import decoding_of
 
 __all__ = ["beam_search"]
@@ -86,20 +86,17 @@ def beam_search(
         prompt_ids, prompt_mask = prompt_ids.gather(1, order), prompt_mask.gather(1, order)
     given = {"decoder_input_ids": decoder_prefix(model, policy, prompt_ids)} if seq2seq else {}
     start = given["decoder_input_ids"].shape[1] if seq2seq else prompt_ids.shape[1]
-    modes = [(module, module.training) for module in model.modules()]
     kept, model.generation_config = model.generation_config, settings
-    model.eval()
     try:
-        out = model.generate(
-            input_ids=prompt_ids,
-            attention_mask=prompt_mask.long(),
-            logits_processor=LogitsProcessorList([_Finite(beams, start), *processors, *_first(policy, start)]),
-            **given,
-        )
+        with eval_mode(model):
+            out = model.generate(
+                input_ids=prompt_ids,
+                attention_mask=prompt_mask.long(),
+                logits_processor=LogitsProcessorList([_Finite(beams, start), *processors, *_first(policy, start)]),
+                **given,
+            )
     finally:
         model.generation_config = kept
-        for module, training in modes:
-            module.training = training
     return [_ended(row, policy) for row in out[:, start:].tolist()]
 
 

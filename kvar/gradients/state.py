@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from kvar.rollouts.modes import undisturbed
+
 __all__ = ["untouched", "unwrap"]
 
 
@@ -42,31 +44,13 @@ def untouched(student: nn.Module) -> Iterator[None]:
     Restored, also when the block raises: every submodule's training flag, every ``.grad`` (the same tensor with the
     same values), every buffer, and torch's random state on the CPU and on CUDA devices.
     """
-    modes = [(module, module.training) for module in student.modules()]
     grads = [(parameter, parameter.grad) for parameter in student.parameters()]
-    buffers = [
-        (module, name, buffer, None if buffer is None else buffer.detach().clone())
-        for module in student.modules()
-        for name, buffer in module._buffers.items()
-    ]
-    cpu_state = torch.get_rng_state()
-    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
-    try:
-        student.eval()
-        for parameter, _ in grads:
-            parameter.grad = None
-        with torch.inference_mode(False), torch.enable_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
-        for parameter, grad in grads:
-            parameter.grad = grad
-        with torch.no_grad():
-            for module, name, buffer, copy in buffers:
-                if buffer is not None and copy is not None and not torch.equal(buffer, copy):
-                    buffer.copy_(copy)
-                module._buffers[name] = buffer
-        torch.set_rng_state(cpu_state)
-        if cuda_states is not None:
-            torch.cuda.set_rng_state_all(cuda_states)
+    with undisturbed(student):
+        try:
+            for parameter, _ in grads:
+                parameter.grad = None
+            with torch.inference_mode(False), torch.enable_grad():
+                yield
+        finally:
+            for parameter, grad in grads:
+                parameter.grad = grad

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from torch import nn
+
+from kvar.rollouts.patching import replaced
 
 __all__ = ["plain_forward"]
 
@@ -14,12 +16,6 @@ __all__ = ["plain_forward"]
 def plain_forward(model: nn.Module) -> Iterator[None]:
     """The model with its own forward: accelerate puts one with autocast (``bf16``) in its place for training."""
     own = model.__dict__.get("_original_forward")
-    patched = model.__dict__.get("forward")
-    if own is None or patched is None:
+    swap = own is not None and "forward" in model.__dict__
+    with replaced(model, "forward", own) if swap else nullcontext():
         yield
-        return
-    model.__dict__["forward"] = own
-    try:
-        yield
-    finally:
-        model.__dict__["forward"] = patched

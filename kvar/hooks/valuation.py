@@ -13,7 +13,8 @@ from kvar.gradients.distributed.processes import all_or_none
 from kvar.hooks.estimators import estimator_weights
 from kvar.hooks.probe_settings import ProbeSettings
 from kvar.returns import TokenValues, position_edges, split_by_position
-from kvar.rollouts import Rollouts, concatenate, score
+from kvar.rollouts import Rollouts, score
+from kvar.rollouts.concatenate import concatenate, concatenate_rows
 
 __all__ = ["Reward", "Valued", "reward_values", "valued"]
 
@@ -94,14 +95,9 @@ def joined(parts: Sequence[Valued]) -> Valued:
     if len(parts) == 1:
         return parts[0]
     rollouts = concatenate([part.rollouts for part in parts])
-    t = rollouts.tokens.shape[1]
-
-    def together(of: Callable[[Valued], Tensor]) -> Tensor:
-        return torch.cat([nn.functional.pad(of(part), (0, t - of(part).shape[1])) for part in parts])
-
-    known = {name: together(lambda part, name=name: part.known[name]) for name in parts[0].known}  # type: ignore[misc]
-    values = TokenValues(together(lambda part: part.values.q), together(lambda part: part.values.v))
-    return Valued(rollouts, values, known)
+    known = {name: concatenate_rows([part.known[name] for part in parts]) for name in parts[0].known}
+    q, v = (concatenate_rows([getattr(part.values, name) for part in parts]) for name in ("q", "v"))
+    return Valued(rollouts, TokenValues(q, v), known)
 
 
 def weigh(

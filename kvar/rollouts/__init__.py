@@ -1,6 +1,7 @@
 """Responses: sampling them, scoring them with a teacher, and their log-probabilities under a student."""
 
 from kvar.rollouts.apart import check_apart
+from kvar.rollouts.concatenate import concatenate
 from kvar.rollouts.decoding.draw import NonFiniteLogitsError
 from kvar.rollouts.forward import is_encoder_decoder, token_logits
 from kvar.rollouts.lengths import check_lengths
@@ -11,7 +12,7 @@ from kvar.rollouts.score_norms import score_norms
 from kvar.rollouts.text.encoder import TextEncoder
 from kvar.rollouts.text.prompts import Prompts, encode_prompts
 from kvar.rollouts.trial.truth import unchecked
-from kvar.rollouts.types import Rollouts, concatenate
+from kvar.rollouts.types import Rollouts
 from kvar.rollouts.vocabulary import check_same_tokenizer, vocabulary_size
 
 __all__ = [

@@ -10,8 +10,8 @@ is noticed by a trial against the plain forward pass, and :func:`separable` is t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Generator
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from kvar.rollouts.forward import forward_inputs, token_logits
+from kvar.rollouts.patching import replaced
 from kvar.rollouts.types import Rollouts
 
 __all__ = ["separable", "token_logit_chunks"]
@@ -47,20 +48,20 @@ def token_logit_chunks(
     assert head is not None
     inputs, align = forward_inputs(model, rollouts)
     seen: list[Tensor] = []
-    with _replaced(head, _first_position_only(head, seen)), ExitStack() as stack:
+    with replaced(head, "forward", _first_position_only(head, seen)), ExitStack() as stack:
         parts = {part: _Recorder(part) for part in _siblings(model, head)}
         for part, recorder in parts.items():
-            stack.enter_context(_replaced(part, recorder))
+            stack.enter_context(replaced(part, "forward", recorder))
         width = model(**inputs).logits.shape[-1]
     hidden = align(seen[0])
     rows, positions = rollouts.mask.nonzero(as_tuple=True)
     step = max(1, max_logits // width)
     with ExitStack() as stack:
         for part, recorder in parts.items():
-            stack.enter_context(_replaced(part, recorder.replay))
+            stack.enter_context(replaced(part, "forward", recorder.replay))
         for start in range(0, len(rows), step):
             where = rows[start : start + step], positions[start : start + step]
-            with _replaced(head, _of(head, hidden[where][None])):
+            with replaced(head, "forward", _of(head, hidden[where][None])):
                 logits = model(**inputs).logits[0]
             if rollouts.policy is not None:
                 logits = rollouts.policy.restricted(logits, where[1])
@@ -110,20 +111,6 @@ def _siblings(model: nn.Module, head: nn.Module) -> list[nn.Module]:
     """The other direct parts of the module that holds the head: together, they are the rest of the model."""
     owner = next(module for module in model.modules() if any(child is head for child in module.children()))
     return [child for child in owner.children() if child is not head]
-
-
-@contextmanager
-def _replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """``module.forward`` is ``forward`` meanwhile."""
-    own = vars(module).get("forward")
-    module.forward = forward
-    try:
-        yield
-    finally:
-        if own is None:
-            del module.forward
-        else:
-            module.forward = own
 
 
 def _first_position_only(head: nn.Module, seen: list[Tensor]) -> Callable[..., Any]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from kvar.rollouts.decoding.draw import draw, uniforms
 from kvar.rollouts.decoding.stepwise import Decoding
+from kvar.rollouts.modes import eval_mode
 from kvar.rollouts.policy import Policy, policy_of
 from kvar.rollouts.text.prompts import Prompts, encode_prompts
 from kvar.rollouts.trial.truth import AnyDecoding, check_rollouts, decoding_of
@@ -74,14 +75,9 @@ def sample(
     way = decoding_of(student, prompt_ids, prompt_mask, policy) if check else Decoding
     pad = _pad_token(student, tokenizer)
     chance = uniforms(seed, len(prompt_index), max_new_tokens).to(device)
-    modes = [(module, module.training) for module in student.modules()]
-    student.eval()
-    try:
+    with eval_mode(student):
         decoding = way(student, prompt_ids, prompt_mask, rollouts_per_prompt, max_new_tokens, policy)
         tokens, log_probs = _loop(decoding, chance, policy, pad, temperature, top_k)
-    finally:
-        for module, training in modes:
-            module.training = training
     is_end = policy.is_end(tokens)
     ended = is_end.cumsum(dim=1)
     mask = (ended - is_end.long()) == 0

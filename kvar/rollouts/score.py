@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from kvar.returns import TokenValues, token_values
 from kvar.rollouts.forward import token_logits
 from kvar.rollouts.head import separable, token_logit_chunks
+from kvar.rollouts.modes import eval_mode
 from kvar.rollouts.policy import Policy, forbidden_by
 from kvar.rollouts.trial.truth import check_rollouts
 from kvar.rollouts.types import Rollouts
@@ -69,12 +70,10 @@ def score(
     device = next(teacher.parameters()).device
     if check:
         check_rollouts(teacher, rollouts)
-    was_training = [(module, module.training) for module in teacher.modules()]
-    teacher.eval()
     steps = rollouts.tokens.shape[1] * _logits_per_position(teacher)
     size = micro_batch or max(len(rollouts), 1)
     parts = []
-    try:
+    with eval_mode(teacher):
         chunked = len(rollouts) and min(size, len(rollouts)) * steps > max_logits
         whole = chunked and separable(teacher, rollouts[:1].to(device))
         if chunked and not whole:
@@ -86,9 +85,6 @@ def score(
                 continue
             logits = token_logits(teacher, rows)
             parts.append(token_values(logits, rows.tokens, rows.mask, centre=centre, value=value))
-    finally:
-        for module, training in was_training:
-            module.training = training
     where = rollouts.tokens.device
     return TokenValues(torch.cat([p.q for p in parts]).to(where), torch.cat([p.v for p in parts]).to(where))
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from kvar.returns.score_norms import output_layer_score_norms
 from kvar.rollouts.forward import forward_inputs
+from kvar.rollouts.modes import eval_mode
 from kvar.rollouts.trial.truth import check_rollouts
 from kvar.rollouts.types import Rollouts
 
@@ -48,12 +49,9 @@ def score_norms(
     rollouts = rollouts.over(vocabulary)
     check_rollouts(student, rollouts)
     seen: list[Tensor] = []
-    handle = head.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
-    modes = [(module, module.training) for module in student.modules()]
-    student.eval()
     rows = max(1, max_logits // (len(head.weight) * max(rollouts.tokens.shape[1], 1)))
     parts = []
-    try:
+    with eval_mode(student), head.register_forward_pre_hook(lambda module, args: seen.append(args[0])):
         for start in range(0, len(rollouts), rows):
             part = rollouts[start : start + rows]
             inputs, align = forward_inputs(student, part)
@@ -61,8 +59,4 @@ def score_norms(
             logits = logits if part.policy is None else part.policy.restricted(logits)
             norms = output_layer_score_norms(align(seen.pop()), logits, part.tokens.masked_fill(~part.mask, 0))
             parts.append(norms.masked_fill(~part.mask, 0.0))
-    finally:
-        handle.remove()
-        for module, training in modes:
-            module.training = training
     return torch.cat(parts) if parts else torch.zeros(rollouts.tokens.shape, device=rollouts.tokens.device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from kvar.returns.masks import check_mask
 from kvar.rollouts.policy import Policy
 
-__all__ = ["Rollouts", "concatenate"]
+__all__ = ["Rollouts"]
 
 
 @dataclass(frozen=True)
@@ -89,32 +89,3 @@ class Rollouts:
             f.name: change(getattr(self, f.name)) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)
         }
         return replace(self, **tensors)
-
-
-def concatenate(parts: Sequence[Rollouts]) -> Rollouts:
-    """Rollouts one below the other, padded on the right to the longest prompt and response.
-
-    Raises:
-        ValueError: parts of several policies.
-    """
-    if any(part.policy != parts[0].policy for part in parts):
-        raise ValueError(
-            "rollouts of several policies cannot be joined: they differ in action set, ends or forced tokens. Draw "
-            "them with one tokenizer and one generation config."
-        )
-
-    def joined(name: str, fill: float | bool) -> Tensor:
-        rows = [getattr(part, name) for part in parts]
-        width = max(row.shape[1] for row in rows)
-        return torch.cat([torch.nn.functional.pad(row, (0, width - row.shape[1]), value=fill) for row in rows])
-
-    return Rollouts(
-        prompt_ids=joined("prompt_ids", 0),
-        prompt_mask=joined("prompt_mask", False),
-        tokens=joined("tokens", 0),
-        mask=joined("mask", False),
-        finished=torch.cat([part.finished for part in parts]),
-        prompt_index=torch.cat([part.prompt_index for part in parts]),
-        log_probs=joined("log_probs", 0.0),
-        policy=parts[0].policy,
-    )

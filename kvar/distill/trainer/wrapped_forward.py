@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 from torch import nn
+
+from kvar.rollouts.patching import replaced
 
 __all__ = ["through"]
 
@@ -24,20 +27,11 @@ def through(wrapper: nn.Module, module: nn.Module, function: Callable[[], Any]) 
     """
     if wrapper is module:
         return function()
-    own = module.__dict__.get("forward")
+    with ExitStack() as stack:
 
-    def restore() -> None:
-        if own is None:
-            module.__dict__.pop("forward", None)
-        else:
-            module.__dict__["forward"] = own
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            stack.close()
+            return function()
 
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        restore()
-        return function()
-
-    module.__dict__["forward"] = forward
-    try:
+        stack.enter_context(replaced(module, "forward", forward))
         return wrapper()
-    finally:
-        restore()

@@ -11,6 +11,7 @@ from kvar.evaluation.judge.question import Question
 from kvar.evaluation.judge.verdict import Answer, JudgeError, Verdict
 from kvar.rollouts import Policy, Rollouts, TextEncoder, encode_prompts, is_encoder_decoder, token_logits
 from kvar.rollouts.decoding.draw import check_finite
+from kvar.rollouts.modes import eval_mode
 from kvar.rollouts.text.encoder import Prompt
 
 __all__ = ["LocalJudge"]
@@ -84,15 +85,10 @@ class LocalJudge:
             prompt_index=torch.arange(n, device=device),
             log_probs=torch.zeros(n, t, device=device),
         )
-        modes = [(module, module.training) for module in self.model.modules()]
-        self.model.eval()
-        try:
+        with eval_mode(self.model):
             logits = token_logits(self.model, rows).float()
-            check_finite(logits.amax(dim=-1).sum(dim=1))
-            log_p = logits.log_softmax(dim=-1).cpu()
-        finally:
-            for module, training in modes:
-                module.training = training
+        check_finite(logits.amax(dim=-1).sum(dim=1))
+        log_p = logits.log_softmax(dim=-1).cpu()
         return torch.stack([log_p[:, range(len(path)), path].sum(dim=1) for path in self.paths], dim=1)
 
     def _answer(self, log_p: torch.Tensor) -> Answer:

@@ -19,13 +19,14 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from kvar.gradients.capture.axis import Axes, Axis, tensors_in
 from kvar.gradients.capture.covering import covered_layers, modules_done_again
 from kvar.gradients.capture.experts import by_expert, expert_layers
-from kvar.gradients.capture.modules import reached_leaves, repeated_blocks, replaced
+from kvar.gradients.capture.modules import reached_leaves, repeated_blocks
 from kvar.gradients.capture.plan import Plan
 from kvar.gradients.capture.row_by_row import Again
 from kvar.gradients.capture.trace import Trace
 from kvar.gradients.capture.wrappers import cut as run_cut
 from kvar.gradients.capture.wrappers import done_again, tapped, wrapped
 from kvar.gradients.rules import Call, Rule, RuleFunction
+from kvar.rollouts.patching import replaced
 
 __all__ = ["Capture", "Link", "Record", "capture"]
 

@@ -1,14 +1,14 @@
-"""Small interventions on a module and its graph: freeze, replace a method for a while, look a parameter up."""
+"""Small interventions on a module and its graph: freeze, look a parameter up."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["frozen", "parameter_named", "reached_leaves", "repeated_blocks", "replaced"]
+__all__ = ["frozen", "parameter_named", "reached_leaves", "repeated_blocks"]
 
 
 @contextmanager
@@ -21,20 +21,6 @@ def frozen(parameters: Mapping[str, Tensor]) -> Iterator[None]:
     finally:
         for parameter in parameters.values():
             parameter.requires_grad_(True)
-
-
-@contextmanager
-def replaced(module: nn.Module, method: str, run: Callable[..., Any]) -> Iterator[None]:
-    """Put ``run`` in the place of a method of one instance."""
-    before = module.__dict__.get(method)
-    module.__dict__[method] = run
-    try:
-        yield
-    finally:
-        if before is None:
-            del module.__dict__[method]
-        else:
-            module.__dict__[method] = before
 
 
 def parameter_named(module: nn.Module, name: str) -> nn.Parameter | None:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kvar.rollouts.forward import decoder_prefix, is_encoder_decoder
 from kvar.rollouts.policy import Policy
 from kvar.rollouts.types import Rollouts
 
-__all__ = ["LONGEST", "STEPS", "Trial", "draws", "largest_difference", "make_trial", "tolerance", "undisturbed"]
+__all__ = ["LONGEST", "STEPS", "Trial", "draws", "largest_difference", "make_trial", "tolerance"]
 
 STEPS = 3
 """Tokens of a trial's responses; logits are compared before each."""
@@ -89,30 +87,6 @@ def draws(policy: Policy | None, token: Any) -> bool:
     if policy is None:
         return True
     return token not in (*policy.forbidden, *policy.ends) and (policy.size is None or token < policy.size)
-
-
-@contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Run a block with ``model`` in eval mode, without gradients; then restore modes, buffers and random state."""
-    modes = [(module, module.training) for module in model.modules()]
-    buffers = [
-        (module, name, buffer, None if buffer is None else buffer.clone())
-        for module in model.modules()
-        for name, buffer in module._buffers.items()
-    ]
-    devices = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
-    try:
-        model.eval()
-        with torch.random.fork_rng(devices=devices), torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
-        with torch.no_grad():
-            for module, name, buffer, copy in buffers:
-                if buffer is not None and copy is not None and not torch.equal(buffer, copy):
-                    buffer.copy_(copy)
-                module._buffers[name] = buffer
 
 
 def _logits(model: Any, prompt: Tensor, response: Tensor, policy: Policy) -> Tensor:

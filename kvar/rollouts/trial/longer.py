@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from kvar.rollouts.forward import is_encoder_decoder, token_logits, unwrapped
-from kvar.rollouts.trial.cases import LONGEST, tolerance, undisturbed
+from kvar.rollouts.modes import undisturbed
+from kvar.rollouts.trial.cases import LONGEST, tolerance
 from kvar.rollouts.types import Rollouts
 
 __all__ = ["check_length"]
@@ -47,7 +48,7 @@ def check_length(model: nn.Module, rollouts: Rollouts, key: tuple[Any, ...], *, 
     if int(sizes[longest]) <= LONGEST or mark in passed or int(responses[longest]) == 0:
         return
     device = next(model.parameters()).device
-    with undisturbed(model):
+    with undisturbed(model), torch.no_grad():
         rows = [_alone(rollouts[[i]].to(device), _width(model)) for i in (longest, shortest)]
         together = _log_probs(model, _beside(rollouts[[longest, shortest]].to(device), rows[0].tokens.shape[1]))[0]
         for place, row in enumerate(rows):

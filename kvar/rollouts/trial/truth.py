@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from kvar.rollouts.decoding.exact import DecodingByLength, DecodingWithoutCache
 from kvar.rollouts.decoding.stepwise import Decoding
 from kvar.rollouts.forward import decoder_start, is_encoder_decoder, token_logits, unwrapped
+from kvar.rollouts.modes import undisturbed
 from kvar.rollouts.policy import Policy
-from kvar.rollouts.trial.cases import STEPS, Trial, draws, largest_difference, make_trial, undisturbed
+from kvar.rollouts.trial.cases import STEPS, Trial, draws, largest_difference, make_trial
 from kvar.rollouts.trial.longer import check_length
 from kvar.rollouts.types import Rollouts
 
@@ -100,7 +101,7 @@ def decoding_of(
     if verdict is None:
         return Decoding
     if verdict.way is None:
-        with undisturbed(model):
+        with undisturbed(model), torch.no_grad():
             trial = make_trial(model, prompt_ids, prompt_mask, policy)
             if trial is None:
                 return Decoding
@@ -149,7 +150,7 @@ def _refusal(model: nn.Module, prompt_ids: Tensor, prompt_mask: Tensor, policy: 
         )
     if is_encoder_decoder(model):
         decoder_start(model)  # its own error says what to do
-    with undisturbed(model):
+    with undisturbed(model), torch.no_grad():
         try:
             trial = make_trial(model, prompt_ids, prompt_mask, policy)
             if trial is None:

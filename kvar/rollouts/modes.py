@@ -1,0 +1,53 @@
+"""Run a model in eval mode, or without leaving a trace on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+__all__ = ["eval_mode", "undisturbed"]
+
+
+@contextmanager
+def eval_mode(*models: Any) -> Iterator[None]:
+    """Run a block with models in eval mode; afterwards every submodule has its own training flag again.
+
+    Args:
+        models: what is no module (a teacher given as a function, None) is left out.
+    """
+    modes = [(m, m.training) for model in models if isinstance(model, nn.Module) for m in model.modules()]
+    try:
+        for module, _ in modes:
+            module.training = False
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Run a block with ``model`` in eval mode; afterwards its buffers and torch's random state are as before as well.
+
+    The random state is that of the CPU, and of all CUDA devices where CUDA is in use.
+    """
+    buffers = [
+        (module, name, buffer, None if buffer is None else buffer.detach().clone())
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+    ]
+    in_use = torch.cuda.is_available() and torch.cuda.is_initialized()
+    devices = range(torch.cuda.device_count() if in_use else 0)
+    try:
+        with eval_mode(model), torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        with torch.no_grad():
+            for module, name, buffer, copy in buffers:
+                if buffer is not None and copy is not None and not torch.equal(buffer, copy):
+                    buffer.copy_(copy)
+                module._buffers[name] = buffer
