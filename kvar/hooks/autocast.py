@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 from torch import nn
 
@@ -15,7 +16,7 @@ __all__ = ["plain_forward"]
 @contextmanager
 def plain_forward(model: nn.Module) -> Iterator[None]:
     """The model with its own forward: accelerate puts one with autocast (``bf16``) in its place for training."""
-    own = model.__dict__.get("_original_forward")
+    own: Any = model.__dict__.get("_original_forward")
     swap = own is not None and "forward" in model.__dict__
     with replaced(model, "forward", own) if swap else nullcontext():
         yield
