@@ -12,9 +12,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-CIRCLES_TO_BE_DISSOLVED = {
-    frozenset({"kvar.gradients.capture.forward", "kvar.gradients.capture.experts", "kvar.gradients.capture.wrappers"}),
-}
 LINT = "from importlinter.cli import lint_imports_command; lint_imports_command()"
 
 
@@ -143,7 +140,7 @@ def circles(edges: dict[str, set[str]]) -> set[frozenset[str]]:
 
 
 def test_no_files_import_each_other_in_a_circle():
-    assert circles(imported_files(ROOT)) - CIRCLES_TO_BE_DISSOLVED == set()
+    assert circles(imported_files(ROOT)) == set()
 
 
 def test_a_circle_of_lazy_and_type_only_imports_is_noticed(tmp_path):

@@ -13,6 +13,7 @@ from kvar.estimators.estimator import Estimator
 from kvar.estimators.evidence import MAX_LOGITS, Evidence
 from kvar.estimators.rewards import Gap, LogRatio, NextTokenReward, Reward, SampledReward, Score
 from kvar.returns import TokenValues, token_values
+from kvar.returns.precision import at_least_float32
 from kvar.rollouts.forward import token_logits
 from kvar.rollouts.modes import eval_mode
 from kvar.rollouts.policy import Policy, forbidden_by
@@ -168,7 +169,7 @@ class _Blocks:
     def add(self, some: Rollouts) -> None:
         """Rewards, log-probabilities and values of some trajectories."""
         here = some.to(self.device)
-        student = _precise(token_logits(self.student, here))
+        student = at_least_float32(token_logits(self.student, here))
         tokens = here.tokens.masked_fill(~here.mask, 0)[..., None]
         log_pi = student.log_softmax(dim=-1)
         chosen = log_pi.gather(-1, tokens)[..., 0]
@@ -176,7 +177,7 @@ class _Blocks:
         self._keep("log_probs", chosen, here)
         self._keep("logit_power", power, here)
         if self.teacher is not None:
-            teacher = _precise(self.teacher(some)).to(self.device)
+            teacher = at_least_float32(self.teacher(some)).to(self.device)
             _check_widths(student, teacher, some)
             for reward in self.rewards:
                 weighted = reward.weighted(teacher.to(student.dtype), student)
@@ -228,9 +229,9 @@ def _asked(teacher: Teacher | None) -> Callable[[Rollouts], Tensor] | None:
         with torch.no_grad():
             if isinstance(teacher, nn.Module):
                 with eval_mode(teacher):
-                    return _precise(token_logits(teacher, some.to(next(teacher.parameters()).device)))
+                    return at_least_float32(token_logits(teacher, some.to(next(teacher.parameters()).device)))
             given = teacher(some)
-        return _precise(given if some.policy is None else some.policy.restricted(given))
+        return at_least_float32(given if some.policy is None else some.policy.restricted(given))
 
     return asked
 
@@ -247,7 +248,3 @@ def _check_widths(student: Tensor, teacher: Tensor, some: Rollouts) -> None:
             "be over the same tokens. Draw rollouts with the tokenizer, whose size then cuts both, or set "
             "Rollouts.over(vocabulary)."
         )
-
-
-def _precise(logits: Tensor) -> Tensor:
-    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits

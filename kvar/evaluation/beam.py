@@ -14,6 +14,7 @@ from kvar.rollouts.decoding.draw import check_finite
 from kvar.rollouts.decoding.stepwise import Decoding
 from kvar.rollouts.forward import decoder_prefix, decoder_start, unwrapped
 from kvar.rollouts.modes import eval_mode, undisturbed
+from kvar.rollouts.output_embedding import logit_width
 from kvar.rollouts.trial.truth import decoding_of
 
 __all__ = ["beam_search"]
@@ -70,7 +71,7 @@ def beam_search(
                 model, way, prompt_ids, prompt_mask, policy, max_new_tokens=max_new_tokens, processors=processors
             )
         return [_ended(row, policy) for row in rows]
-    width = model.get_output_embeddings().weight.shape[0]
+    width = logit_width(model) or 0
     settings = GenerationConfig(
         max_new_tokens=max_new_tokens,
         num_beams=beams,

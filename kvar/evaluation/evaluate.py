@@ -93,16 +93,8 @@ def decode_rollouts(
         limits: dict[str, Any] = {"beams": num_beams, "max_new_tokens": max_new_tokens}
         responses = beam_search(model, ids, mask, tokenizer, processors=processors, policy=policy, **limits)
         tokens, drawn = encode_prompts(responses)
-        yield Rollouts(
-            prompt_ids=ids,
-            prompt_mask=mask,
-            tokens=tokens.masked_fill(~drawn, tokenizer.pad_token_id),
-            mask=drawn,
-            finished=torch.tensor([response[-1] in policy.ends for response in responses]),
-            prompt_index=torch.tensor(rows),
-            log_probs=torch.zeros(tokens.shape),
-            policy=policy,
-        )
+        tokens = tokens.masked_fill(~drawn, tokenizer.pad_token_id)
+        yield Rollouts.of_tokens(ids, mask, tokens, drawn, prompt_index=torch.tensor(rows), policy=policy)
 
 
 def decode(

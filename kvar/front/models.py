@@ -12,6 +12,7 @@ from torch import nn
 from kvar.distill import check_models, count_parameters, load_model
 from kvar.front.tokenizer import settled_tokenizer
 from kvar.gradients.state import unwrap
+from kvar.rollouts.output_embedding import logit_width
 
 __all__ = ["Models", "resolve_models"]
 
@@ -137,7 +138,7 @@ def _short(name: str | None, model: Any) -> str:
 
 def _check_widths(student: Any, teacher: Any, tokenizer: Any, vocabulary: int | None) -> None:
     """Refuse an action set that a model has no logits for, or that nothing tells."""
-    widths = {"student": _width(student), "teacher": _width(teacher)}
+    widths = {"student": logit_width(student), "teacher": logit_width(teacher)}
     for role, width in widths.items():
         if vocabulary is not None and width is not None and width < vocabulary:
             raise ValueError(f"vocabulary is {vocabulary}, but the {role} has {width} tokens: lower it to {width}.")
@@ -146,10 +147,3 @@ def _check_widths(student: Any, teacher: Any, tokenizer: Any, vocabulary: int | 
             f"the student has {widths['student']} tokens, the teacher {widths['teacher']}, and no tokenizer says which "
             "are real: pass tokenizer=, or vocabulary= where they share one and are padded differently."
         )
-
-
-def _width(model: Any) -> int | None:
-    """Tokens that a model has logits for, as far as it tells."""
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    weight = getattr(head, "weight", None)
-    return getattr(getattr(model, "config", None), "vocab_size", None) if weight is None else len(weight)

@@ -3,7 +3,7 @@
 from kvar.gradients.distributed.processes import distinct_prompts
 from kvar.gradients.forward_mode.engine import score_projections
 from kvar.gradients.forward_mode.projections import ScoreProjections
-from kvar.gradients.layers import layer_groups
+from kvar.gradients.groups import layer_groups
 from kvar.gradients.measure import gradient_moments
 from kvar.gradients.moments import GradientMoments, GroupMoments
 from kvar.gradients.recombine import recombine

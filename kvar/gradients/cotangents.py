@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kvar.estimators.terms import Terms
-from kvar.rollouts.forward import unrestricted_logits
-from kvar.rollouts.score import chosen_log_probs
+from kvar.rollouts.forward import chosen_log_probs, unrestricted_logits
 from kvar.rollouts.types import Rollouts
 
 __all__ = ["Cotangents", "Estimators", "Weights", "surrogate"]

@@ -11,6 +11,7 @@ from torch.nn.functional import pad
 
 from kvar.returns.kernels import Geometric, Immediate, Kernel, KStep, LagKernel
 from kvar.returns.masks import check_mask
+from kvar.returns.precision import at_least_float32
 from kvar.returns.thinning import Thinning
 
 __all__ = ["lag_sums"]
@@ -53,9 +54,7 @@ def lag_sums(rewards: Tensor, mask: Tensor, kernels: Sequence[Kernel]) -> Tensor
     mask = check_mask(mask)
     if not rewards.is_floating_point():
         rewards = rewards.to(torch.get_default_dtype())
-    work = rewards.masked_fill(~mask, 0.0)
-    if rewards.dtype in (torch.float16, torch.bfloat16):
-        work = work.float()
+    work = at_least_float32(rewards).masked_fill(~mask, 0.0)
     steps = torch.arange(mask.shape[1], device=mask.device)
     remaining = mask.sum(dim=1, keepdim=True) - 1 - steps  # tokens that follow; negative on padding
     if not len(kernels):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
+
+from kvar.returns.precision import at_least_float32
 
 __all__ = ["output_layer_score_norms"]
 
@@ -30,7 +31,7 @@ def output_layer_score_norms(hidden: Tensor, logits: Tensor, tokens: Tensor) -> 
         >>> output_layer_score_norms(torch.ones(1, 3), torch.zeros(1, 2), torch.tensor([0])).tolist()
         [1.5]
     """
-    precise = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    precise = at_least_float32(logits)
     p = precise.softmax(dim=-1)
     chosen = p.gather(-1, tokens[..., None])[..., 0]
     return hidden.to(precise.dtype).square().sum(dim=-1) * (1 - 2 * chosen + p.square().sum(dim=-1))

@@ -9,10 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kvar.returns.precision import at_least_float32
 from kvar.rollouts.policy import Policy
 from kvar.rollouts.types import Rollouts
 
-__all__ = ["forward_inputs", "is_encoder_decoder", "takes", "token_logits", "unrestricted_logits", "unwrapped"]
+__all__ = [
+    "chosen_log_probs",
+    "forward_inputs",
+    "is_encoder_decoder",
+    "takes",
+    "token_logits",
+    "unrestricted_logits",
+    "unwrapped",
+]
 
 
 def is_encoder_decoder(model: nn.Module) -> bool:
@@ -46,6 +55,22 @@ def unrestricted_logits(model: nn.Module, rollouts: Rollouts) -> Tensor:
     inputs, align = forward_inputs(model, rollouts)
     logits: Tensor = model(**inputs).logits
     return align(logits)
+
+
+def chosen_log_probs(logits: Tensor, rollouts: Rollouts) -> Tensor:
+    """Log pi(y_t | s_t) from logits, with gradient.
+
+    Args:
+        logits: (N, T, V) over the rollouts' action set, as :func:`token_logits` gives them.
+        rollouts: N responses of T tokens at most.
+
+    Returns:
+        (N, T) in float32 at least, zero where masked; a padding token need not be an action.
+    """
+    logits = at_least_float32(logits)
+    tokens = rollouts.tokens.masked_fill(~rollouts.mask, 0)[..., None]
+    picked = logits.gather(-1, tokens)[..., 0] - logits.logsumexp(dim=-1)
+    return picked.masked_fill(~rollouts.mask, 0.0)
 
 
 def forward_inputs(model: nn.Module, rollouts: Rollouts) -> tuple[dict[str, Any], Callable[[Tensor], Tensor]]:

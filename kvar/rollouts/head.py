@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from kvar.rollouts.forward import forward_inputs, token_logits
+from kvar.rollouts.output_embedding import output_embedding
 from kvar.rollouts.patching import replaced
 from kvar.rollouts.types import Rollouts
 
@@ -44,7 +45,7 @@ def token_logit_chunks(
         (rows, positions), the C tokens' indices into (N, T), and their (C, V) logits: what ``token_logits`` gives at
         these places, up to rounding.
     """
-    head = _head(model)
+    head = output_embedding(model)
     assert head is not None
     inputs, align = forward_inputs(model, rollouts)
     seen: list[Tensor] = []
@@ -77,16 +78,13 @@ def separable(model: nn.Module, rollouts: Rollouts) -> bool:
         rollouts: at least one response; its first rows and tokens serve as the trial.
     """
     if model not in _SEPARABLE:
-        _SEPARABLE[model] = _head(model) is not None and _trial(model, rollouts)
+        _SEPARABLE[model] = output_embedding(model) is not None and _trial(model, rollouts)
     return _SEPARABLE[model]
 
 
 def _trial(model: nn.Module, rollouts: Rollouts) -> bool:
-    rows = rollouts[:2]
-    tokens = rows.tokens[:, :3]
-    short = replace(
-        rows, tokens=tokens, mask=torch.ones_like(tokens, dtype=torch.bool), log_probs=rows.log_probs[:, :3]
-    )
+    short = rollouts[:2].until(3)
+    short = replace(short, mask=torch.ones_like(short.mask))
     expected = token_logits(model, short).clamp(min=_LEAST)
     try:
         chunks = list(token_logit_chunks(model, short, expected.shape[-1]))
@@ -98,13 +96,6 @@ def _trial(model: nn.Module, rollouts: Rollouts) -> bool:
         bool(torch.allclose(logits.clamp(min=_LEAST), expected[where], rtol=0, atol=tolerance * (1 + scale)))
         for where, logits in chunks
     )
-
-
-def _head(model: Any) -> nn.Module | None:
-    """The output embedding, where the model has one that is a module of its own."""
-    getter = getattr(model, "get_output_embeddings", None)
-    head = getter() if getter is not None else None
-    return head if isinstance(head, nn.Module) and head is not model else None
 
 
 def _siblings(model: nn.Module, head: nn.Module) -> list[nn.Module]:

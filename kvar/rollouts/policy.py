@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from kvar.rollouts.output_embedding import logit_width
 from kvar.rollouts.vocabulary import vocabulary_size
 
 _KNOWN: WeakKeyDictionary[Any, tuple[int | None, int, tuple[int, ...]]] = WeakKeyDictionary()
@@ -152,8 +153,8 @@ def policy_of(
     policy = Policy(size, ends, forbidden, _sorted(refused.forbidden_first, size), _forced(model, size))
     if teacher is None:
         return policy
-    width = _width(teacher)
-    if width is not None and (policy.size is None or width < policy.size) and width != _width(model):
+    width = logit_width(teacher, config=False)
+    if width is not None and (policy.size is None or width < policy.size) and width != logit_width(model, config=False):
         policy = policy.joined(Policy(size=width))
     if eos_token_id is None:
         known = tuple(_ids(_setting(teacher, "eos_token_id")))
@@ -203,7 +204,7 @@ def _size(model: Any, tokenizer: Any, vocabulary: int | None) -> tuple[int | Non
         return vocabulary, ()
     if not hasattr(tokenizer, "get_vocab"):
         return None, ()
-    width = _width(model)
+    width = logit_width(model, config=False)
     length = len(tokenizer) if hasattr(tokenizer, "__len__") else None
     known = _KNOWN.get(tokenizer)
     if known is None or length is None or known[0] != length:
@@ -212,13 +213,6 @@ def _size(model: Any, tokenizer: Any, vocabulary: int | None) -> tuple[int | Non
         known = _KNOWN[tokenizer] = (length, size, gaps)
     size, gaps = known[1:]
     return size if width is None else min(size, width), gaps
-
-
-def _width(model: Any) -> int | None:
-    """Tokens that a model has logits for."""
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    weight = getattr(head, "weight", None)
-    return None if weight is None or weight.dim() != 2 else len(weight)
 
 
 def _ends(model: Any, tokenizer: Any, given: int | Sequence[int] | None, size: int | None) -> tuple[int, ...]:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from kvar.returns import TokenValues, token_values
-from kvar.rollouts.forward import token_logits
+from kvar.rollouts.forward import chosen_log_probs, token_logits
 from kvar.rollouts.head import separable, token_logit_chunks
 from kvar.rollouts.modes import eval_mode
+from kvar.rollouts.output_embedding import logit_width
 from kvar.rollouts.policy import Policy, forbidden_by
 from kvar.rollouts.trial.truth import check_rollouts
 from kvar.rollouts.types import Rollouts
 
-__all__ = ["chosen_log_probs", "log_probs", "score"]
+__all__ = ["log_probs", "score"]
 
 MAX_LOGITS = 2**25
 
@@ -70,7 +71,7 @@ def score(
     device = next(teacher.parameters()).device
     if check:
         check_rollouts(teacher, rollouts)
-    steps = rollouts.tokens.shape[1] * _logits_per_position(teacher)
+    steps = rollouts.tokens.shape[1] * (logit_width(teacher) or 1)
     size = micro_batch or max(len(rollouts), 1)
     parts = []
     with eval_mode(teacher):
@@ -116,13 +117,6 @@ def _chunked_values(
     return TokenValues(*out)
 
 
-def _logits_per_position(model: Any) -> int:
-    """The width of the output head, as its weight or the config says; 1 where neither does."""
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    weight = getattr(head, "weight", None)
-    return len(weight) if weight is not None else int(getattr(getattr(model, "config", None), "vocab_size", None) or 1)
-
-
 def log_probs(student: nn.Module, rollouts: Rollouts, *, vocabulary: int | None = None, check: bool = True) -> Tensor:
     """Log pi(y_t | s_t) of every response token under ``student``, with gradient.
 
@@ -144,19 +138,3 @@ def log_probs(student: nn.Module, rollouts: Rollouts, *, vocabulary: int | None 
     if check:
         check_rollouts(student, rollouts)
     return chosen_log_probs(token_logits(student, rollouts), rollouts)
-
-
-def chosen_log_probs(logits: Tensor, rollouts: Rollouts) -> Tensor:
-    """Log pi(y_t | s_t) from logits, with gradient.
-
-    Args:
-        logits: (N, T, V) over the rollouts' action set, as :func:`token_logits` gives them.
-        rollouts: N responses of T tokens at most.
-
-    Returns:
-        (N, T) in float32 at least, zero where masked; a padding token need not be an action.
-    """
-    logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-    tokens = rollouts.tokens.masked_fill(~rollouts.mask, 0)[..., None]
-    picked = logits.gather(-1, tokens)[..., 0] - logits.logsumexp(dim=-1)
-    return picked.masked_fill(~rollouts.mask, 0.0)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from kvar.returns.score_norms import output_layer_score_norms
 from kvar.rollouts.forward import forward_inputs
 from kvar.rollouts.modes import eval_mode
+from kvar.rollouts.output_embedding import output_embedding
 from kvar.rollouts.trial.truth import check_rollouts
 from kvar.rollouts.types import Rollouts
 
@@ -39,8 +40,7 @@ def score_norms(
     Raises:
         ValueError: a model whose output embedding cannot be found, or that :mod:`kvar.rollouts.trial.truth` refuses.
     """
-    getter: Any = getattr(student, "get_output_embeddings", None)
-    head: Any = getter() if getter is not None else None
+    head: Any = output_embedding(student)
     if head is None:
         raise ValueError(
             f"{type(student).__name__} names no output embedding, so its score norms are unknown; choose another "

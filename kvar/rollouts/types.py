@@ -61,6 +61,33 @@ class Rollouts:
         object.__setattr__(self, "prompt_mask", self.prompt_mask.bool())
         object.__setattr__(self, "finished", self.finished.bool())
 
+    @classmethod
+    def of_tokens(
+        cls,
+        prompt_ids: Tensor,
+        prompt_mask: Tensor,
+        tokens: Tensor,
+        mask: Tensor | None = None,
+        *,
+        prompt_index: Tensor | None = None,
+        policy: Policy | None = None,
+    ) -> Rollouts:
+        """Rollouts of responses that were not sampled: references, given tokens; ``log_probs`` are zero.
+
+        Args:
+            prompt_ids: (N, S).
+            prompt_mask: (N, S).
+            tokens: (N, T).
+            mask: (N, T); default all true.
+            prompt_index: (N,); default 0 to N - 1.
+            policy: a response with one of its ends is finished; None for no ends.
+        """
+        mask = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
+        ended = torch.zeros_like(mask) if policy is None else policy.is_end(tokens) & mask
+        index = torch.arange(len(tokens), device=tokens.device) if prompt_index is None else prompt_index
+        zeros = torch.zeros(tokens.shape, device=tokens.device)
+        return cls(prompt_ids, prompt_mask, tokens, mask, ended.any(dim=1), index, zeros, policy)
+
     def __len__(self) -> int:
         """N, the number of responses."""
         return int(self.tokens.shape[0])
@@ -77,6 +104,11 @@ class Rollouts:
     def to(self, device: torch.device | str) -> Rollouts:
         """The same rollouts on ``device``."""
         return self._each(lambda tensor: tensor.to(device))
+
+    def until(self, length: int) -> Rollouts:
+        """The first ``length`` tokens of every response (``finished`` as it is)."""
+        columns = {name: getattr(self, name)[:, :length] for name in ("tokens", "mask", "log_probs")}
+        return replace(self, **columns)
 
     def over(self, vocabulary: int | None) -> Rollouts:
         """The same rollouts with an action set of ``vocabulary`` tokens at most; as they are for None."""

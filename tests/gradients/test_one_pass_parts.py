@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from kvar.gradients import gradient_moments
-from kvar.gradients.capture.forward import capture
+from kvar.gradients.capture.capture import capture
 from kvar.gradients.loop import loop_moments
 from kvar.gradients.one_pass.chunks import chunked
 from kvar.gradients.one_pass.engine import one_pass_moments

@@ -160,14 +160,5 @@ class Collator:
 
 def reference_rollouts(batch: dict[str, Tensor], policy: Policy) -> Rollouts:
     """The batch's reference targets in the form of rollouts, so that one forward pass serves both."""
-    tokens, mask = batch["tokens"], batch["mask"]
-    return Rollouts(
-        prompt_ids=batch["prompt_ids"],
-        prompt_mask=batch["prompt_mask"],
-        tokens=tokens,
-        mask=mask,
-        finished=(policy.is_end(tokens) & mask).any(dim=1),
-        prompt_index=batch["index"],
-        log_probs=torch.zeros(tokens.shape, device=tokens.device),
-        policy=policy,
-    )
+    tensors = (batch[name] for name in ("prompt_ids", "prompt_mask", "tokens", "mask"))
+    return Rollouts.of_tokens(*tensors, prompt_index=batch["index"], policy=policy)

@@ -6,6 +6,7 @@ from typing import Any
 
 from kvar.rollouts import is_encoder_decoder, vocabulary_size
 from kvar.rollouts.forward import decoder_start
+from kvar.rollouts.output_embedding import logit_width
 
 __all__ = ["check_models"]
 
@@ -33,7 +34,7 @@ def check_models(student: Any, teacher: Any | None, tokenizer: Any) -> None:
     for role, model in (("student", student), ("teacher", teacher)):
         if model is None:
             continue
-        width, size = _width(model), vocabulary_size(tokenizer)
+        width, size = logit_width(model, config=False), vocabulary_size(tokenizer)
         if width is not None and width < size:
             raise ValueError(
                 f"the {role} knows {width} tokens, the tokenizer {size}: it was made for another tokenizer, or tokens "
@@ -63,10 +64,3 @@ def _check_end(teacher: Any, tokenizer: Any) -> None:
             f"({', '.join(repr(tokenizer.convert_ids_to_tokens(i)) for i in sorted(known))}). Set tokenizer.eos_token "
             "to the teacher's, or the teacher's generation_config.eos_token_id to the tokenizer's."
         )
-
-
-def _width(model: Any) -> int | None:
-    """Tokens that the model has logits for."""
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    weight = getattr(head, "weight", None)
-    return None if weight is None else len(weight)

@@ -69,12 +69,9 @@ class Batch:
             right_padded = bool((part.prompt_mask[:, width:] == 0).all())
             prompts = slice(0, width if right_padded else None)
             responses[source] = replace(
-                part,
+                part.until(longest),
                 prompt_ids=part.prompt_ids[:, prompts],
                 prompt_mask=part.prompt_mask[:, prompts],
-                tokens=part.tokens[:, :longest],
-                mask=part.mask[:, :longest],
-                log_probs=part.log_probs[:, :longest],
             )
             if source == "student":
                 values = values and TokenValues(values.q[rows, :longest], values.v[rows, :longest])

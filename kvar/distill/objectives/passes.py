@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kvar.distill.objectives.batch import Batch, Settings, Source
+from kvar.returns.precision import at_least_float32
 from kvar.rollouts import Rollouts, token_logits
 from kvar.rollouts.trial.truth import check_rollouts
 
@@ -51,7 +52,7 @@ class Passes:
         if source not in self._student:
             rollouts = self.responses(source)
             check_rollouts(self.student, rollouts)
-            self._student[source] = _precise(token_logits(self.student, rollouts))
+            self._student[source] = at_least_float32(token_logits(self.student, rollouts))
             if source == "student" and self.on_samples is not None:
                 self.on_samples()
         return self._student[source]
@@ -73,7 +74,7 @@ class Passes:
         for start in range(0, len(rollouts), rows):
             with torch.no_grad():
                 theirs = token_logits(self.teacher, rollouts[start : start + rows])
-                log_t = _precise(theirs).log_softmax(dim=-1)
+                log_t = at_least_float32(theirs).log_softmax(dim=-1)
             log_s = logits[start : start + rows].log_softmax(dim=-1)
             parts.append(divergence(log_t, log_s))
             infinite = (parts[-1].detach() == torch.inf) & rollouts.mask[start : start + rows]
@@ -94,7 +95,3 @@ def _ruled_out(log_t: Tensor, log_s: Tensor, row: int, position: int) -> str:
         f"the divergence is infinite at response {row}, position {position}: {'; '.join(who)}. Mask the same tokens "
         "in both models, or use an objective that stays finite (js, tvd, or gkd with gkd_beta between 0 and 1)."
     )
-
-
-def _precise(logits: Tensor) -> Tensor:
-    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits

@@ -100,16 +100,8 @@ class TeacherResponses:
         tokens = torch.full(mask.shape, self.tokenizer.pad_token_id)
         tokens[mask] = torch.tensor([token for row in responses for token in row])
         device, policy = prompt_ids.device, policy_of(self.teacher, self.tokenizer)
-        return Rollouts(
-            prompt_ids=prompt_ids,
-            prompt_mask=prompt_mask,
-            tokens=tokens.to(device),
-            mask=mask.to(device),
-            finished=torch.tensor([row[-1] in policy.ends for row in responses], device=device),
-            prompt_index=index,
-            log_probs=torch.zeros(mask.shape, device=device),
-            policy=policy,
-        )
+        tokens, mask = tokens.to(device), mask.to(device)
+        return Rollouts.of_tokens(prompt_ids, prompt_mask, tokens, mask, prompt_index=index, policy=policy)
 
     def _fingerprint(self) -> dict[str, Any]:
         """What the responses depend on; a file of another fingerprint is not read."""

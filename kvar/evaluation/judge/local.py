@@ -76,17 +76,8 @@ class LocalJudge:
         ids, mask = (x.to(device) for x in encode_prompts(prompts))
         n, t = len(prompts), len(self.chain) + 1
         tokens = torch.tensor(max(self.paths, key=len), device=device).expand(n, t)
-        rows = Rollouts(
-            prompt_ids=ids,
-            prompt_mask=mask,
-            tokens=tokens,
-            mask=torch.ones_like(tokens, dtype=torch.bool),
-            finished=torch.zeros(n, dtype=torch.bool, device=device),
-            prompt_index=torch.arange(n, device=device),
-            log_probs=torch.zeros(n, t, device=device),
-        )
         with eval_mode(self.model):
-            logits = token_logits(self.model, rows).float()
+            logits = token_logits(self.model, Rollouts.of_tokens(ids, mask, tokens)).float()
         check_finite(logits.amax(dim=-1).sum(dim=1))
         log_p = logits.log_softmax(dim=-1).cpu()
         return torch.stack([log_p[:, range(len(path)), path].sum(dim=1) for path in self.paths], dim=1)

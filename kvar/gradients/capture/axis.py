@@ -1,14 +1,19 @@
 """Which tensors of a forward pass run over trajectories, followed from one operation to the next.
 
-A tensor is *leading* if its first axis runs over the N trajectories (or over trajectories times something, trajectory
-by trajectory), *scattered* if it holds data of trajectories in an order of their own choosing (tokens gathered for an
-expert), *elsewhere* if another axis runs over them or none (a sum over the batch), and *common* if it is the same for
-every trajectory (positions, position biases). Tensors are marked as they are made.
+A tensor is
+
+- *leading* if its first axis runs over the N trajectories (or over trajectories times something, trajectory by
+  trajectory);
+- *scattered* if it holds rows of trajectories in an order that depends on the data (tokens gathered for an expert);
+- *elsewhere* if another axis, or none, runs over the trajectories (a sum over the batch);
+- *common* if it is the same for every trajectory (positions, position biases).
+
+Each operation marks its results (:meth:`Axes.follow`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from itertools import count
@@ -17,7 +22,7 @@ from weakref import ReferenceType, ref
 
 from torch import Tensor, nn
 
-__all__ = ["Axes", "Axis", "tensors_in"]
+__all__ = ["Axes", "Axis", "mapped", "tensors_in"]
 
 
 class Axis(Enum):
@@ -54,7 +59,7 @@ class Axes:
         self._outside: list[ReferenceType[Tensor]] = []
 
     def of(self, x: Tensor) -> Axis:
-        """How ``x`` holds the trajectories; one of unknown making is judged by the length of its first axis."""
+        """How ``x`` holds the trajectories; an unmarked tensor is judged by the length of its first axis."""
         mark = getattr(x, "_kvar_mark", None)
         if mark is not None and mark.run == self.run:
             return mark.axis
@@ -68,13 +73,13 @@ class Axes:
         return mark.roots if mark is not None and mark.run == self.run else ()
 
     def mark(self, x: Tensor, axis: Axis, roots: tuple[nn.Parameter, ...] = ()) -> None:
-        """Note how ``x`` holds the trajectories."""
+        """Set how ``x`` holds the trajectories."""
         x._kvar_mark = _Mark(self.run, axis, roots)  # type: ignore[attr-defined]
         if x.grad_fn is None:
             self._outside.append(ref(x))
 
     def leave(self) -> None:
-        """Take the marks off tensors that may outlive the pass: those it was given, or that it keeps no graph of."""
+        """Remove the marks from tensors that may outlive the pass: its inputs, and results without a graph."""
         for weak in self._outside:
             x = weak()
             if x is not None and "_kvar_mark" in x.__dict__:
@@ -82,10 +87,10 @@ class Axes:
         self._outside.clear()
 
     def follow(self, name: str, args: tuple[Any, ...], given: list[Tensor], out: Any) -> None:
-        """Mark what an operation made.
+        """Mark the result of an operation.
 
         Args:
-            name: the operation's.
+            name: the operation's name.
             args: its positional arguments.
             given: the tensors among all its arguments.
             out: its result.
@@ -107,7 +112,7 @@ class Axes:
         if _reorders(name, args, self):
             return Axis.SCATTERED
         ours = [(x, axis) for x, axis in kinds if axis is not Axis.COMMON]
-        ours = [(x, axis) for x, axis in ours if x.is_floating_point()] or ours  # masks and ids move no rows
+        ours = [(x, axis) for x, axis in ours if x.is_floating_point()] or ours  # not masks and ids
         rows = [axis for x, axis in ours if x.shape[:1] == made.shape[:1]] or [axis for _, axis in ours]
         if Axis.SCATTERED in rows:
             return Axis.SCATTERED
@@ -121,13 +126,13 @@ _ANYWHERE = frozenset({"nonzero", "masked_select", "take", "unique", "argwhere"}
 
 
 def _reorders(name: str, args: tuple[Any, ...], axes: Axes) -> bool:
-    """Whether an operation takes rows of the first axis in an order of the data's choosing."""
+    """Whether an operation takes rows of the first axis in an order that depends on the data."""
     if name == "__getitem__":
         index = args[1]
         first = next((i for i in index if i is not None), ...) if isinstance(index, tuple) else index
         if first is ... or first is None or axes.of(args[0]) is Axis.COMMON:
             return False
-        if isinstance(first, Tensor):  # in an order of its own, unless that is the same whatever the data are
+        if isinstance(first, Tensor):
             return axes.of(first) is not Axis.COMMON
         return not isinstance(first, slice) or first.start not in (None, 0) or first.stop is not None
     if name == "where":
@@ -145,3 +150,14 @@ def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
             yield value
         elif isinstance(value, (tuple, list)):
             yield from tensors_in(value)
+
+
+def mapped(value: Any, one: Callable[[Any], Any], kind: type = Tensor) -> Any:
+    """``value`` with every ``kind`` in nested tuples, lists and dicts replaced by what ``one`` returns for it."""
+    if isinstance(value, kind):
+        return one(value)
+    if type(value) in (tuple, list) or hasattr(value, "_fields"):  # a named tuple
+        return getattr(value, "_make", type(value))([mapped(item, one, kind) for item in value])
+    if type(value) is dict:
+        return {key: mapped(item, one, kind) for key, item in value.items()}
+    return value

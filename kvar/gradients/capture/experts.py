@@ -1,15 +1,15 @@
 """Layers of experts behind transformers' one interface: hidden states, the experts chosen for them, their weights.
 
-Modules made by ``transformers.integrations.moe.use_experts_implementation`` say by their attributes what they compute:
-two stacks of matrices (a gate and a way up, a way down), with or without biases, transposed or not. Their tokens are
-sorted by expert, and every expert's rows are given back to the trajectories they came from.
+The attributes of a module made by ``transformers.integrations.moe.use_experts_implementation`` describe it: two stacks
+of matrices (up, with or without a gate, and down), with or without biases, transposed or not. Its tokens are sorted by
+expert here, so that each expert multiplies its rows once, and each row's trajectory is recorded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,16 +17,12 @@ from torch import Tensor, nn
 
 from kvar.gradients.capture.axis import Axis
 from kvar.gradients.capture.modules import frozen
+from kvar.gradients.capture.record import Capture
 from kvar.gradients.rules.uses import Call, PerExpert, PerRow, Use
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from kvar.gradients.capture.forward import Capture
 
 __all__ = ["by_expert", "expert_layers"]
 
-_SAID = ("has_gate", "has_bias", "is_transposed", "num_experts")
+_ATTRIBUTES = ("has_gate", "has_bias", "is_transposed", "num_experts")
 
 
 def expert_layers(
@@ -34,11 +30,11 @@ def expert_layers(
 ) -> Iterator[tuple[nn.Module, dict[str, nn.Parameter]]]:
     """The modules of that interface, with their wanted parameters by name."""
     for module in student.modules():
-        if not all(hasattr(module, name) for name in _SAID) or not _complete(module):
+        if not all(hasattr(module, name) for name in _ATTRIBUTES) or not _complete(module):
             continue
-        mine = {name: p for name, p in module._parameters.items() if p is not None and id(p) in wanted}
-        if mine and set(mine) <= set(_names(module)):
-            yield module, mine
+        parameters = {name: p for name, p in module._parameters.items() if p is not None and id(p) in wanted}
+        if parameters and set(parameters) <= set(_names(module)):
+            yield module, parameters
 
 
 def _names(module: Any) -> tuple[str, ...]:
@@ -63,13 +59,13 @@ def by_expert(
     *args: Any,
     **kwargs: Any,
 ) -> Any:
-    """Run a layer of experts, each on its own tokens, and note what every expert was given.
+    """Run a layer of experts, each on its tokens, and record the rows of every expert.
 
     Args:
-        result: what is captured.
+        result: the capture.
         module: the layer.
-        parameters: those wanted, by name.
-        original: its own forward pass, for calls of another form.
+        parameters: the wanted ones, by name.
+        original: the layer's forward method, for calls of another form.
         args: hidden states (R, d), R = N T; experts (R, K) int64; weights (R, K).
         kwargs: the same, by name.
 
@@ -124,19 +120,19 @@ class _Routed:
     result: Capture
 
     def linear(self, rows: Tensor, name: str, bias: str | None, expert: Tensor) -> Tensor:
-        """(S, k) -> (S, m), each expert's matrix on its own rows; noted."""
+        """(S, k) -> (S, m), each expert's matrix on its rows; recorded."""
         stack = getattr(self.module, name)
         turned = bool(self.module.is_transposed)
         parts = [
-            F.linear(own, stack[x].mT if turned else stack[x])
-            for x, own in enumerate(rows.split(self.counts))
-            if len(own)
+            F.linear(part, stack[x].mT if turned else stack[x])
+            for x, part in enumerate(rows.split(self.counts))
+            if len(part)
         ]
         out = torch.cat(parts)
         if bias is not None:
             out = out + getattr(self.module, bias)[expert]
-        here = tuple(p for p in (name, bias) if p in self.active)
-        if not here:
+        wanted = tuple(p for p in (name, bias) if p in self.active)
+        if not wanted:
             return out
         fixed, (x, trajectory, n) = rows.detach(), (len(self.counts), self.trajectory, self.result.n)
 
@@ -147,6 +143,6 @@ class _Routed:
         def function(call: Call) -> dict[str, Use]:
             matrix = PerExpert(fixed, 0 if turned else 1, self.counts, trajectory)
             uses = {name: matrix, bias: PerRow(shifts)}
-            return {str(k): uses[p] for k, p in enumerate(here)}  # type: ignore[misc]
+            return {str(k): uses[p] for k, p in enumerate(wanted)}  # type: ignore[misc]
 
-        return self.result.note("experts", tuple(self.active[p] for p in here), function, out, (fixed,))
+        return self.result.note("experts", tuple(self.active[p] for p in wanted), function, out, (fixed,))

@@ -1,4 +1,4 @@
-"""Small interventions on a module and its graph: freeze, look a parameter up."""
+"""Parameters and blocks of a module, and the leaves of a graph."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["frozen", "parameter_named", "reached_leaves", "repeated_blocks"]
 
 @contextmanager
 def frozen(parameters: Mapping[str, Tensor]) -> Iterator[None]:
-    """Let tensors ask for no gradient while the block runs."""
+    """Switch ``requires_grad`` off while the block runs."""
     try:
         for parameter in parameters.values():
             parameter.requires_grad_(False)
@@ -26,10 +26,10 @@ def frozen(parameters: Mapping[str, Tensor]) -> Iterator[None]:
 def parameter_named(module: nn.Module, name: str) -> nn.Parameter | None:
     """The parameter registered under a dotted name, or None (also where a computed tensor stands there)."""
     *path, last = name.split(".")
-    here: nn.Module | None = module
+    holder: nn.Module | None = module
     for step in path:
-        here = here._modules.get(step) if here is not None else None
-    return None if here is None else here._parameters.get(last)
+        holder = holder._modules.get(step) if holder is not None else None
+    return None if holder is None else holder._parameters.get(last)
 
 
 def repeated_blocks(student: nn.Module) -> Iterator[nn.Module]:
@@ -46,7 +46,7 @@ def repeated_blocks(student: nn.Module) -> Iterator[nn.Module]:
 def reached_leaves(ends: list[Tensor]) -> set[int]:
     """Ids of the leaves that the graphs of some tensors lead to."""
     seen: set[Any] = set()
-    found: set[int] = set()
+    leaves: set[int] = set()
     stack = [end.grad_fn for end in ends]
     while stack:
         node = stack.pop()
@@ -55,6 +55,6 @@ def reached_leaves(ends: list[Tensor]) -> set[int]:
         seen.add(node)
         variable = getattr(node, "variable", None)
         if variable is not None:
-            found.add(id(variable))
+            leaves.add(id(variable))
         stack.extend(parent for parent, _ in node.next_functions)
-    return found
+    return leaves

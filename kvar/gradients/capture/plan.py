@@ -1,4 +1,4 @@
-"""How each parameter of a student is measured: the ladder from a layer's rule down to whole passes."""
+"""How each parameter of a student is measured: from a layer's rule down to whole passes, one per trajectory."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from kvar.gradients.layers import stacks
+from kvar.gradients.groups import stacks
 
 __all__ = ["Plan", "UncoveredError", "enclosing"]
 
 
 class UncoveredError(Exception):
-    """Parameters that a forward pass used in ways no rule accounts for; ``ids`` are theirs."""
+    """A forward pass used parameters in ways that no record describes; ``ids`` are the parameters'."""
 
     def __init__(self, ids: set[int]) -> None:
         super().__init__(f"{len(ids)} parameters")
@@ -24,16 +24,16 @@ class UncoveredError(Exception):
 class Plan:
     """How a student is measured.
 
-    A parameter begins with its layer's rule, and with the operations that meet it where it has none. Where that does
-    not agree with autograd it is taken down a step: operations alone; then its own module done again for every
-    trajectory, then the module around that one, as far as a block; then whole passes.
+    A parameter is measured by its layer's rule, or by the operations that use it where the layer has none. Where this
+    does not agree with autograd, the next step of the ladder is tried: the operations alone; then its module run again
+    for each trajectory, then the module around that one, up to a block; then the whole student for each trajectory.
 
     Attributes:
-        by_operation: ids of parameters whose layers' rules are not trusted.
-        heights: id -> how many modules above its own is done again for each trajectory.
-        uncovered: ids of parameters to be measured by whole passes.
+        by_operation: ids of parameters whose layers' rules are not used.
+        heights: id -> how many levels above the parameter's module the module lies that is run again.
+        uncovered: ids of parameters measured by whole passes, one per trajectory.
         cut: whether the graph can be cut between repeated blocks.
-        kinds: id -> the operations that met it when it was tried.
+        kinds: id -> the kinds of use in the trial (:class:`kvar.gradients.capture.record.Capture`); None before it.
     """
 
     by_operation: set[int] = field(default_factory=set)
@@ -43,20 +43,20 @@ class Plan:
     kinds: dict[int, set[str]] | None = None
 
     def covered(self, wanted: Mapping[int, nn.Parameter]) -> dict[int, nn.Parameter]:
-        """The wanted parameters that are measured from one pass."""
+        """The wanted parameters that are measured from one pass over all trajectories."""
         return {key: p for key, p in wanted.items() if key not in self.uncovered}
 
     def rest(self, wanted: Mapping[int, nn.Parameter]) -> dict[int, nn.Parameter]:
-        """The wanted parameters that are not."""
+        """The other wanted parameters."""
         return {key: p for key, p in wanted.items() if key in self.uncovered}
 
     def take_down(self, ids: Iterable[int], student: nn.Module, ruled: set[int]) -> None:
-        """Take some parameters a step down.
+        """Take some parameters a step down the ladder.
 
         Args:
-            ids: theirs.
+            ids: of the parameters.
             student: the model.
-            ruled: ids of the parameters that some layer's rule speaks for.
+            ruled: ids of the parameters that have a rule.
         """
         for key in ids:
             if key in self.heights:
@@ -72,14 +72,14 @@ class Plan:
                 self.uncovered.add(key)
 
     def take_along(self, student: nn.Module, unseen: set[int]) -> dict[int, set[str]]:
-        """Let a module that is done again answer for its parameters that the trial did not meet: experts not chosen.
+        """Measure parameters that the trial did not use (experts not chosen) with the module run again around them.
 
         Args:
             student: the model.
-            unseen: ids of the parameters not met.
+            unseen: ids of parameters that were not used.
 
         Returns:
-            What the trial would have noted of those that a module now answers for.
+            Entries for ``kinds`` of those that lie in such a module.
         """
         modules = {id(m): m for key, height in self.heights.items() for m in enclosing(student, key, height)}
         out: dict[int, set[str]] = {}
@@ -94,7 +94,7 @@ class Plan:
 
 
 def _steps_up(student: nn.Module, key: int, module: nn.Module) -> int | None:
-    """How many steps above the one module that holds a parameter another module is, if it is."""
+    """How many levels ``module`` lies above the only module that holds a parameter; None if it does not."""
     holders = [name for name, m in student.named_modules() if any(id(p) == key for p in m._parameters.values())]
     above = next(name for name, m in student.named_modules() if m is module)
     if len(holders) != 1 or not f"{holders[0]}.".startswith(f"{above}."):
@@ -103,7 +103,7 @@ def _steps_up(student: nn.Module, key: int, module: nn.Module) -> int | None:
 
 
 def enclosing(student: nn.Module, key: int, height: int) -> list[nn.Module]:
-    """The modules so many steps above those that hold a parameter; empty beyond the blocks of a stack."""
+    """The modules ``height`` levels above those that hold a parameter; empty beyond the blocks of a stack."""
     above = stacks(student)
     out: list[nn.Module] = []
     for name, module in student.named_modules():
@@ -113,7 +113,7 @@ def enclosing(student: nn.Module, key: int, height: int) -> list[nn.Module]:
         path = ".".join(steps[: len(steps) - height])
         if height >= len(steps) or any(f"{stack}.".startswith(f"{path}.") for stack in above):
             return []
-        here = student.get_submodule(path)
-        if all(here is not other for other in out):
-            out.append(here)
+        module = student.get_submodule(path)
+        if all(module is not other for other in out):
+            out.append(module)
     return out

@@ -1,9 +1,9 @@
-"""Every operation of a forward pass in which a parameter meets the trajectories, whatever module it stands in.
+"""Every operation of a forward pass that joins a parameter to tensors that run over the trajectories.
 
-A parameter, or what is computed from parameters alone (exp(A_log), 1 + w, a bias looked up by distance), is common to
-all trajectories until an operation joins it to a tensor that runs over them. There every trajectory is given a copy of
-its own, whose gradient is that trajectory's; the ordinary backward pass delivers it for all trajectories at once. Which
-operation asks for which kind of copy is told by :mod:`kvar.gradients.operations`.
+A parameter, or a tensor computed from parameters alone (exp(A_log), 1 + w, a bias looked up by distance), is common to
+all trajectories until an operation joins it to a tensor that runs over them. From there on each trajectory has a copy,
+whose gradient is that trajectory's; one backward pass gives it for all trajectories at once. Which copy an operation
+needs is in :mod:`kvar.gradients.operations`.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _LIKE = frozenset({"to", "type_as"})
 
 
 class Trace(TorchFunctionMode):
-    """Marks tensors as they are made and gives parameters a copy for each trajectory where they meet them.
+    """Marks the result of every operation, and calls the handler of an operation that joins parameters.
 
     Args:
         axes: the marks.
         wanted: id -> parameter.
-        note: takes a record of a use; see :data:`kvar.gradients.operations.Note`.
+        note: records a use; see :data:`kvar.gradients.operations.Note`.
     """
 
     def __init__(self, axes: Axes, wanted: Mapping[int, nn.Parameter], note: Note) -> None:
@@ -48,9 +48,9 @@ class Trace(TorchFunctionMode):
         roots = self._roots(given) if torch.is_grad_enabled() else ()
         if roots:
             joined = any(self.axes.of(x) is not Axis.COMMON for x in given)
-            found = find_operation(name, joined=joined)
-            if found is not None:
-                out = found(Operation(self.axes, self.note, self._roots, name, func, args, kwargs, given))
+            handler = find_operation(name, joined=joined)
+            if handler is not None:
+                out = handler(Operation(self.axes, self.note, self._roots, name, func, args, kwargs, given))
                 if out is not NotImplemented:
                     return out
         out = func(*args, **kwargs)
@@ -63,12 +63,10 @@ class Trace(TorchFunctionMode):
         return out
 
     def _roots(self, given: list[Tensor]) -> tuple[nn.Parameter, ...]:
-        """The wanted parameters that common tensors among those given come from."""
-        found: dict[int, nn.Parameter] = {}
+        """The wanted parameters from which common tensors among ``given`` are computed."""
+        roots: dict[int, nn.Parameter] = {}
         for x in given:
-            if id(x) in self.wanted:
-                if x.requires_grad:
-                    found[id(x)] = self.wanted[id(x)]
-            elif x.requires_grad:
-                found.update((id(p), p) for p in self.axes.roots(x))
-        return tuple(found.values())
+            if x.requires_grad:
+                parameters = (self.wanted[id(x)],) if id(x) in self.wanted else self.axes.roots(x)
+                roots |= {id(p): p for p in parameters}
+        return tuple(roots.values())

@@ -1,9 +1,13 @@
-"""What stands in a module's place while a forward pass is captured."""
+"""The functions that replace methods of modules while a forward pass is recorded.
+
+Each takes the capture, what it needs to know of the module, and the original method; ``functools.partial`` fills these
+in, so that the arguments of the call follow.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,16 +15,14 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from kvar.gradients.capture.modules import frozen
-from kvar.gradients.capture.row_by_row import Again
+from kvar.gradients.capture.record import Capture
+from kvar.gradients.capture.rerun import Rerun
 from kvar.gradients.rules import Rule
 
-if TYPE_CHECKING:
-    from kvar.gradients.capture.forward import Capture
-
-__all__ = ["cut", "done_again", "tapped", "wrapped"]
+__all__ = ["cut_block", "recorded_for_rerun", "recorded_layer", "recorded_lookup"]
 
 
-def wrapped(
+def recorded_layer(
     result: Capture,
     module: nn.Module,
     rule: Rule,
@@ -31,7 +33,7 @@ def wrapped(
     **kwargs: Any,
 ) -> Any:
     """Run a layer without gradients for its parameters, and record the call."""
-    active = {name: p for name, p in parameters.items() if p.requires_grad}  # false inside an outer layer's own call
+    active = {name: p for name, p in parameters.items() if p.requires_grad}  # frozen inside an outer layer's call
     if not active or not torch.is_grad_enabled():
         return original(*args, **kwargs)
     with frozen(active):
@@ -39,8 +41,8 @@ def wrapped(
     return result.record(module, rule, active, args, kwargs, output)
 
 
-class _Tap(TorchFunctionMode):
-    """Records ``torch.nn.functional.embedding`` where it looks up the given weight."""
+class _Lookup(TorchFunctionMode):
+    """Calls ``record`` on each ``torch.nn.functional.embedding`` that reads the given weight."""
 
     def __init__(self, weight: Tensor, record: Callable[..., Any]) -> None:
         super().__init__()
@@ -49,16 +51,15 @@ class _Tap(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is not F.embedding or len(args) < 2 or args[1] is not self.weight or not torch.is_grad_enabled():
+        recorded = func is F.embedding and len(args) > 1 and args[1] is self.weight and torch.is_grad_enabled()
+        if not recorded or kwargs.get("max_norm") is not None:  # not linear in the table: no record, hence missed
             return func(*args, **kwargs)
         with frozen({"weight": self.weight}):
             output = func(*args, **kwargs)
-        if kwargs.get("max_norm") is not None or kwargs.get("scale_grad_by_freq"):
-            return func(*args, **kwargs)  # not linear in the table, or mixing trajectories: left to be missed
         return self.record((args[0],), kwargs, output)
 
 
-def tapped(
+def recorded_lookup(
     result: Capture,
     module: nn.Module,
     rule: Rule,
@@ -68,7 +69,7 @@ def tapped(
     *args: Any,
     **kwargs: Any,
 ) -> Any:
-    """Run an embedding layer, recording the look-up inside it."""
+    """Run an embedding layer, and record the look-up inside it."""
     weight = parameters["weight"]
     if not weight.requires_grad:
         return original(*args, **kwargs)
@@ -76,11 +77,11 @@ def tapped(
     def record(inner: tuple[Any, ...], options: dict[str, Any], output: Tensor) -> Any:
         return result.record(module, rule, parameters, inner, options, output)
 
-    with _Tap(weight, record):
+    with _Lookup(weight, record):
         return original(*args, **kwargs)
 
 
-def done_again(
+def recorded_for_rerun(
     result: Capture,
     module: nn.Module,
     parameters: dict[str, nn.Parameter],
@@ -89,17 +90,17 @@ def done_again(
     *args: Any,
     **kwargs: Any,
 ) -> Any:
-    """Run a module without gradients for some parameters inside it, to be done again for every trajectory alone."""
+    """Run a module without gradients for some parameters inside it, and record the call to run it again by rows."""
     active = {name: p for name, p in parameters.items() if p.requires_grad}
     if not active or not torch.is_grad_enabled():
         return original(*args, **kwargs)
-    call = Again(module, active, args, kwargs, result.axes)
+    call = Rerun(module, active, args, kwargs, result.axes)
     with frozen(active):
         output = original(*args, **kwargs)
-    return result.record_again(call, output)
+    return result.record_rerun(call, output)
 
 
-def cut(result: Capture, original: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+def cut_block(result: Capture, original: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     """Run a block on a piece of graph of its own."""
     if not torch.is_grad_enabled():
         return original(*args, **kwargs)

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from kvar.estimators.terms import Terms
 from kvar.gradients.cotangents import Weights, surrogate
 from kvar.gradients.distributed.processes import all_or_none
-from kvar.gradients.forward_mode.engine import cells_of, chosen_log_probs, derivative_along, scalars_of
+from kvar.gradients.forward_mode.engine import cells_of, derivative_along, scalars_of
 from kvar.gradients.moments import GroupMoments
 from kvar.gradients.state import untouched
-from kvar.rollouts.forward import token_logits
+from kvar.rollouts.forward import chosen_log_probs, token_logits
 from kvar.rollouts.types import Rollouts
 
 __all__ = ["joined_moments"]

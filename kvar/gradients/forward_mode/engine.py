@@ -23,8 +23,7 @@ from kvar.gradients.forward_mode.projections import ScoreProjections, projected_
 from kvar.gradients.groups import GroupSpec, resolve_groups
 from kvar.gradients.moments import GroupMoments
 from kvar.gradients.state import untouched, unwrap
-from kvar.rollouts.forward import token_logits
-from kvar.rollouts.score import chosen_log_probs
+from kvar.rollouts.forward import chosen_log_probs, token_logits
 from kvar.rollouts.trial.truth import check_rollouts
 from kvar.rollouts.types import Rollouts
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
-from kvar.gradients.capture.forward import Capture
+from kvar.gradients.capture.record import Capture
 from kvar.gradients.cotangents import Cotangents
 from kvar.gradients.one_pass.head_rows import ScaledRows
 

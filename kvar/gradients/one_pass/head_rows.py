@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
-from kvar.gradients.capture.forward import Capture, Record
+from kvar.gradients.capture.record import Capture, Record
 from kvar.gradients.cotangents import Cotangents, TokenCotangents
 
 __all__ = ["ScaledRows", "below", "scaled_rows"]

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kvar.gradients.capture.forward import Capture, Record, capture
+from kvar.gradients.capture.capture import capture
 from kvar.gradients.capture.plan import Plan, UncoveredError
+from kvar.gradients.capture.record import Capture, Record
 from kvar.gradients.cotangents import Estimators
 from kvar.gradients.one_pass.backward import Grads, pulled_back
 from kvar.gradients.one_pass.head_rows import ScaledRows, below, scaled_rows

@@ -108,15 +108,5 @@ class DecodingWithoutCache:
         self.logits = self._next()
 
     def _next(self) -> Tensor:
-        n = len(self._tokens)
-        so_far = Rollouts(
-            prompt_ids=self._ids,
-            prompt_mask=self._mask,
-            tokens=self._tokens,
-            mask=torch.ones_like(self._tokens, dtype=torch.bool),
-            finished=torch.zeros(n, dtype=torch.bool, device=self._tokens.device),
-            prompt_index=torch.arange(n, device=self._tokens.device),
-            log_probs=torch.zeros(self._tokens.shape, device=self._tokens.device),
-            policy=self.policy,
-        )
+        so_far = Rollouts.of_tokens(self._ids, self._mask, self._tokens, policy=self.policy)
         return token_logits(self.model, so_far)[:, -1]

@@ -147,16 +147,7 @@ def _rollouts(prompts: list[Tensor], tokens: Tensor, policy: Policy) -> Rollouts
     mask = torch.arange(int(lengths.max()), device=tokens.device) < lengths[:, None]
     ids = torch.zeros_like(mask, dtype=torch.long)
     ids[mask] = torch.cat(prompts)
-    return Rollouts(
-        prompt_ids=ids,
-        prompt_mask=mask,
-        tokens=tokens,
-        mask=torch.ones_like(tokens, dtype=torch.bool),
-        finished=torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device),
-        prompt_index=torch.arange(len(tokens), device=tokens.device),
-        log_probs=torch.zeros(tokens.shape, device=tokens.device),
-        policy=policy,
-    )
+    return Rollouts.of_tokens(ids, mask, tokens, policy=policy)
 
 
 def tolerance(logits: Tensor) -> float:

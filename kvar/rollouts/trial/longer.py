@@ -14,8 +14,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from kvar.rollouts.forward import is_encoder_decoder, token_logits, unwrapped
+from kvar.rollouts.forward import chosen_log_probs, is_encoder_decoder, token_logits, unwrapped
 from kvar.rollouts.modes import undisturbed
+from kvar.rollouts.output_embedding import logit_width
 from kvar.rollouts.trial.cases import LONGEST, tolerance
 from kvar.rollouts.types import Rollouts
 
@@ -49,8 +50,10 @@ def check_length(model: nn.Module, rollouts: Rollouts, key: tuple[Any, ...], *, 
         return
     device = next(model.parameters()).device
     with undisturbed(model), torch.no_grad():
-        rows = [_alone(rollouts[[i]].to(device), _width(model)) for i in (longest, shortest)]
-        together = _log_probs(model, _beside(rollouts[[longest, shortest]].to(device), rows[0].tokens.shape[1]))[0]
+        rows = [_alone(rollouts[[i]].to(device), logit_width(model) or 1) for i in (longest, shortest)]
+        pair = rollouts[[longest, shortest]].to(device)
+        pair = pair.until(max(min(int(pair.lengths.max()), rows[0].tokens.shape[1]), 1))
+        together = _log_probs(model, pair)[0]
         for place, row in enumerate(rows):
             if not row.tokens.shape[1]:
                 continue
@@ -58,7 +61,7 @@ def check_length(model: nn.Module, rollouts: Rollouts, key: tuple[Any, ...], *, 
             if not bool(torch.isfinite(alone).all()):
                 return  # another check's to tell
             for length in {1, (row.tokens.shape[1] + 1) // 2}:
-                prefix = _log_probs(model, _cut(row, length))[0]
+                prefix = _log_probs(model, row.until(length))[0]
                 _compare(model, prefix[:, -1:], alone[:, length - 1 : length], allowed, "when later tokens follow")
             width = min(together.shape[1], alone.shape[1])
             _compare(model, together[place : place + 1, :width], alone[:, :width], allowed, "in a padded batch")
@@ -82,32 +85,13 @@ def _compare(model: Any, ours: Tensor, theirs: Tensor, allowed: float, when: str
 def _log_probs(model: nn.Module, rollouts: Rollouts) -> tuple[Tensor, float]:
     """(N, T) log pi(y_t | s_t), and the difference that rounding may make."""
     logits = token_logits(model, rollouts)
-    wide = logits if logits.dtype == torch.float64 else logits.float()
-    actions = wide[wide != -torch.inf]
+    actions = logits[logits != -torch.inf]
     spread = float(actions.max() - actions.min()) if len(actions) else 0.0
-    tokens = rollouts.tokens.masked_fill(~rollouts.mask, 0)[..., None]
-    picked = (wide.gather(-1, tokens)[..., 0] - wide.logsumexp(dim=-1)).masked_fill(~rollouts.mask, 0.0)
-    return picked, tolerance(logits) * (spread + 1e-2)
+    return chosen_log_probs(logits, rollouts), tolerance(logits) * (spread + 1e-2)
 
 
 def _alone(row: Rollouts, width: int) -> Rollouts:
     """One row without padding, its response cut where its logits would be too many."""
     kept = row.prompt_mask[0]
     row = replace(row, prompt_ids=row.prompt_ids[:, kept], prompt_mask=row.prompt_mask[:, kept])
-    return _cut(row, min(int(row.lengths[0]), max(MAX_LOGITS // width, 4)))
-
-
-def _beside(pair: Rollouts, length: int) -> Rollouts:
-    return _cut(pair, max(min(int(pair.lengths.max()), length), 1))
-
-
-def _cut(rows: Rollouts, length: int) -> Rollouts:
-    return replace(
-        rows, tokens=rows.tokens[:, :length], mask=rows.mask[:, :length], log_probs=rows.log_probs[:, :length]
-    )
-
-
-def _width(model: Any) -> int:
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    weight = getattr(head, "weight", None)
-    return len(weight) if weight is not None else int(getattr(model.config, "vocab_size", None) or 1)
+    return row.until(min(int(row.lengths[0]), max(MAX_LOGITS // width, 4)))
