@@ -1,4 +1,4 @@
-"""What is asked of the input and result of a gradient measurement, with errors that name field, value and remedy."""
+"""Checks of the input and result of a gradient measurement; each error names field, value and remedy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kvar.gradients.cotangents import Weights
 from kvar.gradients.moments import GroupMoments
 from kvar.rollouts.types import Rollouts
 
-__all__ = ["check_finite", "check_name_count", "checked_weights", "finite_scalars", "no_checkpointing"]
+__all__ = ["check_finite", "check_name_count", "checked_scalars", "checked_weights", "no_checkpointing"]
 
 
 def checked_weights(weights: Weights, rollouts: Rollouts, micro_batch: int | None) -> Weights:
@@ -23,11 +23,8 @@ def checked_weights(weights: Weights, rollouts: Rollouts, micro_batch: int | Non
         raise ValueError(f"micro_batch must be a positive integer or None; got {micro_batch!r}.")
     if isinstance(weights, Terms):
         weights.check(rollouts)
-        here = rollouts.mask.device
-        exact = {name: scales.to(here) for name, scales in weights.exact.items()}
-        plain = _checked_tensor(weights.weights, rollouts, weights.names)
-        for scales in exact.values():
-            _checked_tensor(scales, rollouts, weights.names)
+        exact = {name: scales.to(rollouts.mask.device) for name, scales in weights.exact.items()}
+        plain, *_ = (_checked_tensor(w, rollouts, weights.names) for w in (weights.weights, *exact.values()))
         return plain if not exact else replace(weights, weights=plain, exact=exact)
     if not isinstance(weights, Tensor):
         if not callable(weights):
@@ -66,21 +63,34 @@ def _checked_tensor(weights: Tensor, rollouts: Rollouts, names: tuple[str, ...] 
     return torch.where(rollouts.mask, weights, torch.zeros_like(weights))
 
 
-def finite_scalars(weights: Callable[[Tensor], Tensor], names: tuple[str, ...] | None) -> Callable[[Tensor], Tensor]:
-    """The same callable, which refuses a scalar that is not finite before its gradient spreads to other estimators."""
+def checked_scalars(
+    weights: Callable[[Tensor], Tensor], names: tuple[str, ...] | None, n: int
+) -> Callable[[Tensor], Tensor]:
+    """The same callable, logits (N, T, V) -> (E, N), which raises where its scalars cannot be differentiated.
+
+    Raises:
+        ValueError: scalars of another shape, or detached from the logits.
+        FloatingPointError: a scalar that is not finite, before its gradient spreads to other estimators.
+    """
 
     def checked(logits: Tensor) -> Tensor:
         scalars = weights(logits)
-        if isinstance(scalars, Tensor) and scalars.dim() == 2 and scalars.shape[1] == len(logits):
-            present = logits.detach().flatten(1).any(dim=1)  # engines put zeros in the place of rows they leave out
-            bad = ~torch.isfinite(scalars.detach()) & present
-            if bool(bad.any()):
-                e, i = (int(x) for x in bad.nonzero()[0])
-                name = names[e] if names is not None and e < len(names) else str(e)
-                raise FloatingPointError(
-                    f"weights(logits) is {float(scalars[e, i].detach())} for estimator {name!r} (number {e}), "
-                    f"trajectory {i}: it must be finite."
-                )
+        shape = tuple(scalars.shape) if isinstance(scalars, Tensor) else type(scalars).__name__
+        if not isinstance(scalars, Tensor) or scalars.dim() != 2 or scalars.shape[1] != n:
+            raise ValueError(f"weights(logits) must return (E, N) scalars, N = {n}; got {shape}.")
+        if torch.is_grad_enabled() and not scalars.requires_grad:
+            raise ValueError(
+                "weights(logits) returned scalars without a gradient: compute them from the logits, undetached."
+            )
+        present = logits.detach().flatten(1).any(dim=1)  # engines put zeros in the place of rows they leave out
+        bad = ~torch.isfinite(scalars.detach()) & present
+        if bool(bad.any()):
+            e, i = (int(x) for x in bad.nonzero()[0])
+            name = names[e] if names is not None and e < len(names) else str(e)
+            raise FloatingPointError(
+                f"weights(logits) is {float(scalars[e, i].detach())} for estimator {name!r} (number {e}), "
+                f"trajectory {i}: it must be finite."
+            )
         return scalars
 
     return checked
@@ -106,7 +116,7 @@ def check_finite(result: Mapping[str, GroupMoments], names: tuple[str, ...]) -> 
 
 @contextmanager
 def no_checkpointing() -> Iterator[None]:
-    """Say what to do where activation checkpointing, which runs layers again in the backward pass, gets in the way."""
+    """Raise a ValueError with the remedy where activation checkpointing makes a backward pass fail."""
     try:
         yield
     except RuntimeError as error:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kvar.estimators.terms import Terms
+from kvar.returns.precision import at_least_float32
 from kvar.rollouts.forward import chosen_log_probs, unrestricted_logits
 from kvar.rollouts.types import Rollouts
 
@@ -35,11 +36,7 @@ class Estimators:
         return unrestricted_logits(student, self.rollouts[rows])
 
     def cotangents(self, logits: Tensor, rows: Tensor) -> Cotangents:
-        """The gradients of the estimators' scalars, summed over some rows, with respect to the logits of these rows.
-
-        Raises:
-            ValueError: a callable whose result is not (E, N), or has no gradient.
-        """
+        """The gradients of the estimators' scalars, summed over some rows, with respect to the logits of these rows."""
         if isinstance(self.weights, Tensor):
             return TokenCotangents(logits, self.rollouts[rows], self.weights[:, rows])
         if isinstance(self.weights, Terms):
@@ -48,10 +45,10 @@ class Estimators:
         return ScalarCotangents(self._scalars(leaf, rows), leaf)
 
     def score_cotangents(self, logits: Tensor, rows: Tensor, positions: range) -> Cotangents:
-        """As ``cotangents``, with the log-probability of the token at each position as an estimator of its own."""
-        own = self.rollouts[rows]
-        weights = torch.eye(own.tokens.shape[1], device=logits.device)[list(positions), None].expand(-1, len(rows), -1)
-        return TokenCotangents(logits, own, weights)
+        """The same for estimators that are the log-probability of the token at one position each."""
+        some = self.rollouts[rows]
+        weights = torch.eye(some.tokens.shape[1], device=logits.device)[list(positions), None].expand(-1, len(rows), -1)
+        return TokenCotangents(logits, some, weights)
 
     def _scalars(self, logits: Tensor, rows: Tensor) -> Tensor:
         """(E, n) scalars of a callable; where some rows are missing, zeros take the place of their logits."""
@@ -61,15 +58,7 @@ class Estimators:
         policy = self.rollouts.policy
         logits = logits if policy is None else policy.restricted(logits)
         every = logits if whole else logits.new_zeros(n, *logits.shape[1:]).index_copy(0, rows, logits)
-        result = self.weights(every)
-        shape = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
-        if not isinstance(result, Tensor) or result.dim() != 2 or result.shape[1] != n:
-            raise ValueError(f"weights(logits) must return (E, N) scalars, N = {n}; got {shape}.")
-        if not result.requires_grad:
-            raise ValueError(
-                "weights(logits) returned scalars without a gradient: compute them from the logits, undetached."
-            )
-        return result[:, rows]
+        return self.weights(every)[:, rows]
 
 
 class Cotangents(Protocol):
@@ -104,7 +93,7 @@ class TokenCotangents:
         self, logits: Tensor, rollouts: Rollouts, weights: Tensor, exact: tuple[Terms, Tensor] | None = None
     ) -> None:
         raw = logits.detach()
-        precise = raw if raw.dtype == torch.float64 else raw.float()
+        precise = at_least_float32(raw)
         policy = rollouts.policy
         actions = precise if policy is None else policy.restricted(precise)
         pi = actions.softmax(dim=-1)
@@ -167,19 +156,16 @@ def surrogate(terms: Terms, rows: Tensor, student: Tensor) -> Callable[[Tensor, 
     Returns:
         (logits (n, T, V) over the action set, the n trajectories) -> (E, n).
     """
-    pi = _wide(student.detach()).softmax(dim=-1)
-    fixed = {name: torch.where(pi > 0, flow / pi, 0.0) for name, flow in terms.weighted(rows, _wide(student)).items()}
+    student = at_least_float32(student.detach())
+    pi = student.softmax(dim=-1)
+    fixed = {name: torch.where(pi > 0, flow / pi, 0.0) for name, flow in terms.weighted(rows, student).items()}
 
     def of(logits: Tensor, rollouts: Rollouts) -> Tensor:
         log_pi = chosen_log_probs(logits, rollouts)
         scalars = (terms.weights[:, rows].to(log_pi) * log_pi).sum(dim=-1)
-        probabilities = _wide(logits).softmax(dim=-1)
+        probabilities = at_least_float32(logits).softmax(dim=-1)
         for name, u in fixed.items():
             scalars = scalars + (terms.exact[name][:, rows].to(u) * (probabilities * u).sum(dim=-1)).sum(dim=-1)
         return scalars
 
     return of
-
-
-def _wide(logits: Tensor) -> Tensor:
-    return logits if logits.dtype == torch.float64 else logits.float()

@@ -128,19 +128,16 @@ def moments_from_frames(gradients: pd.DataFrame, prompt_gradients: pd.DataFrame)
     names = _values_of(gradients["estimator"])
     group_names = _values_of(gradients["group"])
     first = gradients[_code(gradients["group"], group_names) == 0]
-    own = (_code(first["estimator"], names) == 0) & (_code(first["other"], names) == 0)
-    trajectory, prompt = (first[column].to_numpy()[own] for column in ("trajectory", "prompt"))
+    one = (_code(first["estimator"], names) == 0) & (_code(first["other"], names) == 0)
+    trajectory, prompt = (first[column].to_numpy()[one] for column in ("trajectory", "prompt"))
     index = prompt[np.argsort(trajectory, kind="stable")]
     groups = {}
     for number, group in enumerate(group_names):
         rows = gradients[_code(gradients["group"], group_names) == number]
         pair, cross = (_cube(rows, names, "trajectory", column) for column in ("pair", "cross"))
         prompt_rows = prompt_gradients[_code(prompt_gradients["group"], group_names) == number]
-        diagonal = torch.arange(len(names))
-        groups[group] = GroupMoments(
-            sq_norm=pair[diagonal, diagonal],
+        groups[group] = GroupMoments.of_products(
             mean_pair=cross.mean(dim=-1),
-            alignment=cross[diagonal, diagonal],
             cross=cross,
             pair=pair,
             prompt_pair=_cube(prompt_rows, names, "prompt", "prompt_pair") if len(prompt_rows) else None,

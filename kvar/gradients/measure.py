@@ -1,12 +1,11 @@
-"""The front door of the gradient engines: :func:`gradient_moments`."""
+"""The entrance to the gradient engines: :func:`gradient_moments`."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from dataclasses import fields as dataclass_fields
-from typing import Any, Literal, Protocol, cast
+from dataclasses import replace
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -18,12 +17,13 @@ from kvar.estimators.terms import Terms
 from kvar.gradients.checks import (
     check_finite,
     check_name_count,
+    checked_scalars,
     checked_weights,
-    finite_scalars,
     no_checkpointing,
 )
 from kvar.gradients.cotangents import Weights
 from kvar.gradients.groups import GroupSpec, resolve_groups
+from kvar.gradients.local import LocalMeasurement
 from kvar.gradients.moments import GradientMoments, GroupMoments
 from kvar.gradients.state import untouched, unwrap
 from kvar.rollouts.trial.truth import check_rollouts
@@ -37,25 +37,10 @@ ENGINES: dict[str, str] = {
     "loop": "kvar.gradients.loop:loop_moments",
     "jvp": "kvar.gradients.forward_mode.engine:jvp_moments",
 }
-"""Engine name -> where its function lives; imported when first asked for."""
+"""Engine name -> module and function, imported at first use.
 
-
-class Engine(Protocol):
-    """What every engine is: inputs are checked, the student is in eval mode, its state is restored by the caller."""
-
-    def __call__(
-        self,
-        student: nn.Module,
-        rollouts: Rollouts,
-        weights: Weights,
-        groups: dict[str, list[nn.Parameter]],
-        *,
-        fields: Literal["all", "norms"],
-        score_power: bool,
-        micro_batch: int | None,
-    ) -> dict[str, GroupMoments]:
-        """Moments of every group."""
-        ...
+Every engine takes (student, rollouts, weights, groups, *, fields, score_power, micro_batch), inputs checked and the
+student in eval mode, and returns group name -> moments."""
 
 
 def gradient_moments(
@@ -122,35 +107,22 @@ def gradient_moments(
     if directions is not None:
         options["directions"] = directions
 
-    def measure() -> _Local:
+    def measure() -> LocalMeasurement:
         return _measured(student, rollouts, weights, names, groups, engine, options)
 
     if distributed is False:
-        own = measure()
-        result, index = own.moments, own.rollouts.prompt_index
+        local = measure()
+        result, index = local.moments, local.rollouts.prompt_index
     else:
         from kvar.gradients.distributed.gathered_moments import joined_moments
 
-        own, result, index = joined_moments(measure, None if distributed is True else distributed)
+        local, result, index = joined_moments(measure, None if distributed is True else distributed)
     count = result["all"].sq_norm.shape[0]
-    names = own.names if own.names is not None else tuple(str(e) for e in range(count))
+    names = local.names if local.names is not None else tuple(str(e) for e in range(count))
     check_name_count(names, count)
     result = {group: _plain(moments) for group, moments in result.items()}
     check_finite(result, names)
     return GradientMoments(names=names, groups=result, prompt_index=index.detach().cpu().long())
-
-
-@dataclass(frozen=True)
-class _Local:
-    """What one process measured, and from what, checked."""
-
-    student: nn.Module
-    rollouts: Rollouts
-    weights: Weights
-    names: tuple[str, ...] | None
-    groups: dict[str, list[nn.Parameter]]
-    moments: dict[str, GroupMoments]
-    options: dict[str, Any]
 
 
 def _measured(
@@ -161,9 +133,12 @@ def _measured(
     groups: Mapping[str, GroupSpec] | None,
     engine: str,
     options: dict[str, Any],
-) -> _Local:
+) -> LocalMeasurement:
     """Check everything, then run the engine."""
-    run = _engine(engine)
+    if engine not in ENGINES:
+        raise ValueError(f"engine must be one of {', '.join(map(repr, ENGINES))}; got {engine!r}.")
+    module, function = ENGINES[engine].split(":")
+    run = getattr(importlib.import_module(module), function)
     student = unwrap(student)
     if options["fields"] not in ("all", "norms"):
         raise ValueError(f"fields must be 'all' or 'norms'; got {options['fields']!r}.")
@@ -183,21 +158,14 @@ def _measured(
     if isinstance(weights, Terms):
         check_name_count(names or (), len(weights.names))
     elif not isinstance(weights, Tensor):
-        weights = finite_scalars(weights, names)
+        weights = checked_scalars(weights, names, len(rollouts))
     with untouched(student), no_checkpointing():
         check_rollouts(student, rollouts)
         moments = run(student, rollouts, weights, resolved, **options)
-    return _Local(student, rollouts, weights, names, resolved, moments, options)
-
-
-def _engine(name: str) -> Engine:
-    if name not in ENGINES:
-        raise ValueError(f"engine must be one of {', '.join(map(repr, ENGINES))}; got {name!r}.")
-    module, function = ENGINES[name].split(":")
-    return cast(Engine, getattr(importlib.import_module(module), function))
+    return LocalMeasurement(student, rollouts, weights, names, resolved, moments, options)
 
 
 def _plain(moments: GroupMoments) -> GroupMoments:
     """The same moments as detached float64 CPU tensors."""
-    measured = {f.name: getattr(moments, f.name) for f in dataclass_fields(moments)}
-    return replace(moments, **{k: v.detach().to("cpu", torch.float64) for k, v in measured.items() if v is not None})
+    fields = {k: v.detach().to("cpu", torch.float64) for k, v in vars(moments).items() if v is not None}
+    return replace(moments, **fields)

@@ -1,4 +1,4 @@
-"""The result of a gradient measurement, :class:`GradientMoments`, and its front door, :func:`gradient_moments`."""
+"""The result of a gradient measurement, :class:`GradientMoments`."""
 
 from __future__ import annotations
 
@@ -34,6 +34,19 @@ class GroupMoments:
     pair: Tensor | None = None
     prompt_pair: Tensor | None = None
     score_power: Tensor | None = None
+
+    @classmethod
+    def of_products(
+        cls,
+        mean_pair: Tensor,
+        cross: Tensor,
+        pair: Tensor,
+        prompt_pair: Tensor | None = None,
+        score_power: Tensor | None = None,
+    ) -> GroupMoments:
+        """All fields, ``sq_norm`` and ``alignment`` being the diagonals of ``pair`` and ``cross``."""
+        sq_norm, alignment = (x.diagonal(dim1=0, dim2=1).T.clone() for x in (pair, cross))
+        return cls(sq_norm, mean_pair, alignment, cross, pair, prompt_pair, score_power)
 
 
 @dataclass(frozen=True)

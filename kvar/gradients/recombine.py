@@ -49,20 +49,17 @@ def recombine(moments: GradientMoments, coefficients: Tensor, names: Sequence[st
     return GradientMoments(tuple(names), groups, moments.prompt_index)
 
 
-def _group(own: GroupMoments, c: Tensor) -> GroupMoments:
-    if own.pair is None or own.cross is None:
+def _group(measured: GroupMoments, c: Tensor) -> GroupMoments:
+    if measured.pair is None or measured.cross is None:
         raise ValueError("recombining needs products between estimators: measure with fields='all', not 'norms'.")
 
     def both(x: Tensor) -> Tensor:
         return torch.einsum("ae,efn,bf->abn", c, x.double(), c)
 
-    pair, cross = both(own.pair), both(own.cross)
-    return GroupMoments(
-        sq_norm=pair.diagonal(dim1=0, dim2=1).T.clone(),
-        mean_pair=c @ own.mean_pair.double() @ c.T,
-        alignment=cross.diagonal(dim1=0, dim2=1).T.clone(),
-        cross=cross,
-        pair=pair,
-        prompt_pair=None if own.prompt_pair is None else both(own.prompt_pair),
-        score_power=own.score_power,
+    return GroupMoments.of_products(
+        mean_pair=c @ measured.mean_pair.double() @ c.T,
+        cross=both(measured.cross),
+        pair=both(measured.pair),
+        prompt_pair=None if measured.prompt_pair is None else both(measured.prompt_pair),
+        score_power=measured.score_power,
     )

@@ -12,18 +12,18 @@ their weights are, T5 and Llama among them, do so in both modes, and differ ther
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
-from kvar.estimators.terms import Terms
-from kvar.gradients.cotangents import Weights, surrogate
 from kvar.gradients.distributed.processes import all_or_none
 from kvar.gradients.forward_mode.engine import cells_of, derivative_along, scalars_of
+from kvar.gradients.local import LocalMeasurement
 from kvar.gradients.moments import GroupMoments
+from kvar.gradients.products.blocks import slices
 from kvar.gradients.state import untouched
 from kvar.rollouts.forward import chosen_log_probs, token_logits
 from kvar.rollouts.types import Rollouts
@@ -31,46 +31,9 @@ from kvar.rollouts.types import Rollouts
 __all__ = ["joined_moments"]
 
 
-class Local(Protocol):
-    """What one process measured, and from what, checked."""
-
-    @property
-    def student(self) -> nn.Module:
-        """The plain module; parameters are the same on every process."""
-        ...
-
-    @property
-    def rollouts(self) -> Rollouts:
-        """N_r trajectories, no prompt on two processes."""
-        ...
-
-    @property
-    def weights(self) -> Weights:
-        """As the engine had them."""
-        ...
-
-    @property
-    def groups(self) -> dict[str, list[nn.Parameter]]:
-        """Group name -> parameters."""
-        ...
-
-    @property
-    def moments(self) -> dict[str, GroupMoments]:
-        """Of the N_r trajectories, from any exact engine."""
-        ...
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The engine's keywords."""
-        ...
-
-
-L = TypeVar("L", bound=Local)
-
-
 def joined_moments(
-    measure: Callable[[], L], process_group: dist.ProcessGroup | None = None
-) -> tuple[L, dict[str, GroupMoments], Tensor]:
+    measure: Callable[[], LocalMeasurement], process_group: dist.ProcessGroup | None = None
+) -> tuple[LocalMeasurement, dict[str, GroupMoments], Tensor]:
     """Measure on every process and complete what depends on the mean over all.
 
     Beside ``measure`` it costs one forward and E backward passes, and for fields="all" E forward-mode passes for every
@@ -91,45 +54,42 @@ def joined_moments(
         raise RuntimeError(
             "distributed=True needs torch.distributed.init_process_group, called for you by torchrun or accelerate."
         )
-    held: list[L] = []
+    held: list[LocalMeasurement] = []
 
     def portable() -> dict[str, Any]:
-        own = measure()
-        held.append(own)
-        plain = {name: {k: v.cpu() for k, v in m.__dict__.items() if v is not None} for name, m in own.moments.items()}
-        sizes = {name: sum(p.numel() for p in members) for name, members in own.groups.items()}
+        local = measure()
+        held.append(local)
+        plain = {name: {k: v.cpu() for k, v in vars(m).items() if v is not None} for name, m in local.moments.items()}
+        sizes = {name: sum(p.numel() for p in members) for name, members in local.groups.items()}
         kept = sorted(plain["all"])
         estimators = len(plain["all"]["sq_norm"])
         return {
-            "index": own.rollouts.prompt_index.detach().cpu().long(),
+            "index": local.rollouts.prompt_index.detach().cpu().long(),
             "moments": plain,
             "shape": f"{estimators} estimators, fields {kept}, groups of {sizes} parameters",
         }
 
     every = all_or_none(portable, process_group)
     _check_agreement(every)
-    own = held[0]
+    local = held[0]
     indices = [part["index"] for part in every]
-    with untouched(own.student):
-        means = _means(own, sum(map(len, indices)), process_group)
-        wanted = own.options["fields"] == "all"
-        crosses = all_or_none(lambda: _crosses(own, means) if wanted else {}, process_group)
+    with untouched(local.student):
+        means = _means(local, sum(map(len, indices)), process_group)
+        everything = local.options["fields"] == "all"
+        crosses = all_or_none(lambda: _crosses(local, means) if everything else {}, process_group)
     order = torch.cat([index.unique() for index in indices]).argsort()
-    position = {id(p): k for k, p in enumerate(own.groups["all"])}
-    found = {}
-    for name, members in own.groups.items():
-        mean_pair = torch.zeros(len(means), len(means), dtype=torch.float64)
-        for k in (position[id(p)] for p in members):
-            rows = torch.stack([mean[k].flatten().double() for mean in means])
-            mean_pair += (rows @ rows.T).cpu()
+    result = {}
+    for name, members in local.groups.items():
+        rows = [torch.stack([mean[id(p)].flatten().double() for mean in means]) for p in members]
+        mean_pair = sum((row @ row.T for row in rows), torch.zeros((), dtype=torch.float64)).cpu()
         parts = [part["moments"][name] for part in every]
         fields = {k: torch.cat([part[k] for part in parts], dim=-1) for k in parts[0] if k not in _OF_THE_MEAN}
-        if wanted:
+        if everything:
             cross = torch.cat([part[name] for part in crosses], dim=-1)
             fields |= {"cross": cross, "alignment": cross.diagonal(dim1=0, dim2=1).T.clone()}
             fields["prompt_pair"] = fields["prompt_pair"][..., order]
-        found[name] = GroupMoments(**fields, mean_pair=mean_pair)
-    return own, found, torch.cat(indices)
+        result[name] = GroupMoments(**fields, mean_pair=mean_pair)
+    return local, result, torch.cat(indices)
 
 
 _OF_THE_MEAN = ("mean_pair", "alignment", "cross")
@@ -153,67 +113,53 @@ def _check_agreement(every: list[dict[str, Any]]) -> None:
             seen[prompt] = rank
 
 
-def _means(own: Local, n: int, process_group: dist.ProcessGroup | None) -> list[list[Tensor]]:
-    """gbar^e over all N trajectories: E lists of one tensor a parameter."""
-    rollouts, weights, parameters = own.rollouts, own.weights, own.groups["all"]
-    totals: list[list[Tensor]] = []
-    for rows in _slices(len(rollouts), own.options["micro_batch"]):
-        part = rollouts[rows]
-        logits = token_logits(own.student, part)
-        if isinstance(weights, Tensor):
-            log_pi = chosen_log_probs(logits, part)
-            scalars = torch.einsum("ent,nt->e", weights[:, rows].to(log_pi), log_pi)
-        elif isinstance(weights, Terms):
-            scalars = surrogate(weights, _numbers(own, rows), logits)(logits, part).sum(dim=1)
-        else:
-            scalars = scalars_of(weights)(logits, part).sum(dim=1)
-        for e, scalar in enumerate(scalars):
+def _means(local: LocalMeasurement, n: int, process_group: dist.ProcessGroup | None) -> list[dict[int, Tensor]]:
+    """gbar^e over all N trajectories: for each of E estimators, id of a parameter -> a tensor like it."""
+    parameters = local.groups["all"]
+    totals: list[dict[int, Tensor]] = []
+    for rows in _rows(local):
+        some = local.rollouts[rows]
+        scalars = _scalars(local, rows)(token_logits(local.student, some), some)
+        if isinstance(local.weights, Tensor):
+            scalars = torch.einsum("ent,nt->en", local.weights[:, rows].to(scalars), scalars)
+        for e, scalar in enumerate(scalars.sum(dim=1)):
             grads = torch.autograd.grad(
                 scalar, parameters, retain_graph=e < len(scalars) - 1, allow_unused=True, materialize_grads=True
             )
             if e == len(totals):
-                totals.append([g.detach().clone() for g in grads])
-            else:
-                for block, g in zip(totals[e], grads, strict=True):
-                    block += g
-    for block in (block for total in totals for block in total):
+                totals.append({id(p): torch.zeros_like(p) for p in parameters})
+            for p, grad in zip(parameters, grads, strict=True):
+                totals[e][id(p)] += grad
+    for block in (block for total in totals for block in total.values()):
         dist.all_reduce(block, group=process_group)
         block /= n
     return totals
 
 
-def _crosses(own: Local, means: list[list[Tensor]]) -> dict[str, Tensor]:
+def _crosses(local: LocalMeasurement, means: list[dict[int, Tensor]]) -> dict[str, Tensor]:
     """Group name -> (E, E, N_r), <g_i^e, gbar^f>, by the derivative along gbar^f."""
-    weights, n, e = own.weights, len(own.rollouts), len(means)
-    cells, members = cells_of(own.groups)
-    position = {id(p): k for k, p in enumerate(own.groups["all"])}
-
-    def of(rows: slice) -> Callable[[Tensor, Rollouts], Tensor]:
-        if isinstance(weights, Tensor):
-            return chosen_log_probs
-        if not isinstance(weights, Terms):
-            return scalars_of(weights)
-        with torch.no_grad():
-            return surrogate(weights, _numbers(own, rows), token_logits(own.student, own.rollouts[rows]))
-
-    found = torch.zeros(len(cells), e, e, n, dtype=torch.float64)
-    for rows in _slices(n, own.options["micro_batch"]):
-        scalars = of(rows)
+    weights, e = local.weights, len(means)
+    cells, members = cells_of(local.groups)
+    by_cell = torch.zeros(len(cells), e, e, len(local.rollouts), dtype=torch.float64)
+    for rows in _rows(local):
+        scalars = _scalars(local, rows)
         for c, cell in enumerate(cells):
             for f, mean in enumerate(means):
-                direction = {id(p): mean[position[id(p)]] for p in cell}
-                along = derivative_along(own.student, own.rollouts[rows], direction, scalars).double()
+                direction = {id(p): mean[id(p)] for p in cell}
+                along = derivative_along(local.student, local.rollouts[rows], direction, scalars).double()
                 if isinstance(weights, Tensor):
                     along = torch.einsum("ent,nt->en", weights[:, rows].double(), along)
-                found[c, :, f, rows] = along.cpu()
-    return {name: found[list(cell)].sum(dim=0) for name, cell in members.items()}
+                by_cell[c, :, f, rows] = along.cpu()
+    return {name: by_cell[list(cell)].sum(dim=0) for name, cell in members.items()}
 
 
-def _numbers(own: Local, rows: slice) -> Tensor:
-    """Trajectories' numbers in a slice."""
-    return torch.arange(len(own.rollouts), device=own.rollouts.tokens.device)[rows]
+def _scalars(local: LocalMeasurement, rows: slice) -> Callable[[Tensor, Rollouts], Tensor]:
+    """Token log-probabilities (n, T) for token weights, else the estimators' scalars (E, n)."""
+    if isinstance(local.weights, Tensor):
+        return chosen_log_probs
+    return scalars_of(local.weights, local.student, local.rollouts, rows)
 
 
-def _slices(n: int, size: int | None) -> list[slice]:
-    step = size or max(n, 1)
-    return [slice(start, start + step) for start in range(0, n, step)]
+def _rows(local: LocalMeasurement) -> Iterator[slice]:
+    n = len(local.rollouts)
+    return slices(n, 1, local.options["micro_batch"] or n)

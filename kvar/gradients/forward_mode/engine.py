@@ -9,6 +9,7 @@ gradients: no hook, no rule and no backward pass, at an error of at most about s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -22,6 +23,7 @@ from kvar.gradients.cotangents import Weights, surrogate
 from kvar.gradients.forward_mode.projections import ScoreProjections, projected_moments
 from kvar.gradients.groups import GroupSpec, resolve_groups
 from kvar.gradients.moments import GroupMoments
+from kvar.gradients.products.blocks import slices
 from kvar.gradients.state import untouched, unwrap
 from kvar.rollouts.forward import chosen_log_probs, token_logits
 from kvar.rollouts.trial.truth import check_rollouts
@@ -90,17 +92,17 @@ def score_projections(
     rollouts = rollouts.to(resolved["all"][0].device)
     cells, members = cells_of(resolved)
     size = micro_batch or len(rollouts)
-    found = torch.zeros(directions, len(cells), *rollouts.mask.shape, dtype=torch.float64)
+    projections = torch.zeros(directions, len(cells), *rollouts.mask.shape, dtype=torch.float64)
     with untouched(student):
         check_rollouts(student, rollouts)
         for d, tangents in enumerate(directions_of(resolved["all"], directions, seed)):
             for c, cell in enumerate(cells):
-                own = {id(p): tangents[id(p)] for p in cell}
-                for start in range(0, len(rollouts), size):
-                    rows = slice(start, start + size)
-                    found[d, c, rows] = derivative_along(student, rollouts[rows], own, chosen_log_probs).cpu().double()
+                along = {id(p): tangents[id(p)] for p in cell}
+                for rows in slices(len(rollouts), 1, size):
+                    scores = derivative_along(student, rollouts[rows], along, chosen_log_probs)
+                    projections[d, c, rows] = scores.cpu().double()
     index = rollouts.prompt_index.detach().cpu().long()
-    return ScoreProjections(found, members, rollouts.mask.cpu(), index)
+    return ScoreProjections(projections, members, rollouts.mask.cpu(), index)
 
 
 def jvp_moments(
@@ -115,7 +117,7 @@ def jvp_moments(
     directions: int = DIRECTIONS,
     seed: int = 0,
 ) -> dict[str, GroupMoments]:
-    """Unbiased estimates of all moments from ``directions`` random directions; not exact, see the module's text.
+    """Unbiased estimates of all moments from ``directions`` random directions, with the error given above.
 
     Args:
         student: in eval mode; the caller restores its state.
@@ -132,7 +134,6 @@ def jvp_moments(
         Group name -> moments, float64 on the CPU.
 
     Raises:
-        ValueError: a callable whose result is not (E, N).
         RuntimeError: an operation without a forward-mode derivative.
     """
     record = None
@@ -142,52 +143,43 @@ def jvp_moments(
     if isinstance(weights, Tensor):
         assert record is not None
         projected, members = record.project(weights), record.members
-    elif isinstance(weights, Terms):
-        cells, members = cells_of(groups)
-        projected = _projected_terms(student, rollouts, weights, groups["all"], cells, directions, seed, micro_batch)
     else:
         cells, members = cells_of(groups)
-        of = scalars_of(weights)
-
-        def along(v: dict[int, Tensor]) -> Tensor:
-            return torch.stack([derivative_along(student, rollouts, {id(p): v[id(p)] for p in c}, of) for c in cells])
-
-        projected = torch.stack([along(v) for v in directions_of(groups["all"], directions, seed)]).cpu().double()
-    index = rollouts.prompt_index.detach().cpu()
-    found = projected_moments(projected, members, index, fields=fields)
+        chunks = []
+        for rows in slices(len(rollouts), 1, micro_batch or len(rollouts)):
+            of = scalars_of(weights, student, rollouts, rows)
+            chunk = [
+                [
+                    derivative_along(student, rollouts[rows], {id(p): v[id(p)] for p in c}, of).cpu().double()
+                    for c in cells
+                ]
+                for v in directions_of(groups["all"], directions, seed)
+            ]
+            chunks.append(torch.stack([torch.stack(cell) for cell in chunk]))
+        projected = torch.cat(chunks, dim=-1)
+    moments = projected_moments(projected, members, rollouts.prompt_index.detach().cpu(), fields=fields)
     if record is None or not score_power:
-        return found
+        return moments
     power = record.moments(torch.ones(1, *record.mask.shape))
-    return {
-        name: GroupMoments(**{**moments.__dict__, "score_power": power[name].score_power})
-        for name, moments in found.items()
-    }
+    return {name: replace(m, score_power=power[name].score_power) for name, m in moments.items()}
 
 
-def _projected_terms(
-    student: nn.Module,
-    rollouts: Rollouts,
-    terms: Terms,
-    parameters: list[nn.Parameter],
-    cells: list[list[nn.Parameter]],
-    directions: int,
-    seed: int,
-    micro_batch: int | None,
-) -> Tensor:
-    """(D, C, E, N): projections of estimators with exact sums, the rewards of each chunk computed once."""
-    n = len(rollouts)
-    size = micro_batch or n
-    found = torch.zeros(directions, len(cells), len(terms.names), n, dtype=torch.float64)
-    for start in range(0, n, size):
-        rows = torch.arange(n, device=rollouts.tokens.device)[start : start + size]
-        part = rollouts[rows]
-        with torch.no_grad():
-            of = surrogate(terms, rows, token_logits(student, part))
-        for d, tangents in enumerate(directions_of(parameters, directions, seed)):
-            for c, cell in enumerate(cells):
-                own = {id(p): tangents[id(p)] for p in cell}
-                found[d, c, :, start : start + size] = derivative_along(student, part, own, of).cpu().double()
-    return found
+def scalars_of(
+    weights: Terms | Callable[[Tensor], Tensor], student: nn.Module, rollouts: Rollouts, rows: slice
+) -> Callable[[Tensor, Rollouts], Tensor]:
+    """A function (logits, the rollouts ``rows``) -> (E, n) scalars whose derivative is that of the estimators.
+
+    Args:
+        weights: terms, whose rewards are computed once, now; or a callable, which takes all rows.
+        student: gives the logits at which the rewards are held fixed.
+        rollouts: all N trajectories.
+        rows: n of them.
+    """
+    if not isinstance(weights, Terms):
+        return lambda logits, _: weights(logits)
+    numbers = torch.arange(len(rollouts), device=rollouts.tokens.device)[rows]
+    with torch.no_grad():
+        return surrogate(weights, numbers, token_logits(student, rollouts[rows]))
 
 
 def directions_of(parameters: list[nn.Parameter], count: int, seed: int = 0) -> Iterator[dict[int, Tensor]]:
@@ -256,16 +248,3 @@ def derivative_along(
             ) from error
         raise
     return torch.zeros_like(primal) if tangent is None else tangent
-
-
-def scalars_of(weights: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Rollouts], Tensor]:
-    """A callable's (E, N) scalars, their shape checked."""
-
-    def of(logits: Tensor, rollouts: Rollouts) -> Tensor:
-        found = weights(logits)
-        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        if not isinstance(found, Tensor) or found.dim() != 2 or found.shape[1] != len(rollouts):
-            raise ValueError(f"weights(logits) must return (E, N) scalars, N = {len(rollouts)}; got {shape}.")
-        return found
-
-    return of

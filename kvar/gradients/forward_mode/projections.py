@@ -62,8 +62,8 @@ class ScoreProjections:
         n, t = self.mask.shape
         if weights.dim() != 3 or tuple(weights.shape[1:]) != (n, t):
             raise ValueError(f"weights must have shape (E, N, T) = (E, {n}, {t}); got {tuple(weights.shape)}.")
-        own = weights.detach().cpu().double().masked_fill(~self.mask, 0.0)
-        return torch.einsum("ent,dcnt->dcen", own, self.cells)
+        kept = weights.detach().cpu().double().masked_fill(~self.mask, 0.0)
+        return torch.einsum("ent,dcnt->dcen", kept, self.cells)
 
     def moments(self, weights: Tensor, names: Sequence[str] | None = None) -> GradientMoments:
         """Unbiased estimates of every field that ``gradient_moments`` gives exactly, ``score_power`` included.
@@ -123,8 +123,8 @@ class ScoreProjections:
         over: Callable[[Tensor, int], Tensor],
         power: dict[str, Tensor],
     ) -> GradientMoments:
-        found = projected_moments(projected, self.members, self.prompt_index, over=over)
-        groups = {g: replace(moments, score_power=power[g]) for g, moments in found.items()}
+        moments = projected_moments(projected, self.members, self.prompt_index, over=over)
+        groups = {g: replace(m, score_power=power[g]) for g, m in moments.items()}
         e = projected.shape[2]
         names = tuple(str(i) for i in range(e)) if names is None else tuple(str(name) for name in names)
         if len(names) != e or len(set(names)) != e:
@@ -158,17 +158,13 @@ def projected_moments(
     out = {}
     for group, cells in members.items():
         p, pbar, pm = projected[:, list(cells)], mean[:, list(cells)], by_prompt[:, list(cells)]
-        sq_norm = over((p**2).sum(dim=1), 0)
         mean_pair = over(torch.einsum("dce,dcf->def", pbar, pbar), 0)
         if fields == "norms":
-            out[group] = GroupMoments(sq_norm=sq_norm, mean_pair=mean_pair)
+            out[group] = GroupMoments(sq_norm=over((p**2).sum(dim=1), 0), mean_pair=mean_pair)
             continue
-        cross = over(torch.einsum("dcen,dcf->defn", p, pbar), 0)
-        out[group] = GroupMoments(
-            sq_norm=sq_norm,
+        out[group] = GroupMoments.of_products(
             mean_pair=mean_pair,
-            alignment=cross.diagonal(dim1=0, dim2=1).T.clone(),
-            cross=cross,
+            cross=over(torch.einsum("dcen,dcf->defn", p, pbar), 0),
             pair=over(torch.einsum("dcen,dcfn->defn", p, p), 0),
             prompt_pair=over(torch.einsum("dcem,dcfm->defm", pm, pm), 0),
         )

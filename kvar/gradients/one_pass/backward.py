@@ -1,4 +1,4 @@
-"""Backward passes for all estimators, in step with each other, one piece of the graph after another."""
+"""Backward passes of all estimators through one piece of the graph after another."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ Grads: TypeAlias = Sequence[Tensor] | ScaledRows
 def pulled_back(
     captured: Capture, start: Tensor, seeds: Cotangents, head: ScaledRows | None, *, keep: bool
 ) -> Iterator[tuple[int, Grads | None]]:
-    """The output gradients of every recorded call, the last call first, as soon as they are complete.
+    """Yield the output gradients of every recorded call, the last call first, as soon as they are complete.
 
-    The cuts are undone in reverse: a leaf's gradient is complete once everything made after it has been pulled back,
-    and is then pulled back from what stood at its place. Every piece of the graph serves all estimators before the
-    next is begun, so that output gradients are held for one piece at a time.
+    The cuts are undone in reverse order: a leaf's gradient is complete once all later pieces have been pulled back, and
+    seeds the piece that ends at the tensor it replaced. Every piece serves all estimators before the next one, so that
+    output gradients are held for one piece at a time.
 
     Args:
         captured: the forward pass.
-        start: where to begin, the logits or the head's input.
+        start: the logits or the head's input.
         seeds: E gradients with respect to it.
         head: the output gradients of the last call, if they are known already.
-        keep: leave the capture as it is; otherwise it is emptied, and the graph goes piece by piece.
+        keep: leave the capture as it is; otherwise it is emptied, and the graph is released piece by piece.
 
     Yields:
         A record's position and its gradients, None where no estimator reaches it.
@@ -50,7 +50,7 @@ def pulled_back(
         captured.links.clear()
         captured.leaves.clear()
         captured.last_input = None
-    found: dict[int, list[Tensor | None]] = {}
+    complete: dict[int, list[Tensor | None]] = {}
     open_leaves: dict[int, list[Tensor | None]] = {}
     remaining = len(edges)
     if head is not None:
@@ -75,7 +75,7 @@ def pulled_back(
                 retain_graph=True,
                 allow_unused=True,
             )
-            for where, key, grad in zip([found] * len(ks) + [open_leaves] * len(js), ks + js, grads, strict=True):
+            for where, key, grad in zip([complete] * len(ks) + [open_leaves] * len(js), ks + js, grads, strict=True):
                 if grad is not None:
                     column = where.setdefault(key, [None] * e)
                     before = column[f]
@@ -85,7 +85,7 @@ def pulled_back(
         while remaining and times[remaining - 1] > until:
             remaining -= 1
             edges.pop()
-            yield remaining, _filled(found.pop(remaining, None), shapes[remaining])
+            yield remaining, _filled(complete.pop(remaining, None), shapes[remaining])
 
 
 def _filled(grads: list[Tensor | None] | None, shape: tuple[int, ...]) -> list[Tensor] | None:

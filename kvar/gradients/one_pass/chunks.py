@@ -1,4 +1,4 @@
-"""Trajectories in chunks that a forward pass takes at a time, prompts kept together where they fit."""
+"""Trajectories in chunks, one for each forward pass, with prompts kept together where they fit."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["Chunk", "chunked"]
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some trajectories.
+    """The trajectories of one forward pass.
 
     Attributes:
-        rows: (n,) int64, which.
-        prompts: (m,) int64, positions (in ascending order of prompts) of the prompts that lie in it.
+        rows: (n,) int64, their numbers.
+        prompts: (m,) int64, positions (in ascending order of prompts) of their prompts.
         labels: (n,) int64, each row's position in ``prompts``.
         part: whether it holds one part of one prompt, larger than a chunk.
         last: whether it is the last part of its prompt (true for whole prompts).
@@ -27,6 +27,11 @@ class Chunk:
     labels: Tensor
     part: bool = False
     last: bool = True
+
+    @property
+    def alone(self) -> bool:
+        """Whether every trajectory is the only one of its prompt in this chunk."""
+        return len(self.prompts) == len(self.rows)
 
 
 def chunked(prompt_index: Tensor, size: int | None) -> list[Chunk]:
@@ -52,8 +57,7 @@ def chunked(prompt_index: Tensor, size: int | None) -> list[Chunk]:
             start = end
         end += count
         if count > size:
-            cuts = range(start, end, size)
-            for cut in cuts:
+            for cut in range(start, end, size):
                 rows = order[cut : min(cut + size, end)]
                 chunks.append(
                     Chunk(rows, position[rows[:1]], torch.zeros_like(rows), part=True, last=cut + size >= end)

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from kvar.gradients.capture.plan import UncoveredError
 from kvar.gradients.cotangents import Estimators, Weights
+from kvar.gradients.group_sums import GroupSums
 from kvar.gradients.moments import GroupMoments
 from kvar.gradients.one_pass.chunks import Chunk, chunked
-from kvar.gradients.one_pass.group_sums import Sums
-from kvar.gradients.one_pass.source import Graph, RowByRow, Source
+from kvar.gradients.one_pass.row_by_row import RowByRow
+from kvar.gradients.one_pass.source import Graph, Source
 from kvar.gradients.one_pass.trial import coverage, warn_uncovered, without_autocast
 from kvar.gradients.products.blocks import Block, Groups, gram
 from kvar.rollouts.types import Rollouts
@@ -39,22 +40,21 @@ def one_pass_moments(
 ) -> dict[str, GroupMoments]:
     """Moments of per-trajectory gradients without ever holding the gradients of the whole model.
 
-    One forward pass over the trajectories notes the inputs of every layer; one backward pass per estimator on the
+    One forward pass over the trajectories records the inputs of every layer; one backward pass per estimator on the
     retained graph gives the gradients of the layers' outputs; then, parameter by parameter, inner products are taken
     by Grams or from written-out gradients, whichever is cheaper for its size and T. Shared parameters include every
-    cross term. Parameters without a rule are measured where an operation joins them to the trajectories, or by doing
-    the smallest module that keeps these apart again for each (:mod:`kvar.gradients.capture.plan`); what is left is
-    measured one trajectory at a time, exactly, with a warning that names it.
+    cross term. Parameters without a rule are measured where an operation joins them to the trajectories, or by running
+    the smallest module that keeps these apart again for each (:mod:`kvar.gradients.capture.plan`); the others are
+    measured one trajectory at a time, exactly, with a warning that names them.
 
-    With ``micro_batch`` the trajectories go through in chunks. Everything but ``alignment`` and ``cross`` is then
-    complete after one pass; these two need the mean over all trajectories, so fields="all" takes a second pass over
-    the chunks (twice the cost). One (E, P) array of sums is held meanwhile, whatever N is.
+    With ``micro_batch`` the trajectories pass in chunks. ``alignment`` and ``cross`` need the mean over all
+    trajectories, so that fields="all" takes a second pass over the chunks (twice the cost). One (E, P) array of sums is
+    held meanwhile, whatever N is.
 
-    Accuracy: inner products are taken in the precision of the gradients (at least float32) and added up in float64. In
-    float64 every field equals the ``loop`` engine's to rounding, in float32 to about 1e-6. Under bfloat16 autocast
-    (measured against float32, on tiny models of five architectures and on T5 and GPT-2 of 1.0 M parameters) a field of
-    the whole model keeps an error of 0.2 to 2 %, of a single group up to 2.2 %, one trajectory's norm up to 2.5 %, and
-    the trace of the covariance 0.02 to 0.4 %: near two digits.
+    Inner products are taken in the precision of the gradients (at least float32) and added up in float64. In float64
+    every field equals the ``loop`` engine's to rounding, in float32 to about 1e-6. Under bfloat16 autocast the fields
+    of the whole model have errors of 0.2 to 2 % against float32, one trajectory's norm up to 2.5 %, and the trace of
+    the covariance 0.02 to 0.4 % (tiny models of five architectures; T5 and GPT-2 of 1.0 M parameters).
 
     Args:
         student: in eval mode; the caller restores its state.
@@ -76,7 +76,7 @@ def one_pass_moments(
     estimators = Estimators(rollouts, weights)
     plan = coverage(student, rollouts, wanted)
     while True:
-        sums = Sums(groups, len(rollouts), len(rollouts.prompt_index.unique()))
+        sums = GroupSums(groups, len(rollouts), len(rollouts.prompt_index.unique()))
         covered, rest = plan.covered(wanted), plan.rest(wanted)
         warn_uncovered(student, plan.uncovered & wanted.keys())
         run = _Run(rollouts, fields, score_power, sums)
@@ -91,8 +91,8 @@ def one_pass_moments(
                 )
                 size = max(1, min(micro_batch or len(rollouts), _HELD // max(entries, 1)))
                 run.measure(row_by_row, chunked(rollouts.prompt_index, size))
-        except UncoveredError as found:  # this batch uses a parameter as the trial batch did not
-            plan.uncovered |= found.ids
+        except UncoveredError as error:  # this batch uses a parameter in a way that the trial did not
+            plan.uncovered |= error.ids
             continue
         return sums.moments(fields, score_power)
 
@@ -100,7 +100,7 @@ def one_pass_moments(
 class _Run:
     """Passes over the trajectories that add to the sums."""
 
-    def __init__(self, rollouts: Rollouts, fields: str, score_power: bool, sums: Sums) -> None:
+    def __init__(self, rollouts: Rollouts, fields: str, score_power: bool, sums: GroupSums) -> None:
         self.rollouts = rollouts
         self.everything = fields == "all"
         self.score_power = score_power
@@ -108,7 +108,7 @@ class _Run:
         self.prompt_sizes = rollouts.prompt_index.unique(return_counts=True)[1]
 
     def measure(self, source: Callable[[Tensor], Source], chunks: list[Chunk]) -> None:
-        """Measure what ``source`` gives for each chunk."""
+        """Add the moments of the blocks that ``source`` gives for each chunk."""
         n = len(self.rollouts)
         totals: dict[nn.Parameter, Tensor] = {}
         parts: dict[nn.Parameter, Tensor] = {}
@@ -147,46 +147,42 @@ class _Run:
     def _whole(self, parameter: nn.Parameter, block: Block, chunk: Chunk) -> None:
         """Add everything of a block that holds all trajectories."""
         n = len(self.rollouts)
-        found = block.own(cross=self.everything)
-        if found is None:
+        products = block.with_own_total(cross=self.everything)
+        if products is None:
             total = self._block(parameter, block, chunk)
-            found = gram(total), block.cross(total) if self.everything else None
+            products = gram(total), block.cross(total) if self.everything else None
         elif self.everything:
-            self._pairs(parameter, block, chunk)
+            pair = block.pair()
+            by_prompt = pair if chunk.alone else block.regroup(Groups(chunk.labels)).pair()
+            self._add_pairs(parameter, pair, by_prompt, chunk)
         else:
             self.sums.add("sq_norm", parameter, block.norms(), chunk.rows)
-        self.sums.add("mean_pair", parameter, found[0] / n**2)
-        if found[1] is not None:
-            self.sums.add("cross", parameter, found[1] / n, chunk.rows)
+        self.sums.add("mean_pair", parameter, products[0] / n**2)
+        if products[1] is not None:
+            self.sums.add("cross", parameter, products[1] / n, chunk.rows)
 
     def _block(self, parameter: nn.Parameter, block: Block, chunk: Chunk) -> Tensor:
-        """Add what needs no mean; return the block's total."""
+        """Add the fields that need no mean over all trajectories; return the block's total."""
         if not self.everything:
             self.sums.add("sq_norm", parameter, block.norms(), chunk.rows)
             return block.total()
-        if chunk.part or len(chunk.prompts) in (1, len(chunk.rows)):
+        if chunk.alone or len(chunk.prompts) == 1:
             pair, total = block.pair_and_total()
-            prompt_pair = pair if len(chunk.prompts) == len(chunk.rows) else gram(total)[..., None]
+            by_prompt = pair if chunk.alone else gram(total)[..., None]
         else:
             pair = block.pair()
-            prompt_pair, total = block.regroup(Groups(chunk.labels)).pair_and_total()
-        self._add_pairs(parameter, pair, prompt_pair, chunk)
+            by_prompt, total = block.regroup(Groups(chunk.labels)).pair_and_total()
+        self._add_pairs(parameter, pair, by_prompt, chunk)
         return total
 
-    def _pairs(self, parameter: nn.Parameter, block: Block, chunk: Chunk) -> None:
-        """Add pairs alone."""
-        pair = block.pair()
-        alone = len(chunk.prompts) == len(chunk.rows)
-        self._add_pairs(parameter, pair, pair if alone else block.regroup(Groups(chunk.labels)).pair(), chunk)
-
-    def _add_pairs(self, parameter: nn.Parameter, pair: Tensor, prompt_pair: Tensor, chunk: Chunk) -> None:
+    def _add_pairs(self, parameter: nn.Parameter, pair: Tensor, by_prompt: Tensor, chunk: Chunk) -> None:
         """Add inner products within trajectories, and within prompts if these are whole."""
         self.sums.add("pair", parameter, pair, chunk.rows)
-        if len(chunk.prompts) == len(chunk.rows):
-            prompt_pair = torch.empty_like(pair).index_copy_(2, chunk.labels, pair)
+        if chunk.alone:
+            by_prompt = torch.empty_like(pair).index_copy_(2, chunk.labels, pair)
         if not chunk.part:
             sizes = self.prompt_sizes[chunk.prompts].double()
-            self.sums.add("prompt_pair", parameter, prompt_pair / sizes**2, chunk.prompts)
+            self.sums.add("prompt_pair", parameter, by_prompt / sizes**2, chunk.prompts)
 
     def _scores(self, current: Source, chunk: Chunk) -> None:
         """Add the squared norms of every token's score, a few positions at a time."""

@@ -1,10 +1,10 @@
 """The language-model head under token weights: its output gradients are one array of rows, scaled by the weights.
 
-With B^e = w^e_t (onehot(y_t) - pi_t), nothing of size V needs to be kept or multiplied for each estimator. This holds
-where the logits are the head's output, or a selection of its positions (each used at most once); which of these is the
-case is found out by pulling three cotangents back from the logits to the head, and anything else is left alone.
-A linear head acts on every position alike, so that the gradients of its inputs are scaled rows as well: one product
-with its weight serves all estimators (:func:`below`).
+With B^e = w^e_t (onehot(y_t) - pi_t), nothing of size V is kept or multiplied for each estimator. This holds where the
+logits are the head's output, or a selection of its positions (each used at most once), which :func:`scaled_rows` tests
+by pulling three cotangents back from the logits to the head. A linear head acts on every position alike, so that the
+gradients of its inputs are scaled rows as well, and one product with its weight serves all estimators
+(:func:`input_rows`).
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from torch.autograd.graph import get_gradient_edge
 from kvar.gradients.capture.record import Capture, Record
 from kvar.gradients.cotangents import Cotangents, TokenCotangents
 
-__all__ = ["ScaledRows", "below", "scaled_rows"]
+__all__ = ["ScaledRows", "input_rows", "scaled_rows"]
 
 _NEAR = 64
-"""Most operations looked at between the logits and the head."""
+"""Most operations between the logits and the head."""
 
 
 @dataclass(frozen=True)
 class ScaledRows:
-    """Output gradients rows * scales[e], and what ``more`` adds to them.
+    """Output gradients rows * scales[e], plus those of ``more``.
 
     Attributes:
         rows: the output's shape.
@@ -53,8 +53,7 @@ class ScaledRows:
 
     def each(self) -> Iterator[Tensor]:
         """The E output gradients, one at a time."""
-        for e in range(len(self)):
-            yield self[e]
+        return (self[e] for e in range(len(self)))
 
 
 def scaled_rows(logits: Tensor, record: Record, cotangents: Cotangents) -> ScaledRows | None:
@@ -99,8 +98,8 @@ def _chained(parts: Sequence[tuple[Tensor, Tensor]]) -> ScaledRows:
     return ScaledRows(rows, scales, _chained(rest) if rest else None)
 
 
-def below(captured: Capture, logits: Tensor, head: ScaledRows, records: Sequence[Record]) -> ScaledRows | None:
-    """The gradients of the head's inputs, ``captured.last_input``; None where they can't be had this way.
+def input_rows(captured: Capture, logits: Tensor, head: ScaledRows, records: Sequence[Record]) -> ScaledRows | None:
+    """The gradients of the head's inputs, ``captured.last_input``; None where they are not scaled rows.
 
     Args:
         captured: the forward pass.
@@ -121,7 +120,7 @@ def below(captured: Capture, logits: Tensor, head: ScaledRows, records: Sequence
 
 
 def _only_through(logits: Tensor, head: torch.autograd.graph.Node, others: set[torch.autograd.graph.Node]) -> bool:
-    """Whether the graph leads from the logits to other recorded places by way of the head alone."""
+    """Whether every path of the graph from the logits to other recorded outputs passes through the head."""
     seen: set[torch.autograd.graph.Node] = {head}
     stack = [get_gradient_edge(logits).node]
     while stack:

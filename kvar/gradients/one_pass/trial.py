@@ -1,8 +1,7 @@
 """How each parameter can be measured: tried on two or three trajectories against plain autograd, once per student.
 
-A parameter that the graph still leads to (see :mod:`kvar.gradients.capture.forward`), or whose gradients differ from
-those of a trajectory on its own, is taken a step down the ladder of :class:`kvar.gradients.capture.plan.Plan`, until
-all agree.
+A parameter that the graph still leads to (:mod:`kvar.gradients.capture.record`), or whose gradients differ from those
+of each trajectory alone, is taken a step down the ladder of :class:`kvar.gradients.capture.plan.Plan`, until all agree.
 """
 
 from __future__ import annotations
@@ -18,7 +17,8 @@ from kvar.gradients.capture.covering import covered_layers
 from kvar.gradients.capture.experts import expert_layers
 from kvar.gradients.capture.plan import Plan, UncoveredError
 from kvar.gradients.cotangents import Estimators
-from kvar.gradients.one_pass.source import Graph, RowByRow
+from kvar.gradients.one_pass.row_by_row import RowByRow
+from kvar.gradients.one_pass.source import Graph
 from kvar.gradients.products.blocks import Dense
 from kvar.gradients.rules import registry_version
 from kvar.rollouts.types import Rollouts
@@ -30,15 +30,15 @@ _known: WeakKeyDictionary[nn.Module, dict[tuple, Plan]] = WeakKeyDictionary()
 
 
 def coverage(student: nn.Module, rollouts: Rollouts, wanted: Mapping[int, nn.Parameter]) -> Plan:
-    """Find out, or remember, how ``student`` is to be measured.
+    """How ``student`` is measured.
 
     Args:
         student: in eval mode.
-        rollouts: at least one trajectory; those with the longest prompt and response and the shortest whole are tried.
+        rollouts: at least one trajectory; the longest prompt, the longest response and the shortest of both are tried.
         wanted: id -> parameter.
 
     Returns:
-        The plan; remembered for as long as the student lives and its parameters are the same.
+        The plan, kept as long as the student lives and its parameters are the same.
     """
     key = (
         tuple((name, id(p), p.dtype, id(p) in wanted) for name, p in student.named_parameters(remove_duplicate=False)),
@@ -46,10 +46,10 @@ def coverage(student: nn.Module, rollouts: Rollouts, wanted: Mapping[int, nn.Par
         registry_version(),
         torch.is_autocast_enabled(rollouts.tokens.device.type),
     )
-    found = _known.setdefault(student, {})
-    if key not in found:
-        found[key] = _find(student, rollouts, wanted)
-    return found[key]
+    plans = _known.setdefault(student, {})
+    if key not in plans:
+        plans[key] = _find(student, rollouts, wanted)
+    return plans[key]
 
 
 def without_autocast(rollouts: Rollouts) -> torch.autocast:
@@ -64,8 +64,8 @@ def warn_uncovered(student: nn.Module, uncovered: set[int]) -> None:
         shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
         warnings.warn(
             f"no rule covers {shown}: these are measured exactly but slowly, one trajectory at a time, since every "
-            "faster way disagrees with autograd here. A rule for their layer (kvar.gradients.rules.rule) may help; "
-            "where trajectories of a batch act on each other none can.",
+            "faster way disagrees with autograd. A rule for their layer (kvar.gradients.rules.rule) may help, unless "
+            "trajectories of a batch act on each other.",
             stacklevel=4,
         )
 
@@ -75,7 +75,7 @@ def _find(student: nn.Module, rollouts: Rollouts, wanted: Mapping[int, nn.Parame
     chosen = {int(prompts.argmax()), int(responses.argmax()), int((prompts + responses).argmin())}
     tried = sorted(chosen) if len(chosen) > 1 else [*chosen, *chosen]
     device = rollouts.tokens.device
-    plan = Plan()
+    plan = Plan(uncovered=_scaled_by_frequency(student))
     ruled = {id(p) for _, _, parameters in covered_layers(student, wanted) for p in parameters.values()}
     ruled |= {id(p) for _, parameters in expert_layers(student, wanted) for p in parameters.values()}
     few = rollouts[tried]
@@ -88,13 +88,13 @@ def _find(student: nn.Module, rollouts: Rollouts, wanted: Mapping[int, nn.Parame
         covered = plan.covered(wanted)
         try:
             graph = Graph(student, estimators, rows, covered, plan)
-        except RuntimeError:  # a block that changes its input in place can't be given a leaf
+        except RuntimeError:  # a block that changes its input in place cannot take a leaf
             if not plan.cut:
                 raise
             plan.cut = False
             continue
-        except UncoveredError as found:
-            plan.take_down(found.ids, student, ruled)
+        except UncoveredError as error:
+            plan.take_down(error.ids, student, ruled)
             continue
         if not covered:
             break
@@ -105,13 +105,19 @@ def _find(student: nn.Module, rollouts: Rollouts, wanted: Mapping[int, nn.Parame
             truth = truth if alone is None else {id(p): block for p, block in alone.blocks()}
             try:
                 wrong = _wrong(graph, truth, tolerance, covered)
-            except UncoveredError as found:
-                wrong = found.ids
+            except UncoveredError as error:
+                wrong = error.ids
         if not wrong:
             plan.kinds = kinds | plan.take_along(student, {key for key in covered if key not in kinds})
             break
         plan.take_down(wrong, student, ruled)
     return plan
+
+
+def _scaled_by_frequency(student: nn.Module) -> set[int]:
+    """Ids of tables whose gradients depend on how often an id occurs in the batch, padding included."""
+    embeddings = [m for m in student.modules() if getattr(m, "scale_grad_by_freq", False)]
+    return {id(p) for module in embeddings for p in module._parameters.values() if p is not None}
 
 
 def _wrong(graph: Graph, exact: Mapping[int, Dense], tolerance: float, wanted: Mapping[int, nn.Parameter]) -> set[int]:

@@ -34,7 +34,6 @@ def output_layer_moments(
     prompt_index: Tensor,
     *,
     bias: bool = False,
-    scale: float = 1.0,
 ) -> GroupMoments:
     """All fields for the head's weight, from what a training step's forward pass has computed anyway.
 
@@ -48,7 +47,6 @@ def output_layer_moments(
         weights: (E, N, T) token weights.
         prompt_index: (N,) int64.
         bias: count the head's bias into the group too.
-        scale: a factor between the head's output and the logits.
 
     Returns:
         The moments, float64 on the CPU; ``score_power`` included.
@@ -68,7 +66,7 @@ def output_layer_moments(
     _check(hidden, logits, tokens, mask, weights, prompt_index)
     n, t = tokens.shape
     wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    residual = _residual(logits, tokens, scale)
+    residual = _residual(logits, tokens)
     rows = hidden.to(wide)
     w = weights.to(wide).masked_fill(~mask, 0.0)
     kernel = _kernel(rows, residual, bias)
@@ -97,16 +95,8 @@ def output_layer_moments(
         prompt_pair = torch.bmm(torch.bmm(by_prompt, together), by_prompt.mT).permute(1, 2, 0).double()
         prompt_pair = prompt_pair / sizes.double() ** 2
     power = kernel.diagonal(dim1=1, dim2=2).masked_fill(~mask, 0.0).sum(dim=1, dtype=torch.float64)
-    fields = {
-        "sq_norm": pair.diagonal(dim1=0, dim2=1).T.clone(),
-        "mean_pair": mean_pair,
-        "alignment": cross.diagonal(dim1=0, dim2=1).T.clone(),
-        "cross": cross,
-        "pair": pair,
-        "prompt_pair": prompt_pair,
-        "score_power": power,
-    }
-    return GroupMoments(**{name: value.cpu() for name, value in fields.items()})
+    fields = (mean_pair, cross, pair, prompt_pair, power)
+    return GroupMoments.of_products(*(value.cpu() for value in fields))
 
 
 @torch.no_grad()
@@ -118,7 +108,6 @@ def output_layer_pairs(
     weights: Tensor,
     *,
     bias: bool = False,
-    scale: float = 1.0,
 ) -> Tensor:
     """(E, E, N): <g_i^e, g_i^f> at the head, all pairs of estimators, for a probe at every step.
 
@@ -132,7 +121,6 @@ def output_layer_pairs(
         mask: (N, T).
         weights: (E, N, T).
         bias: count the head's bias in.
-        scale: a factor between the head's output and the logits.
 
     Returns:
         Float64 on the CPU.
@@ -145,17 +133,16 @@ def output_layer_pairs(
     left = weights.to(wide).masked_fill(~mask, 0.0).transpose(0, 1)
     pairs = []
     for some in slices(len(tokens), logits[0].numel(), _CAP):
-        kernel = _kernel(hidden[some].to(wide), _residual(logits[some], tokens[some], scale), bias)
+        kernel = _kernel(hidden[some].to(wide), _residual(logits[some], tokens[some]), bias)
         pairs.append(torch.bmm(torch.bmm(left[some], kernel), left[some].mT))
     return torch.cat(pairs).permute(1, 2, 0).double().cpu()
 
 
-def _residual(logits: Tensor, tokens: Tensor, scale: float) -> Tensor:
-    """(N, T, V): pi_t - onehot(y_t), times the scale; its sign matters to no inner product."""
+def _residual(logits: Tensor, tokens: Tensor) -> Tensor:
+    """(N, T, V): pi_t - onehot(y_t); its sign changes no inner product."""
     wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
     residual = logits.softmax(dim=-1, dtype=wide)
-    residual.scatter_add_(-1, tokens[..., None], residual.new_full((*tokens.shape, 1), -1.0))
-    return residual if scale == 1.0 else residual.mul_(scale)
+    return residual.scatter_add_(-1, tokens[..., None], residual.new_full((*tokens.shape, 1), -1.0))
 
 
 def _aligned(rows: Tensor, residual: Tensor, scaled: Tensor, bias: bool) -> Tensor:

@@ -1,4 +1,4 @@
-"""What the language-model head read and gave in a forward pass that is run for other reasons."""
+"""The inputs and outputs of the language-model head in a training step's forward pass, and its moments from them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from kvar.gradients.moments import GroupMoments
 from kvar.gradients.output_layer.head_moments import output_layer_moments, output_layer_pairs
+from kvar.gradients.products.blocks import slices
 from kvar.gradients.state import unwrap
 from kvar.rollouts import is_encoder_decoder
+from kvar.rollouts.output_embedding import output_embedding
 from kvar.rollouts.types import Rollouts
 
 __all__ = ["HeadWatch"]
@@ -137,15 +139,14 @@ class HeadWatch:
         hidden, logits = self.aligned(rollouts)
         self._seen = None
         tokens, policy = rollouts.tokens.masked_fill(~rollouts.mask, 0), rollouts.policy
-        found = []
-        for start in range(0, len(rollouts), _ROWS):
-            rows = slice(start, start + _ROWS)
-            own = (rows, slice(0, max(int(rollouts.lengths[rows].max()), 1)))
-            actions = logits[own] if policy is None else policy.restricted(logits[own])
-            parts = (hidden[own], actions, tokens[own], rollouts.mask[own])
-            pairs = output_layer_pairs(*parts, weights[:, own[0], own[1]], bias=self.bias)
-            found.append(pairs.diagonal(dim1=0, dim2=1).T)
-        return torch.cat(found, dim=1)
+        norms = []
+        for rows in slices(len(rollouts), 1, _ROWS):
+            part = (rows, slice(0, max(int(rollouts.lengths[rows].max()), 1)))
+            actions = logits[part] if policy is None else policy.restricted(logits[part])
+            inputs = (hidden[part], actions, tokens[part], rollouts.mask[part])
+            pairs = output_layer_pairs(*inputs, weights[:, part[0], part[1]], bias=self.bias)
+            norms.append(pairs.diagonal(dim1=0, dim2=1).T)
+        return torch.cat(norms, dim=1)
 
     def close(self) -> None:
         """Remove the hook and forget what was seen."""
@@ -164,8 +165,7 @@ class HeadWatch:
 
 def _head_of(student: nn.Module) -> nn.Module:
     """The head of a transformers model whose logits are the head's plain output."""
-    find = getattr(student, "get_output_embeddings", None)
-    head = find() if find is not None else None
+    head = output_embedding(student)
     if head is None:
         raise ValueError(f"{type(student).__name__} names no output layer: pass head=, the module that makes logits.")
     config: Any = getattr(student, "config", None)

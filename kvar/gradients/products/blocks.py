@@ -5,9 +5,9 @@ Shapes: N trajectories (or prompts), E estimators, T rows, (d, p) the parameter.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -40,43 +40,43 @@ class Groups:
         return rows if self.full else rows.masked_fill_(~self.valid.view(*self.valid.shape, *[1] * (x.dim() - 1)), 0.0)
 
 
-class Block(Protocol):
+class Block(ABC):
     """Per-trajectory gradients g_i^e of one parameter."""
 
+    @abstractmethod
     def norms(self) -> Tensor:
         """(E, N): |g_i^e|^2."""
-        ...
 
+    @abstractmethod
     def pair(self) -> Tensor:
         """(E, E, N): <g_i^e, g_i^f>."""
-        ...
 
+    @abstractmethod
     def total(self) -> Tensor:
-        """(E, numel): sum_i g_i^e, laid out as this block sees fit, the same for every block of the parameter."""
-        ...
+        """(E, numel): sum_i g_i^e, laid out in the same way by every block of the parameter."""
 
+    @abstractmethod
     def cross(self, mean: Tensor) -> Tensor:
         """(E, E, N): <g_i^e, mean^f>, with ``mean`` laid out as ``total``."""
-        ...
 
-    def pair_and_total(self) -> tuple[Tensor, Tensor]:
-        """``pair`` and ``total`` together, where that is cheaper."""
-        ...
-
+    @abstractmethod
     def regroup(self, groups: Groups) -> Block:
         """The block of the M sums over prompts."""
-        ...
 
+    @abstractmethod
     def written_out(self) -> Dense:
         """The gradients themselves."""
-        ...
 
-    def own(self, *, cross: bool) -> tuple[Tensor, Tensor | None] | None:
-        """(E, E) inner products of the block's own totals S^e, and (E, E, N) <g_i^e, S^f> or None.
+    def pair_and_total(self) -> tuple[Tensor, Tensor]:
+        """``pair`` and ``total``, sharing products where that is cheaper."""
+        return self.pair(), self.total()
 
-        None in place of both where going by ``total`` is cheaper.
+    def with_own_total(self, *, cross: bool) -> tuple[Tensor, Tensor | None] | None:
+        """(E, E) inner products of the block's totals S^e, and (E, E, N) <g_i^e, S^f> if ``cross``.
+
+        None where ``total`` is the cheaper way to both.
         """
-        ...
+        return None
 
 
 def gram(x: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ def inner(x: Tensor, y: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Dense:
+class Dense(Block):
     """Gradients written out: (N, E, numel)."""
 
     grad: Tensor
@@ -116,20 +116,13 @@ class Dense:
         """(E, E, N)."""
         return (self.grad @ mean.T).permute(1, 2, 0).double()
 
-    def pair_and_total(self) -> tuple[Tensor, Tensor]:
-        """(E, E, N) and (E, numel)."""
-        return self.pair(), self.total()
-
     def regroup(self, groups: Groups) -> Dense:
         """Sums over the trajectories of each prompt."""
         return Dense(groups.gather(self.grad).sum(dim=1))
 
     def written_out(self) -> Dense:
-        """As they are."""
+        """The block itself."""
         return self
-
-    def own(self, *, cross: bool) -> None:
-        """By ``total``."""
 
 
 def slices(n: int, each: int, cap: int) -> Iterator[slice]:

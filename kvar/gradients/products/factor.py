@@ -1,8 +1,8 @@
 """One use of a matrix in a forward pass: fixed rows on one side, output gradients of E estimators on the other.
 
-The gradient of trajectory i is U_i^e = sum_t fixed_it (x) b_it^e. A :class:`Factor` holds b^e for every estimator; a
-:class:`Scaled` one knows that b_it^e = w_it^e r_it, as at a language-model head under token weights, and so takes inner
-products of rows once for all estimators.
+The gradient of trajectory i is U_i^e = sum_t fixed_it (x) b_it^e. A :class:`Factor` holds b^e for every estimator. In a
+:class:`Scaled` factor b_it^e = w_it^e r_it, as at a language-model head under token weights, so that inner products of
+rows are taken once for all estimators.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ class Factor:
         n, e, t, k = x.shape
         return torch.bmm(x.reshape(n, e * t, k), self.fixed.mT).reshape(n, e, t, -1)
 
-    def seen_by(self, other: Factor) -> Tensor:
-        """(N, E, T, T'): output gradients against the fixed rows of a factor on the opposite side."""
+    def against_rows(self, other: Factor) -> Tensor:
+        """(N, E, T, T'): output gradients times the fixed rows of a factor on the opposite side."""
         return other.project(self.grad)
 
     def pair(self) -> Tensor:
@@ -185,8 +185,8 @@ class Scaled(Factor):
         fixed = self.fixed[groups.index].flatten(1, 2)
         return Scaled(fixed, self.rows[groups.index].flatten(1, 2), scales, self.side)
 
-    def seen_by(self, other: Factor) -> Tensor:
-        """(N, E, T, T'): output gradients against the fixed rows of a factor on the opposite side."""
+    def against_rows(self, other: Factor) -> Tensor:
+        """(N, E, T, T'): output gradients times the fixed rows of a factor on the opposite side."""
         return other.project(self.rows[:, None]) * self._by_row[..., None]
 
     def pair(self) -> Tensor:

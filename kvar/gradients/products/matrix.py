@@ -14,9 +14,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kvar.gradients.products.blocks import Dense, Groups, gram, inner, slices
+from kvar.gradients.products.blocks import Block, Dense, Groups, gram, inner, slices
 from kvar.gradients.products.factor import Factor, Scaled, joined
-from kvar.gradients.products.token_gram import seen, token_gram
+from kvar.gradients.products.token_gram import bilinear_forms, token_gram
 
 __all__ = ["Factored"]
 
@@ -26,7 +26,7 @@ _TRAFFIC = 28
 """Multiplications that an entry written to memory and read back is worth, in choosing between Gram and writing out."""
 
 
-class Factored:
+class Factored(Block):
     """Per-trajectory gradients of one matrix as a sum of factors.
 
     Args:
@@ -92,8 +92,8 @@ class Factored:
         parts = [factor.cross(mean.view(-1, *self.shape)) for factor in self.factors]
         return sum(parts[1:], parts[0])
 
-    def own(self, *, cross: bool) -> tuple[Tensor, Tensor | None] | None:
-        """By a Gram of all tokens, for a head alone or tied to an embedding, where that takes fewer products."""
+    def with_own_total(self, *, cross: bool) -> tuple[Tensor, Tensor | None] | None:
+        """See :class:`Block`; by a Gram of all tokens, for a head alone or tied to an embedding."""
         heads = [factor for factor in self.factors if isinstance(factor, Scaled)]
         rest = [factor for factor in self.factors if not isinstance(factor, Scaled)]
         if len(heads) != 1 or len(rest) > 1 or any(not f.ids or f.side == heads[0].side for f in rest):
@@ -105,22 +105,22 @@ class Factored:
         if not _fewer(r, d, p, (1 + cross) * e, 0 if used is None else len(used)):
             return None
         left, right, weights = head.fixed.flatten(0, 1), head.rows.flatten(0, 1), head.scales.flatten(1)
-        own = token_gram(left, right, weights)  # <score_t, S_head^f>
-        sums = (weights @ own.T).double()
+        to_head = token_gram(left, right, weights)  # <score_t, S_head^f>
+        sums = (weights @ to_head.T).double()
         if used is None or place is None:
-            return sums, _by_row(head, own) if cross else None
+            return sums, _by_row(head, to_head) if cross else None
         looked_up = Factor(place, rest[0].grads, rest[0].side)
         table = looked_up.total(len(used))
         table = table if looked_up.side == 0 else table.mT  # (E, U, p)
         few = right[:, used]
-        other = seen(left, few, table)  # <score_t, S_embedding^f>
-        mixed = (weights @ other.T).double()
+        to_table = bilinear_forms(left, few, table)  # <score_t, S_embedding^f>
+        mixed = (weights @ to_table.T).double()
         sums += mixed + mixed.T + gram(table.flatten(1))
         if not cross:
             return sums, None
         for w, into in zip(weights, table, strict=True):
             into += (few * w[:, None]).T @ left
-        return sums, _by_row(head, own + other) + looked_up.cross(table if looked_up.side == 0 else table.mT)
+        return sums, _by_row(head, to_head + to_table) + looked_up.cross(table if looked_up.side == 0 else table.mT)
 
     def regroup(self, groups: Groups) -> Factored:
         """A prompt's sum over its R trajectories: their rows one after another, R T of them."""
@@ -161,7 +161,7 @@ def _pair(u: Factor, v: Factor) -> Tensor:
     """(E, E, N): <U^e, V^f> of two uses."""
     if u.side == v.side:
         return inner(u.grad, torch.matmul(u.gram(v)[:, None], v.grad))
-    return inner(u.seen_by(v), v.seen_by(u).mT)
+    return inner(u.against_rows(v), v.against_rows(u).mT)
 
 
 def _diagonal(u: Factor, v: Factor) -> Tensor:

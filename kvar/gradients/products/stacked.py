@@ -1,4 +1,4 @@
-"""Per-trajectory gradients of a stack of matrices, one an expert: each is a matrix of its own, used by some tokens."""
+"""Per-trajectory gradients of a stack of matrices, one for each expert, used by that expert's tokens only."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from kvar.gradients.products.blocks import Dense, Groups
+from kvar.gradients.products.blocks import Block, Dense, Groups
 from kvar.gradients.products.matrix import Factored
 
 __all__ = ["Stacked"]
 
 
-class Stacked:
+class Stacked(Block):
     """Per-trajectory gradients of a parameter (X, d, p), whose X matrices are used apart from each other.
 
     Args:
@@ -65,9 +65,6 @@ class Stacked:
         """The block of the sums over prompts."""
         matrices = [None if matrix is None else matrix.regroup(groups) for matrix in self.matrices]
         return Stacked(matrices, self.shape, (len(groups.sizes), self.estimators), self._like)
-
-    def own(self, *, cross: bool) -> None:
-        """By ``total``."""
 
     def written_out(self) -> Dense:
         """(N, E, X d p)."""

@@ -1,7 +1,7 @@
-"""A use whose gradients are scaled outer products of rows, against the sum over all tokens, without the (d, p) sums.
+"""Inner products of outer products of rows with weighted sums of them over all tokens, without the (d, p) sums.
 
-With rows a_t (x) b_t and weights w_t^e, <a_t (x) b_t, sum_s w_s^f a_s (x) b_s> is sum_s w_s^f (a_t . a_s)(b_t . b_s):
-one Gram of all tokens serves every estimator, where writing out the sums takes a product for each.
+<a_t (x) b_t, sum_s w_s^f a_s (x) b_s> = sum_s w_s^f (a_t . a_s)(b_t . b_s): one Gram of all tokens serves every
+estimator, where writing out the sums takes a product for each.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["seen", "token_gram"]
+__all__ = ["bilinear_forms", "token_gram"]
 
 _ROWS = 256
 """Tokens in one block of a Gram."""
@@ -45,6 +45,6 @@ def token_gram(left: Tensor, right: Tensor, weights: Tensor, bias: bool = False)
     return out
 
 
-def seen(left: Tensor, right: Tensor, matrices: Tensor) -> Tensor:
+def bilinear_forms(left: Tensor, right: Tensor, matrices: Tensor) -> Tensor:
     """(E, R): b_t . M^e a_t for (E, d, p) matrices."""
     return torch.stack([((left @ matrix.T) * right).sum(dim=1) for matrix in matrices])

@@ -1,4 +1,4 @@
-"""The fields of a measurement, group by group, as the parameters' parts come in."""
+"""The fields of a measurement as sums over parameters, group by group: :class:`GroupSums`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from kvar.gradients.moments import GroupMoments
 
-__all__ = ["Sums"]
+__all__ = ["GroupSums"]
 
 
-class Sums:
+class GroupSums:
     """The fields of every group, to which each parameter adds its part.
 
     Args:
@@ -65,13 +65,5 @@ class Sums:
             if fields == "norms":
                 out[group] = GroupMoments(sq_norm=a["sq_norm"], mean_pair=a["mean_pair"], score_power=power)
                 continue
-            out[group] = GroupMoments(
-                sq_norm=a["pair"].diagonal(dim1=0, dim2=1).T.clone(),
-                mean_pair=a["mean_pair"],
-                alignment=a["cross"].diagonal(dim1=0, dim2=1).T.clone(),
-                cross=a["cross"],
-                pair=a["pair"],
-                prompt_pair=a["prompt_pair"],
-                score_power=power,
-            )
+            out[group] = GroupMoments.of_products(a["mean_pair"], a["cross"], a["pair"], a["prompt_pair"], power)
         return out
