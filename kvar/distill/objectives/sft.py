@@ -9,7 +9,7 @@ from kvar.distill.objectives.base import Loss, Term, objective
 from kvar.distill.objectives.batch import Settings, Source
 from kvar.distill.objectives.on_policy.entropy import uniform_cross_entropy
 from kvar.distill.objectives.passes import Passes
-from kvar.rollouts.score import chosen_log_probs
+from kvar.rollouts.forward import chosen_log_probs
 
 __all__ = ["negative_log_likelihood", "sft"]
 

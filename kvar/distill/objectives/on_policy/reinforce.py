@@ -17,7 +17,7 @@ from kvar.distill.objectives.batch import Settings
 from kvar.distill.objectives.on_policy.entropy import entropy, uniform_cross_entropy
 from kvar.distill.objectives.passes import Passes
 from kvar.rollouts import Rollouts
-from kvar.rollouts.score import chosen_log_probs
+from kvar.rollouts.forward import chosen_log_probs
 
 __all__ = ["advantage_weights", "reinforce"]
 
