@@ -27,9 +27,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the report, by method for a study with several seeds, else by run."""
+    from kvar.records.study_folder import is_grid
     from kvar.report.by_method import report_study
     from kvar.report.by_run import report_runs
-    from kvar.results.study_cells import is_grid
 
     if len(arguments.runs) == 1 and is_grid(arguments.runs[0]) and not arguments.by_run:
         teachers = {}

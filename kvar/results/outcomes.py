@@ -11,6 +11,7 @@ import numpy as np
 
 from kvar.analysis.frames.recorded import statistics_of
 from kvar.records import Run, load
+from kvar.records.study_folder import EVALUATION
 from kvar.results.study_cells import StudyCell, trained_estimator
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def _probed_names(run: Run) -> set[str]:
 
 def _evaluated(cell: StudyCell) -> dict[str, float]:
     """The metrics of evaluation.json; a metric that JSON could not hold is left out."""
-    metrics = json.loads((cell.path / "evaluation.json").read_text(encoding="utf-8"))["metrics"]
+    metrics = json.loads((cell.path / EVALUATION).read_text(encoding="utf-8"))["metrics"]
     return {name: float(value) for name, value in metrics.items() if value is not None}
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from kvar.records import Run
+from kvar.records.study_folder import cell_parts, study_above
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,16 +40,11 @@ class Place:
 def place_of(run: Run) -> Place:
     """Task, student, method and seed of a run in ``[TASK/]STUDENT/METHOD[/seed-N]``."""
     folder = run.path.resolve()
-    parts = list(folder.parts)
-    seed = str(run.config.get("seed", ""))
-    numbered = re.fullmatch(r"seed-(\d+)", parts[-1])
-    if numbered:
-        seed = numbered.group(1)
-        parts.pop()
-    root = next((parent for parent in folder.parents[:5] if (parent / "study.json").is_file()), None)
-    of_study = parts[len(root.parts) :] if root else []
-    task = "/".join(of_study[:-2]) or str(run.config.get("task", ""))
-    return Place(task, parts[-2], parts[-1], seed)
+    root = study_above(folder)
+    task = cell_parts(folder.relative_to(root).as_posix())[0] if root else ""
+    _, student, method, seed = cell_parts(folder.as_posix())
+    of_config = {name: str(run.config.get(name, "")) for name in ("task", "seed")}
+    return Place(task or of_config["task"], student, method, seed or of_config["seed"])
 
 
 def places_of(runs: Sequence[Run]) -> list[Place]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvar.analysis.frames.recorded import statistics_of
 from kvar.records import TABLES, RecordsError, Run, load
+from kvar.records.study_folder import cell_parts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +60,7 @@ def student_names(runs: Sequence[Run]) -> list[str]:
     above = []
     for run in runs:
         folders = run.path.resolve().parts
-        last = 3 if re.fullmatch(r"seed-\d+", folders[-1]) else 2
+        last = 2 if cell_parts(folders[-1])[3] is None else 3
         parts.append(folders[-last:])
         above.append(folders[:-last])
     names = [path[0] for path in parts]

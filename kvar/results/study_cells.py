@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["PLACES", "STUDY_FILE", "StudyCell", "is_grid", "study_cells", "trained_estimator"]
+from kvar.records.load import CONFIG
+from kvar.records.study_folder import cell_parts, read_cells, run_state
 
-STUDY_FILE = "study.json"
+__all__ = ["PLACES", "StudyCell", "study_cells", "trained_estimator"]
+
 PLACES = frozenset({"data", "teacher", "output_dir", "use_cpu", "report_to"})
 """Settings that may differ between machines on which parts of one study run."""
 
@@ -44,41 +45,20 @@ class StudyCell:
     settings: str
 
 
-def is_grid(folder: str | Path) -> bool:
-    """Whether a folder is a study's with several seeds, which is reported by method instead of run by run."""
-    path = Path(folder) / STUDY_FILE
-    if not path.is_file():
-        return False
-    try:
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    except (ValueError, KeyError, TypeError):
-        return False
-    return len({fields.get("seed") for fields in cells.values()}) > 1
-
-
 def study_cells(folder: str | Path) -> list[StudyCell]:
     """Every cell that ``study.json`` names, in its order.
 
     Raises:
         ValueError: no study there, or a damaged file.
     """
-    path = Path(folder) / STUDY_FILE
-    try:
-        cells: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    except FileNotFoundError:
-        raise ValueError(f"{folder} holds no {STUDY_FILE}: name the folder that kvar study wrote to.") from None
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{path} is not what kvar study writes: run the study again, which renews it.") from None
-    return [_cell(Path(folder), name, fields) for name, fields in cells.items()]
+    return [_cell(Path(folder), name, fields) for name, fields in read_cells(folder).items()]
 
 
 def _cell(folder: Path, name: str, fields: Mapping[str, Any]) -> StudyCell:
-    task, student, method = _names(name)
-    start = fields.get("from")
-    path = folder / name
-    done = (path / "evaluation.json").is_file() and (path / "config.json").is_file()
-    first = start and _names(start)[2]
-    seed = int(fields.get("seed") or 0)
+    task, student, method, _ = cell_parts(name)
+    path, start = folder / name, fields.get("from")
+    done = run_state(path) == "done" and (path / CONFIG).is_file()
+    first, seed = start and cell_parts(start)[2], int(fields.get("seed") or 0)
     return StudyCell(task, student, method, seed, first, path, done, trained_estimator(fields), _digest(fields))
 
 
@@ -86,16 +66,6 @@ def _digest(fields: Mapping[str, Any]) -> str:
     """Twelve hexadecimal digits that change with any setting that matters, whatever the order of the fields."""
     kept = {name: value for name, value in fields.items() if name not in PLACES}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _names(cell: str) -> tuple[str, str, str]:
-    """Task ("" where there is none), student and method of ``[TASK/]STUDENT/METHOD[/seed-N]``.
-
-    >>> _names("sums/small/K=4/seed-0"), _names("small/llmr")
-    (('sums', 'small', 'K=4'), ('', 'small', 'llmr'))
-    """
-    parts = [part for part in cell.split("/") if not re.fullmatch(r"seed-\d+", part)]
-    return "/".join(parts[:-2]), parts[-2], parts[-1]
 
 
 def trained_estimator(config: Mapping[str, Any]) -> str | None:

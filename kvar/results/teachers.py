@@ -10,6 +10,7 @@ from typing import Any
 
 from kvar.intervals import Interval
 from kvar.records import load
+from kvar.records.study_folder import EVALUATION
 from kvar.results.earlier import EarlierReport
 from kvar.results.study_cells import StudyCell
 
@@ -79,7 +80,7 @@ def teacher_scores(
 def _recorded(folder: Path, cell: StudyCell) -> tuple[Path | None, str]:
     """The evaluation of a task's teacher that is recorded, or why none serves."""
     teacher = str(load(cell.path).config.get("teacher") or "")
-    places = [folder / cell.task / "teacher.json", Path(teacher).parent / "evaluation.json"]
+    places = [folder / cell.task / "teacher.json", Path(teacher).parent / EVALUATION]
     reasons = []
     for place in places:
         why = _unlike(place, cell)
@@ -93,7 +94,7 @@ def _unlike(path: Path, cell: StudyCell) -> str:
     """Why a file is no evaluation on the examples that a cell was evaluated on; empty if it is."""
     if not path.is_file():
         return "is not there"
-    ours = _read(cell.path / "evaluation.json")
+    ours = _read(cell.path / EVALUATION)
     try:
         theirs = _read(path)
         for field in ("split", "examples"):

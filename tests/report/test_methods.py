@@ -11,11 +11,12 @@ import pytest
 from kvar.analysis.frames.recorded import statistics_of
 from kvar.intervals import Interval
 from kvar.records import load
+from kvar.records.study_folder import is_grid
 from kvar.report.tables.paper import markdown, paper_cells, plus_minus
 from kvar.results.compare import compare_methods, main_outcomes, methods_frame, not_resolved_from_best
 from kvar.results.outcomes import read_study_runs
 from kvar.results.ranks import gains, rank_table
-from kvar.results.study_cells import is_grid, study_cells, trained_estimator
+from kvar.results.study_cells import study_cells, trained_estimator
 from kvar.results.trained_estimators import best_kernel, estimator_table, estimator_values
 from tests.report.small_runs import write_run
 from tests.report.study_folders import write_study

@@ -95,7 +95,7 @@ def test_after_training_the_student_is_kept(tmp_path: Path) -> None:
     [
         (
             ["report", "x", "--output", "y"],
-            "kvar.results.study_cells.is_grid",
+            "kvar.records.study_folder.is_grid",
             "parts of the new report may be missing",
         ),
         (["evaluate", "x"], "kvar.study.evaluation.target.find_target", "what was not said to be written is not"),

@@ -90,7 +90,7 @@ def test_a_folder_of_another_study_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="small/start/seed-0, max_steps is 1 there and 5 here"):
         check_study_folder(tmp_path, other)
     (tmp_path / "study.json").write_text("{")
-    with pytest.raises(ValueError, match=r"study\.json is not what kvar wrote"):
+    with pytest.raises(ValueError, match=r"study\.json is not what kvar study writes"):
         check_study_folder(tmp_path, cells_of(STUDY))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+from kvar.records.study_folder import cell_name
 from kvar.study.grid.checks import check_grid
 from kvar.study.settings.reading import find_config, load_yaml
 
@@ -38,12 +39,7 @@ class Cell:
     @property
     def name(self) -> str:
         """[task/]student/method[/seed-N]: the run's folder inside the study's."""
-        return _name(self.task, self.student, self.method, self.seed)
-
-
-def _name(task: str | None, student: str, method: str, seed: int | None) -> str:
-    parts = [task, student, method, None if seed is None else f"seed-{seed}"]
-    return "/".join(part for part in parts if part is not None)
+        return cell_name(self.task, self.student, self.method, self.seed)
 
 
 def read_study(config: str) -> dict[str, Any]:
@@ -99,7 +95,7 @@ def cells_of(study: Mapping[str, Any], only: Sequence[str] = ()) -> list[Cell]:
                     else:
                         start = str(start)
                         first = seed if seed in seeds_of[start] else seeds_of[start][0]  # one seed serves all
-                        needs = _name(label, str(student), start, first)
+                        needs = cell_name(label, str(student), start, first)
                     if seed is not None:
                         values["seed"] = seed
                     cells.append(Cell(str(student), method, values, start, label, seed, needs))

@@ -1,4 +1,4 @@
-"""The folder of a study: which study it holds, so that two do not mix."""
+"""Checks that a folder holds this study and no other."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kvar.records.load import CONFIG
+from kvar.records.study_folder import STUDY, read_cells, write_cells
 from kvar.study.grid.cells import Cell
 
-__all__ = ["STUDY_FILE", "check_study_folder", "mark_study_folder"]
-
-STUDY_FILE = "study.json"
+__all__ = ["check_study_folder", "mark_study_folder"]
 
 
 def check_study_folder(output: Path, cells: Sequence[Cell]) -> None:
-    """Refuse a folder of another study.
+    """Check that a folder is empty or holds this study.
 
-    A study that gained methods, students or seeds, or of which some cells were changed, is still the same: one equal
-    cell is enough. (A run that was begun with other settings is refused by its own folder.) Fields set on the command
-    line do not count.
+    A study that gained methods, students or seeds, or some cells of which changed, is still the same: one equal cell is
+    enough. (A run that was begun with other settings is refused by the check of its own folder.) Fields set on the
+    command line are not compared.
 
     Args:
         output: the study's folder; it need not exist.
@@ -30,34 +30,26 @@ def check_study_folder(output: Path, cells: Sequence[Cell]) -> None:
     """
     if output.exists() and not output.is_dir():
         raise ValueError(f"{output} is a file; name a folder for the study.")
-    if (output / "config.json").is_file():
+    if (output / CONFIG).is_file():
         raise ValueError(f"{output} holds a single run; name a folder of its own for the study.")
-    path = output / STUDY_FILE
-    if not path.is_file():
+    if not (output / STUDY).is_file():
         return
-    try:
-        there: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{path} is not what kvar wrote; remove it if the runs beside it are this study's.") from None
-    here = _fields(cells)
-    if any(there.get(name) == fields for name, fields in here.items()):
+    written, planned = read_cells(output), _fields(cells)
+    if any(written.get(name) == fields for name, fields in planned.items()):
         return
-    both = [name for name in here if name in there]
+    both = [name for name in planned if name in written]
     if not both:
-        what = f"its cells are {', '.join(list(there)[:3])} ..., those here are {', '.join(list(here)[:3])} ..."
+        what = f"its cells are {', '.join(list(written)[:3])} ..., those here are {', '.join(list(planned)[:3])} ..."
     else:
-        name = both[0]
-        field = next(f for f in {**there[name], **here[name]} if there[name].get(f) != here[name].get(f))
-        what = f"in cell {name}, {field} is {there[name].get(field)!r} there and {here[name].get(field)!r} here"
+        old, new = written[both[0]], planned[both[0]]
+        field = next(f for f in {**old, **new} if old.get(f) != new.get(f))
+        what = f"in cell {both[0]}, {field} is {old.get(field)!r} there and {new.get(field)!r} here"
     raise ValueError(f"{output} holds another study: {what}. Choose another folder, or the config that it came from.")
 
 
 def mark_study_folder(output: Path, cells: Sequence[Cell]) -> None:
-    """Write down which study the folder holds."""
-    from kvar.records.parts import replace_file
-
-    output.mkdir(parents=True, exist_ok=True)
-    replace_file(output / STUDY_FILE, json.dumps({"cells": _fields(cells)}, indent=1).encode())
+    """Write which study the folder holds."""
+    write_cells(output, _fields(cells))
 
 
 def _fields(cells: Sequence[Cell]) -> dict[str, Any]:

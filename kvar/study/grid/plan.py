@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kvar.records.place import check_folder_place
+from kvar.records.study_folder import run_state
 from kvar.study.grid.cells import Cell, cells_of, select_cells
 from kvar.study.grid.folder import check_study_folder
 from kvar.study.grid.plan_checks import check_data, check_student_config, missing_models
@@ -77,7 +78,7 @@ def plan_study(
         if same != cell.name:
             raise ValueError(f"cells {same} and {cell.name} are the same run: no setting differs. Leave one out.")
         check_output(settings, training, overwrite=overwrite)
-        state = "to run" if overwrite else _state(output / cell.name)
+        state = "to run" if overwrite else run_state(output / cell.name)
         if state != "done":
             try:
                 check_machine(settings, training)
@@ -106,12 +107,6 @@ def describe_plan(planned: Sequence[Planned]) -> str:
     starts = {str(item.values["student"]) for item in planned if item.cell.needs is not None}
     lines += missing_models(waiting, starts)
     return "\n".join(line.rstrip() for line in lines)
-
-
-def _state(folder: Path) -> Literal["done", "begun", "to run"]:
-    if (folder / "evaluation.json").is_file():
-        return "done"
-    return "begun" if (folder / "config.json").is_file() else "to run"
 
 
 def _check_overrides(overrides: Mapping[str, Any], study: Mapping[str, Any]) -> None:

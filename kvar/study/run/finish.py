@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from kvar.records import RunWriter
 from kvar.records.parts import replace_file
+from kvar.records.study_folder import EVALUATION
 from kvar.study.run.parts import Parts
 from kvar.study.settings.run_settings import EvaluationSettings
 
@@ -57,7 +58,7 @@ def score_run(
 
     from kvar.distill import evaluate
 
-    path = Path(str(training.output_dir)) / "evaluation.json"
+    path = Path(str(training.output_dir)) / EVALUATION
     if not settings.eval_limit:
         empty = {"split": settings.eval_split, "examples": 0, "metrics": {}, "samples": []}
         replace_file(path, json.dumps(empty).encode())

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvar.records import TABLES, RunWriter
+from kvar.records.load import CONFIG
 from kvar.records.lock import lock_folder
 from kvar.records.parts import replace_file
+from kvar.records.study_folder import EVALUATION
 from kvar.study.run.build import assemble, build_datasets, build_trainer
 from kvar.study.run.finish import save_student, score_run
 from kvar.study.run.identity import check_checkpoint, check_output, find_checkpoint, run_config, setting_defaults
@@ -58,7 +60,7 @@ def train_run(settings: RunSettings, training: DistillationConfig, *, overwrite:
             _discard(folder)
         clean_folder(folder)
     _meet()
-    done = folder / "evaluation.json"
+    done = folder / EVALUATION
     if done.exists():
         if main:
             print(f"{folder}: finished before; nothing to do.", flush=True)
@@ -120,5 +122,5 @@ def _discard(folder: Path) -> None:
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
     clean_folder(folder)
-    for name in ("evaluation.json", "config.json"):
+    for name in (EVALUATION, CONFIG):
         (folder / name).unlink(missing_ok=True)
