@@ -12,14 +12,21 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
-NO_BROWSER = f"no browser: none of {', '.join(NAMES)} is on the PATH (Debian: apt-get install chromium)"
-if BROWSER is None and os.environ.get("KVAR_REQUIRE_BROWSER"):
-    raise RuntimeError(f"KVAR_REQUIRE_BROWSER is set, and there is {NO_BROWSER}")
+MISSING = ""
+if BROWSER is None:
+    MISSING = f"no browser: none of {', '.join(NAMES)} is on the PATH (Debian: apt-get install chromium)"
+elif find_spec("websocket") is None:
+    MISSING = "no websocket-client, which comes with JupyterLab: pip install 'kvar[notebooks]'"
+needs_browser = pytest.mark.skipif(bool(MISSING) and not os.environ.get("KVAR_REQUIRE_BROWSER"), reason=MISSING)
+"""Skips a test where there is no browser; with KVAR_REQUIRE_BROWSER set it fails there."""
 
 
 class Tab:
@@ -115,6 +122,8 @@ class Tab:
 @contextmanager
 def browser(folder: Path) -> Iterator[Tab]:
     """A tab of a fresh browser whose profile lies in a folder."""
+    if MISSING:
+        pytest.fail(f"KVAR_REQUIRE_BROWSER is set, and there is {MISSING}")
     port = free_port()
     command = [
         str(BROWSER), "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",

@@ -14,18 +14,14 @@ from typing import Any
 import pytest
 
 pytest.importorskip("jupyterlab", reason="needs the extra kvar[notebooks]")
-pytest.importorskip("websocket", reason="needs websocket-client, which comes with JupyterLab")
 
 import nbformat
 
 from notebooks.run import notebooks, tidy, with_parameters
-from tests.browser import BROWSER, NO_BROWSER, Tab, browser, ended, free_port
+from tests.browser import Tab, browser, ended, free_port, needs_browser
 from tests.notebooks.test_notebooks import SMALL
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(BROWSER is None, reason=NO_BROWSER),
-]
+pytestmark = [pytest.mark.slow, needs_browser]
 
 ERROR = "application/vnd.jupyter.error"
 PICTURE = "document.querySelector('img.widget-image')"

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
-pytest.importorskip("websocket", reason="needs websocket-client, which comes with JupyterLab")
-
 import numpy as np
 import pandas as pd
+import pytest
 from statistics_frames import study
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
@@ -22,10 +19,10 @@ from kvar.report.page.explore import MEAN
 from kvar.report.page.provenance import provenance_of
 from kvar.report.page.responses import responses_data
 from kvar.results.places import places_of
-from tests.browser import BROWSER, NO_BROWSER, browser
+from tests.browser import browser, needs_browser
 from tests.report.small_runs import write_run
 
-pytestmark = pytest.mark.skipif(BROWSER is None, reason=NO_BROWSER)
+pytestmark = needs_browser
 
 EVIL = ["<script>window.hacked=1</script>", "<img src=x onerror=window.hacked=1>", "</script>\u2028<!--"]
 PLOT = "document.getElementById('explore-plot')"
