@@ -10,7 +10,7 @@ import pytest
 
 from kvar.distill.objectives import OBJECTIVES, parse_objective
 from kvar.returns import KStep
-from tests.distill.objective_cases import config
+from tests.distill.objectives.objective_cases import config
 
 
 def test_objectives_have_the_names_that_are_promised() -> None:

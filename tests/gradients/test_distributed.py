@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,21 +13,13 @@ from kvar.rollouts import score
 from tests.cases import build, rollouts, tiny_gpt2, tiny_t5
 from tests.gradients.distributed_worker import ESTIMATORS, OPTIONS, ROWS, double_norms, groups_of
 from tests.gradients.truth import assert_close, weights
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.two_processes import results
 
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two processes found."""
-    folder = tmp_path_factory.mktemp("two")
-    worker = ROOT / "tests" / "gradients" / "distributed_worker.py"
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [sys.executable, *launch, str(worker), str(folder)]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-6000:]
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+    return results("tests/gradients/distributed_worker.py", tmp_path_factory.mktemp("two"))
 
 
 @pytest.mark.parametrize(

@@ -178,7 +178,7 @@ def test_only_the_first_process_measures() -> None:
 
 
 def test_distillation_trainer_hands_over(tmp_path: Path) -> None:
-    from tests.distill.test_trainer import T5, TASK, trainer
+    from tests.distill.trainer.test_trainer import T5, TASK, trainer
 
     probe = OutputLayerProbe([KStep(1), KStep(2)])
     run = trainer(

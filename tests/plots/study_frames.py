@@ -6,7 +6,8 @@ from itertools import product
 
 import numpy as np
 import pandas as pd
-from statistics_frames import KS
+
+from tests.plots.statistics_frames import KS
 
 TASKS = ("translation", "sums")
 STUDENTS = {"small": 52_000, "large": 420_000}

@@ -6,14 +6,14 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from drawn import by_gid, clashes, legend
 from matplotlib.figure import Figure
-from statistics_frames import KS, SIZES, row, study
 
 import kvar.plots as plots
 from kvar.analysis import across_seeds, power_law
 from kvar.plots.bias_against_variance import signed_root
 from kvar.plots.parts.draw import dodge
+from tests.plots.drawn import by_gid, clashes, legend
+from tests.plots.statistics_frames import KS, SIZES, row, study
 
 FIGURES = {
     "variance_against_k": "trace_ratio",

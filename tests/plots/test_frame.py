@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from statistics_frames import row, study
 
 from kvar.analysis.frames.statistics_frame import COLUMNS, find, select, students
+from tests.plots.statistics_frames import row, study
 
 
 @pytest.mark.parametrize("column", COLUMNS)

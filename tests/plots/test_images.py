@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
-from statistics_frames import autocorrelation, breakdown, layers, positions, study
 
 import kvar.plots as plots
 from kvar.plots.parts.style import OKABE_ITO
+from tests.plots.statistics_frames import autocorrelation, breakdown, layers, positions, study
 
 FIGURES = {
     name: study

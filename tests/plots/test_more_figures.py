@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from drawn import by_gid, clashes, legend
 from matplotlib.figure import Figure
-from statistics_frames import SIZES, autocorrelation, breakdown, layers, positions, row
 
 import kvar.plots as plots
 from kvar.analysis.theory import TERMS
 from kvar.plots.parts.draw import dodge
+from tests.plots.drawn import by_gid, clashes, legend
+from tests.plots.statistics_frames import SIZES, autocorrelation, breakdown, layers, positions, row
 
 TABLES = {
     "variance_by_layer": layers,

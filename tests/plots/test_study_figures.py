@@ -5,11 +5,11 @@ from __future__ import annotations
 import matplotlib
 import numpy as np
 import pytest
-from drawn import by_gid
-from study_frames import METHODS, STUDENTS, TASKS, chances, curves, kernels, points
 
 import kvar.plots as plots
 from kvar.intervals.over_seeds import mean_with_interval
+from tests.plots.drawn import by_gid
+from tests.plots.study_frames import METHODS, STUDENTS, TASKS, chances, curves, kernels, points
 
 FIGURES = {
     "learning_curves": curves,

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pandas as pd
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "plots"))
-
-from statistics_frames import study
+from tests.plots.statistics_frames import study
 
 
 @pytest.fixture

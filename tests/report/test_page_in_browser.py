@@ -7,7 +7,6 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from statistics_frames import study
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
@@ -20,6 +19,7 @@ from kvar.report.page.provenance import provenance_of
 from kvar.report.page.responses import responses_data
 from kvar.results.places import places_of
 from tests.browser import browser, needs_browser
+from tests.plots.statistics_frames import study
 from tests.report.small_runs import write_run
 
 pytestmark = needs_browser

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from statistics_frames import study
 
 from kvar.analysis.frames.recorded import by_position_of, moments_at, statistics_of
 from kvar.records import RunWriter
@@ -18,6 +17,7 @@ from kvar.report.figures.by_run import draw_figures
 from kvar.report.page.by_run import NO_PROBES
 from kvar.report.tables.by_run import calibration_table
 from kvar.results.run_folders import student_names
+from tests.plots.statistics_frames import study
 from tests.report.small_runs import write_run
 
 

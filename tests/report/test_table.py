@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from statistics_frames import row
 
 from kvar.intervals import Interval
 from kvar.report import render_table
 from kvar.report.tables.terminal import TABLE_WIDTH
+from tests.plots.statistics_frames import row
 
 
 def test_lines_students_and_which_may_be_best(frame):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
-from statistics_frames import row, study
 
 from kvar.intervals import Interval
 from kvar.report import verdict
@@ -18,6 +17,7 @@ from kvar.report.words.by_run import (
     size_sentence,
 )
 from kvar.results.by_kernel import best_of_students, cells
+from tests.plots.statistics_frames import row, study
 
 ONE = Interval(1.0, 1.0, 1.0)
 BARE = Interval(0.5)

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-from pathlib import Path
-
-import pytest
 
 from kvar.tasks import GSM8KTask, SummarisationTask, TextTask, TranslationTask, calculate
+from tests.data import DATA, needs_data
 
-DATA = Path(os.environ.get("KVAR_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
-
-pytestmark = pytest.mark.skipif(
-    not DATA.is_dir(), reason="the development data is not here; set KVAR_DATA to its folder"
-)
+pytestmark = needs_data
 
 
 def test_multi30k_splits() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,8 @@ import pytest
 from kvar.study.grid.run_grid import cells_of, read_study
 from kvar.study.run.tasks import build_task
 from kvar.study.settings.reading import config_names, find_config, load_yaml, settings_from
+from tests.data import DATA, needs_data
 
-DATA = Path(os.environ.get("KVAR_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 STUDIES = [name for name in config_names() if "stages" in load_yaml(find_config(name))]
 RUNS = [name for name in config_names() if name not in STUDIES]
 
@@ -117,7 +116,7 @@ def test_europarl_reads_nested_fields_of_its_subset() -> None:
     assert (task.held_out, task.held_out_test) == (2000, 2000)
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="the development data is not here; set KVAR_DATA to its folder")
+@needs_data
 @pytest.mark.parametrize(
     ("name", "folder"),
     [("multi30k-teacher", "multi30k"), ("multi30k", "multi30k"), ("table", "multi30k"), ("gsm8k", "gsm8k"),

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,22 +12,16 @@ import torch
 from kvar.distill import DistillationConfig, DistillationTrainer, build_dataset, build_model
 from kvar.distill.data.order import ShuffledExamples
 from kvar.distill.step.evened import REPEATED, EvenedRows, EvenedSampler, MarkingCollator, check_evened
-from tests.distill.ragged_worker import CASES, CUTS, T5, TASK, trained
+from tests.distill.step.ragged_worker import CASES, CUTS, T5, TASK, trained
+from tests.two_processes import results
 
-ROOT = Path(__file__).resolve().parents[2]
 GPT2 = {"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 96, "bos_token_id": 1}
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[Any, Any]]:
     """What each of two processes ended with."""
-    folder = tmp_path_factory.mktemp("two")
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [sys.executable, *launch, str(ROOT / "tests" / "distill" / "ragged_worker.py"), str(folder)]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-6000:]
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+    return results("tests/distill/step/ragged_worker.py", tmp_path_factory.mktemp("two"))
 
 
 @pytest.mark.slow

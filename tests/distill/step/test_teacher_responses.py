@@ -13,7 +13,7 @@ from kvar.evaluation.beam import beam_search
 from kvar.rollouts import sample, token_logits
 from kvar.tasks import ArithmeticTask
 from tests.cases import ragged_prompts, tiny_gpt2, tiny_t5
-from tests.distill.table_models import written
+from tests.distill.objectives.table_models import written
 
 TOKENIZER: Any = ArithmeticTask(1, 1).build_tokenizer()
 

@@ -13,7 +13,7 @@ from kvar.distill import add_lora, build_model, decode, load_model, save_model
 from kvar.gradients import gradient_moments
 from kvar.rollouts import log_probs, sample, score
 from tests.cases import ragged_prompts, tiny_bart, tiny_gpt2, tiny_llama, tiny_t5
-from tests.distill.test_trainer import GPT2, T5, TASK, trainer, weights
+from tests.distill.trainer.test_trainer import GPT2, T5, TASK, trainer, weights
 
 pytest.importorskip("peft")
 MODELS = {"t5": tiny_t5, "bart": tiny_bart, "gpt2": tiny_gpt2, "llama": tiny_llama}
@@ -71,7 +71,7 @@ def tokenizer() -> Any:
 def lora_trainer(folder: Path, tokenizer: Any, config: dict, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Any:
     with monkeypatch.context() as patch:
         patch.setattr(
-            "tests.distill.test_trainer.build_model",
+            "tests.distill.trainer.test_trainer.build_model",
             lambda c, t, seed=0: build_model(c, t, seed=seed) if seed else add_lora(build_model(c, t), 4),
         )
         return trainer(folder, tokenizer, config, config, **changes)

@@ -11,7 +11,7 @@ from kvar.distill.objectives import OBJECTIVES, Batch, Passes, count
 from kvar.distill.objectives.on_policy.entropy import entropy, uniform_cross_entropy
 from kvar.distill.objectives.on_policy.reinforce import advantage_weights
 from kvar.rollouts import log_probs
-from tests.distill.objective_cases import (
+from tests.distill.objectives.objective_cases import (
     VOCABULARY,
     batch_of,
     config,

@@ -19,8 +19,8 @@ from kvar.returns import KStep, TokenValues, returns
 from kvar.rollouts import Rollouts, log_probs, sample, score, token_logits
 from kvar.tasks import ArithmeticTask
 from tests.cases import MODELS, ragged_prompts, tiny_gpt2, tiny_t5
-from tests.distill.objective_cases import config, gradient
-from tests.distill.table_models import EOS, WORD, Table, written
+from tests.distill.objectives.objective_cases import config, gradient
+from tests.distill.objectives.table_models import EOS, WORD, Table, written
 from tests.returns.returns_reference import k_step
 
 TASK = ArithmeticTask(1, 1)

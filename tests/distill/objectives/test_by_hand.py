@@ -12,8 +12,8 @@ from kvar.distill.objectives import Batch, Passes, count
 from kvar.distill.objectives.stepwise import divergences as d
 from kvar.returns import returns
 from kvar.rollouts import score
-from tests.distill.objective_cases import config
-from tests.distill.table_models import EOS, WORD, Table, written
+from tests.distill.objectives.objective_cases import config
+from tests.distill.objectives.table_models import EOS, WORD, Table, written
 
 P, Q = (1 / 2, 1 / 4, 1 / 4), (1 / 8, 3 / 8, 1 / 2)
 FORWARD = 0.5 * log(4) + 0.25 * log(2 / 3) + 0.25 * log(1 / 2)

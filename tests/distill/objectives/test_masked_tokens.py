@@ -13,9 +13,9 @@ from torch import Tensor
 from kvar.distill.objectives import Passes
 from kvar.distill.objectives.on_policy.entropy import entropy, uniform_cross_entropy
 from kvar.distill.objectives.stepwise import divergences as d
-from tests.distill.objective_cases import config
-from tests.distill.table_models import EOS, WORD, Table, written
-from tests.distill.test_by_hand import batch_of
+from tests.distill.objectives.objective_cases import config
+from tests.distill.objectives.table_models import EOS, WORD, Table, written
+from tests.distill.objectives.test_by_hand import batch_of
 
 INF = float("inf")
 DIVERGENCES = {

@@ -15,7 +15,7 @@ import pytest
 from kvar.commands.main import main
 from kvar.study.grid.cells import cells_of, read_study, starts_first
 
-SCRIPT = Path(__file__).parents[2] / "docs" / "howto" / "study.sbatch"
+SCRIPT = Path(__file__).parents[3] / "docs" / "howto" / "study.sbatch"
 STUDY = """
 common: {task: arithmetic, min_problem_steps: 1, max_problem_steps: 1, objective: sft, train_limit: 16, max_steps: 1,
   per_device_train_batch_size: 4, eval_limit: 2, max_new_tokens: 8, use_cpu: true, disable_tqdm: true, report_to: none}

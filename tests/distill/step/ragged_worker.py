@@ -1,4 +1,4 @@
-"""Trainings whose rows do not divide among processes; torchrun's processes run it for tests/distill/test_evened.py."""
+"""Trainings whose rows do not divide among processes; run by torchrun for tests/distill/step/test_evened.py."""
 
 from __future__ import annotations
 
