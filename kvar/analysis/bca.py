@@ -107,15 +107,16 @@ def bootstrap_replicates(sums: UnitSums, draws: int, seed: int) -> Replicates:
     inner = None
     if sums.inner is not None:
         with np.errstate(all="ignore"):
-            inner = _weighted(counts, sums.inner) / (counts @ sums.inner_size)[:, None, None]
+            inner = _weighted(counts, sums.inner) / _weighted(counts, sums.inner_size)
     return Replicates(
         names=sums.names,
         units=u,
         n=counts @ sums.size,
+        shared=_weighted(counts, sums.shared),
         square=_weighted(counts, sums.square),
         total=sums.total + _weighted(d, sums.with_total) + _weighted(d**2, deviation) + deviation.mean(axis=0),
         same=same,
-        same_n=counts**2 @ sums.size**2,
+        same_n=_weighted(counts**2, sums.size[:, :, None] * sums.size[:, None, :]),
         inner=inner,
     )
 

@@ -43,7 +43,7 @@ def cosine(
     if reference is not None:
         need_pairs(moments, group, "cosine with a reference")
     data = replicates(moments, group, unit)
-    size = float(data.n[0]) if batch is None else float(batch)
+    size = float(data.n[0].max()) if batch is None else float(batch)
     if not size > 0:
         raise ValueError(f"batch must be a positive number of trajectories; got {batch!r}.")
     with np.errstate(all="ignore"):

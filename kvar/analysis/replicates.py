@@ -23,12 +23,13 @@ class Replicates:
     Attributes:
         names: the E estimators.
         units: U, or N when there are no replicates.
-        n: (1+U,) trajectories counted.
+        n: (1+U, E) trajectories counted.
+        shared: (1+U, E, E) those that two estimators share.
         square: (1+U, E, E), sum_i <g_i^e, g_i^f>.
         total: (1+U, E, E), <sum_i g_i^e, sum_i g_i^f>.
         same: (1+U, E, E), sum over prompts of <sum_{i in m} g_i^e, sum_{i in m} g_i^f>; None unless values are to be
             unbiased for prompts drawn as clusters.
-        same_n: (1+U,), sum over prompts of n_m^2; None likewise.
+        same_n: (1+U, E, E), sum over prompts of n_m^e n_m^f; None likewise.
         inner: (1+U, E, E), covariance within prompts pooled by their counts, over prompts with two rollouts or more;
             None where prompts are not the units.
     """
@@ -36,6 +37,7 @@ class Replicates:
     names: tuple[str, ...]
     units: int
     n: Array
+    shared: Array
     square: Array
     total: Array
     same: Array | None = None
@@ -47,15 +49,19 @@ class Replicates:
 
         With ``same``, over trajectories of distinct prompts.
         """
-        n = self.n[:, None, None]
+        pairs = self.n[:, :, None] * self.n[:, None, :]
         with np.errstate(all="ignore"):
             if self.same is not None and self.same_n is not None:
-                return np.asarray((self.total - self.same) / (n**2 - self.same_n[:, None, None]))
-            return np.asarray((self.total - self.square) / (n**2 - n))
+                return np.asarray((self.total - self.same) / (pairs - self.same_n))
+            return np.asarray((self.total - self.square) / (pairs - self.shared))
 
     def covariance(self) -> Array:
-        """(1+U, E, E) estimates of tr Cov(g^e, g^f), (12): mean of products minus product of means."""
-        return np.asarray(self.square / self.n[:, None, None] - self.signal())
+        """(1+U, E, E) estimates of tr Cov(g^e, g^f), (12): mean of products minus product of means.
+
+        NaN for two estimators that share no trajectory.
+        """
+        with np.errstate(all="ignore"):
+            return np.asarray(self.square / self.shared - self.signal())
 
     def within(self) -> Array:
         """(1+U, E, E) estimates of E_x tr Cov(g^e, g^f | x), (9).
@@ -80,7 +86,8 @@ def replicates(moments: GradientMoments, group: str = "all", unit: Unit = None, 
         unit: "trajectory": N trajectories drawn independently, values by (12), intervals by leaving one out.
             "prompt": prompts drawn independently with their rollouts; values by pairs of distinct prompts, intervals by
             leaving a prompt out. None: values by (12); intervals by prompt if every prompt has the same number of
-            rollouts, two or more, else by trajectory.
+            rollouts, two or more, else by trajectory. Estimators from different trajectories of the same prompts
+            (``moments.on``) are "prompt".
         by_prompt: with unit None, leave prompts out whatever the design is (the variance within prompts needs it).
 
     Returns:
@@ -96,6 +103,13 @@ def replicates(moments: GradientMoments, group: str = "all", unit: Unit = None, 
         raise ValueError(f"a variance needs at least two trajectories; these moments hold {n}. Sample more rollouts.")
     if unit not in (None, "trajectory", "prompt"):
         raise ValueError(f"unit must be 'trajectory', 'prompt' or None; got {unit!r}.")
+    if moments.on is not None:
+        if unit == "trajectory":
+            raise ValueError(
+                "unit='trajectory' counts two trajectories of one prompt as independent, and these estimators are from "
+                "different trajectories of the same prompts: leave unit None."
+            )
+        unit = "prompt"
     counts = np.unique(moments.prompt_index.numpy(), return_counts=True)[1]
     balanced = len(counts) > 1 and counts[0] > 1 and bool((counts == counts[0]).all())
     prompts = unit == "prompt" or (unit is None and (balanced or by_prompt))
@@ -130,9 +144,11 @@ def resolve_reference(names: tuple[str, ...], reference: str | int | None) -> in
 
 
 def _norms_only(names: tuple[str, ...], data: GroupMoments, n: int) -> Replicates:
-    square = np.full((1, len(names), len(names)), np.nan)
+    e = len(names)
+    square = np.full((1, e, e), np.nan)
     np.fill_diagonal(square[0], data.sq_norm.sum(dim=1).numpy())
-    return Replicates(names, n, np.array([float(n)]), square, n**2 * data.mean_pair.numpy()[None])
+    counts = np.full((1, e), float(n)), np.full((1, e, e), float(n))
+    return Replicates(names, n, *counts, square, n**2 * data.mean_pair.numpy()[None])
 
 
 def _leave_one_out(sums: UnitSums, clustered: bool) -> Replicates:
@@ -140,16 +156,18 @@ def _leave_one_out(sums: UnitSums, clustered: bool) -> Replicates:
     inner = None
     if sums.inner is not None:
         with np.errstate(all="ignore"):
-            count = _left_out(sums.inner_size.sum(), sums.inner_size)
-            inner = _left_out(sums.inner.sum(axis=0), sums.inner) / count[:, None, None]
+            count = _left_out(sums.inner_size.sum(axis=0), sums.inner_size)
+            inner = _left_out(sums.inner.sum(axis=0), sums.inner) / count
+    products = size[:, :, None] * size[:, None, :]
     return Replicates(
         names=sums.names,
         units=len(size),
-        n=_left_out(size.sum(), size),
+        n=_left_out(size.sum(axis=0), size),
+        shared=_left_out(sums.shared.sum(axis=0), sums.shared),
         square=_left_out(sums.square.sum(axis=0), sums.square),
         total=_left_out(sums.total, sums.with_total - same),
         same=_left_out(same.sum(axis=0), same) if clustered else None,
-        same_n=_left_out((size**2).sum(), size**2) if clustered else None,
+        same_n=_left_out(products.sum(axis=0), products) if clustered else None,
         inner=inner,
     )
 

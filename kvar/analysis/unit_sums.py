@@ -18,18 +18,20 @@ class UnitSums:
 
     Attributes:
         names: the E estimators.
-        size: (U,) trajectories of each unit.
+        size: (U, E) trajectories of each unit that each estimator is an estimate from.
+        shared: (U, E, E) those that two estimators share.
         square: (U, E, E), sum_{i in u} <g_i^e, g_i^f>.
         same: (U, E, E), <G_u^e, G_u^f>.
         with_total: (U, E, E), <G_u^e, S^f> + <S^e, G_u^f>.
         total: (E, E), <S^e, S^f>.
         inner: (U, E, E), squared deviations from the unit's own mean, times n_u / (n_u - 1); 0 for units of one
-            trajectory; None where fewer than two units have more.
-        inner_size: (U,) trajectories counted in ``inner``.
+            trajectory, and for two estimators from different ones; None where fewer than two units have more.
+        inner_size: (U, E, E) trajectories counted in ``inner``.
     """
 
     names: tuple[str, ...]
     size: Array
+    shared: Array
     square: Array
     same: Array
     with_total: Array
@@ -56,23 +58,26 @@ def unit_sums(moments: GradientMoments, group: str, prompts: bool) -> UnitSums:
     n = len(pair)
     total = n**2 * data.mean_pair.numpy()
     along = n * (cross + cross.transpose(0, 2, 1))
+    on = np.ones((n, len(moments.names))) if moments.on is None else moments.on.numpy().T.astype(float)
+    both = on[:, :, None] * on[:, None, :]
     if not prompts:
-        return UnitSums(moments.names, np.ones(n), pair, pair, along, total, None, np.zeros(n))
+        return UnitSums(moments.names, on, both, pair, pair, along, total, None, np.zeros_like(both))
     _, member, counts = np.unique(moments.prompt_index.numpy(), return_inverse=True, return_counts=True)
-    size, several = counts.astype(float), counts > 1
-    square = _summed(pair, member.reshape(-1), len(counts))
-    same = size[:, None, None] ** 2 * data.prompt_pair.numpy().transpose(2, 0, 1)
+    size, shared, square = (_summed(x, member.reshape(-1), len(counts)) for x in (on, both, pair))
+    same = counts[:, None, None].astype(float) ** 2 * data.prompt_pair.numpy().transpose(2, 0, 1)
+    several = (shared > 1) & (shared == size[:, :, None]) & (shared == size[:, None, :])
     with np.errstate(all="ignore"):
-        inner = (size / (size - 1))[:, None, None] * (square - same / size[:, None, None])
+        inner = (shared / (shared - 1)) * (square - same / shared)
     return UnitSums(
         names=moments.names,
         size=size,
+        shared=shared,
         square=square,
         same=same,
         with_total=_summed(along, member.reshape(-1), len(counts)),
         total=total,
-        inner=np.where(several[:, None, None], inner, 0.0) if several.sum() >= 2 else None,
-        inner_size=np.where(several, size, 0.0),
+        inner=np.where(several, inner, 0.0) if several.any(axis=(1, 2)).sum() >= 2 else None,
+        inner_size=np.where(several, shared, 0.0),
     )
 
 

@@ -59,11 +59,14 @@ class GradientMoments:
         names: the E estimators' names.
         groups: group name -> :class:`GroupMoments`; "all" is always there.
         prompt_index: (N,) int64, the prompt of each trajectory.
+        on: (E, N) bool, the trajectories that each estimator is an estimate from; elsewhere its gradients are 0 and do
+            not count. None where each is one from all N.
     """
 
     names: tuple[str, ...]
     groups: Mapping[str, GroupMoments]
     prompt_index: Tensor
+    on: Tensor | None = None
 
     def __getitem__(self, group: str) -> GroupMoments:
         """The moments of one parameter group; KeyError names the groups there are."""

@@ -29,7 +29,7 @@ def recombine(moments: GradientMoments, coefficients: Tensor, names: Sequence[st
         are lost: float64 keeps about 16 less twice the order of that ratio.
 
     Raises:
-        ValueError: coefficients or names of another number, or fields="norms".
+        ValueError: coefficients or names of another number, fields="norms", or estimators from different trajectories.
 
     Example:
         >>> shapes = (1, 2), (1, 1), (1, 2), (1, 1, 2), (1, 1, 2), (1, 1, 2)
@@ -42,6 +42,8 @@ def recombine(moments: GradientMoments, coefficients: Tensor, names: Sequence[st
         raise ValueError(
             f"coefficients must be (A, {len(moments.names)}), one column an estimator; got {tuple(coefficients.shape)}."
         )
+    if moments.on is not None and bool((moments.on != moments.on[:1]).any()):
+        raise ValueError("estimators from different trajectories cannot be added: recombine those of one set.")
     if len(names) != len(coefficients) or len(set(names)) != len(names):
         raise ValueError(f"names must be {len(coefficients)} distinct names; got {list(names)}.")
     c = coefficients.detach().cpu().double()

@@ -78,7 +78,7 @@ def inner_product_test(
     total, squares = along.sum(axis=1), (along**2).sum(axis=1)
     sums = np.concatenate([total[None], (total[:, None] - along).T])
     second = np.concatenate([squares[None], (squares[:, None] - along**2).T])
-    count = data.n[:, None]
+    count = data.n
     with np.errstate(all="ignore"):
         variance = (second - sums**2 / count) / (count - 1)
         ratio = variance / (batch * signal_of(data) ** 2)

@@ -70,7 +70,7 @@ def efficiency(
     """
     need_pairs(moments, group, "efficiency")
     data = design_replicates(moments, group, unit, rollouts_per_prompt)
-    size = float(data.n[0]) if batch is None else float(batch)
+    size = float(data.n[0].max()) if batch is None else float(batch)
     r = resolve_reference(moments.names, reference)
     return efficiency_estimate(direction_of(data, r, size / rollouts_per_prompt, rollouts_per_prompt), confidence)
 

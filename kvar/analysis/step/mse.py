@@ -45,6 +45,6 @@ def mse(
     """
     need_pairs(moments, group, "mse")
     data = design_replicates(moments, group, unit, rollouts_per_prompt)
-    m = float(data.n[0]) / rollouts_per_prompt if prompts is None else prompts
+    m = float(data.n[0].max()) / rollouts_per_prompt if prompts is None else prompts
     error = mse_of(data, resolve_reference(moments.names, reference), m, rollouts_per_prompt)
     return estimate("mse", error, data.units, confidence)

@@ -51,4 +51,4 @@ def snr(
         ValueError: a batch that is not positive, or as :func:`kvar.analysis.signal.signal`.
     """
     data = replicates(moments, group, unit)
-    return estimate("snr", snr_of(data, float(data.n[0]) if batch is None else batch), data.units, confidence)
+    return estimate("snr", snr_of(data, float(data.n[0].max()) if batch is None else batch), data.units, confidence)

@@ -53,7 +53,7 @@ def deviation(
     r = resolve_reference(moments.names, reference)
     own = np.diagonal(data.square, axis1=1, axis2=2)
     budget = own - data.square[:, :, r] - data.square[:, r, :] + own[:, r : r + 1]
-    return jackknife(budget / data.n[:, None], data.units, confidence, scale="log")
+    return jackknife(budget / data.n, data.units, confidence, scale="log")
 
 
 def gap_deviation(

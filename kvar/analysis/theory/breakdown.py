@@ -109,7 +109,7 @@ def breakdown(
 
     data = replicates(moments, group, unit)
     cumulative = weighted_replicates(predicted, unit_of_rows(moments, data.units), data.units)  # (1 + U, 5, E)
-    second = np.diagonal(data.square, axis1=1, axis2=2) / data.n[:, None]
+    second = np.diagonal(data.square, axis1=1, axis2=2) / data.n
     if len(second) != len(cumulative):
         raise ValueError("a breakdown's intervals need all moments: measure with fields='all' instead of 'norms'.")
     steps = np.diff(np.concatenate([cumulative, second[:, None]], axis=1), axis=1)
