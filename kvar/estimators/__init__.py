@@ -2,6 +2,7 @@
 
 from kvar.estimators.baselines import BASELINES, Baseline
 from kvar.estimators.corrections import Correction, PPOClip, Ratio, SequenceRatio, Truncated
+from kvar.estimators.data import DATA, with_references
 from kvar.estimators.estimator import Estimator
 from kvar.estimators.evidence import Evidence
 from kvar.estimators.gather import gather
@@ -25,6 +26,7 @@ from kvar.estimators.terms import Terms
 
 __all__ = [
     "BASELINES",
+    "DATA",
     "JSD",
     "Baseline",
     "Correction",
@@ -50,4 +52,5 @@ __all__ = [
     "gather",
     "parse_estimators",
     "parse_reward",
+    "with_references",
 ]

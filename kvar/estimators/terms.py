@@ -24,12 +24,14 @@ class Terms:
         weights: (E, N, T), w.
         exact: name of a reward -> (E, N, T), k: 1 (or a ratio) for estimators with that reward's exact term, else 0.
         evidence: of the N trajectories.
+        on: (E, N) bool, the trajectories that each estimator is an estimate from; None for all.
     """
 
     names: tuple[str, ...]
     weights: Tensor
     exact: Mapping[str, Tensor]
     evidence: Evidence
+    on: Tensor | None = None
 
     @classmethod
     def of(cls, estimators: Sequence[Estimator], evidence: Evidence) -> Terms:

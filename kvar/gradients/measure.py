@@ -68,8 +68,9 @@ def gradient_moments(
         rollouts: N prompts and responses.
         weights: (E, N, T), for instance :func:`kvar.returns.returns`; ignored where ``rollouts.mask`` is false. Or
             ``(evidence, estimators)``: estimators of theory.md (22), exact sums included, with what
-            :func:`kvar.estimators.gather` found for them. Or a differentiable callable: the logits (N, T, V) of all
-            rows -> (E, N) scalars, whose gradient is g_i^e; scalar [e, i] may depend on row i of the logits alone.
+            :func:`kvar.estimators.gather` found for them; or :class:`kvar.estimators.Terms`. Or a differentiable
+            callable: the logits (N, T, V) of all rows -> (E, N) scalars, whose gradient is g_i^e; scalar [e, i] may
+            depend on row i of the logits alone.
         names: the E estimators' names, distinct; by default their own, or "0", "1", ...
         groups: group name -> parameters, parameter names or a module path; see
             :func:`kvar.gradients.groups.resolve_groups`. "all", every trainable parameter, is always measured.
@@ -101,8 +102,11 @@ def gradient_moments(
     if isinstance(weights, tuple):
         if len(weights) != 2 or not isinstance(weights[0], Evidence):
             raise TypeError("weights as a pair must be (evidence, estimators), see kvar.estimators.gather.")
-        terms = Terms.of(weights[1], weights[0])
-        weights, names = terms, terms.names if names is None else names
+        weights = Terms.of(weights[1], weights[0])
+    if isinstance(weights, Terms) and names is None:
+        names = weights.names
+    if isinstance(weights, Terms) and weights.on is not None and distributed is not False:
+        raise ValueError("estimators from different trajectories are measured on one process: leave out distributed.")
     options = {"fields": fields, "score_power": score_power, "micro_batch": micro_batch}
     if directions is not None:
         options["directions"] = directions
@@ -122,7 +126,8 @@ def gradient_moments(
     check_name_count(names, count)
     result = {group: _plain(moments) for group, moments in result.items()}
     check_finite(result, names)
-    return GradientMoments(names=names, groups=result, prompt_index=index.detach().cpu().long())
+    on = weights.on.cpu() if isinstance(weights, Terms) and weights.on is not None else None
+    return GradientMoments(names=names, groups=result, prompt_index=index.detach().cpu().long(), on=on)
 
 
 def _measured(

@@ -6,6 +6,7 @@ from kvar.rollouts.decoding.draw import NonFiniteLogitsError
 from kvar.rollouts.forward import is_encoder_decoder, token_logits
 from kvar.rollouts.lengths import check_lengths
 from kvar.rollouts.policy import Policy, policy_of
+from kvar.rollouts.references import references
 from kvar.rollouts.sample import sample
 from kvar.rollouts.score import log_probs, score
 from kvar.rollouts.score_norms import score_norms
@@ -29,6 +30,7 @@ __all__ = [
     "is_encoder_decoder",
     "log_probs",
     "policy_of",
+    "references",
     "sample",
     "score",
     "score_norms",

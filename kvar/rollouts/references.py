@@ -1,0 +1,64 @@
+"""The data's responses as rollouts: references of prompts, token by token, as a model would have emitted them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from kvar.rollouts.policy import Policy, policy_of
+from kvar.rollouts.text.encoder import Prompt, TextEncoder
+from kvar.rollouts.text.prompts import encode_prompts
+from kvar.rollouts.types import Rollouts
+
+__all__ = ["references"]
+
+
+def references(
+    prompts: Sequence[Prompt],
+    targets: Sequence[Any],
+    tokenizer: Any,
+    model: Any,
+    *,
+    max_new_tokens: int | None = None,
+    policy: Policy | None = None,
+) -> Rollouts:
+    """One rollout a reference; ``prompt_index`` is the prompt's place in ``prompts``.
+
+    Args:
+        prompts: M texts or conversations.
+        targets: the M references: texts, or the assistant's messages to conversations.
+        tokenizer: of the model.
+        model: seq2seq or causal; says how texts are framed (:class:`kvar.rollouts.TextEncoder`).
+        max_new_tokens: T; longer references are cut there and count as unfinished. None keeps them whole.
+        policy: the action set, that of the sampled rollouts they are compared with; default that of model and
+            tokenizer.
+
+    Returns:
+        M rollouts. No policy drew them: ``log_probs`` is 0.
+
+    Raises:
+        ValueError: another number of targets than prompts, texts that cannot be encoded, or a reference with a token
+            outside the action set.
+    """
+    if len(prompts) != len(targets):
+        raise ValueError(f"references: {len(targets)} targets for {len(prompts)} prompts; give one for each.")
+    if max_new_tokens is not None and max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens must be at least 1; got {max_new_tokens}.")
+    policy = policy_of(model, tokenizer) if policy is None else policy
+    encoded, responses = TextEncoder(tokenizer, model, policy).pairs(prompts, targets, "references row")
+    tokens, mask = encode_prompts([row[:max_new_tokens] for row in responses])
+    ids, prompt_mask = encode_prompts(encoded)
+    policy.check_tokens(tokens, mask)
+    whole = [max_new_tokens is None or len(row) <= max_new_tokens for row in responses]
+    return Rollouts(
+        prompt_ids=ids,
+        prompt_mask=prompt_mask,
+        tokens=tokens,
+        mask=mask,
+        finished=torch.tensor(whole),
+        prompt_index=torch.arange(len(prompts)),
+        log_probs=torch.zeros(mask.shape),
+        policy=policy,
+    )
