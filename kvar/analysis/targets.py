@@ -45,11 +45,12 @@ def toward(
         confidence: of the intervals.
 
     Returns:
-        Columns target, estimator; direction, direction_low, direction_high (signed, see
+        Columns target, estimator; direction with direction_low and direction_high (signed, see
         :func:`kvar.analysis.direction`); efficiency, its square; bias, 1 - c|c| with c the cosine of the expectations
-        (0 none, 1 orthogonal, 2 the opposite direction); leads: "toward", "away" or "not resolved"; units, how many prompts or trajectories were
-        measured, and units_to_resolve, how many would tell the sign. ``table.attrs["resolved"]`` says of each target
-        whether its own |g*|^2 is: where it is not, nothing is said of directions.
+        (0 none, 1 orthogonal, 2 the opposite direction); leads: "toward", "away" or "not resolved"; units, how many
+        prompts or trajectories were measured; units_to_resolve, how many would tell the sign.
+        ``table.attrs["resolved"]`` says of each target whether its own |g*|^2 is: where it is not, nothing is said of
+        directions.
 
     Raises:
         ValueError: no targets, an unknown estimator, or as :func:`kvar.analysis.direction`.

@@ -7,6 +7,7 @@ from kvar.gradients.groups import layer_groups
 from kvar.gradients.measure import gradient_moments
 from kvar.gradients.moments import GradientMoments, GroupMoments
 from kvar.gradients.recombine import recombine
+from kvar.gradients.steps import step_moments
 
 __all__ = [
     "GradientMoments",
@@ -17,4 +18,5 @@ __all__ = [
     "layer_groups",
     "recombine",
     "score_projections",
+    "step_moments",
 ]
