@@ -7,14 +7,11 @@ pairs of distinct prompts are then those of the estimators with the data's gradi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from kvar.estimators.estimator import Estimator
-from kvar.estimators.evidence import Evidence
 from kvar.estimators.terms import Terms
 from kvar.returns import TokenValues
 from kvar.rollouts.types import Rollouts, concatenate
@@ -25,23 +22,22 @@ DATA = "data"
 """Name of the estimator sum_t grad log pi(y*_t | x, y*_<t) on the references."""
 
 
-def with_references(evidence: Evidence, estimators: Sequence[Estimator], references: Rollouts) -> Terms:
-    """Terms of estimators on sampled responses, and of :data:`DATA` on references, on the rows of both.
+def with_references(terms: Terms, references: Rollouts) -> Terms:
+    """Estimators on sampled responses, and :data:`DATA` on references, over the rows of both.
 
-    ``gradient_moments(student, terms.evidence.rollouts, terms)`` measures them.
+    ``gradient_moments(student, joint.evidence.rollouts, joint)`` measures them.
 
     Args:
-        evidence: of N sampled trajectories.
-        estimators: E of them; may be empty.
+        terms: of E estimators on N sampled trajectories, see :meth:`kvar.estimators.Terms.of`.
         references: of L references (:func:`kvar.rollouts.references`); ``prompt_index`` as the sampled ones have it.
 
     Returns:
         E + 1 estimators on N + L trajectories, the last called ``data``.
 
     Raises:
-        ValueError: references of other prompts or of another policy, or evidence that lacks what an estimator needs.
+        ValueError: references of prompts without a sampled response, or of another policy.
     """
-    sampled = evidence.rollouts
+    sampled, evidence = terms.evidence.rollouts, terms.evidence
     missing = set(references.prompt_index.tolist()) - set(sampled.prompt_index.tolist())
     if missing:
         raise ValueError(
@@ -49,27 +45,18 @@ def with_references(evidence: Evidence, estimators: Sequence[Estimator], referen
             "prompts in both."
         )
     both = concatenate([sampled, replace(references, log_probs=references.log_probs.to(sampled.log_probs))])
-    n, t = both.mask.shape
-    width = sampled.mask.shape[1]
+    (n, t), width = both.mask.shape, sampled.mask.shape[1]
 
     def widened(x: Tensor) -> Tensor:
         """(..., N, T) with zeros for the references' rows."""
         return torch.nn.functional.pad(x, (0, t - width, 0, n - len(sampled)))
 
-    terms = Terms.of(estimators, evidence) if estimators else None
-    likelihood = both.mask.double()
+    likelihood = both.mask.to(terms.weights)
     likelihood[: len(sampled)] = 0.0
-    names, weights = (DATA,), likelihood[None]
-    exact: dict[str, Tensor] = {}
-    if terms is not None:
-        names = (*terms.names, DATA)
-        weights = torch.cat([widened(terms.weights), weights.to(terms.weights)])
-        exact = {name: torch.cat([widened(k), torch.zeros_like(weights[:1])]) for name, k in terms.exact.items()}
-    on = torch.zeros(len(names), n, dtype=torch.bool)
-    on[:-1, : len(sampled)] = True
-    on[-1, len(sampled) :] = True
-    values = evidence.values
-    joined = replace(
+    on = torch.zeros(len(terms.names) + 1, n, dtype=torch.bool)
+    on[:-1, : len(sampled)], on[-1, len(sampled) :] = True, True
+    values, norms = evidence.values, evidence.score_norms
+    joint = replace(
         evidence,
         rollouts=both,
         sampled={name: widened(u) for name, u in evidence.sampled.items()},
@@ -77,6 +64,12 @@ def with_references(evidence: Evidence, estimators: Sequence[Estimator], referen
         log_probs=widened(evidence.log_probs),
         logit_power=widened(evidence.logit_power),
         values=None if values is None else TokenValues(widened(values.q), widened(values.v)),
-        score_norms=None if evidence.score_norms is None else widened(evidence.score_norms),
+        score_norms=None if norms is None else widened(norms),
     )
-    return Terms(names, weights, exact, joined, on)
+    return Terms(
+        (*terms.names, DATA),
+        torch.cat([widened(terms.weights), likelihood[None]]),
+        {name: torch.cat([widened(k), torch.zeros_like(likelihood)[None]]) for name, k in terms.exact.items()},
+        joint,
+        on,
+    )

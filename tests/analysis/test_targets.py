@@ -12,7 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from kvar.analysis import bca, direction, efficiency, signal, toward, trace_covariance
 from kvar.analysis.exact import TokenMDP, moments_of
 from kvar.analysis.step.direction import units_for_sign
-from kvar.estimators import gather, parse_estimators, with_references
+from kvar.estimators import Terms, gather, parse_estimators, with_references
 from kvar.gradients import GradientMoments, gradient_moments, recombine
 from kvar.returns import LLMR
 from kvar.rollouts import Rollouts, sample
@@ -143,7 +143,7 @@ def test_the_data_beside_samples_of_a_transformer_is_autograds_likelihood():
     written = Rollouts(*prompts, tokens, mask, torch.ones(4).bool(), torch.arange(4), torch.zeros(4, 6), drawn.policy)
     estimators = parse_estimators("K=2, kl immediate exact, kl K=1 - leave-one-out")
     evidence = gather(student, teacher, drawn, estimators=estimators)
-    terms = with_references(evidence, estimators, written)
+    terms = with_references(Terms.of(estimators, evidence), written)
     joint = gradient_moments(student, terms.evidence.rollouts, terms)
     apart = gradient_moments(student, drawn, (evidence, estimators))
     assert joint.on is not None and joint.names == (*apart.names, "data")
