@@ -27,12 +27,11 @@ from kvar.analysis.score_power import score_power, variance_per_score_power
 from kvar.analysis.signal import signal
 from kvar.analysis.step.batch_size_tests import inner_product_test, norm_test
 from kvar.analysis.step.best_k import best_k
-from kvar.analysis.step.direction import direction
 from kvar.analysis.step.efficiency import efficiency
 from kvar.analysis.step.mse import mse
 from kvar.analysis.step.noise_scale import noise_scale, relative_variance
 from kvar.analysis.step.snr import snr
-from kvar.analysis.targets import toward
+from kvar.analysis.targets import toward, units_for_sign
 from kvar.analysis.trace_covariance import trace_covariance
 from kvar.intervals.jackknife import Estimate
 from kvar.intervals.over_seeds import mean_with_interval
@@ -51,7 +50,6 @@ __all__ = [
     "cosine",
     "decompose",
     "difference_to",
-    "direction",
     "efficiency",
     "exact",
     "flatness",
@@ -70,6 +68,7 @@ __all__ = [
     "theory",
     "toward",
     "trace_covariance",
+    "units_for_sign",
     "variance_per_score_power",
     "within_share",
 ]

@@ -1,31 +1,28 @@
-"""Estimators held against several targets: J, J_kl, the task's score, the data's likelihood.
-
-A target is an estimator of the measurement whose mean is the gradient wanted: an unbiased one of J (all lags of the
-gap) or of J_kl (all lags of the log ratio), REINFORCE on the task's score, or ``data``
-(:func:`kvar.estimators.with_references`).
-"""
+"""Estimators held against several targets: J, J_kl, the task's score, the data's likelihood; theory.md (26)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kvar.analysis.frames.reference import default_reference
 from kvar.analysis.replicates import Unit
 from kvar.analysis.signal import signal
-from kvar.analysis.step.direction import direction, units_for_sign
+from kvar.analysis.step.efficiency import efficiency
 from kvar.gradients.moments import GradientMoments
+from kvar.intervals.jackknife import Array, Estimate
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["toward"]
+__all__ = ["toward", "units_for_sign"]
 
 
 def toward(
     moments: GradientMoments,
-    targets: Mapping[str, str],
+    targets: Mapping[str, str] | Sequence[str],
     batch: float,
     *,
     rollouts_per_prompt: float = 1,
@@ -33,11 +30,12 @@ def toward(
     unit: Unit = None,
     confidence: float = 0.95,
 ) -> pd.DataFrame:
-    """One row an estimator and target: where a step of the estimator leads.
+    """Where a step of each estimator leads: one row an estimator and target.
 
     Args:
         moments: of E estimators, the targets among them.
-        targets: target -> the estimator whose mean is its gradient.
+        targets: estimators whose means are the gradients wanted, by name, "data" for instance; or objectives ("J",
+            "J_kl", "score"), for which the quietest unbiased estimator measured stands. A mapping calls them otherwise.
         batch: B, trajectories a step.
         rollouts_per_prompt: R of the step.
         group: parameter group.
@@ -45,42 +43,42 @@ def toward(
         confidence: of the intervals.
 
     Returns:
-        Columns target, estimator; direction with direction_low and direction_high (signed, see
-        :func:`kvar.analysis.direction`); efficiency, its square; bias, 1 - c|c| with c the cosine of the expectations
-        (0 none, 1 orthogonal, 2 the opposite direction); leads: "toward", "away" or "not resolved"; units, how many
-        prompts or trajectories were measured; units_to_resolve, how many would tell the sign.
-        ``table.attrs["resolved"]`` says of each target whether its own |g*|^2 is: where it is not, nothing is said of
-        directions.
+        Columns target, reference (the estimator that stands for it), estimator; efficiency with efficiency_low and
+        efficiency_high, negative where the step leads away (:func:`kvar.analysis.efficiency`); bias, 1 less the
+        efficiency of an infinite batch (0 none, 1 orthogonal, 2 the opposite direction); leads: "toward", "away" or
+        "not resolved"; units, how many prompts or trajectories were measured; units_to_resolve, how many would tell the
+        sign. ``table.attrs["resolved"]`` says of each target whether its own |g*|^2 is: where it is not, nothing is
+        said of directions.
 
     Raises:
-        ValueError: no targets, an unknown estimator, or as :func:`kvar.analysis.direction`.
+        ValueError: no targets, one that is not measured, or as :func:`kvar.analysis.efficiency`.
     """
     import pandas as pd
 
+    if not isinstance(targets, Mapping):
+        targets = {name: name for name in targets}
     if not targets:
-        raise ValueError("targets is empty: name at least one, for instance {'data': 'data'}.")
-    unknown = [name for name in targets.values() if name not in moments.names]
-    if unknown:
-        raise ValueError(f"targets: {unknown[0]!r} is none of the estimators {', '.join(moments.names)}.")
+        raise ValueError("targets is empty: name at least one, for instance ['data'].")
     power = signal(moments, group, unit, confidence)
     parts, resolved = [], {}
     for target, name in targets.items():
-        number = moments.names.index(name)
-        resolved[target] = bool(power.low[number] > 0)
-        step = direction(moments, batch, group, name, rollouts_per_prompt, unit, confidence)
-        limit = direction(moments, np.inf, group, name, rollouts_per_prompt, unit, confidence).value
-        leads = np.where(step.low > 0, "toward", np.where(step.high < 0, "away", "not resolved"))
+        reference = default_reference(moments.names, name)
+        resolved[target] = bool(power.low[moments.names.index(reference)] > 0)
+        step, limit = (
+            efficiency(moments, b, group, reference, rollouts_per_prompt, unit, confidence) for b in (batch, np.inf)
+        )
+        told = np.where(step.low > 0, "toward", np.where(step.high < 0, "away", "not resolved"))
         parts.append(
             pd.DataFrame(
                 {
                     "target": target,
+                    "reference": reference,
                     "estimator": moments.names,
-                    "direction": step.value,
-                    "direction_low": step.low,
-                    "direction_high": step.high,
-                    "efficiency": step.value**2,
-                    "bias": 1 - np.sign(limit) * limit**2,
-                    "leads": leads if resolved[target] else np.full(len(leads), "not resolved"),
+                    "efficiency": step.value,
+                    "efficiency_low": step.low,
+                    "efficiency_high": step.high,
+                    "bias": 1 - limit.value,
+                    "leads": told if resolved[target] else "not resolved",
                     "units": step.n,
                     "units_to_resolve": units_for_sign(step, confidence),
                 }
@@ -89,3 +87,31 @@ def toward(
     table = pd.concat(parts, ignore_index=True)
     table.attrs["resolved"] = resolved
     return table
+
+
+def units_for_sign(estimate: Estimate, confidence: float = 0.95) -> Array:
+    """How many units would tell each sign, were the estimates the true values.
+
+    The standard error of sign(x) sqrt|x| is taken to fall as one over the root of the units. That is pessimistic where
+    the signal is lost in noise: the error of a U-statistic of nothing falls as one over the units.
+
+    Args:
+        estimate: of a signed quadratic statistic, :func:`kvar.analysis.efficiency` or :func:`kvar.analysis.signal`.
+        confidence: that the interval should have.
+
+    Returns:
+        (E,) units (prompts or trajectories); infinity for a value of 0, NaN where the value is not known.
+
+    Raises:
+        ValueError: an estimate without replicates.
+    """
+    from scipy.special import ndtri
+
+    if estimate.replicates is None:
+        raise ValueError("units_for_sign needs an estimate with replicates: measure with fields='all'.")
+    value, left = (np.sign(x) * np.sqrt(np.abs(x)) for x in (estimate.value, estimate.replicates))
+    n = estimate.n
+    with np.errstate(all="ignore"):
+        error = np.sqrt((n - 1) / n * ((left - left.mean(axis=0)) ** 2).sum(axis=0))
+        needed = n * (float(ndtri(0.5 + confidence / 2)) * error / np.abs(value)) ** 2
+    return np.where(np.isfinite(estimate.value), needed, np.nan)

@@ -32,7 +32,7 @@ def step_moments(
     One forward pass and E backward passes a step, whatever its size: no gradient of a single trajectory is formed. The
     result is what :func:`gradient_moments` would give for S "trajectories", each the mean gradient over a step's
     trajectories; so every statistic applies, in units of such steps: ``trace_covariance`` is tr Cov of a step's mean,
-    ``direction(moments, batch=1)`` that of one step and ``batch=4`` that of four of them together. S E P numbers are
+    ``efficiency(moments, batch=1)`` that of one step and ``batch=4`` that of four of them together. S E P numbers are
     held in float32.
 
     Args:

@@ -1,4 +1,4 @@
-"""Directions toward a target whose gradient lives on other responses: the data's likelihood."""
+"""Efficiency toward a target whose gradient lives on other responses: the data's likelihood."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from kvar.analysis import bca, direction, efficiency, signal, toward, trace_covariance
+from kvar.analysis import bca, efficiency, signal, toward, trace_covariance, units_for_sign
 from kvar.analysis.exact import TokenMDP, moments_of
-from kvar.analysis.step.direction import units_for_sign
+from kvar.analysis.replicates import replicates
+from kvar.analysis.step.efficiency import direction_of, signed_square
 from kvar.estimators import Terms, gather, parse_estimators, with_references
 from kvar.gradients import GradientMoments, gradient_moments, recombine
 from kvar.returns import LLMR
@@ -42,7 +43,7 @@ def table(seed: int, prompts: int = PROMPTS, rollouts: int = 3, size: int = 6) -
 
 
 def by_hand(g: torch.Tensor, index: torch.Tensor, on: torch.Tensor, batch: float) -> np.ndarray:
-    """The directions of both estimators toward the second, pair by pair of distinct prompts."""
+    """Both estimators' efficiencies toward the second, pair by pair of distinct prompts."""
     e = len(g)
     inner, square = np.zeros((e, e)), np.zeros(e)
     for a in range(e):
@@ -56,14 +57,15 @@ def by_hand(g: torch.Tensor, index: torch.Tensor, on: torch.Tensor, batch: float
             inner[a, b] = total / count
         square[a] = float((g[a] ** 2).sum()) / float(on[a].sum())
     noise = square - np.diag(inner)
-    return inner[:, 1] / np.sqrt((np.diag(inner) + noise / batch) * inner[1, 1])
+    return np.sign(inner[:, 1]) * inner[:, 1] ** 2 / ((np.diag(inner) + noise / batch) * inner[1, 1])
 
 
 def test_a_direction_is_that_of_pairs_of_distinct_prompts():
     g, moments = table(0, prompts=7)
     assert moments.on is not None
     expected = by_hand(g, moments.prompt_index, moments.on, 16)
-    np.testing.assert_allclose(direction(moments, 16, reference="data").value, expected, rtol=1e-10)
+    formed = signed_square(direction_of(replicates(moments), 1, 16, 1))
+    np.testing.assert_allclose(formed[0], expected, rtol=1e-10)
     assert expected[0] < 0
 
 
@@ -83,19 +85,19 @@ def test_a_step_of_several_rollouts_splits_the_variance_of_its_own_trajectories(
     own = moments.on
     assert own is not None
     alone = moments_of(torch.stack([g[0, own[0]], g[0, own[0]]]), moments.prompt_index[own[0]], ["a", "b"])
-    ours = direction(moments, 12, reference="sampled", rollouts_per_prompt=3).value[0]
-    apart = direction(alone, 12, reference="a", rollouts_per_prompt=3, unit="prompt").value[0]
+    ours = efficiency(moments, 12, reference="sampled", rollouts_per_prompt=3).value[0]
+    apart = efficiency(alone, 12, reference="a", rollouts_per_prompt=3, unit="prompt").value[0]
     np.testing.assert_allclose(ours, apart, rtol=1e-9)
 
 
-def test_intervals_cover_the_true_direction():
+def test_intervals_cover_the_true_efficiency():
     size, repeats = 6, 400
     mean, away = torch.arange(size).double() + 1.0, -0.5 * torch.arange(size).double()
     noise = size * (1 + 4)
-    truth = float(mean @ away) / math.sqrt(float(mean @ mean + noise / 16) * float(away @ away))
+    truth = -(float(mean @ away) ** 2) / float((mean @ mean + noise / 16) * (away @ away))
     inside = 0
     for seed in range(repeats):
-        found = direction(table(seed)[1], 16, reference="data")
+        found = efficiency(table(seed)[1], 16, reference="data")
         inside += bool(found.low[0] <= truth <= found.high[0])
     assert 0.92 <= inside / repeats <= 0.975, inside / repeats  # 95 +- 2 and the error of 400 repeats
 
@@ -115,9 +117,9 @@ def test_a_table_tells_what_leads_away_and_what_is_not_resolved():
 
 def test_as_many_units_as_planned_tell_the_sign():
     _, few = table(5, prompts=24)
-    needed = units_for_sign(direction(few, 16, reference="data"))
+    needed = units_for_sign(efficiency(few, 16, reference="data"))
     assert needed[0] < 24
-    with pytest.raises(ValueError, match="unknown"):
+    with pytest.raises(ValueError, match="'unknown' is none of the estimators"):
         toward(few, {"x": "unknown"}, 16)
 
 
@@ -172,7 +174,7 @@ def test_the_datas_direction_on_an_enumerable_mdp():
         ones[row] = grad.flatten()
     data = chosen @ ones
     wanted = mdp.exact(LLMR()).mean
-    truth = float(wanted @ data) / math.sqrt(float(wanted @ wanted) * float(data @ data))
+    truth = float((wanted @ data) * (wanted @ data).abs() / ((wanted @ wanted) * (data @ data)))
     generator = torch.Generator().manual_seed(0)
     each = len(rollouts) // mdp.prompts
     drawn, written = (
@@ -190,5 +192,5 @@ def test_the_datas_direction_on_an_enumerable_mdp():
     on = torch.zeros(2, g.shape[1], dtype=torch.bool)
     on[0, : len(drawn)], on[1, len(drawn) :] = True, True
     plain = moments_of(g, rollouts.prompt_index[torch.cat([drawn, written])], ["K=1", "data"])
-    found = direction(GradientMoments(plain.names, plain.groups, plain.prompt_index, on), math.inf, reference="data")
+    found = efficiency(GradientMoments(plain.names, plain.groups, plain.prompt_index, on), math.inf, reference="data")
     assert abs(found.value[0] - truth) < 0.1

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from kvar.analysis import direction
+from kvar.analysis import efficiency
 from kvar.analysis.exact import moments_of
 from kvar.estimators import gather, parse_estimators
 from kvar.gradients import step_moments
@@ -60,8 +60,8 @@ def test_steps_are_means_of_autograds_gradients(models):
         assert found.names == truth.names
         for field in ("sq_norm", "mean_pair", "alignment", "cross", "pair", "prompt_pair"):
             torch.testing.assert_close(getattr(found, field), getattr(truth, field), rtol=1e-4, atol=1e-7)
-    value = direction(found, 1, reference="K=2").value
-    assert value[0] == pytest.approx(direction(truth, 1, reference="K=2").value[0], rel=1e-4)
+    value = efficiency(found, 1, reference="K=2").value
+    assert value[0] == pytest.approx(efficiency(truth, 1, reference="K=2").value[0], rel=1e-4)
 
 
 def test_steps_of_other_estimators_or_too_few_are_refused(models):
