@@ -14,7 +14,8 @@ from torch import Tensor
 
 from kvar.estimators.terms import Terms
 from kvar.returns import TokenValues
-from kvar.rollouts.types import Rollouts, concatenate
+from kvar.rollouts.concatenate import concatenate
+from kvar.rollouts.types import Rollouts
 
 __all__ = ["DATA", "with_references"]
 

@@ -1,7 +1,8 @@
 """The folder of a study: ``study.json``, and a run in ``[TASK/]STUDENT/METHOD[/seed-N]`` for every cell.
 
 ``study.json`` holds ``{"cells": {name: fields}}``: every planned cell with its settings and, as ``from``, the cell
-whose student it starts from. A run is begun once it has a ``config.json`` and finished once it has an ``evaluation.json``.
+whose student it starts from. A run is begun once it has a ``config.json`` and finished once it has an
+``evaluation.json``.
 """
 
 from __future__ import annotations
