@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -22,6 +23,9 @@ from kvar.rollouts.trial.truth import check_rollouts
 from kvar.rollouts.types import Rollouts
 
 __all__ = ["gather"]
+
+OFF_POLICY = 0.02
+"""Mean difference of log-probabilities from which rollouts count as another distribution's; rounding makes less."""
 
 Teacher = nn.Module | Callable[[Rollouts], Tensor]
 
@@ -99,6 +103,7 @@ def gather(
         for start, stop in blocks.slices(micro_batch, max_logits):
             blocks.add(rollouts[start:stop])
     joined = blocks.joined()
+    _warn_off_policy(rollouts, joined["log_probs"], chosen)
     if score_norms is None:
         score_norms = any(e.subtracted is not None and e.subtracted.score_norms for e in chosen or ())
     return Evidence(
@@ -234,6 +239,21 @@ def _asked(teacher: Teacher | None) -> Callable[[Rollouts], Tensor] | None:
         return at_least_float32(given if some.policy is None else some.policy.restricted(given))
 
     return asked
+
+
+def _warn_off_policy(rollouts: Rollouts, log_probs: Tensor, estimators: Sequence[Estimator] | None) -> None:
+    """Warn of rollouts that another distribution drew, where some estimator has no correction for it."""
+    drawn = rollouts.log_probs[rollouts.mask].double()
+    if not bool(drawn.any()) or (estimators and all(e.correction is not None for e in estimators)):
+        return  # responses that nobody sampled, or corrected ones
+    difference = float((drawn - log_probs[rollouts.mask]).abs().mean())
+    if difference > OFF_POLICY:
+        warnings.warn(
+            f"rollouts.log_probs differ from the student's by {difference:.2g} a token: they were drawn at another "
+            "temperature or top_k, or by another model, which biases estimators without a correction. Sample from the "
+            "student at temperature 1, or name a correction such as 'ratio'.",
+            stacklevel=4,
+        )
 
 
 def _norms(student: nn.Module, rollouts: Rollouts) -> Tensor:

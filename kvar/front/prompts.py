@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 from torch import Tensor
@@ -33,7 +33,7 @@ def prompt_ids(prompts: Any, models: Models, max_new_tokens: int, policy: Policy
         raise ValueError(
             f"prompts is one text ({prompts[:40]!r}), where a list of texts is meant: pass prompts=[text]."
         )
-    if not isinstance(prompts, Mapping | Tensor | tuple) and isinstance(prompts, Iterable):
+    if not isinstance(prompts, Mapping | Tensor | tuple | Set) and isinstance(prompts, Iterable):
         prompts = list(prompts)  # a column of a frame or data set, a generator
     ids, mask = encode_prompts(prompts, models.tokenizer, models.student, policy=policy)
     if ids.dim() != 2 or mask.shape != ids.shape:

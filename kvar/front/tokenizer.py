@@ -10,6 +10,7 @@ from torch import nn
 
 from kvar.distill import load_tokenizer
 from kvar.rollouts import check_same_tokenizer
+from kvar.rollouts.vocabulary import check_tokenizer
 
 __all__ = ["settled_tokenizer"]
 
@@ -26,10 +27,12 @@ def settled_tokenizer(given: Any, student: Any, teacher: Any) -> Any:
         The one given, else the student's, else the teacher's; None where there is none.
 
     Raises:
+        TypeError: what is given is no tokenizer.
         ValueError: those of student, teacher and caller, as far as they are known, differ.
     """
     if isinstance(given, str | Path):
         given = load_tokenizer(given)
+    check_tokenizer(given)
     own = [_beside(model, search_hub=given is None) for model in (student, teacher)]
     if own[0] is not None and own[1] is not None:
         check_same_tokenizer(own[0], own[1])

@@ -41,7 +41,11 @@ def resolve_groups(student: nn.Module, groups: Mapping[str, GroupSpec] | None = 
             "student has no trainable parameter (requires_grad is False everywhere): unfreeze what is to be measured."
         )
     resolved = {"all": trainable}
+    if groups is not None and not isinstance(groups, Mapping):
+        raise TypeError(f"groups must be a mapping, name -> parameters or their names; got {type(groups).__name__}.")
     for name, spec in (groups or {}).items():
+        if not isinstance(spec, Iterable):
+            raise TypeError(f"groups[{name!r}] must be names or parameters; got {type(spec).__name__}.")
         wanted = _selected(student, name, spec)
         members = [p for p in trainable if id(p) in wanted]
         if not members:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -147,6 +147,8 @@ def _measured(
     student = unwrap(student)
     if options["fields"] not in ("all", "norms"):
         raise ValueError(f"fields must be 'all' or 'norms'; got {options['fields']!r}.")
+    if not isinstance(rollouts, Rollouts):
+        raise TypeError(f"rollouts must be kvar.rollouts.Rollouts; got {type(rollouts).__name__}.")
     if len(rollouts) == 0:
         raise ValueError("rollouts is empty (N = 0): sample at least one response.")
     resolved = resolve_groups(student, groups)
@@ -155,6 +157,8 @@ def _measured(
         rollouts.policy.check_tokens(rollouts.tokens, rollouts.mask)
     weights = checked_weights(weights, rollouts, options["micro_batch"])
     if names is not None:
+        if isinstance(names, str) or not isinstance(names, Iterable):
+            raise TypeError(f"names must be a list of the estimators' names; got {names!r}.")
         names = tuple(str(name) for name in names)
         if len(set(names)) != len(names):
             raise ValueError(f"names must be distinct; got {list(names)}.")

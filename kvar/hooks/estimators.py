@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -44,10 +44,16 @@ def estimators_of(given: Any, baseline: str | None = None) -> tuple[Estimator, .
         baseline: for every kernel and name that has none of its own.
 
     Raises:
+        TypeError: neither these nor a collection of them.
         ValueError: as :func:`parse_estimators`.
     """
+    several = [given] if isinstance(given, str | int | float | Kernel | Estimator) else given
+    if not isinstance(several, Iterable):
+        raise TypeError(
+            f"kernels must be names, numbers, kernels or estimators, for instance '1, 4'; got {type(given).__name__}."
+        )
     estimators: list[Estimator] = []
-    for one in [given] if isinstance(given, str | int | float | Kernel | Estimator) else list(given):
+    for one in several:
         if isinstance(one, Estimator):
             estimators.append(one)
         else:

@@ -121,8 +121,15 @@ def decoder_start(model: Any) -> int:
     """The token id that starts the decoder of an encoder-decoder model."""
     for holder in (getattr(model, "generation_config", None), model.config):
         value = getattr(holder, "decoder_start_token_id", None)
+        if isinstance(value, list | tuple):
+            if len(set(value)) != 1:
+                raise ValueError(
+                    f"decoder_start_token_id is {list(value)}, one token for each row of a batch: set it to the one "
+                    "token that starts every response."
+                )
+            value = value[0]
         if value is not None:
-            return int(value[0] if isinstance(value, list) else value)
+            return int(value)
     raise ValueError(
         "config.decoder_start_token_id is None: set it (T5 uses pad_token_id) before this encoder-decoder is used."
     )

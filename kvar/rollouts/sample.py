@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from kvar.rollouts.policy import Policy, policy_of
 from kvar.rollouts.text.prompts import Prompts, encode_prompts
 from kvar.rollouts.trial.truth import AnyDecoding, check_rollouts, decoding_of
 from kvar.rollouts.types import Rollouts
+from kvar.rollouts.vocabulary import check_tokenizer, pad_token
 
 __all__ = ["sample"]
 
@@ -67,13 +69,14 @@ def sample(
             on their batch or length.
     """
     _check_settings(rollouts_per_prompt, max_new_tokens, temperature, top_k)
+    check_tokenizer(tokenizer)
     if policy is None:
         policy = policy_of(student, tokenizer, vocabulary=vocabulary, eos_token_id=eos_token_id)
     device = next(student.parameters()).device
     prompt_ids, prompt_mask = (x.to(device) for x in encode_prompts(prompts, tokenizer, student, policy=policy))
     prompt_index = torch.arange(len(prompt_ids), device=device).repeat_interleave(rollouts_per_prompt)
     way = decoding_of(student, prompt_ids, prompt_mask, policy) if check else Decoding
-    pad = _pad_token(student, tokenizer)
+    pad = pad_token(tokenizer, student) or 0
     chance = uniforms(seed, len(prompt_index), max_new_tokens).to(device)
     with eval_mode(student):
         decoding = way(student, prompt_ids, prompt_mask, rollouts_per_prompt, max_new_tokens, policy)
@@ -134,12 +137,5 @@ def _check_settings(rollouts_per_prompt: int, max_new_tokens: int, temperature: 
     ):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}.")
-    if not temperature >= 0:
+    if not isinstance(temperature, numbers.Real) or not temperature >= 0:
         raise ValueError(f"temperature must be 0 (greedy) or positive; got {temperature!r}.")
-
-
-def _pad_token(model: Any, tokenizer: Any) -> int:
-    for value in (getattr(tokenizer, "pad_token_id", None), getattr(model.config, "pad_token_id", None)):
-        if value is not None:
-            return int(value)
-    return 0

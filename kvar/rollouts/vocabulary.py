@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["check_same_tokenizer", "vocabulary_size"]
+__all__ = ["check_same_tokenizer", "check_tokenizer", "pad_token", "vocabulary_size"]
 
 
 def vocabulary_size(tokenizer: Any) -> int:
@@ -14,6 +14,27 @@ def vocabulary_size(tokenizer: Any) -> int:
     padded to a rounder number, each to its own. Logits from here on belong to no token.
     """
     return 1 + max(tokenizer.get_vocab().values())
+
+
+def pad_token(tokenizer: Any, model: Any) -> int | None:
+    """The id of the token that pads, as the tokenizer or else the model's config names it."""
+    for holder in (tokenizer, getattr(model, "config", None)):
+        token = getattr(holder, "pad_token_id", None)
+        if token is not None:
+            return int(token)
+    return None
+
+
+def check_tokenizer(tokenizer: Any) -> None:
+    """Refuse what is neither a tokenizer nor None.
+
+    Raises:
+        TypeError: an object without token ids of its own.
+    """
+    if tokenizer is not None and not hasattr(tokenizer, "eos_token_id"):
+        raise TypeError(
+            f"tokenizer must be a tokenizer of transformers, or None with prompts as token ids; got {tokenizer!r:.80}."
+        )
 
 
 def check_same_tokenizer(student_tokenizer: Any, teacher_tokenizer: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -265,3 +266,16 @@ def test_a_teacher_of_its_best_tokens_alone_serves_the_reward_that_needs_no_more
     torch.testing.assert_close(found.expected["teacher-top-k(3)"], whole.expected["teacher-top-k(3)"])
     with pytest.raises(ValueError, match="gives the logits of its best tokens alone"):
         gather(student, few, rollouts, estimators=parse_estimators("K=1, kl immediate exact"))
+
+
+@pytest.mark.parametrize(
+    ("temperature", "names", "warned"), [(1.0, "K=1", False), (1.5, "K=1", True), (1.5, "K=1 ratio", False)]
+)
+def test_rollouts_of_another_temperature_are_warned_of(temperature: float, names: str, warned: bool) -> None:
+    student, teacher, _ = case()
+    options = {"rollouts_per_prompt": 4, "max_new_tokens": 5, "seed": 0, "policy": POLICY}
+    rollouts = sample(student, ragged_prompts(), None, temperature=temperature, **options)
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        gather(student, teacher, rollouts, estimators=parse_estimators(names))
+    assert any("another temperature" in str(w.message) for w in heard) is warned

@@ -289,3 +289,16 @@ def test_unused_parameter_has_zero_gradient() -> None:
     ours = one_pass_moments(model, data, weights(data), groups)
     assert float(ours["extra"].pair.abs().max()) == 0.0
     assert_close({"all": ours["all"]}, loop_moments(model, data, weights(data), {"all": groups["all"]}), 1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:no rule covers")
+@pytest.mark.parametrize("name", ["t5", "gpt2"])
+def test_embeddings_scaled_by_frequency(name: str) -> None:
+    """Their gradients count an id's occurrences in a trajectory; the longest, which is tried, repeats none."""
+    model, data = build(name), rollouts()
+    data.tokens[:] = torch.arange(3, 9)
+    data.tokens[:-1, 1:] = 4
+    data.prompt_ids[:] = torch.arange(10, 14)
+    model.get_input_embeddings().scale_grad_by_freq = True
+    w, groups = weights(data), splits(model)
+    assert_close(one_pass_moments(model, data, w, groups), loop_moments(model, data, w, groups), 1e-9)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from kvar.rollouts import sample, token_logits
-from kvar.rollouts.forward import forward_inputs
-from tests.cases import MODELS, ragged_prompts, tiny_gpt2
+from kvar.rollouts.forward import decoder_start, forward_inputs
+from tests.cases import MODELS, ragged_prompts, tiny_gpt2, tiny_t5
 
 
 class _AllPositions(nn.Module):
@@ -47,3 +47,12 @@ def test_the_last_token_is_never_read(name: str) -> None:
         assert inputs["decoder_input_ids"].shape[1] == rollouts.tokens.shape[1]
     else:
         assert inputs["input_ids"].shape[1] == int(mask.sum(dim=1).max()) + rollouts.tokens.shape[1] - 1
+
+
+def test_a_start_token_for_each_row_is_refused() -> None:
+    model = tiny_t5()
+    model.generation_config.decoder_start_token_id = [0, 0]
+    assert decoder_start(model) == 0
+    model.generation_config.decoder_start_token_id = [0, 3]
+    with pytest.raises(ValueError, match=r"decoder_start_token_id is \[0, 3\]"):
+        decoder_start(model)

@@ -179,3 +179,24 @@ def test_seeded_rows_follow_the_policy(top_k: int) -> None:
     assert float((observed - table).abs().max()) < 4 * (0.25 / 4000) ** 0.5
     other = torch.bincount(expected.tokens[:, 0], minlength=17) / 4000
     assert float((observed - other).abs().max()) < 6 * (0.25 / 4000) ** 0.5
+
+
+@pytest.mark.parametrize("ids", [torch.tensor([[5, 6, 7], [5, 6, 0]]), [[0, 5, 6], [7, 5, 6]]])
+def test_padding_without_a_mask_is_refused(ids: object) -> None:
+    with pytest.raises(ValueError, match="input_ids without attention_mask, and row . begins or ends with"):
+        sample(tiny_t5(), {"input_ids": ids}, eos_token_id=1, max_new_tokens=2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"prompts": {(1, 2)}}, "prompts must be a list of texts"),
+        ({"tokenizer": 5}, "tokenizer must be a tokenizer of transformers.*got 5"),
+        ({"seed": "7"}, "seed must be one integer"),
+        ({"temperature": "hot"}, "temperature must be 0"),
+    ],
+)
+def test_wrong_types(change: dict, message: str) -> None:
+    given = {"prompts": [[5, 6]], "eos_token_id": 1, "max_new_tokens": 2, **change}
+    with pytest.raises((TypeError, ValueError), match=message):
+        sample(tiny_t5(), **given)

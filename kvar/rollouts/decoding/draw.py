@@ -62,6 +62,8 @@ def uniforms(seed: int | Sequence[int], rows: int, steps: int) -> Tensor:
     """
     if not isinstance(seed, Sequence) and hasattr(seed, "__index__"):
         seed = seed.__index__()  # numpy's and torch's whole numbers
+    if not isinstance(seed, Sequence | int) or isinstance(seed, str):
+        raise ValueError(f"seed must be one integer or one for each of the {rows} responses; got {seed!r}.")
     if isinstance(seed, int):
         return torch.rand(rows, steps, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     if len(seed) != rows:

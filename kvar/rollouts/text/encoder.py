@@ -223,7 +223,7 @@ def check_prompts(prompts: Any) -> None:
     """
     if isinstance(prompts, str):
         raise ValueError("prompts is one text, where a list of prompts is meant: give [prompt].")
-    if not hasattr(prompts, "__len__"):
+    if not hasattr(prompts, "__len__") or not hasattr(prompts, "__getitem__"):
         raise ValueError(f"prompts must be {FORMS}; got {type(prompts).__name__}.")
     if len(prompts) == 0:
         raise ValueError("prompts is empty: give at least one prompt.")

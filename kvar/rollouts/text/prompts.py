@@ -11,6 +11,7 @@ from torch import Tensor
 from kvar.rollouts.policy import Policy
 from kvar.rollouts.text.conversations import is_conversation
 from kvar.rollouts.text.encoder import FORMS, Prompt, TextEncoder, check_prompts
+from kvar.rollouts.vocabulary import check_tokenizer, pad_token
 
 __all__ = ["Prompts", "encode_prompts"]
 
@@ -35,10 +36,12 @@ def encode_prompts(
 
     Raises:
         ValueError: no prompts, one prompt where a list is meant, a form that is not known, an empty prompt, texts
-            without a tokenizer, or a tokenizer without a pad token.
+            without a tokenizer, a tokenizer without a pad token, or ``input_ids`` with padding and no mask.
+        TypeError: a tokenizer that is none.
     """
+    check_tokenizer(tokenizer)
     if isinstance(prompts, Mapping):
-        return _of_tokenizer(prompts)
+        return _of_tokenizer(prompts, pad_token(tokenizer, model))
     check_prompts(prompts)
     if isinstance(prompts, Tensor):
         prompts = (prompts, torch.ones_like(prompts, dtype=torch.bool))
@@ -56,10 +59,17 @@ def encode_prompts(
     return ids.masked_fill(~mask, tokenizer.pad_token_id), mask
 
 
-def _of_tokenizer(encoded: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+def _of_tokenizer(encoded: Mapping[str, Any], pad: int | None) -> tuple[Tensor, Tensor]:
     if "input_ids" not in encoded:
         raise ValueError(f"prompts must be {FORMS}; got a mapping with {', '.join(map(str, encoded)) or 'nothing'}.")
     ids, mask = encoded["input_ids"], encoded.get("attention_mask")
+    if mask is None and pad is not None:
+        for row, tokens in enumerate(ids):
+            if len(tokens) and pad in (int(tokens[0]), int(tokens[-1])):
+                raise ValueError(
+                    f"prompts has input_ids without attention_mask, and row {row} begins or ends with the padding "
+                    f"token {pad}: pass attention_mask too, or lists of token ids without padding."
+                )
     if isinstance(ids, Tensor):
         return _checked(ids, torch.ones_like(ids) if mask is None else mask)
     check_prompts(ids)
