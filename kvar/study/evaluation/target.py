@@ -1,16 +1,18 @@
-"""What ``kvar evaluate`` is given: a run, one of its checkpoints, or a model with a config."""
+"""The model that ``kvar evaluate`` scores: a run's, a checkpoint's, or one that a config describes."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kvar.records import load
+from kvar.records.load import CONFIG
+from kvar.study.run.weights import weights_of
 from kvar.study.settings.reading import find_config, load_yaml, settings_from
-from kvar.study.settings.run_settings import SECTIONS, RunSettings
+from kvar.study.settings.run_settings import SECTIONS, START_FIELDS, RunSettings
 
 if TYPE_CHECKING:
     from kvar.distill import DistillationConfig
@@ -19,7 +21,6 @@ __all__ = ["Target", "find_target"]
 
 # what an evaluation takes of the trainer's
 TRAINER_FIELDS = ("max_new_tokens", "max_prompt_tokens", "centre", "value", "use_cpu", "seed")
-NO_START = ("student", "student_config", "student_layers", "lora_rank", "lora_alpha", "lora_targets", "tokenizer")
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def find_target(
     kernels: str | None = None,
     teacher: bool = True,
 ) -> Target:
-    """The target that ``name`` says.
+    """The model and settings that ``name`` stands for.
 
     Args:
         name: a run's folder, or the config of a run or study (a YAML file, or one that ships with kvar).
@@ -93,100 +94,57 @@ def find_target(
     Raises:
         ValueError: no such run, config, checkpoint or model; or settings out of range.
     """
-    if (Path(name) / "config.json").is_file():
-        return _of_run(Path(name), overrides, checkpoint, model, kernels, teacher)
-    if Path(name).is_dir():
+    from kvar.hooks import parse_estimators
+
+    run, step, label = None, 0, name
+    if (Path(name) / CONFIG).is_file():
+        values, origin = dict(load(name).config), name
+        if model is None:
+            run = Path(name)
+            weights = weights_of(run, checkpoint)
+            if len(weights) > 1:
+                raise ValueError(f"--checkpoint {checkpoint} names {len(weights)} checkpoints of {run}; name one.")
+            step, model = weights[0][0], str(weights[0][1])
+            label = name if checkpoint is None else model
+    elif Path(name).is_dir():
         raise ValueError(
             f"{name} is a folder but no run (no config.json). Name a run's folder, or a config and --model {name}."
         )
-    path = find_config(name)
-    values = load_yaml(path)
-    if "stages" in values:
+    else:
+        origin = str(find_config(name))
+        values = load_yaml(Path(origin))
+        if "stages" in values:
+            if model is None:
+                raise ValueError(f"{origin} is a study; name the folder of one of its runs, or a model by --model.")
+            values = dict(values.get("common") or {})
+        if checkpoint is not None:
+            raise ValueError(f"--checkpoint {checkpoint} is one of a run, and {name} is a config; use --model FOLDER.")
+        model = model or values.get("student")
         if model is None:
-            raise ValueError(f"{path} is a study; name the folder of one of its runs, or a model of yours by --model.")
-        values = dict(values.get("common") or {})
-    if checkpoint is not None:
-        raise ValueError(f"--checkpoint {checkpoint} is one of a run, and {name} is a config; use --model FOLDER.")
-    chosen = model or values.get("student")
-    if chosen is None:
-        raise ValueError(f"{path} names no trained student; say which model to evaluate: --model FOLDER or hub name.")
-    return _make(f"{chosen} by {name}", values, str(path), overrides, str(chosen), None, 0, kernels, teacher)
-
-
-def _of_run(
-    run: Path,
-    overrides: Mapping[str, Any] | None,
-    checkpoint: str | None,
-    model: str | None,
-    kernels: str | None,
-    teacher: bool,
-) -> Target:
-    from kvar.records import load
-
-    values = dict(load(run).config)
-    if model is not None:
-        return _make(f"{model} by {run}", values, str(run), overrides, model, None, 0, kernels, teacher)
-    folder = _weights(run, checkpoint)
-    name = str(run) if checkpoint is None else str(folder)
-    return _make(name, values, str(run), overrides, str(folder), run, _step(run, folder), kernels, teacher)
-
-
-def _make(
-    name: str,
-    values: dict[str, Any],
-    origin: str,
-    overrides: Mapping[str, Any] | None,
-    model: str,
-    run: Path | None,
-    step: int,
-    kernels: str | None,
-    teacher: bool,
-) -> Target:
-    mine = [f.name for section in SECTIONS for f in fields(section)]
-    # the adapters of a run's checkpoint, whose start is the run's own; any other adapter names its base
+            raise ValueError(
+                f"{origin} names no trained student; say which model to evaluate: --model FOLDER or hub name."
+            )
+    if run is None:
+        label = f"{model} by {name}"
+    # the adapters of a run's checkpoint need the run's own start; any other adapter names its base
     adapters = run is not None and (Path(model) / "adapter_config.json").is_file()
-    left_out = () if adapters else NO_START
-    kept = {k: v for k, v in values.items() if (k in mine and k not in left_out) or k in TRAINER_FIELDS}
+    kept = (*TRAINER_FIELDS, *(f.name for section in SECTIONS for f in fields(section)))
+    left_out = () if adapters else (*START_FIELDS, "tokenizer")
+    values |= {"probe_every": 0, "eval_limit": values.get("eval_limit") or 500}
+    chosen = {field: value for field, value in values.items() if field in kept and field not in left_out}
+    chosen["report_to"] = "none"
     if not adapters:
-        kept["student"] = model
-    kept |= {"probe_every": 0, "eval_limit": values.get("eval_limit") or 500, "report_to": "none"}
+        chosen["student"] = model
     if not teacher:
-        kept["teacher"] = None
-    settings, training = settings_from(kept, origin, overrides)
-    from kvar.hooks import parse_estimators
-
+        chosen["teacher"] = None
+    settings, training = settings_from(chosen, origin, overrides)
     probed = parse_estimators(str(kernels or values.get("probe_kernels") or settings.probe.probe_kernels))
     words = [e.kernel.name for e in probed if kernels is not None or e.reward is None]
     if kernels is None and values.get("objective", "ketchup") == "ketchup" and values.get("kernel"):
         words.insert(0, str(values["kernel"]))
-    named_model = model if adapters else settings.models.student or model
-    return Target(name, settings, training, named_model, run, step, list(dict.fromkeys(words)))
-
-
-def _weights(run: Path, checkpoint: str | None) -> Path:
-    there = sorted(run.glob("checkpoint-*"), key=lambda path: int(re.sub(r"\D", "", path.name) or 0))
-    holds = f"it holds {', '.join(p.name for p in there)}" if there else "it holds no checkpoint either"
-    if checkpoint is None:
-        if not (run / "model").is_dir():
-            raise ValueError(f"{run} has no final model yet; {holds}. Finish the run, or choose with --checkpoint.")
-        return run / "model"
-    if checkpoint == "last" and there:
-        return there[-1]
-    for candidate in (run / checkpoint, run / f"checkpoint-{checkpoint}"):
-        if candidate.is_dir():
-            return candidate
-    raise ValueError(f"{run} has no checkpoint {checkpoint!r}; {holds.replace(' either', '')}.")
-
-
-def _step(run: Path, weights: Path) -> int:
-    """The training step of a checkpoint, or, of the final model, the last that the run's metrics know."""
-    from kvar.records import load
-
-    state = weights / "trainer_state.json"
-    if state.is_file():
-        return int(json.loads(state.read_text())["global_step"])
-    steps = load(run).read("metrics", ["step"])["step"]
-    return int(steps.max()) if len(steps) else 0
+    if not adapters:
+        model = settings.models.student or model
+    return Target(label, settings, training, model, run, step, list(dict.fromkeys(words)))
 
 
 def _slug(text: str) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from kvar.study.settings.run_settings import STARTS
+
 __all__ = ["check_grid"]
 
 KEYS = ("common", "tasks", "students", "stages", "methods", "seeds")
-ORIGINS = ("student", "student_config", "student_layers")
 
 
 def check_grid(study: Mapping[str, Any]) -> None:
@@ -107,7 +108,7 @@ def _check_stages(study: Mapping[str, Any]) -> None:
 
 def _check_fields(where: str, fields: Mapping[str, Any], study: Mapping[str, Any], *, seeds: bool = False) -> None:
     """Refuse fields that the grid sets itself."""
-    for name in ORIGINS:
+    for name in STARTS:
         if name in fields:
             raise ValueError(f"{where} sets {name}, which students (or from) sets; keep one of them.")
     if "output_dir" in fields:

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["check_machine", "check_probe_size", "check_room"]
 
-# report_to's name -> the module that must be there, where the two differ
-MODULES = {"azure_ml": "azureml", "codecarbon": "codecarbon", "dvclive": "dvclive", "tensorboard": "tensorboard"}
-
 
 def check_machine(settings: RunSettings, training: DistillationConfig) -> None:
     """Refuse what this machine or installation cannot do, and warn of what it does very slowly.
@@ -92,7 +89,7 @@ def _check_reporters(names: list[str]) -> None:
         if name not in INTEGRATION_TO_CALLBACK:
             known = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
             raise ValueError(f"report_to {name!r} is unknown; choose none, or any of: {known}.")
-        if find_spec(MODULES.get(name, name)) is None:
+        if find_spec("azureml" if name == "azure_ml" else name) is None:
             raise ValueError(
                 f"report_to {name!r} needs a package that is not installed: pip install {name.replace('_', '-')}, or "
                 "choose another (tensorboard is always there), or none."

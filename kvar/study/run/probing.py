@@ -8,20 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from kvar.records import RunWriter, load
+from kvar.records.load import CONFIG
 from kvar.records.place import check_folder_place
 from kvar.study.run.build import assemble, build_probes
 from kvar.study.run.identity import run_config
+from kvar.study.run.weights import weights_of
 from kvar.study.settings.reading import find_config, load_yaml, settings_from
-from kvar.study.settings.run_settings import SECTIONS
+from kvar.study.settings.run_settings import SECTIONS, START_FIELDS
 
 __all__ = ["Measured", "plan_probe", "probe_models"]
-
-START = ("student", "student_config", "student_layers", "lora_rank", "lora_alpha", "lora_targets")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What is to be measured.
+    """A plan of measurements.
 
     Attributes:
         values: fields of RunSettings and DistillationConfig, less where the student comes from.
@@ -39,7 +39,7 @@ class Measured:
 def plan_probe(
     target: str, *, output: str | None = None, models: Sequence[str] = (), checkpoints: str | None = None
 ) -> Measured:
-    """What ``kvar probe TARGET`` measures.
+    """The measurements of ``kvar probe TARGET``.
 
     Args:
         target: a run's folder, or a config.
@@ -52,13 +52,14 @@ def plan_probe(
         ValueError: no such run, config, model or checkpoint.
     """
     run = Path(target)
-    if (run / "config.json").is_file():
-        values = _known(dict(load(run).config))
-        values = {k: v for k, v in values.items() if k not in START}
-        found = [(number, {"student": name}) for number, name in enumerate(models)] or [
-            (step, {"student": str(folder)}) for step, folder in _weights(run, checkpoints)
-        ]
-        return Measured(values, target, found, Path(output) if output else run / "probe")
+    named: list[tuple[int, dict[str, Any]]] = [(number, {"student": name}) for number, name in enumerate(models)]
+    if (run / CONFIG).is_file():
+        from kvar.distill import DistillationConfig
+
+        known = {f.name for kind in (*SECTIONS, DistillationConfig) for f in fields(kind)} - {*START_FIELDS}
+        values = {name: value for name, value in load(run).config.items() if name in known}
+        starts = named or [(step, {"student": str(folder)}) for step, folder in weights_of(run, checkpoints)]
+        return Measured(values, target, starts, Path(output) if output else run / "probe")
     if run.is_dir():
         raise ValueError(f"{target} is a folder but no run (no config.json); name a config, with --model {target}.")
     if checkpoints is not None:
@@ -67,12 +68,11 @@ def plan_probe(
     values = load_yaml(path)
     if "stages" in values:
         raise ValueError(f"{path} is a study; name a run's config, or the folder of one of its runs.")
-    start = {k: values.pop(k) for k in START if k in values}
-    found = [(number, {"student": name}) for number, name in enumerate(models)] or [(0, start)]
+    start = {k: values.pop(k) for k in START_FIELDS if k in values}
     folder = output or values.get("output_dir")
     if not folder:
         raise ValueError(f"{path} has no output_dir; say where the records go: --output DIR.")
-    return Measured(values, str(path), found, Path(folder))
+    return Measured(values, str(path), named or [(0, start)], Path(folder))
 
 
 def probe_models(plan: Measured, overrides: Mapping[str, Any] | None = None, *, overwrite: bool = False) -> Path:
@@ -97,7 +97,7 @@ def probe_models(plan: Measured, overrides: Mapping[str, Any] | None = None, *, 
         settings_from({**plan.values, **start, **plain, "probe_every": 1}, plan.origin, overrides)
         for _, start in plan.models
     ]
-    config = {name: value for name, value in run_config(*chosen[0]).items() if name not in START}
+    config = {name: value for name, value in run_config(*chosen[0]).items() if name not in START_FIELDS}
     config = {**config, "models": {str(step): start for step, start in plan.models}}
     for (step, start), (settings, training) in zip(plan.models, chosen, strict=True):
         parts = assemble(settings, training.seed)
@@ -116,30 +116,3 @@ def probe_models(plan: Measured, overrides: Mapping[str, Any] | None = None, *, 
             what = start.get("student") or start.get("student_layers") or "random weights"
             print(f"step {step}, {what}: {len(measured.rollouts)} responses in {measured.seconds:.1f} s", flush=True)
     return plan.output
-
-
-def _known(values: dict[str, Any]) -> dict[str, Any]:
-    from kvar.distill import DistillationConfig
-
-    names = {f.name for kind in (*SECTIONS, DistillationConfig) for f in fields(kind)}
-    return {name: value for name, value in values.items() if name in names}
-
-
-def _weights(run: Path, checkpoints: str | None) -> list[tuple[int, Path]]:
-    from kvar.distill.trainer.checkpoints import last_checkpoint, step_of
-
-    there = {step_of(path): path for path in sorted(run.glob("checkpoint-*"))}
-    if checkpoints is None:
-        if not (run / "model").is_dir():
-            raise ValueError(f"{run} has no final model; finish the run, or choose with --checkpoints all.")
-        steps = load(run).read("metrics", ["step"])["step"]
-        return [(int(steps.max()) if len(steps) else 0, run / "model")]
-    last = last_checkpoint(run)
-    if checkpoints in ("all", "last") and last is not None:
-        return sorted(there.items()) if checkpoints == "all" else [(step_of(last), last)]
-    try:
-        wanted = [int(word) for word in checkpoints.split(",")]
-        return [(step, there[step]) for step in wanted]
-    except (ValueError, KeyError):
-        known = ", ".join(map(str, sorted(there))) or "none"
-        raise ValueError(f"checkpoints {checkpoints!r}: {run} has those of steps {known}; or all, last.") from None

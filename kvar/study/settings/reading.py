@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvar.study.settings.run_settings import SECTIONS, RunSettings
-from kvar.study.settings.yaml_keys import read_yaml
+from kvar.study.settings.yaml_keys import parse_yaml
 
 if TYPE_CHECKING:
     from kvar.distill import DistillationConfig
@@ -42,9 +42,16 @@ def load_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file.
 
     Raises:
-        ValueError: not YAML, a key twice, or not a mapping.
+        ValueError: unreadable, not UTF-8, not YAML, a key twice, or not a mapping.
     """
-    values = read_yaml(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ValueError(f"{path}, line {line}, is not UTF-8 text; save the file in that encoding.") from error
+    values = parse_yaml(text, str(path))
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold fields and values (a YAML mapping); got {type(values).__name__}.")
     return values

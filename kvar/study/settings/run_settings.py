@@ -7,13 +7,24 @@ from typing import Any, Literal
 
 from kvar._bounds import AtLeast0, AtLeast1, check_bounds, option
 
-__all__ = ["SECTIONS", "EvaluationSettings", "ModelSettings", "ProbeSettings", "RunSettings", "TaskSettings"]
+__all__ = [
+    "SECTIONS",
+    "STARTS",
+    "START_FIELDS",
+    "EvaluationSettings",
+    "ModelSettings",
+    "ProbeSettings",
+    "RunSettings",
+    "TaskSettings",
+]
 
 STARTS = {
     "student": "a folder or hub name",
     "student_config": "model_type and sizes",
     "student_layers": "some of the teacher's layers",
 }
+START_FIELDS = (*STARTS, "lora_rank", "lora_alpha", "lora_targets")
+"""Fields that say what the student starts from."""
 
 
 @dataclass

@@ -1,18 +1,17 @@
-"""YAML as people write it: the core schema of YAML 1.2, and no key twice.
+"""YAML by the core schema of version 1.2, with equal keys refused.
 
-PyYAML reads YAML 1.1, to which 1e-5 is text, no a truth value, 010 eight, 12:30 a number; of two equal keys it
-keeps the last.
+PyYAML reads YAML 1.1: 1e-5 is text, "no" a truth value, 010 eight and 12:30 a number; the last of two equal keys
+counts.
 """
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
 
-__all__ = ["parse_yaml", "read_yaml"]
+__all__ = ["parse_yaml"]
 
 # yaml.org/spec/1.2.2, 10.3.2; "<<", which 1.2 left out, merges still
 CORE = (
@@ -49,7 +48,7 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 def parse_yaml(text: str, origin: str) -> Any:
-    """What a YAML text says.
+    """The content of a YAML text.
 
     Args:
         text: YAML of one document.
@@ -70,19 +69,3 @@ def parse_yaml(text: str, origin: str) -> Any:
         raise ValueError(f"{origin} cannot be read as YAML: {' '.join(str(error).split())}") from error
     except (ValueError, KeyError, TypeError) as error:  # a key twice, or a tag that its value does not fit
         raise ValueError(f"{origin}: {error}") from error
-
-
-def read_yaml(path: Path) -> Any:
-    """What a YAML file says.
-
-    Raises:
-        ValueError: unreadable, not UTF-8, or as :func:`parse_yaml`; the message names the file.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise ValueError(f"{path}, line {line}, is not UTF-8 text; save the file in that encoding.") from error
-    return parse_yaml(text, str(path))

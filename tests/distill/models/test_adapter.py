@@ -112,4 +112,4 @@ def test_an_adapter_is_evaluated_by_its_folder(folders: Any, tmp_path: Path) -> 
     config = tmp_path / "c.yaml"
     config.write_text("task: arithmetic\nobjective: sft\nstudent_config: {model_type: t5}\noutput_dir: unused\n")
     target = find_target(str(config), {}, model=str(adapter))
-    assert target.settings.student == str(adapter) and target.settings.student_config is None
+    assert target.settings.models.student == str(adapter) and target.settings.models.student_config is None
