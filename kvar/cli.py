@@ -1,3 +1,0 @@
-"""``kvar.commands.main`` under the name of before."""
-
-from kvar.commands.main import main as main
