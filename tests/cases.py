@@ -212,7 +212,13 @@ CASES: dict[str, Case] = {
     "switch": Case(
         "switch_transformers",
         _t5,
-        {"num_experts": 3, "num_sparse_encoder_layers": 1, "num_sparse_decoder_layers": 1, "expert_capacity": 64},
+        {
+            "num_decoder_layers": 2,
+            "num_experts": 3,
+            "num_sparse_encoder_layers": 1,
+            "num_sparse_decoder_layers": 1,
+            "expert_capacity": 64,
+        },
     ),
     "qwen3-moe": Case("qwen3_moe", changes=_MOE),
     "mixtral": Case("mixtral", changes={**_EXPERTS, "num_local_experts": 4, "sliding_window": None}),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -18,6 +20,12 @@ from kvar.returns import Immediate, KStep
 KERNELS = [KStep(1), KStep(3), Immediate()]
 
 
+@cache
+def gradients_of(mdp: TokenMDP) -> torch.Tensor:
+    """(E, every response, P)."""
+    return torch.stack([mdp.gradients(k) for k in KERNELS])
+
+
 def drawn(mdp: TokenMDP, prompts: int, rollouts: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """(E, N, P) gradients and (N,) numbers of the prompts drawn."""
     rng = np.random.default_rng(seed)
@@ -25,8 +33,7 @@ def drawn(mdp: TokenMDP, prompts: int, rollouts: int, seed: int) -> tuple[torch.
     prompt = np.repeat(rng.integers(mdp.prompts, size=prompts), rollouts)
     cell = (per.cumsum(axis=1)[prompt] < rng.random(len(prompt))[:, None]).sum(axis=1).clip(max=per.shape[1] - 1)
     rows = torch.as_tensor(prompt * per.shape[1] + cell)
-    gradients = torch.stack([mdp.gradients(k) for k in KERNELS])
-    return gradients[:, rows], torch.arange(prompts).repeat_interleave(rollouts)
+    return gradients_of(mdp)[:, rows], torch.arange(prompts).repeat_interleave(rollouts)
 
 
 @pytest.mark.parametrize("rollouts", [1, 3])

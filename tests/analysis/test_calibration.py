@@ -128,7 +128,8 @@ def test_calibration_intervals_cover() -> None:
     truth = theory.calibrate(moments, values, mask, KERNELS, power)["calibration"].to_numpy()
     repeats, hits = 200, np.zeros(len(truth))
     for seed in range(repeats):
-        found = theory.calibrate(*made(150, seed, "autocorrelated")[:3], KERNELS, made(150, seed, "autocorrelated")[3])
+        *drawn, power = made(150, seed, "autocorrelated")
+        found = theory.calibrate(*drawn, KERNELS, power)
         hits += (found["low"] <= truth) & (truth <= found["high"])
     free = truth != 1.0
     share = hits[free] / repeats

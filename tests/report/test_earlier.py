@@ -94,8 +94,8 @@ def test_a_start_that_was_trained_again_is_told(pieces):
     earlier = read_earlier(pieces / "joined", cells)
     mixed = [replace(cell, finished=cell.seed == 1 or cell.method == "start") for cell in cells]
     notes = earlier_notes(earlier.values, mixed, "before")
-    assert notes[0].startswith("The numbers of 4 cells are those of the earlier report in before;")
-    assert notes[1].startswith("Beware: the start of 4 of these cells was trained again here")
+    assert "4 cells" in notes[0] and "before" in notes[0]
+    assert "start of 4 of these cells" in notes[1]
     assert "sums/small/K=2/0, sums/small/kl/0" in notes[1]
     assert len(earlier_notes(earlier.values, cells, "before")) == 1
 

@@ -91,8 +91,8 @@ def test_runs_of_different_teachers_are_reported_with_a_warning(tmp_path):
     for name, teacher in (("a", "one"), ("b", "two")):
         write_run(tmp_path / "runs" / name / "K=1", teacher=teacher, prompts=20)
     table = report_runs([tmp_path / "runs"], tmp_path / "out")
-    assert table.startswith("Beware: these runs differ in teacher (one, two), so do not compare their students.")
-    assert "Beware: these runs differ in teacher" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "differ in teacher (one, two)" in table.splitlines()[0]
+    assert "differ in teacher (one, two)" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
 def test_runs_without_probes_are_reported_by_their_scores(tmp_path):

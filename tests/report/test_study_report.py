@@ -112,7 +112,8 @@ def test_a_teacher_on_other_examples_is_never_taken(reported, tmp_path):
     found, said = teacher_scores(study, cells)
     assert (found["sums"]["bleu"].value, found["sums"]["bleu"].low) == (40.0, 38.0)
     where = study / "sums" / "teacher.json"
-    assert said == [f"sums: the teacher's scores are those of {where}, with bootstrap intervals over examples."]
+    (line,) = said
+    assert line.startswith("sums: ") and str(where) in line
     other = teacher(tmp_path / "a.json", samples=[{**SAMPLES[0], "prompt": "another"}])
     with pytest.raises(ValueError, match=r"a\.json is of other examples"):
         teacher_scores(study, cells, {"sums": other})

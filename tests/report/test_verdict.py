@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pandas as pd
 import pytest
 
@@ -98,14 +100,13 @@ def test_beyond_scale_needs_resolved_signals_and_separate_intervals():
 
 def test_bias():
     biased = {8.0: Interval(0.5, 0.4, 0.6)}
-    assert (
-        bias_sentence(8.0, biased, SIGNAL)
-        == "The price at K = 8 is a squared bias of 0.5 (0.4 to 0.6), 50 % of |g*|^2."
-    )
-    assert bias_sentence(8.0, biased, {}) == "The price at K = 8 is a squared bias of 0.5 (0.4 to 0.6)."
+    said = bias_sentence(8.0, biased, SIGNAL)
+    assert "K = 8" in said and "0.5 (0.4 to 0.6)" in said and "50 %" in said
+    said = bias_sentence(8.0, biased, {})
+    assert "0.5 (0.4 to 0.6)" in said and "%" not in said
     assert "is not resolved from zero" in bias_sentence(8.0, {8.0: Interval(-0.1, -0.3, 0.1)}, SIGNAL)
     assert "is not resolved from zero" in bias_sentence(8.0, {8.0: Interval(0.1)}, SIGNAL)
-    assert bias_sentence(8.0, {}, SIGNAL) == "The bias at K = 8 was not measured."
+    assert "not measured" in bias_sentence(8.0, {}, SIGNAL)
 
 
 ETA = Interval(0.2, 0.15, 0.25)
@@ -127,10 +128,10 @@ def test_best(left, expected):
 
 def test_the_lead_counts_what_is_resolved():
     both = {"small": {"K=4": 0.5, "K=8": 0.5}, "large": {"K=8": 0.99}}
-    assert lead_sentence(both) == "Which estimator points best is resolved in 1 of 2 students: K=8 in large."
-    assert lead_sentence({"a": {}, "b": {}}) == "Which estimator points best is resolved in 0 of 2 students."
+    assert "1 of 2 students: K=8 in large" in lead_sentence(both)
+    assert "0 of 2 students" in lead_sentence({"a": {}, "b": {}})
     many = {name: {"K=4": 1.0} for name in "abcde"}
-    assert lead_sentence(many).endswith("resolved in 5 of 5 students: K=4 in 5.")
+    assert "5 of 5 students: K=4 in 5" in lead_sentence(many)
 
 
 SIZES = {"a": 10, "b": 20, "c": 30}
@@ -160,16 +161,9 @@ def test_size(at, sizes, expected):
 def test_the_whole_verdict_names_n_and_every_student():
     frame = study()
     said = verdict(frame)
-    assert said[0] == "Which estimator points best is resolved in 1 of 3 students: K=8 in medium (90k)."
-    assert (
-        said[1]
-        == "Measured on n = 256 independent draws (prompts, where a prompt has several responses) for each student and "
-        "kernel, at step 200; brackets are 95 % intervals."
-    )
-    assert said[2] == (
-        "Of 3 students, variance is below that at K = 1 at every K in 3, a gain beyond mere scale is resolved in 3, "
-        "and a bias in 3."
-    )
+    assert "1 of 3 students: K=8 in medium (90k)" in said[0]
+    assert all(fact in said[1] for fact in ("n = 256", "step 200", "95 % intervals"))
+    assert re.findall(r"\d+ students|in \d", said[2]) == ["3 students", "in 3", "in 3", "in 3"]
     starts = [s.split(":")[0] for s in said if "(22k):" in s or "(90k):" in s or "(500k):" in s]
     assert starts == ["small (22k)", "medium (90k)", "large (500k)"]
     assert said[-1].startswith("No dependence on student size")

@@ -6,17 +6,26 @@ away. A second child finishes. Both are compared with a run that nobody killed.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
 import kvar
-from kvar.records import TABLES
+import kvar.distill.trainer.checkpoints as checkpoints
+import kvar.study.run.finish as finish
+import kvar.study.run.run as run
+from kvar.commands.main import main
+from kvar.distill.trainer.trainer import DistillationTrainer
+from kvar.hooks import GradientProbe
+from kvar.records import TABLES, RunWriter
 
 CONFIG = """
 task: arithmetic
@@ -44,34 +53,24 @@ report_to: none
 use_cpu: true
 """
 
-CHILD = """
-import os, signal, sys
-import torch
-torch.set_num_threads(1)
 
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-def arm(owner, name, call, after=False):
+def arm(owner: Any, name: str, call: int, *, after: bool = False) -> None:
+    """Kill this process in the given call of a function, before or after it is done."""
     inner, calls = getattr(owner, name), [0]
-    def wrapped(*args, **kwargs):
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
         calls[0] += 1
         if calls[0] == call and not after:
-            die()
+            os.kill(os.getpid(), signal.SIGKILL)
         out = inner(*args, **kwargs)
         if calls[0] == call:
-            die()
+            os.kill(os.getpid(), signal.SIGKILL)
         return out
+
     setattr(owner, name, wrapped)
 
-from kvar.distill.trainer.trainer import DistillationTrainer
-from kvar.hooks import GradientProbe
-from kvar.records import RunWriter
-import kvar.distill.trainer.checkpoints as checkpoints
-import kvar.study.run.finish as finish
-import kvar.study.run.run as run
 
-POINTS = {
+POINTS: dict[str, Callable[[], None]] = {
     "none": lambda: None,
     "mid step": lambda: arm(DistillationTrainer, "compute_loss", 6),  # between two micro-batches of step 3
     "during checkpoint save": lambda: arm(DistillationTrainer, "_save_rng_state", 2),  # weights are written, state not
@@ -81,10 +80,14 @@ POINTS = {
     "during final evaluation": lambda: arm(finish, "replace_file", 1),
     "after the model is saved": lambda: arm(run, "save_student", 1, after=True),
 }
-POINTS[sys.argv[1]]()
-from kvar.commands.main import main
-sys.exit(main(["train", sys.argv[2], "--output_dir", sys.argv[3]]))
-"""
+
+
+def child(point: str, config: str, folder: str) -> None:
+    """The life of a process of its own."""
+    torch.set_num_threads(1)
+    POINTS[point]()
+    sys.exit(main(["train", config, "--output_dir", folder]))
+
 
 QUICK = ("during checkpoint save",)
 SLOW = (
@@ -100,16 +103,18 @@ CLOCK = ("seconds", "runtime", "per_second")  # measured by a clock, different i
 
 def train(point: str, config: Path, folder: Path) -> int:
     """The child's exit status."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, "-c", CHILD, point, str(config), str(folder)]
-    done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=300)
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    return done.returncode
+    processes = multiprocessing.get_context("forkserver")  # one process imports, and is forked for each child
+    processes.set_forkserver_preload([__name__])
+    process = processes.Process(target=child, args=(point, str(config), str(folder)))
+    process.start()
+    process.join(300)
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode
 
 
 def tables(folder: Path) -> dict[str, pd.DataFrame]:
-    run = kvar.load(folder)
-    out = {name: run.read(name) for name in TABLES}
+    loaded = kvar.load(folder)
+    out = {name: loaded.read(name) for name in TABLES}
     metrics = out["metrics"]
     timed = metrics["name"].astype(str).str.contains("|".join(CLOCK))
     order = ["step", "split", "name"]
