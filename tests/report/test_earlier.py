@@ -100,7 +100,7 @@ def test_a_start_that_was_trained_again_is_told(pieces):
     assert len(earlier_notes(earlier.values, cells, "before")) == 1
 
 
-def test_earlier_numbers_alone_are_a_report(pieces, tmp_path, capsys):
+def test_earlier_numbers_alone_are_a_report(pieces, tmp_path, capsys, no_figures):
     (tmp_path / "study").mkdir()
     shutil.copy(pieces / "late" / "study.json", tmp_path / "study")
     out = tmp_path / "out"

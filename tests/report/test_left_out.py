@@ -16,6 +16,8 @@ from kvar.results.study_cells import study_cells
 from tests.report.small_runs import write_run
 from tests.report.study_folders import write_study
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 
 def scored(run: Path, score: float) -> None:
     content = {"split": "test", "examples": 1, "metrics": {"accuracy": score}, "samples": []}

@@ -87,7 +87,7 @@ def test_estimators_split_by_position_are_kept_apart(tmp_path):
     assert moments_at(plain, "probe", 0, split=True) is None
 
 
-def test_runs_of_different_teachers_are_reported_with_a_warning(tmp_path):
+def test_runs_of_different_teachers_are_reported_with_a_warning(tmp_path, no_figures):
     for name, teacher in (("a", "one"), ("b", "two")):
         write_run(tmp_path / "runs" / name / "K=1", teacher=teacher, prompts=20)
     table = report_runs([tmp_path / "runs"], tmp_path / "out")
