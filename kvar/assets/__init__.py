@@ -1,1 +1,1 @@
-"""Configs that users start from, and the teachers that ship with kvar."""
+"""Configs that users start from, and the teacher and students that ship with kvar."""

@@ -53,8 +53,8 @@ def measure(
     measures along a training.
 
     Args:
-        student: a transformers model, encoder-decoder or causal; or the name of one: ``"arithmetic"``, which ships with
-            kvar, a folder, or a hub name.
+        student: a transformers model, encoder-decoder or causal; or the name of one: ``"arithmetic-90k"``, which ships
+            with kvar, a folder, or a hub name.
         teacher: likewise, with the student's tokenizer.
         prompts: M texts; or lists of token ids; or whatever else ``kvar.rollouts.encode_prompts`` takes.
         tokenizer: of both models, or its name; default the one that lies beside the student, else beside the teacher.

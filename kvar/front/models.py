@@ -47,7 +47,7 @@ def resolve_models(
     """Load what is named, and refuse what does not go together.
 
     Args:
-        student: a module; or the name of a shipped teacher, a folder or a hub name.
+        student: a module; or the name of a shipped model, a folder or a hub name.
         teacher: likewise.
         tokenizer: one, or a name; default that of the student's name, else of the teacher's.
         vocabulary: size of the action set, where no tokenizer tells it.
@@ -65,6 +65,10 @@ def resolve_models(
             raise TypeError(
                 f"{role} must be a module, a model folder or a name such as 'arithmetic'; got {type(model).__name__}."
             )
+    if isinstance(teacher, nn.Module) and teacher_dtype != "float32":
+        raise ValueError(
+            f"teacher_dtype {teacher_dtype!r} is for a teacher given by name; cast a module by teacher.to(dtype)."
+        )
     place = _device(student, teacher, device)
     names = (_name_of(student), _name_of(teacher))
     tokenizer = settled_tokenizer(tokenizer, student, teacher)

@@ -14,7 +14,7 @@ import numpy as np
 from kvar.analysis.frames.statistics_frame import check_frame, students
 from kvar.analysis.statistic_table import MEANINGS
 from kvar.plots.parts.ticks import k_label
-from kvar.records import Run
+from kvar.records import Run, load
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +24,7 @@ __all__ = ["Explorer", "explore"]
 
 
 def explore(
-    source: Run | Mapping[str, Run] | pd.DataFrame,
+    source: Run | str | Path | Mapping[str, Run] | pd.DataFrame,
     *,
     statistic: str = "efficiency",
     batch: float = 64,
@@ -35,8 +35,8 @@ def explore(
     All statistics are computed once, at the call; moving a widget only draws.
 
     Args:
-        source: a run from ``kvar.load``; several, each under its student's name; or a statistics frame, for instance
-            a ``statistics.parquet`` that was read with pandas.
+        source: a run from ``kvar.load``, or its folder; several, each under its student's name; or a statistics frame,
+            for instance a ``statistics.parquet`` that was read with pandas.
         statistic: the one to begin with, a name of ``kvar.plots.STATISTICS``.
         batch: trajectories a training step, for statistics of a step; not used with a frame.
         rollouts_per_prompt: of that step; not used with a frame.
@@ -52,7 +52,8 @@ def explore(
         import ipywidgets  # noqa: F401
     except ImportError as error:
         raise ImportError("explore needs ipywidgets: pip install 'kvar[notebooks]'.") from error
-    return Explorer(_frame(source, batch, rollouts_per_prompt), statistic)
+    run = load(source) if isinstance(source, str | Path) else source
+    return Explorer(_frame(run, batch, rollouts_per_prompt), statistic)
 
 
 class Explorer:

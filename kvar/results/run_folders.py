@@ -54,13 +54,16 @@ def find_runs(paths: Iterable[str | Path], left_out: dict[str, str] | None = Non
 def student_names(runs: Sequence[Run]) -> list[str]:
     """A name a run: as many of STUDENT, METHOD and seed-N, its last folders, as tell it from the others.
 
-    Where these are the same for runs of different tasks, the folders above stand before.
+    A measurement's is its student's, then with its folder. Where these are the same for runs of different tasks, the
+    folders above stand before.
     """
     parts = []
     above = []
     for run in runs:
         folders = run.path.resolve().parts
         last = 2 if cell_parts(folders[-1])[3] is None else 3
+        if (run.path / "measurement.safetensors").is_file():
+            folders = (*folders[:-1], str(run.config.get("student") or "student"), folders[-1])
         parts.append(folders[-last:])
         above.append(folders[:-last])
     names = [path[0] for path in parts]

@@ -126,7 +126,8 @@ def _folder(data: str) -> Path | None:
         )
     if folder.suffix or data.startswith((".", "/", "~")):
         raise ValueError(
-            f"data {data!r} is not a folder. Give a folder with train/validation/test files or a hub name."
+            f"data {data!r} is not a folder. Give a folder with train/validation/test files or a hub name, "
+            "--data FOLDER; the first lines of a shipped config say what its data are and where they come from."
         )
     return None
 

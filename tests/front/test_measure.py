@@ -14,6 +14,7 @@ import torch
 import kvar
 from kvar.analysis import best_k
 from kvar.distill import build_model
+from kvar.distill.models.shipped import SHIPPED
 from kvar.hooks import Estimator, GradientProbe
 from kvar.returns import Immediate, KStep
 from kvar.tasks import ArithmeticTask
@@ -166,6 +167,13 @@ def test_names_folders_and_modules_give_the_same(tmp_path: Path, tokenizer: Any)
     assert kvar.measure(student, teacher, TEXTS, tokenizer, name="tiny", **options).student == "tiny"
 
 
+@pytest.mark.parametrize("name", [name for name in SHIPPED if name != "arithmetic"])
+def test_shipped_students_are_known_by_name(name: str) -> None:
+    m = kvar.measure(name, "arithmetic", TEXTS, kernels="1", max_new_tokens=3)
+    assert m.student == name
+    assert float(m.config["parameters"]) == pytest.approx(1000 * float(name.partition("-")[2][:-1]), rel=0.04)
+
+
 def test_the_shipped_teacher_lends_its_tokenizer() -> None:
     size = {"model_type": "t5", "d_model": 8, "d_kv": 4, "num_heads": 2, "d_ff": 8, "num_layers": 1}
     student = build_model(size, ArithmeticTask().build_tokenizer())
@@ -234,7 +242,9 @@ def test_report_reads_the_same_numbers(tmp_path: Path) -> None:
     assert main(["report", str(tmp_path / "run"), "--output", str(tmp_path / "report")]) == 0
     import pandas as pd
 
-    frame = pd.read_parquet(tmp_path / "report" / "statistics.parquet").set_index(["statistic", "kernel"])["value"]
+    frame = pd.read_parquet(tmp_path / "report" / "statistics.parquet")
+    assert set(frame["student"]) == {m.student}
+    frame = frame.set_index(["statistic", "kernel"])["value"]
     table = m.table(batch=64).set_index("kernel")
     for statistic in ("trace", "signal", "bias_sq", "within", "mse", "trace_ratio_t0"):
         for kernel in m.names:
@@ -320,6 +330,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"device": "meta"}, "device is meta, the student on cpu: move it, student.to('meta')"),
     ({"device": "cuda:77"}, "device 'cuda:77' is not to be had here"),
     ({"teacher": "./nowhere"}, "model './nowhere' is no folder"),
+    ({"teacher_dtype": "float12"}, "teacher_dtype 'float12' is for a teacher given by name"),
 ]
 
 

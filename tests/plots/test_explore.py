@@ -101,6 +101,7 @@ def test_runs_are_read_and_named(tmp_path: Path) -> None:
             writer.append("prompt_gradients", prompt_frame(moments, **at))
     run = load(tmp_path / "run")
     assert explore(run, statistic="trace").student.options == ("table",)
+    assert explore(tmp_path / "run", statistic="trace").student.options == ("table",)
     assert explore({"mine": run}, statistic="trace").step.options == (0, 5)
 
 

@@ -1,4 +1,4 @@
-"""Pretrained models and tokenizers by one name: a shipped teacher, a folder, a hub name, a GGUF file or ``smollm2``."""
+"""Pretrained models and tokenizers by one name: a shipped model, a folder, a hub name, a GGUF file or ``smollm2``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from kvar.distill.models.adapter import adapter_base, is_adapter, merged
 from kvar.distill.models.gguf import dense_weights, gguf_source
-from kvar.distill.models.shipped import resolve
+from kvar.distill.models.shipped import SHIPPED, resolve
 
 __all__ = ["has_tokenizer", "load_model", "load_tokenizer"]
 
@@ -18,9 +18,9 @@ def load_model(name: str | Path, dtype: str = "float32") -> Any:
     """A pretrained model, seq2seq or causal as its config says; safetensors or GGUF only, no remote code.
 
     Args:
-        name: ``arithmetic``, the teacher that ships with kvar; a model folder, a hub name, the path of a ``.gguf``
-            file, or ``smollm2``; of an adapter's folder (peft's) the base that it names is loaded and the adapter
-            merged into it, in float32.
+        name: ``arithmetic``, the teacher that ships with kvar, or one of its students, such as ``arithmetic-90k``; a
+            model folder, a hub name, the path of a ``.gguf`` file, or ``smollm2``; of an adapter's folder (peft's) the
+            base that it names is loaded and the adapter merged into it, in float32.
         dtype: float32 or bfloat16, the precision of the weights, whatever they were saved in. What is trained should
             be float32.
 
@@ -86,7 +86,7 @@ def _source(name: str) -> tuple[str, dict[str, Any]]:
     if gguf is None and like_a_path and not (name and Path(name).is_dir()):
         raise ValueError(
             f"model {name!r} is no folder. Give a folder that save_pretrained wrote, a hub name (owner/name), a .gguf "
-            "file, smollm2, or arithmetic, which ships with kvar."
+            f"file, smollm2, or what ships with kvar: {', '.join(SHIPPED)}."
         )
     return (name, {}) if gguf is None else (gguf[0], {"gguf_file": gguf[1]})
 

@@ -1,4 +1,4 @@
-"""The teachers that ship inside the package, by name."""
+"""The models that ship inside the package, by name."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from pathlib import Path
 
 __all__ = ["SHIPPED", "resolve"]
 
-SHIPPED = ("arithmetic",)
+SHIPPED = {
+    "arithmetic": "teachers",
+    **dict.fromkeys(("arithmetic-50k", "arithmetic-90k", "arithmetic-200k"), "students"),
+}
+"""Name -> folder of ``kvar/assets`` that it lies in: a teacher of 0.8 M parameters, and students distilled from it."""
 
 
 def resolve(name: str | None) -> str | None:
-    """The folder of a shipped teacher by its name; any other name comes back as it is."""
+    """The folder of a shipped model by its name; any other name comes back as it is."""
     if name in SHIPPED:
-        return str(Path(str(resources.files("kvar.assets") / "teachers" / str(name))))
+        return str(Path(str(resources.files("kvar.assets") / SHIPPED[str(name)] / str(name))))
     return name
