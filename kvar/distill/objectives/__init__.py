@@ -14,8 +14,7 @@ from kvar.distill.objectives.seqkd import seqkd
 from kvar.distill.objectives.sft import sft
 from kvar.distill.objectives.stepwise.gkd import gkd
 from kvar.distill.objectives.stepwise.js import js
-from kvar.distill.objectives.stepwise.kl import kl
-from kvar.distill.objectives.stepwise.reverse_kl import reverse_kl
+from kvar.distill.objectives.stepwise.kl import kl, reverse_kl
 from kvar.distill.objectives.stepwise.tvd import tvd
 
 __all__ = [

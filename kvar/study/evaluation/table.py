@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from kvar.intervals import Interval, number
+
 if TYPE_CHECKING:
-    from kvar.intervals import Interval
     from kvar.study.evaluation.result import Result
 
 __all__ = ["difference_table", "score_table"]
@@ -16,7 +17,7 @@ def score_table(result: Result) -> str:
     """Every score of one model with its interval."""
     n, level = len(result.examples), result.options.level
     rows = [("score", "value", f"{level:.0%} interval")]
-    rows += [(name, number(i.value), _range(i)) for name, i in result.scores.items()]
+    rows += [(name, _number(i.value), _range(i)) for name, i in result.scores.items()]
     split = result.target.settings.evaluation.eval_split
     head = f"{result.target.name} ({split}, n = {n}, {result.options.resamples} resamples)"
     return "\n".join([head, *_aligned(rows)])
@@ -26,7 +27,7 @@ def difference_table(first: Result, second: Result, found: dict[str, Interval]) 
     """Two models beside each other, and the paired difference."""
     rows = [("score", "first", "second", "second - first", f"{first.options.level:.0%} interval")]
     rows += [
-        (name, number(first.scores[name].value), number(second.scores[name].value), number(i.value), _range(i))
+        (name, _number(first.scores[name].value), _number(second.scores[name].value), _number(i.value), _range(i))
         for name, i in found.items()
     ]
     head = (
@@ -36,21 +37,12 @@ def difference_table(first: Result, second: Result, found: dict[str, Interval]) 
     return "\n".join([head, *_aligned(rows)])
 
 
-def number(value: float) -> str:
-    """Four digits, without exponents for the sizes that scores have.
-
-    >>> number(15.2113), number(0.03456), number(-187.26), number(float("nan"))
-    ('15.21', '0.03456', '-187.3', 'nan')
-    """
-    if value != value:
-        return "nan"
-    digits = 4 if abs(value) < 1 else max(4 - len(str(int(abs(value)))), 0)
-    text = f"{value:.{digits}f}" if abs(value) >= 0.1 or value == 0 else f"{value:.4g}"
-    return text
+def _number(value: float) -> str:
+    return number(value, 4)
 
 
 def _range(interval: Interval) -> str:
-    return f"{number(interval.low)} to {number(interval.high)}"
+    return f"{_number(interval.low)} to {_number(interval.high)}"
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from kvar.records.study_folder import cell_name
-from kvar.study.grid.checks import check_grid
+from kvar.study.grid.checks import check_grid, stages_of
 from kvar.study.settings.reading import find_config, load_yaml
 
 __all__ = ["Cell", "cells_of", "read_study", "select_cells", "starts_first"]
@@ -43,7 +43,7 @@ class Cell:
 
 
 def read_study(config: str) -> dict[str, Any]:
-    """A study file's mapping, checked; ``methods`` are put behind ``stages``, which are the same as a list.
+    """The checked mapping of a study's file, with ``methods`` appended to ``stages``.
 
     Args:
         config: a path, or the name of a study that ships with kvar.
@@ -58,9 +58,7 @@ def read_study(config: str) -> dict[str, Any]:
         check_grid(study)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    methods = study.pop("methods", None) or {}
-    study["stages"] = [*(study.get("stages") or []), *({"name": name, **fields} for name, fields in methods.items())]
-    return study
+    return {**{key: value for key, value in study.items() if key != "methods"}, "stages": stages_of(study)}
 
 
 def cells_of(study: Mapping[str, Any], only: Sequence[str] = ()) -> list[Cell]:
@@ -86,12 +84,11 @@ def cells_of(study: Mapping[str, Any], only: Sequence[str] = ()) -> list[Cell]:
                     method, start = str(stage["name"]), stage.get("from")
                     if seed not in seeds_of[method]:
                         continue
-                    fields = {key: value for key, value in stage.items() if key not in ("name", "from", "seeds")}
-                    values = {**(study.get("common") or {}), **(of_task or {}), **fields}
-                    label = None if task is None else str(task)
-                    needs = None
+                    values = {**(study.get("common") or {}), **(of_task or {}), **stage}
+                    values = {key: value for key, value in values.items() if key not in ("name", "from", "seeds")}
+                    label, needs = None if task is None else str(task), None
                     if start is None:
-                        values.update(_origin(origin))
+                        values |= _origin(origin)
                     else:
                         start = str(start)
                         first = seed if seed in seeds_of[start] else seeds_of[start][0]  # one seed serves all
@@ -103,7 +100,7 @@ def cells_of(study: Mapping[str, Any], only: Sequence[str] = ()) -> list[Cell]:
 
 
 def starts_first(cells: Sequence[Cell]) -> list[Cell]:
-    """The cells in an order in which they can be run one by one: the given one, but for starts that came too late."""
+    """The cells in the given order, but every start before the cells that need it."""
     by_name = {cell.name: cell for cell in cells}
     ordered: dict[str, Cell] = {}
 
@@ -118,7 +115,7 @@ def starts_first(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def select_cells(cells: Sequence[Cell], only: Sequence[str]) -> list[Cell]:
-    """Those of the cells that are asked for.
+    """The cells that ``only`` selects.
 
     Args:
         cells: all cells.

@@ -1,19 +1,37 @@
-"""Whether a study file spans a grid: no key unknown, no axis empty, no cell twice, nothing said two ways."""
+"""Checks of a study's file: no unknown key, no empty axis, no cell twice, no contradiction."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kvar.study.settings.run_settings import STARTS
 
-__all__ = ["check_grid"]
+__all__ = ["check_grid", "stages_of"]
 
 KEYS = ("common", "tasks", "students", "stages", "methods", "seeds")
 
 
+def stages_of(study: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The stages of a study's file, then its methods, which are the same written as a mapping.
+
+    Raises:
+        ValueError: not a list of mappings, or a method with a second name.
+    """
+    stages = study.get("stages") or []
+    if not isinstance(stages, list) or not all(isinstance(stage, Mapping) for stage in stages):
+        raise ValueError(f"stages must be a list of mappings, each with a name; got {stages!r}.")
+    methods = study.get("methods") or {}
+    for name, fields in methods.items():
+        if not isinstance(fields, Mapping):
+            raise ValueError(f"method {name!r} must be a mapping of fields; got {fields!r}.")
+        if "name" in fields:
+            raise ValueError(f"method {name!r} is called {fields['name']!r} inside; leave name out.")
+    return [*stages, *({"name": name, **fields} for name, fields in methods.items())]
+
+
 def check_grid(study: Mapping[str, Any]) -> None:
-    """Check what is known before any field is.
+    """Check keys, names, seeds and starts of a study's file; the fields of its runs are checked later.
 
     Args:
         study: the file's mapping.
@@ -27,16 +45,19 @@ def check_grid(study: Mapping[str, Any]) -> None:
     for key in ("common", "tasks", "students", "methods"):
         if not isinstance(study.get(key) or {}, Mapping):
             raise ValueError(f"{key} must be a mapping (name: ...); got {study[key]!r}.")
-    if not study.get("stages") and not study.get("methods"):
-        raise ValueError("stages is missing or empty; a study needs at least one of stages or methods.")
-    if not study.get("students"):
-        raise ValueError("students is missing or empty; a study needs at least one of them.")
+    for keys in (("stages", "methods"), ("students",)):
+        if not any(study.get(key) for key in keys):
+            raise ValueError(f"{keys[0]} is missing or empty; a study needs at least one of {' or '.join(keys)}.")
     for key in ("tasks", "methods", "seeds"):
         if key in study and not study[key]:
             raise ValueError(f"{key} is empty, so the grid has no cells; name one, or leave {key} out.")
-    for key in ("tasks", "students", "methods"):
-        _check_names(key, study.get(key) or {})
-    _check_students(study["students"])
+    for key in ("tasks", "students"):
+        _check_names(key, [str(name) for name in study.get(key) or {}])
+    for name, origin in study["students"].items():
+        if not isinstance(origin, str | Mapping):
+            raise ValueError(
+                f"student {name!r} must be a folder, a hub name or a mapping with model_type and sizes; got {origin!r}."
+            )
     if "seeds" in study:
         _check_seeds("seeds", study["seeds"])
     _check_stages(study)
@@ -47,22 +68,12 @@ def check_grid(study: Mapping[str, Any]) -> None:
         _check_fields(f"task {name!r}", fields or {}, study)
 
 
-def _check_names(key: str, names: Iterable[Any]) -> None:
-    seen: set[str] = set()
-    for name in map(str, names):
+def _check_names(key: str, names: Sequence[str]) -> None:
+    for name in names:
         if not name or name.startswith(".") or "/" in name or "\\" in name:
             raise ValueError(f"{key}: {name!r} cannot name a folder; leave out slashes, and dots in front.")
-        if name in seen:
+        if names.count(name) > 1:
             raise ValueError(f"{key}: {name!r} is there twice; keep one of them.")
-        seen.add(name)
-
-
-def _check_students(students: Mapping[Any, Any]) -> None:
-    for name, origin in students.items():
-        if not isinstance(origin, str | Mapping):
-            raise ValueError(
-                f"student {name!r} must be a folder, a hub name or a mapping with model_type and sizes; got {origin!r}."
-            )
 
 
 def _check_seeds(where: str, seeds: Any) -> None:
@@ -76,42 +87,32 @@ def _check_seeds(where: str, seeds: Any) -> None:
 
 
 def _check_stages(study: Mapping[str, Any]) -> None:
-    stages = study.get("stages") or []
-    if not isinstance(stages, list) or not all(isinstance(stage, Mapping) for stage in stages):
-        raise ValueError(f"stages must be a list of mappings, each with a name; got {stages!r}.")
-    for name, fields in (study.get("methods") or {}).items():
-        if not isinstance(fields, Mapping):
-            raise ValueError(f"method {name!r} must be a mapping of fields; got {fields!r}.")
-        if "name" in fields:
-            raise ValueError(f"method {name!r} is called {fields['name']!r} inside; leave name out.")
-    members = [*stages, *({"name": n, **fields} for n, fields in (study.get("methods") or {}).items())]
     seen: dict[str, Any] = {}
-    for stage in members:
-        name, start = stage.get("name"), stage.get("from")
-        if name is None or not str(name) or str(name) in seen:
-            raise ValueError(f"every stage needs a name of its own; got {name!r} after {list(seen)}.")
+    for stage in stages_of(study):
+        name, start = str(stage.get("name") or ""), stage.get("from")
+        if not name or name in seen:
+            raise ValueError(f"every stage needs a name of its own; got {stage.get('name')!r} after {list(seen)}.")
         _check_names("stages", [name])
         if start is not None and str(start) not in seen:
             raise ValueError(f"stage {name!r} starts from {start!r}, which is no earlier stage ({list(seen)}).")
         if "seeds" in stage:
             _check_seeds(f"stage {name!r}: seeds", stage["seeds"])
-        seeds = stage.get("seeds") or study.get("seeds") or [None]
-        if start is not None and len(seen[str(start)]) > 1 and not set(seeds) <= set(seen[str(start)]):
+        seeds, of_start = list(stage.get("seeds") or study.get("seeds") or [None]), seen.get(str(start), [None])
+        if len(of_start) > 1 and not set(seeds) <= set(of_start):
             raise ValueError(
-                f"stage {name!r} has seeds {seeds}, but {start!r}, from which it starts, has {seen[str(start)]}; give "
+                f"stage {name!r} has seeds {seeds}, but {start!r}, from which it starts, has {of_start}; give "
                 f"{start!r} the same seeds, or one for all."
             )
-        seen[str(name)] = list(seeds)
-        fields = {key: value for key, value in stage.items() if key not in ("name", "from", "seeds")}
-        _check_fields(f"stage {name!r}", fields, study, seeds="seeds" in stage)
+        seen[name] = seeds
+        _check_fields(f"stage {name!r}", {k: v for k, v in stage.items() if k != "from"}, study)
 
 
-def _check_fields(where: str, fields: Mapping[str, Any], study: Mapping[str, Any], *, seeds: bool = False) -> None:
-    """Refuse fields that the grid sets itself."""
+def _check_fields(where: str, fields: Mapping[str, Any], study: Mapping[str, Any]) -> None:
+    """Check that no field is set that the grid sets itself."""
     for name in STARTS:
         if name in fields:
             raise ValueError(f"{where} sets {name}, which students (or from) sets; keep one of them.")
     if "output_dir" in fields:
         raise ValueError(f"{where} sets output_dir; every cell's folder follows from --output. Leave it out.")
-    if "seed" in fields and ("seeds" in study or seeds):
+    if "seed" in fields and ("seeds" in study or "seeds" in fields):
         raise ValueError(f"{where} sets seed to {fields['seed']!r}, but the study has seeds; keep one of them.")
