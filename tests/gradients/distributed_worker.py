@@ -12,16 +12,24 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from transformers import Trainer, TrainingArguments
 
+from kvar.estimators import gather
 from kvar.gradients import distinct_prompts, gradient_moments
 from kvar.hooks import GradientProbe, parse_estimators
 from kvar.rollouts import Rollouts, log_probs
-from tests.cases import build, ragged_prompts, rollouts, tiny_gpt2, tiny_t5
+from tests.cases import V, build, ragged_prompts, rollouts, tiny_gpt2, tiny_t5
 from tests.gradients.truth import weights
 from tests.hooks.test_probe import Rows
 
 ROWS = {0: [0, 2, 3, 5, 6], 1: [1, 4, 7, 8]}
 """Which of the nine trajectories each process holds: unequal numbers, whole prompts."""
 ESTIMATORS = "K=1, K=2, immediate, K=1 - leave-one-out, K=2 - batch-mean"
+EXACT = (
+    "K=2, kl immediate exact, kl K=1 exact expected - leave-one-out, jsd(0.5) immediate exact, "
+    "kl geometric(0.9) centred - batch-mean, gap immediate - position-optimum, score - leave-one-out"
+)
+"""Exact terms of two rewards, baselines over all processes' responses, a score."""
+WITHIN = EXACT.replace(" - batch-mean", "").replace(" - position-optimum", "")
+"""The same without baselines that are formed over the processes' responses together."""
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "loop, groups": {"engine": "loop", "score_power": True},
@@ -47,6 +55,18 @@ def groups_of(model: torch.nn.Module) -> dict[str, Any]:
     return {"odd": every[1::2], "third": every[::3]}
 
 
+def score(data: Rollouts) -> torch.Tensor:
+    """A score of whole responses."""
+    return (data.tokens * data.mask).sum(dim=1) % 5
+
+
+def teacher(data: Rollouts) -> torch.Tensor:
+    """Logits of a teacher, by the tokens before alone."""
+    table = torch.randn(64, V, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    before = torch.nn.functional.pad(data.tokens.masked_fill(~data.mask, 0), (1, -1)).cumsum(dim=1)
+    return table[before % 64]
+
+
 def cut(data: Rollouts, w: torch.Tensor, rows: list[int]) -> tuple[Rollouts, torch.Tensor]:
     """Some rows, without the columns that none of them needs."""
     own = data[rows]
@@ -67,6 +87,12 @@ def moments(rank: int) -> dict[str, Any]:
                 DistributedDataParallel(model), data, w, groups=groups, distributed=True, **options
             )
             out[f"{name} {label}"] = found
+        if name != "t5-float32-norms":
+            estimators = parse_estimators(WITHIN)
+            for label in ("plain", "micro-batches", "norms"):
+                evidence = gather(model, teacher, data, score, estimators=estimators)
+                found = gradient_moments(model, data, (evidence, estimators), distributed=True, **OPTIONS[label])
+                out[f"{name} exact, {label}"] = found
     tokens, keep = data.tokens[..., None], data.mask
 
     def scalars(logits: torch.Tensor) -> torch.Tensor:
@@ -112,10 +138,14 @@ def probed(folder: Path, make: Any) -> dict[str, Any]:
     assert trainer.args.world_size == 2
     trainer.train()
     last = probe.measure(trainer.model, 99, distributed=True)
+    exact = GradientProbe(
+        ragged_prompts(5), EXACT, teacher=make(seed=1), score=score, rollouts_per_prompt=2, max_new_tokens=5
+    ).measure(trainer.model, 99, distributed=True)
     state = {k: v.detach().clone() for k, v in trainer.model.state_dict().items()}
     return {
         "steps": [m.step for m in probe.measurements],
         "last": last,
+        "exact": exact,
         "state": state,
         "train": trainer.model.training,
     }

@@ -7,11 +7,22 @@ from typing import Any
 import pytest
 import torch
 
+from kvar.estimators import gather
 from kvar.gradients import gradient_moments
 from kvar.hooks import estimator_weights, parse_estimators
 from kvar.rollouts import score
 from tests.cases import build, rollouts, tiny_gpt2, tiny_t5
-from tests.gradients.distributed_worker import ESTIMATORS, OPTIONS, ROWS, double_norms, groups_of
+from tests.gradients.distributed_worker import (
+    ESTIMATORS,
+    EXACT,
+    OPTIONS,
+    ROWS,
+    WITHIN,
+    double_norms,
+    groups_of,
+    teacher,
+)
+from tests.gradients.distributed_worker import score as worker_score
 from tests.gradients.truth import assert_close, weights
 from tests.two_processes import results
 
@@ -37,6 +48,20 @@ def test_every_field_equals_one_process(both: list[dict[str, Any]], name: str, t
         got = found["moments"][f"{name} {label}"]
         assert torch.equal(got.prompt_index, data.prompt_index)
         assert_close(dict(got.groups), dict(truth.groups), tolerance, label)
+
+
+@pytest.mark.parametrize("name", ["t5", "gpt2"])
+@pytest.mark.parametrize("label", ["plain", "micro-batches", "norms"])
+def test_exact_terms_equal_one_process(both: list[dict[str, Any]], name: str, label: str) -> None:
+    model = double_norms(build(name)) if name == "t5" else build(name)
+    data = rollouts(n=9)[ROWS[0] + ROWS[1]]
+    estimators = parse_estimators(WITHIN)
+    evidence = gather(model, teacher, data, worker_score, estimators=estimators)
+    truth = gradient_moments(model, data, (evidence, estimators), **{**OPTIONS[label], "engine": "loop"})
+    for found in both:
+        got = found["moments"][f"{name} exact, {label}"]
+        assert got.names == truth.names
+        assert_close(dict(got.groups), dict(truth.groups), 1e-9, label)
 
 
 def test_callables_too(both: list[dict[str, Any]]) -> None:
@@ -70,6 +95,20 @@ def test_a_probe_in_a_trainer_of_two_processes(both: list[dict[str, Any]], make:
     torch.testing.assert_close(values.gap, first["last"].values.gap)
     w = estimator_weights(parse_estimators(ESTIMATORS), values, data.mask, data.prompt_index)
     truth = gradient_moments(student, data, w, engine="loop")
+    assert_close(dict(moments.groups), dict(truth.groups), 1e-4)
+
+
+@pytest.mark.parametrize("make", [tiny_t5, tiny_gpt2])
+def test_a_probe_of_every_estimator_on_two_processes(both: list[dict[str, Any]], make: Any) -> None:
+    """Baselines are formed over the responses of both, and the score is asked of all of them together."""
+    first, second = (found["t5" if make is tiny_t5 else "gpt2"] for found in both)
+    data, moments = first["exact"].rollouts, first["exact"].moments
+    assert torch.equal(moments.pair, second["exact"].moments.pair)
+    student, estimators = make(), parse_estimators(EXACT)
+    student.load_state_dict(first["state"])
+    evidence = gather(student, make(seed=1), data, worker_score, estimators=estimators)
+    truth = gradient_moments(student, data, (evidence, estimators), engine="loop")
+    assert moments.names == truth.names
     assert_close(dict(moments.groups), dict(truth.groups), 1e-4)
 
 
