@@ -13,7 +13,7 @@ from kvar.returns.precision import at_least_float32
 from kvar.rollouts.forward import chosen_log_probs, unrestricted_logits
 from kvar.rollouts.types import Rollouts
 
-__all__ = ["Cotangents", "Estimators", "Weights", "surrogate"]
+__all__ = ["Cotangents", "Estimators", "Weights", "exact_rows", "surrogate"]
 
 Weights: TypeAlias = Tensor | Callable[[Tensor], Tensor] | Terms
 
@@ -99,11 +99,8 @@ class TokenCotangents:
         pi = actions.softmax(dim=-1)
         self.parts: list[tuple[Tensor, Tensor]] = []
         if exact is not None:
-            terms, rows = exact
-            for name, flow in terms.weighted(rows, actions).items():  # pi o c
-                flow -= pi * flow.sum(dim=-1, keepdim=True)
-                scales = terms.exact[name][:, rows].to(flow).masked_fill(~rollouts.mask, 0.0)
-                self.parts.append((_padded(flow, raw.shape[-1]), scales))
+            flows = exact_rows(*exact, actions, pi, rollouts.mask)
+            self.parts = [(_padded(flow, raw.shape[-1]), scales) for flow, scales in flows]
         residual = _padded(pi.neg_(), raw.shape[-1])
         tokens = rollouts.tokens.masked_fill(~rollouts.mask, 0)[..., None]
         residual.scatter_add_(-1, tokens, residual.new_ones(tokens.shape))
@@ -116,6 +113,26 @@ class TokenCotangents:
     def __getitem__(self, e: int) -> Tensor:
         scaled = [rows * scales[e, ..., None] for rows, scales in self.parts]
         return sum(scaled[1:], scaled[0]).to(self.dtype)
+
+
+def exact_rows(terms: Terms, rows: Tensor, actions: Tensor, pi: Tensor, mask: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """The exact terms at the logits, for each reward pi o (c - pi . c) with its scales.
+
+    Args:
+        terms: of all N trajectories.
+        rows: (n,) which of them.
+        actions: (n, T, V) their logits over the action set.
+        pi: (n, T, V) their softmax.
+        mask: (n, T).
+
+    Returns:
+        Pairs of (n, T, V) rows and (E, n, T) scales, zero where masked.
+    """
+    found = []
+    for name, flow in terms.weighted(rows, actions).items():  # pi o c
+        flow -= pi * flow.sum(dim=-1, keepdim=True)
+        found.append((flow, terms.exact[name][:, rows].to(flow).masked_fill(~mask, 0.0)))
+    return found
 
 
 class ScalarCotangents:

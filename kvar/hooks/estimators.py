@@ -63,7 +63,9 @@ def estimators_of(given: Any, baseline: str | None = None) -> tuple[Estimator, .
     return tuple(estimators)
 
 
-def check_plain(estimators: Sequence[Estimator]) -> None:
+def check_plain(
+    estimators: Sequence[Estimator], remedy: str = " Measure others by kvar.measure or GradientProbe."
+) -> None:
     """Refuse estimators that need more than the teacher's values of the sampled tokens.
 
     Raises:
@@ -72,9 +74,8 @@ def check_plain(estimators: Sequence[Estimator]) -> None:
     for estimator in estimators:
         if not estimator.plain:
             raise ValueError(
-                f"estimator {estimator.name!r} is more than a weight by q and V: kernels of the gap, and the baselines "
-                "teacher-value, batch-mean, position-mean and leave-one-out. Measure others by kvar.measure or "
-                "GradientProbe."
+                f"estimator {estimator.name!r} is more than a weight by q and V, that is, a kernel of the gap with no "
+                f"baseline, teacher-value, batch-mean, position-mean or leave-one-out.{remedy}"
             )
 
 

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from kvar.estimators import Score, Terms, gather
 from kvar.gradients.moments import GroupMoments
 from kvar.gradients.output_layer.head_moments import output_layer_moments
 from kvar.gradients.output_layer.head_watch import HeadWatch
-from kvar.hooks.estimators import Estimator, check_plain, estimator_weights
+from kvar.gradients.state import unwrap
+from kvar.hooks.estimators import Estimator, check_plain, estimator_weights, estimators_of
 from kvar.records import RunWriter
 from kvar.returns import Kernel, TokenValues
 from kvar.rollouts import Rollouts
@@ -62,8 +64,12 @@ class OutputLayerProbe(TrainerCallback):
     a small part of the variance there. So norms are taken every ``every`` steps, means every ``means_every``-th time.
     In a training of several processes the first measures its own share of the batch.
 
+    Estimators beyond q and V (``kl immediate exact``) need ``teacher``: each measurement then takes one more pass of
+    student and teacher without gradient, in eval mode, and asks the teacher again for exact terms.
+
     Args:
-        estimators: kernels, or :class:`Estimator` with baselines, names distinct.
+        estimators: names, kernels and :class:`Estimator` in any mix, names distinct.
+        teacher: for estimators that are more than a weight by q and V.
         every: optimiser steps between measurements.
         means_every: measurements between two that take means.
         writer: where to append rows of ``metrics`` (split ``name``): "power K=4", and where means were taken "signal
@@ -74,13 +80,15 @@ class OutputLayerProbe(TrainerCallback):
         head: the output layer, where the model does not name it.
 
     Raises:
-        ValueError: no estimators, names that repeat, ``every`` or ``means_every`` below 1.
+        ValueError: no estimators, names that repeat, a score, ``every`` or ``means_every`` below 1, an estimator that
+            needs ``teacher``.
     """
 
     def __init__(
         self,
-        estimators: Sequence[Kernel | Estimator],
+        estimators: str | Sequence[str | Kernel | Estimator],
         *,
+        teacher: nn.Module | None = None,
         every: int = 1,
         means_every: int = 50,
         writer: RunWriter | None = None,
@@ -91,17 +99,24 @@ class OutputLayerProbe(TrainerCallback):
         for field, value in (("every", every), ("means_every", means_every)):
             if value < 1:
                 raise ValueError(f"{field} must be at least 1; got {value}.")
-        self.estimators = [e if isinstance(e, Estimator) else Estimator(e) for e in estimators]
-        check_plain(self.estimators)
+        self.teacher, self.estimators = teacher, estimators_of(estimators)
         self.names = [e.name for e in self.estimators]
         if not self.names or len(set(self.names)) < len(self.names):
             raise ValueError(f"estimators must be one or more, with distinct names; got {self.names}.")
+        if teacher is None:
+            check_plain(self.estimators, " It takes others with teacher=.")
+        for e in self.estimators:
+            if isinstance(e.reward, Score):
+                raise ValueError(
+                    f"estimator {e.name!r} scores whole responses, of which a step has few: use GradientProbe for it."
+                )
         self.every, self.means_every, self.writer, self.name = every, means_every, writer, name
         self.vocabulary, self.head = vocabulary, head
         self.measurements: list[StepStatistics] = []
         self._pending: list[StepStatistics] = []
         self._first = 0  # of ``measurements``, the present training's
         self._watch: HeadWatch | None = None
+        self._student: nn.Module | None = None
         self._step = 0
         self._idle = False
 
@@ -131,7 +146,7 @@ class OutputLayerProbe(TrainerCallback):
         start = time.perf_counter()
         inner = None
         with torch.no_grad():
-            weights = estimator_weights(self.estimators, values, mask, index)
+            weights = self._weights(rollouts, values)
             if hidden is not None and logits is not None:
                 rollouts = rollouts.over(self.vocabulary)
                 logits = logits if rollouts.policy is None else rollouts.policy.restricted(logits)
@@ -154,6 +169,13 @@ class OutputLayerProbe(TrainerCallback):
             self._pending.append(found)
             if len(self._pending) >= _FLUSH:
                 self.flush()
+
+    def _weights(self, rollouts: Rollouts, values: TokenValues) -> Tensor | Terms:
+        if all(e.plain for e in self.estimators):
+            return estimator_weights(self.estimators, values, rollouts.mask, rollouts.prompt_index)
+        if self._student is None:
+            raise ValueError("OutputLayerProbe is not in a training yet: give it to a trainer as a callback.")
+        return Terms.of(self.estimators, gather(self._student, self.teacher, rollouts, estimators=self.estimators))
 
     def flush(self) -> None:
         """Write what was measured since the last write; steps of a resumed run replace their earlier rows."""
@@ -188,7 +210,8 @@ class OutputLayerProbe(TrainerCallback):
         if self.writer is not None and not self._idle:
             self.writer.begin(step, self.name)
         if not self._idle:
-            self._watch = HeadWatch(kwargs["model"], self.head, training_only=True)
+            self._student = unwrap(kwargs["model"])
+            self._watch = HeadWatch(self._student, self.head, training_only=True)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Count the step."""
@@ -208,7 +231,7 @@ class OutputLayerProbe(TrainerCallback):
     def _close(self) -> None:
         if self._watch is not None:
             self._watch.close()
-            self._watch = None
+            self._watch = self._student = None
 
 
 def _average(parts: list[tuple[int, Tensor]]) -> Tensor:

@@ -103,6 +103,7 @@ class GradientProbe(TrainerCallback):
             centre,
             value,
             vocabulary,
+            constant_scores=True,
         )
         self.settings.check_teacher(teacher, reward)
         check_prompts(prompts)

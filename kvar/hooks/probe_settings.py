@@ -38,6 +38,7 @@ class ProbeSettings:
         centre: of the teacher's logits, see ``kvar.returns.token_values``.
         value: hard or soft V, see there.
         vocabulary: draw, score and normalise over the first this many tokens at most.
+        constant_scores: let one score for all responses pass, as a training may have at some steps.
 
     Raises:
         ValueError: no estimators, two of one name, a number out of range, or a choice that is none.
@@ -56,6 +57,7 @@ class ProbeSettings:
     centre: Literal["mean", "logsumexp", "none"] = "mean"
     value: Literal["max", "soft"] = "max"
     vocabulary: int | None = None
+    constant_scores: bool = False
 
     def __post_init__(self) -> None:
         names = [e.name for e in self.estimators]

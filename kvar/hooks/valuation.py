@@ -136,7 +136,9 @@ def _with_scores(whole: Valued, settings: ProbeSettings) -> Evidence:
     sampled = dict(evidence.sampled)
     for e in settings.estimators:
         if isinstance(e.reward, SampledReward) and e.reward.name not in sampled:
-            asked = Score(settings.score) if isinstance(e.reward, Score) and settings.score else e.reward
+            asked = e.reward
+            if isinstance(asked, Score):
+                asked = Score(settings.score or asked.function, settings.constant_scores)
             sampled[e.reward.name] = asked.sampled(whole.rollouts).masked_fill(~whole.rollouts.mask, 0.0)
     return replace(evidence, sampled=sampled)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
+from kvar.estimators import Terms, gather, parse_estimators
 from kvar.gradients.loop import loop_moments
 from kvar.gradients.output_layer.head_moments import _aligned, output_layer_moments, output_layer_pairs
 from kvar.rollouts import token_logits
@@ -42,6 +45,33 @@ def test_equals_loop_on_the_head(n: int, bias: bool, e: int, monkeypatch: pytest
         "kvar.gradients.output_layer.head_moments._CAP", 2 * data.tokens.shape[1] * model.config.vocab_size
     )
     pairs = output_layer_pairs(hidden, logits, data.tokens, data.mask, w, bias=bias)
+    torch.testing.assert_close(pairs, truth["all"].pair, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("n", [1, 9])
+@pytest.mark.parametrize("bias", [False, True])
+def test_exact_terms_equal_loop_on_the_head(n: int, bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two rewards' exact terms, a score's weights and a ratio in one measurement; pairs in several slices."""
+    model, data = build("t5-v1.1"), rollouts(n=n)
+    if bias:
+        model.lm_head.bias = nn.Parameter(torch.randn(model.config.vocab_size, dtype=torch.float64))
+    data = replace(data, log_probs=torch.full_like(data.log_probs, -2.0, dtype=torch.float64))
+    names = "K=2, kl immediate exact, kl K=1 exact expected, jsd(0.3) immediate exact sequence-ratio, kl geometric(0.9)"
+    estimators = parse_estimators(names)
+    teacher = build("t5-v1.1")
+    with torch.no_grad():
+        teacher.lm_head.weight.mul_(-0.5)
+    evidence = gather(model, teacher, data, estimators=estimators)
+    assert float(evidence.sampled["kl"].abs().max()) > 0.1
+    terms = Terms.of(estimators, evidence)
+    hidden, logits = _inputs(model, data)
+    ours = output_layer_moments(hidden, logits, data.tokens, data.mask, terms, data.prompt_index, bias=bias)
+    truth = loop_moments(model, data, terms, {"all": list(model.lm_head.parameters())}, score_power=True)
+    assert_close({"all": ours}, truth, 1e-9)
+    monkeypatch.setattr(
+        "kvar.gradients.output_layer.head_moments._CAP", 2 * data.tokens.shape[1] * model.config.vocab_size
+    )
+    pairs = output_layer_pairs(hidden, logits, data.tokens, data.mask, terms, bias=bias)
     torch.testing.assert_close(pairs, truth["all"].pair, rtol=1e-9, atol=1e-12)
 
 

@@ -11,6 +11,7 @@ import torch
 from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
 import kvar
+from kvar.estimators import gather
 from kvar.gradients import gradient_moments
 from kvar.gradients.output_layer.head_watch import HeadWatch
 from kvar.hooks import Estimator, OutputLayerProbe, StepStatistics, estimator_weights
@@ -267,3 +268,26 @@ def test_repeats_that_even_out_processes_are_no_sample(tmp_path: Path, means_eve
             other = data.prompt_index[:, None] != data.prompt_index
             inner = gram[:, :, other].mean(dim=-1)
             torch.testing.assert_close(found.inner, inner, rtol=1e-3, atol=1e-4 * float(power.mean()))
+
+
+@pytest.mark.parametrize("make", [tiny_t5, tiny_gpt2])
+def test_exact_terms_at_each_step(tmp_path: Path, make: Any) -> None:
+    names = "K=2, kl immediate exact, kl K=1 exact expected - leave-one-out"
+    teacher = make(seed=1)
+    probe = OutputLayerProbe(names, teacher=teacher, means_every=2)
+    trainer = own_trainer(tmp_path, make, probe)
+    trainer.train()
+    assert [m.step for m in probe.measurements] == [0, 1, 2, 3]
+    for found, (data, _, state) in zip(probe.measurements, trainer.seen, strict=True):
+        student = make()
+        student.load_state_dict(state)
+        estimators = probe.estimators
+        evidence = gather(student, teacher, data, estimators=estimators)
+        head = student.get_output_embeddings()
+        head.weight = torch.nn.Parameter(head.weight.detach().clone())
+        truth = gradient_moments(student, data, (evidence, estimators), groups={"output": [head.weight]}, engine="loop")
+        torch.testing.assert_close(found.power, truth["output"].sq_norm.mean(dim=1), rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match=r"'kl immediate exact' is more than a weight by q and V.* with teacher="):
+        OutputLayerProbe(names)
+    with pytest.raises(ValueError, match="scores whole responses, of which a step has few"):
+        OutputLayerProbe("score - leave-one-out", teacher=teacher)

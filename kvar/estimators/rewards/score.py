@@ -21,9 +21,11 @@ class Score(SampledReward):
 
     Attributes:
         function: rollouts -> N numbers (list, array or tensor), one a response; None to leave it to ``gather(score=)``.
+        constant: let one score for all responses pass, whose gradient with a baseline is zero.
     """
 
     function: Callable[[Rollouts], Sequence[float] | Tensor | Any] | None = None
+    constant: bool = False
 
     @property
     def name(self) -> str:
@@ -54,7 +56,7 @@ class Score(SampledReward):
         if bool(bad.any()):
             row = int(bad.nonzero()[0])
             raise ValueError(f"score(rollouts) is {float(scores[row])} for response {row}: every score must be finite.")
-        if n > 1 and bool((scores == scores[0]).all()):
+        if n > 1 and not self.constant and bool((scores == scores[0]).all()):
             raise ValueError(
                 f"score(rollouts) is {float(scores[0]):g} for all {n} responses, so it has no gradient to measure: "
                 "draw more responses, or give partial credit."

@@ -6,7 +6,8 @@ onehot(y_t) - pi_t, every estimator and every pair of estimators is a weighted s
 
     <g_i^e, g_j^f> = sum_{t,s} w_it^e w_js^f (A o S)_{it,js}
 
-where S = 1[y_t = y_s] - pi_t(y_s) - pi_s(y_t) + pi_t . pi_s.
+where S = 1[y_t = y_s] - pi_t(y_s) - pi_s(y_t) + pi_t . pi_s. Exact terms of theory.md (23) are more rows of the same
+kind, pi_t o (c_t - pi_t . c_t) with c_t = u(x_t, .), with scales of their own: T more tokens a reward.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kvar.estimators.terms import Terms
+from kvar.gradients.cotangents import exact_rows
 from kvar.gradients.moments import GroupMoments
 from kvar.gradients.products.blocks import Groups, slices
 from kvar.gradients.products.token_gram import token_gram
@@ -30,7 +33,7 @@ def output_layer_moments(
     logits: Tensor,
     tokens: Tensor,
     mask: Tensor,
-    weights: Tensor,
+    weights: Tensor | Terms,
     prompt_index: Tensor,
     *,
     bias: bool = False,
@@ -44,7 +47,7 @@ def output_layer_moments(
         logits: (N, T, V), logits[:, t] scored tokens[:, t].
         tokens: (N, T) int64.
         mask: (N, T) bool.
-        weights: (E, N, T) token weights.
+        weights: (E, N, T) token weights; or the terms of E estimators on these N trajectories, exact sums included.
         prompt_index: (N,) int64.
         bias: count the head's bias into the group too.
 
@@ -65,22 +68,19 @@ def output_layer_moments(
     """
     _check(hidden, logits, tokens, mask, weights, prompt_index)
     n, t = tokens.shape
-    wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    residual = _residual(logits, tokens)
-    rows = hidden.to(wide)
-    w = weights.to(wide).masked_fill(~mask, 0.0)
+    rows, residual, w, keep = _rows(hidden, logits, tokens, mask, weights, slice(None))
     kernel = _kernel(rows, residual, bias)
     left = w.transpose(0, 1)  # (N, E, T)
     pair = torch.bmm(torch.bmm(left, kernel), left.mT).permute(1, 2, 0).double()
 
     tokens_of = rows.flatten(0, 1), residual.flatten(0, 1), w.flatten(1) / n
-    if bool(mask.all()):
+    if bool(keep.all()):
         aligned = _aligned(*tokens_of, bias)
     else:
-        keep = mask.reshape(-1)
-        few = _aligned(tokens_of[0][keep], tokens_of[1][keep], tokens_of[2][:, keep], bias)
-        aligned = w.new_zeros(len(w), n * t).masked_scatter_(keep.expand(len(w), -1), few)
-    cross = torch.einsum("ent,fnt->efn", w, aligned.view(-1, n, t)).double()
+        some = keep.reshape(-1)
+        few = _aligned(tokens_of[0][some], tokens_of[1][some], tokens_of[2][:, some], bias)
+        aligned = w.new_zeros(len(w), len(some)).masked_scatter_(some.expand(len(w), -1), few)
+    cross = torch.einsum("ent,fnt->efn", w, aligned.view_as(w)).double()
     mean_pair = cross.mean(dim=2)
 
     _, labels = prompt_index.unique(return_inverse=True)
@@ -94,7 +94,7 @@ def output_layer_moments(
         by_prompt = torch.where(groups.valid[:, :, None], w[:, groups.index], 0).flatten(2).transpose(0, 1)
         prompt_pair = torch.bmm(torch.bmm(by_prompt, together), by_prompt.mT).permute(1, 2, 0).double()
         prompt_pair = prompt_pair / sizes.double() ** 2
-    power = kernel.diagonal(dim1=1, dim2=2).masked_fill(~mask, 0.0).sum(dim=1, dtype=torch.float64)
+    power = kernel.diagonal(dim1=1, dim2=2)[:, :t].masked_fill(~mask, 0.0).sum(dim=1, dtype=torch.float64)
     fields = (mean_pair, cross, pair, prompt_pair, power)
     return GroupMoments.of_products(*(value.cpu() for value in fields))
 
@@ -105,7 +105,7 @@ def output_layer_pairs(
     logits: Tensor,
     tokens: Tensor,
     mask: Tensor,
-    weights: Tensor,
+    weights: Tensor | Terms,
     *,
     bias: bool = False,
 ) -> Tensor:
@@ -119,7 +119,7 @@ def output_layer_pairs(
         logits: (N, T, V).
         tokens: (N, T).
         mask: (N, T).
-        weights: (E, N, T).
+        weights: (E, N, T), or terms.
         bias: count the head's bias in.
 
     Returns:
@@ -129,20 +129,42 @@ def output_layer_pairs(
         ValueError: shapes that do not fit together.
     """
     _check(hidden, logits, tokens, mask, weights, torch.arange(len(tokens)))
-    wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    left = weights.to(wide).masked_fill(~mask, 0.0).transpose(0, 1)
     pairs = []
     for some in slices(len(tokens), logits[0].numel(), _CAP):
-        kernel = _kernel(hidden[some].to(wide), _residual(logits[some], tokens[some]), bias)
-        pairs.append(torch.bmm(torch.bmm(left[some], kernel), left[some].mT))
+        rows, residual, w, _ = _rows(hidden, logits, tokens, mask, weights, some)
+        left = w.transpose(0, 1)
+        pairs.append(torch.bmm(torch.bmm(left, _kernel(rows, residual, bias)), left.mT))
     return torch.cat(pairs).permute(1, 2, 0).double().cpu()
 
 
-def _residual(logits: Tensor, tokens: Tensor) -> Tensor:
-    """(N, T, V): pi_t - onehot(y_t); its sign changes no inner product."""
+def _rows(
+    hidden: Tensor,
+    logits: Tensor,
+    tokens: Tensor,
+    mask: Tensor,
+    weights: Tensor | Terms,
+    some: slice,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Some trajectories as rows: inputs, minus cotangents, scales, and which rows are no padding.
+
+    The first T rows of a trajectory are its tokens' pi_t - onehot(y_t), then come T for each reward with exact terms;
+    the sign matters to no inner product.
+    """
     wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    residual = logits.softmax(dim=-1, dtype=wide)
-    return residual.scatter_add_(-1, tokens[..., None], residual.new_full((*tokens.shape, 1), -1.0))
+    rows, keep, actions = hidden[some].to(wide), mask[some], logits[some].to(wide)
+    pi = actions.softmax(dim=-1)
+    token_weights = weights.weights if isinstance(weights, Terms) else weights
+    w = token_weights[:, some].to(wide).masked_fill(~keep, 0.0)
+    exact: list[tuple[Tensor, Tensor]] = []
+    if isinstance(weights, Terms) and weights.exact:
+        numbers = torch.arange(len(tokens), device=tokens.device)[some]
+        exact = exact_rows(weights, numbers, actions, pi, keep)
+    residual = pi.scatter_add_(-1, tokens[some][..., None], pi.new_full((*keep.shape, 1), -1.0))
+    if exact:
+        residual = torch.cat([residual, *(flow.neg_() for flow, _ in exact)], dim=1)
+        w = torch.cat([w, *(scales for _, scales in exact)], dim=-1)
+        rows, keep = rows.repeat(1, 1 + len(exact), 1), keep.repeat(1, 1 + len(exact))
+    return rows, residual, w, keep
 
 
 def _aligned(rows: Tensor, residual: Tensor, scaled: Tensor, bias: bool) -> Tensor:
@@ -165,8 +187,11 @@ def _kernel(rows: Tensor, residual: Tensor, bias: bool) -> Tensor:
     return (gram + 1 if bias else gram) * torch.bmm(residual, residual.mT)
 
 
-def _check(hidden: Tensor, logits: Tensor, tokens: Tensor, mask: Tensor, weights: Tensor, prompt_index: Tensor) -> None:
+def _check(
+    hidden: Tensor, logits: Tensor, tokens: Tensor, mask: Tensor, weights: Tensor | Terms, prompt_index: Tensor
+) -> None:
     n, t = tokens.shape
+    weights = weights.weights if isinstance(weights, Terms) else weights
     for name, value, head, axes in (
         ("hidden", hidden, (n, t), 3),
         ("logits", logits, (n, t), 3),

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kvar.estimators.terms import Terms
 from kvar.gradients.moments import GroupMoments
 from kvar.gradients.output_layer.head_moments import output_layer_moments, output_layer_pairs
 from kvar.gradients.products.blocks import slices
@@ -109,12 +110,12 @@ class HeadWatch:
         where = (where + torch.arange(t, device=start.device)).flatten()
         return tuple(x.flatten(0, 1).index_select(0, where).unflatten(0, (n, t)) for x in (hidden, logits))
 
-    def moments(self, rollouts: Rollouts, weights: Tensor, *, vocabulary: int | None = None) -> GroupMoments:
+    def moments(self, rollouts: Rollouts, weights: Tensor | Terms, *, vocabulary: int | None = None) -> GroupMoments:
         """The output layer's moments from the last forward pass, which is then forgotten.
 
         Args:
             rollouts: N trajectories, those of the pass.
-            weights: (E, N, T) token weights.
+            weights: (E, N, T) token weights, or terms.
             vocabulary: normalise over the first this many tokens at most; default the rollouts' action set.
 
         Returns:
@@ -133,12 +134,16 @@ class HeadWatch:
             bias=self.bias,
         )
 
-    def norms(self, rollouts: Rollouts, weights: Tensor, *, vocabulary: int | None = None) -> Tensor:
+    def norms(self, rollouts: Rollouts, weights: Tensor | Terms, *, vocabulary: int | None = None) -> Tensor:
         """(E, N): the field ``sq_norm`` of ``moments`` alone, at half the cost or less; the pass is forgotten."""
         rollouts = rollouts.over(vocabulary)
         hidden, logits = self.aligned(rollouts)
         self._seen = None
         tokens, policy = rollouts.tokens.masked_fill(~rollouts.mask, 0), rollouts.policy
+        if isinstance(weights, Terms):
+            actions = logits if policy is None else policy.restricted(logits)
+            pairs = output_layer_pairs(hidden, actions, tokens, rollouts.mask, weights, bias=self.bias)
+            return pairs.diagonal(dim1=0, dim2=1).T
         norms = []
         for rows in slices(len(rollouts), 1, _ROWS):
             part = (rows, slice(0, max(int(rollouts.lengths[rows].max()), 1)))
