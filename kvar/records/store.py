@@ -11,13 +11,14 @@ from types import TracebackType
 from typing import Any
 
 import pandas as pd
+from filelock import FileLock
 
 from kvar._version import __version__
 from kvar.records.cuts import Removed, remove_rows
 from kvar.records.earlier import EarlierRows
 from kvar.records.errors import RecordsError, RecordsWarning
 from kvar.records.load import CONFIG, CUT, pending_cut, read_config
-from kvar.records.lock import FolderLock, lock_folder
+from kvar.records.lock import lock_folder
 from kvar.records.parts import Part, list_parts, readable_parts, replace_file, write_part
 from kvar.records.place import check_folder_place
 from kvar.records.schema import SCHEMA_VERSION, TABLES, to_arrow
@@ -73,7 +74,7 @@ class RunWriter:
         except ValueError as error:
             raise RecordsError(str(error)) from None
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock: FolderLock | None = lock_folder(self.path)
+        self._lock: FileLock | None = lock_folder(self.path)
         if overwrite:
             self._erase()
         header = read_config(self.path)
