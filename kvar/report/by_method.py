@@ -11,11 +11,11 @@ from kvar.records.load import read_config
 from kvar.records.place import check_folder_place
 from kvar.records.versions import versions
 from kvar.report.figures.by_method import draw_study_figures
-from kvar.report.page.by_method import methods_text, write_numbers, write_page
+from kvar.report.page.by_method import methods_text, write_method_page, write_numbers
 from kvar.report.page.provenance import written_with
 from kvar.report.page.students import study_ending
 from kvar.report.tables.by_method import method_tables
-from kvar.report.words.by_method import study_verdict
+from kvar.report.words.by_method import method_counts, study_lead, study_verdict
 from kvar.results.combined import combined_statistics
 from kvar.results.compare import compare_methods, main_outcomes, methods_frame
 from kvar.results.earlier import earlier_notes, read_earlier, with_earlier, write_made_with
@@ -108,8 +108,11 @@ def report_study(
     full = int(values.cells["seed"].nunique())
     text = methods_text(verdict, tables, frame, ranks, notes, full)
     (target / "methods.md").write_text(text, encoding="utf-8")
-    write_page(
-        target / "report.html", verdict=verdict, figures=drawn, tables=tables, frame=frame, ranks=ranks, notes=notes,
+    write_method_page(
+        target / "report.html",
+        lead=study_lead(values.outcomes, metrics),
+        counts=method_counts(compared, values.outcomes, metrics, list(dict.fromkeys((first, method)))),
+        verdict=verdict, figures=drawn, tables=tables, frame=frame, ranks=ranks, notes=notes,
         provenance=_provenance(cells), statistics=values.statistics, ending=study_ending(cells),
     )  # fmt: skip
     return "\n\n".join([*(table.text(full) for table in tables[:1]), *verdict, f"written: {target}"])

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from kvar.analysis.frames.across_seeds import across_seeds
+from kvar.report import write_report
 from kvar.report.page.explore import MEAN, explore_data
 from tests.report.test_html import Page
 
@@ -66,16 +67,16 @@ def test_seeds_are_averaged_as_analysis_averages_them(frame):
     assert ("words", "large", "K=2", "2", 200, "all", "trace", "K=1") not in found
 
 
-def test_a_cap_keeps_last_steps_of_the_whole_gradient_and_says_what_it_left_out(frame):
-    from kvar.report.page.interactive import explore_html
-
+def test_a_cap_keeps_last_steps_of_the_whole_gradient_and_says_what_it_left_out(frame, tmp_path, monkeypatch):
     own = pd.concat([frame, frame.assign(group="head")], ignore_index=True)
     last = own[(own["step"] == own["step"].max()) & (own["group"] == "all") & own["value"].notna()]
     data = explore_data(own, most=len(last))
     assert data["shown"] == len(last) < data["measured"]
     assert {(step, group) for _, step, group, _ in data["blocks"]} == {(own["step"].max(), "all")}
-    assert f"{len(last)} of {data['measured']} values" in Page(explore_html(data)).text()
-    assert "left out" not in Page(explore_html(explore_data(frame))).text()
+    whole = Page(write_report(tmp_path / "r.html", None, explore=own).read_text(encoding="utf-8"))
+    monkeypatch.setattr("kvar.report.page.document.explore_data", lambda frame: data)
+    cut = Page(write_report(tmp_path / "r.html", None, explore=own).read_text(encoding="utf-8"))
+    assert f"{len(last)} of {data['measured']} values" in cut.text() and "left out" not in whole.text()
 
 
 def test_a_seed_that_occurs_twice_is_refused(frame):

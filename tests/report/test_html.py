@@ -13,7 +13,7 @@ from plotly.offline import get_plotlyjs
 import kvar.plots as plots
 from kvar.report import verdict, write_report
 from kvar.report.page.by_run import NO_PROBES
-from kvar.report.page.settings import differing_fields, settings_html
+from kvar.report.page.settings import differing_fields
 
 VOID = {"meta", "img", "br", "link"}
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>'
@@ -167,13 +167,13 @@ def test_many_students_are_folded_and_cut_aloud(frame, tmp_path, monkeypatch):
     assert "smallest of" not in Page(write_report(tmp_path / "s.html", frame).read_text(encoding="utf-8")).text()
 
 
-def test_settings_that_differ_come_first_and_all_are_there():
+def test_settings_that_differ_come_first_and_all_are_there(tmp_path):
     configs = {EVIL: {"lr": 0.1, "model": {"d": 8, "name": EVIL}}, "b": {"lr": 0.2, "model": {"d": 8, "name": EVIL}}}
-    page = Page(settings_html(configs))
+    page = Page(write_report(tmp_path / "r.html", None, configs=configs).read_text(encoding="utf-8"))
     plain = page.text()
-    assert plain.index("Fields that differ between the 2 runs") < plain.index("0.2") < plain.index("model.d")
+    assert plain.index("Fields that differ between the 2 runs.") < plain.index("0.2") < plain.index("model.d")
     assert [data for tag, data in page.texts if tag == "button"] == ["run", "lr"]
     assert not page.all("img")
     assert differing_fields({"a": {}, "b": {"x": None}, "c": {"x": None}}) == ([], {"x": None})
-    alone = Page(settings_html({"a": {"lr": 0.1}}))
+    alone = Page(write_report(tmp_path / "s.html", None, configs={"a": {"lr": 0.1}}).read_text(encoding="utf-8"))
     assert "All fields" in alone.text() and not alone.all("button")

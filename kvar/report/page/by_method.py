@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvar.intervals import number
 from kvar.records.parts import replace_file
-from kvar.report.page.document import page
+from kvar.report.page.document import write_page
 from kvar.report.page.embed import data_uri
-from kvar.report.page.interactive import interactive_parts
-from kvar.report.page.parts import figure_html, mapping_html, verdict_html
-from kvar.report.page.sections import section
+from kvar.report.page.sections import grid, section
 from kvar.report.tables.by_method import StudyTable, estimators_shown, ranks_shown
 from kvar.results.outcomes import StudyValues
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["ESTIMATORS_NOTE", "RANKS_NOTE", "methods_text", "write_numbers", "write_page"]
+__all__ = ["ESTIMATORS_NOTE", "RANKS_NOTE", "methods_text", "write_method_page", "write_numbers"]
 
 ESTIMATORS_NOTE = (
     "Of the estimator that each method trains with, as measured on the student that it starts from (the same for all "
@@ -84,9 +80,11 @@ def write_numbers(folder: Path, values: StudyValues, frame: pd.DataFrame, ranks:
         replace_file(folder / f"{name}.parquet", whole)  # it may be all that is left of runs that are gone
 
 
-def write_page(
+def write_method_page(
     path: Path,
     *,
+    lead: str,
+    counts: pd.DataFrame,
     verdict: Sequence[str],
     figures: Mapping[str, Path],
     tables: Sequence[StudyTable],
@@ -95,29 +93,19 @@ def write_page(
     notes: Sequence[str],
     provenance: Mapping[str, Any],
     statistics: pd.DataFrame,
-    ending: tuple[Sequence[str], Sequence[str]] = ((), ()),
+    ending: Mapping[str, Any],
 ) -> None:
     """The page: verdict, scores, the plot over ``statistics``, figures, correlations, tables, notes, provenance.
 
-    Before the provenance stand the sections of ``ending``, which come with their scripts.
+    ``ending`` is from :func:`kvar.report.page.students.study_ending`.
     """
-    said = verdict_html([[sentence] for sentence in verdict])
-    sections = [f'<section class="verdict" aria-label="Verdict">\n{said}\n</section>']
-    sections += [section(table.title, table.frame(), table.note) for table in tables[:1]]
-    plot, _, scripts = interactive_parts(statistics if len(statistics) else None, None)
-    sections += plot
-    if figures:
-        drawn = "\n".join(figure_html(name, data_uri(figure, name)) for name, figure in figures.items())
-        sections.append(f'<section>\n<h2>Figures</h2>\n<div class="figures">\n{drawn}\n</div>\n</section>')
-    if len(ranks):
-        sections.append(section("Noise at the start against gain", ranks_shown(ranks), RANKS_NOTE))
-    sections += [section(table.title, table.frame(), table.note) for table in tables[1:]]
-    sections.append(section("Estimators", estimators_shown(frame), ESTIMATORS_NOTE))
-    listed = "\n".join(f"<li>{escape(note)}</li>" for note in notes)
-    sections.append(f"<section>\n<h2>Notes</h2>\n<ul>\n{listed}\n</ul>\n</section>")
-    sections += ending[0]
-    sections.append(f"<section>\n<h2>Provenance</h2>\n{mapping_html(provenance)}\n</section>")
-    partial = path.with_name(f".{path.name}.partial")
-    title = "Methods side by side, and the variance of their gradients"
-    partial.write_text(page(title, sections, [*scripts, *ending[1]]), encoding="utf-8")
-    os.replace(partial, path)
+    shown = [section(table.title, table.frame(), table.note) for table in tables]
+    noise = [section("Noise at the start against gain", ranks_shown(ranks), RANKS_NOTE)] if len(ranks) else []
+    estimators = section("Estimators", estimators_shown(frame), ESTIMATORS_NOTE)
+    write_page(
+        path, title="Methods side by side, and the variance of their gradients", lead=lead, table=grid(counts),
+        details=[[sentence] for sentence in verdict], explore=statistics if len(statistics) else None,
+        figures={name: data_uri(figure, name) for name, figure in figures.items()}, notes=notes,
+        opening=shown[:1], sections=[*noise, *shown[1:], estimators],
+        provenance=provenance, **ending,
+    )  # fmt: skip

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import os
+import math
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kvar.analysis.frames.statistics_frame import check_frame, students
-from kvar.report.page.document import page
+from markupsafe import Markup
+
+from kvar.analysis.frames.statistics_frame import at_step, check_frame, students
+from kvar.analysis.statistic_table import MEANINGS
+from kvar.intervals import Interval
+from kvar.plots.parts.style import student_series
+from kvar.report.page.document import write_page
 from kvar.report.page.embed import data_uri
-from kvar.report.page.interactive import interactive_parts
-from kvar.report.page.parts import figure_html, mapping_html, samples_html, statistics_html, verdict_html
-from kvar.report.page.sections import MOST_ROWS, section, table_html
-from kvar.report.page.settings import settings_html
+from kvar.report.page.sections import MOST_ROWS, Keyed, grid, section
+from kvar.report.page.settings import flatten, settings_of
 from kvar.report.tables.by_run import verdict_table
 from kvar.report.words.by_run import verdict_paragraphs
+from kvar.results.by_kernel import cells
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,7 +62,7 @@ def write_report(
         figures: title -> matplotlib figure or axes, or the path of a PNG, SVG or JPEG file.
         config: settings, nested or flat.
         configs: run -> its settings: the fields that differ are shown, the others folded.
-        verdict: sentences in place of those that :func:`kvar.report.verdict` computes from the frame.
+        verdict: sentences in place of those that are computed from the frame; the first is shown, the others folded.
         samples: prompts and responses to show, one mapping each; shown as text whatever they contain.
         responses: sampled responses with their gaps, from ``kvar.report.page.responses.responses_data``.
         provenance: where the numbers come from: versions, command, seed, date.
@@ -78,66 +81,53 @@ def write_report(
             is written then.
     """
     if verdict is not None:
-        paragraphs = [list(verdict)]
-    elif frame is None:
-        paragraphs = [[NO_PROBES]]
+        paragraphs = [list(verdict[:1]), list(verdict[1:])]
     else:
-        paragraphs = verdict_paragraphs(frame, group=group, step=step)
-    answer = None if frame is None else verdict_table(frame, group=group, step=step)
-    sections = [_verdict_section(paragraphs, notes, answer)]
-    drawn, answering, scripts = interactive_parts(frame if explore is None else explore, responses)
-    sections += drawn
-    if figures:
-        shown = "\n".join(figure_html(name, data_uri(figure, name)) for name, figure in figures.items())
-        sections.append(f'<section>\n<h2>Figures</h2>\n<div class="figures">\n{shown}\n</div>\n</section>')
-    sections += [section(name, table) for name, table in (tables or {}).items() if len(table)]
-    sections += further
+        paragraphs = [[NO_PROBES]] if frame is None else verdict_paragraphs(frame, group=group, step=step)
+    table = None if frame is None else verdict_table(frame, group=group, step=step)
+    sections = [section(name, rows) for name, rows in (tables or {}).items() if len(rows)]
+    sections += map(Markup, further)
     if frame is not None:
-        sections.append(_statistics_section(frame, group, step))
-    sections += answering
-    if samples:
-        sections.append(f"<section>\n<h2>Samples</h2>\n{samples_html(samples)}\n</section>")
-    if configs:
-        sections.append(settings_html(configs))
-    if config:
-        sections.append(f"<section>\n<h2>Configuration</h2>\n{mapping_html(config)}\n</section>")
-    if provenance:
-        sections.append(_provenance_section(provenance))
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.partial")
-    partial.write_text(page(title, sections, scripts), encoding="utf-8")
-    os.replace(partial, target)
-    return target
+        sections.append(_statistics(frame, group, step))
+    return write_page(
+        path, title=title, lead=" ".join(paragraphs[0]), details=[said for said in paragraphs[1:] if said],
+        beware=notes, table=grid(table) if table is not None and len(table) else None,
+        explore=frame if explore is None else explore,
+        figures={name: data_uri(figure, name) for name, figure in (figures or {}).items()},
+        sections=sections, responses=responses, samples=samples, provenance=provenance,
+        settings=settings_of(configs) if configs else None, config=flatten(config) if config else None,
+    )  # fmt: skip
 
 
-def _verdict_section(paragraphs: Sequence[Sequence[str]], notes: Sequence[str], table: pd.DataFrame | None) -> str:
-    """What to beware of, the answer and its table; the numbers in words are folded below."""
-    parts = [verdict_html([notes])] if notes else []
-    parts.append(verdict_html(paragraphs[:1]))
-    if table is not None and len(table):
-        parts.append(table_html(table))
-    if paragraphs[1:]:
-        parts.append(f"<details><summary>In words</summary>\n{verdict_html(paragraphs[1:])}\n</details>")
-    return '<section class="verdict" aria-label="Verdict">\n' + "\n".join(parts) + "\n</section>"
+def _statistics(frame: pd.DataFrame, group: str, step: int | str) -> Markup:
+    """Every statistic of every student and kernel with its interval, of as many students as a page can hold."""
+    import pandas as pd
 
-
-def _provenance_section(values: Mapping[str, Any]) -> str:
-    """Where the numbers come from; lists of many are folded."""
-    plain = {name: value for name, value in values.items() if not isinstance(value, Mapping)}
-    folded = "\n".join(
-        f"<details><summary>{escape(name)} ({len(value)})</summary>\n{mapping_html(value)}\n</details>"
-        for name, value in values.items()
-        if isinstance(value, Mapping)
-    )
-    return f"<section>\n<h2>Provenance</h2>\n{mapping_html(plain) if plain else ''}\n{folded}\n</section>"
-
-
-def _statistics_section(frame: pd.DataFrame, group: str, step: int | str) -> str:
-    """The table of statistics, of as many students as a page can hold."""
     check_frame(frame)
     names = students(frame)
     most = max(1, MOST_ROWS // max(1, frame["kernel"].nunique()))
-    left = f"<p>The {most} smallest of {len(names)} students.</p>\n" if len(names) > most else ""
-    table = statistics_html(frame[frame["student"].isin(names[:most])], group=group, step=step)
-    return f"<section>\n<h2>Statistics</h2>\n{left}{table}\n</section>"
+    note = f"The {most} smallest of {len(names)} students." if len(names) > most else ""
+    labels = {name: look.label for name, look in student_series(frame).items()}
+    shown = at_step(frame[(frame["group"] == group) & frame["student"].isin(names[:most])], step)
+    present = set(frame[frame["group"] == group]["statistic"])
+    wanted = [name for name in MEANINGS if name in present] + sorted(present - set(MEANINGS))
+    values = {name: cells(shown, name, group=group, step="all", only_k=False) for name in wanted}
+    first = shown.sort_values(["parameters", "student", "k"], kind="stable").drop_duplicates(["student", "kernel"])
+    missing = Interval(math.nan)
+    rows = [
+        {
+            "student": Keyed(labels[student], names.index(student), head=True),
+            "kernel": Keyed(kernel, 1e9 if math.isnan(k) else min(k, 1e6)),
+            "step": at,
+            "n": n,
+            **{_words(name): values[name].get(student, {}).get(kernel, missing) for name in wanted},
+        }
+        for student, kernel, k, at, n in first[["student", "kernel", "k", "step", "n"]].to_numpy().tolist()
+    ]
+    titles = {"student": "name and parameters", "step": "training step", "n": "trajectories"}
+    titles |= {_words(name): MEANINGS.get(name, "") for name in wanted}
+    return section("Statistics", pd.DataFrame(rows), note, titles=titles)
+
+
+def _words(statistic: str) -> str:
+    return statistic.replace("_", " ")

@@ -41,7 +41,7 @@ def responses_data(
     Returns:
         shown: list of [run's name, step, responses recorded, whether the texts are known, responses], a response being
         trajectory, prompt, finished, length and, token by token, text, gap, q, v, log_prob; runs: how many of the runs
-        are there; recorded: how many have any.
+        are there; recorded: how many have any; below: whether any gap is below 0.
     """
     spots = [(run, place, _steps(run)) for run, place in zip(runs, places, strict=True)]
     spots = [spot for spot in spots if spot[2]]
@@ -61,7 +61,10 @@ def responses_data(
             parts = rows[rows["trajectory"].isin(chosen)].groupby("trajectory")
             responses = [_response(part, spell) for _, part in parts]
             shown.append([str(place), step, len(ids), spell is not None, responses])
-    return {"shown": shown, "runs": len(spots), "recorded": recorded, "most_tokens": MOST_TOKENS}
+    below = any((response["gap"] < -1e-6).any() for *_, responses in shown for response in responses)
+    return {
+        "shown": shown, "runs": len(spots), "recorded": recorded, "most_tokens": MOST_TOKENS, "below": below,
+    }  # fmt: skip
 
 
 def _steps(run: Run) -> list[int]:

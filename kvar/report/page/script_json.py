@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from typing import Any
 
+from jinja2.utils import htmlsafe_json_dumps
+from markupsafe import Markup
+
 __all__ = ["script_json"]
 
-_ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
 
-
-def script_json(value: Any, digits: int = 5) -> str:
+def script_json(value: Any, digits: int = 5) -> Markup:
     r"""Plain ASCII JSON without ``<``, ``>`` and ``&``: no text can close the script element or open a comment in it.
 
     Args:
@@ -22,10 +22,7 @@ def script_json(value: Any, digits: int = 5) -> str:
     >>> print(script_json({"a": ["</script><!--\u2028", float("nan"), float("inf"), 1 / 3, 2.0, 12345678]}))
     {"a":["\u003c/script\u003e\u003c!--\u2028",null,"inf",0.33333,2,12345678]}
     """
-    text = json.dumps(_plain(value, digits), allow_nan=False, separators=(",", ":"))
-    for character, escape in _ESCAPES.items():
-        text = text.replace(character, escape)
-    return text
+    return htmlsafe_json_dumps(_plain(value, digits), allow_nan=False, separators=(",", ":"))
 
 
 def _plain(value: Any, digits: int) -> Any:

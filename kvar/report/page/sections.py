@@ -3,24 +3,55 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from markupsafe import Markup
 
 from kvar.intervals import Interval, number
+from kvar.report.page.document import TEMPLATES
 from kvar.report.tables.marked import Marked
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["MOST_ROWS", "head_html", "section", "table_html"]
+__all__ = ["MOST_ROWS", "Grid", "Keyed", "grid", "section"]
 
 MOST_ROWS = 400
 """Rows of a table that a page shows; it says how many there are."""
 
 
-def section(title: str, frame: pd.DataFrame, note: str = "", *, most: int = MOST_ROWS) -> str:
+class Keyed(NamedTuple):
+    """A text of a table whose column sorts by a number; ``head`` says whether it names its row."""
+
+    text: str
+    key: float
+    head: bool = False
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A head or cell of a table, as the template shows it."""
+
+    text: str
+    attributes: dict[str, Any] = field(default_factory=dict)
+    interval: str = ""
+    bold: bool = False
+    tag: str = "td"
+
+
+class Grid(NamedTuple):
+    """Heads and rows of a table."""
+
+    heads: list[Cell]
+    rows: list[list[Cell]]
+
+
+def section(
+    title: str, frame: pd.DataFrame, note: str = "", *, most: int = MOST_ROWS, titles: Mapping[str, str] | None = None
+) -> Markup:
     """A section of the page around any table.
 
     Args:
@@ -30,9 +61,10 @@ def section(title: str, frame: pd.DataFrame, note: str = "", *, most: int = MOST
             is text, whatever it contains.
         note: a remark below the heading.
         most: the largest number of rows shown; where there are more, the section says so.
+        titles: column -> what it is, shown on hover.
 
     Returns:
-        HTML, for ``sections`` of :func:`kvar.report.write_report`.
+        HTML, for ``further`` of :func:`kvar.report.write_report`.
 
     >>> import pandas as pd
     >>> table = pd.DataFrame({"method": ["<b>"], "bleu": [Interval(21.53, 20.9, 22.1)]})
@@ -40,76 +72,53 @@ def section(title: str, frame: pd.DataFrame, note: str = "", *, most: int = MOST
     >>> "&lt;b&gt;" in html, "21.5<small>20.9 to 22.1</small>" in html, "Three seeds." in html
     (True, True, True)
     """
-    remark = f"<p>{escape(note)}</p>\n" if note else ""
-    left_out = f"<p>The first {most} of {len(frame)} rows.</p>\n" if len(frame) > most else ""
-    return f"<section>\n<h2>{escape(title)}</h2>\n{remark}{left_out}{table_html(frame.head(most))}\n</section>"
+    left_out = f"The first {most} of {len(frame)} rows." if len(frame) > most else ""
+    parts: Any = TEMPLATES.get_template("parts.html").module
+    return Markup(parts.section(title, [note, left_out], grid(frame.head(most), titles or {})))
 
 
-def table_html(frame: pd.DataFrame) -> str:
-    """Any table, a line a row; see :func:`section` for how values are shown."""
-    kinds = [_right(frame.iloc[:, i].tolist()) for i in range(frame.shape[1])]
-    heads = head_html([(str(name), "") for name in frame.columns], kinds)
-    lines = "\n".join(
-        "<tr>" + "".join(_cell(value, right) for value, right in zip(row, kinds, strict=True)) + "</tr>"
-        for row in frame.itertuples(index=False, name=None)
-    )
-    return f'<div class="wide"><table class="sortable">{heads}<tbody>\n{lines}\n</tbody></table></div>'
-
-
-def head_html(names: Sequence[tuple[str, str]], right: Sequence[bool]) -> str:
-    """The head of a table that sorts.
-
-    Args:
-        names: a column's name and what it is, shown on hover.
-        right: whether a column holds numbers.
-    """
-    cells = "".join(
-        f'<th scope="col"{_class(numbers)}{_title(what)}><button type="button">{escape(name)}</button></th>'
-        for (name, what), numbers in zip(names, right, strict=True)
-    )
-    return f"<thead><tr>{cells}</tr></thead>"
-
-
-def _class(numbers: bool) -> str:
-    return ' class="number"' if numbers else ""
-
-
-def _title(what: str) -> str:
-    return f' title="{escape(what)}"' if what else ""
+def grid(frame: pd.DataFrame, titles: Mapping[str, str] | None = None) -> Grid:
+    """The heads and cells of a table; see :func:`section` for how values are shown."""
+    numeric = [_numeric(frame.iloc[:, i].tolist()) for i in range(frame.shape[1])]
+    heads = [
+        Cell(str(name), {"class": "number" if right else None, "title": (titles or {}).get(name) or None})
+        for name, right in zip(frame.columns, numeric, strict=True)
+    ]
+    rows = frame.itertuples(index=False, name=None)
+    return Grid(heads, [[_cell(value, right) for value, right in zip(row, numeric, strict=True)] for row in rows])
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
+    return isinstance(value, (Real, Interval)) and not isinstance(value, bool)
 
 
 def _missing(value: Any) -> bool:
-    return (
-        value is None
-        or (isinstance(value, float) and math.isnan(value))
-        or type(value).__name__ in ("NAType", "NaTType")
-    )
+    if isinstance(value, Interval):
+        return math.isnan(value.value)
+    nan = isinstance(value, float) and math.isnan(value)
+    return value is None or nan or type(value).__name__ in ("NAType", "NaTType")
 
 
-def _right(values: Sequence[Any]) -> bool:
+def _numeric(values: Sequence[Any]) -> bool:
     """Whether a column holds numbers, or estimates, and nothing else."""
     known = [value for value in values if not _missing(value)]
-    return bool(known) and all(_number(value) or isinstance(value, Interval) for value in known)
+    return bool(known) and all(map(_number, known))
 
 
-def _cell(value: Any, right: bool) -> str:
-    if isinstance(value, Interval):
-        if _missing(value.value):
-            return '<td class="number" title="not measured">-</td>'
-        ends = f"<small>{number(value.low, 3)} to {number(value.high, 3)}</small>" if value.known else ""
-        shown = (
-            f"<strong>{number(value.value, 3)}</strong>"
-            if isinstance(value, Marked) and value.best
-            else number(value.value, 3)
-        )
-        return f'<td class="number" data-v="{float(value.value)!r}">{shown}{ends}</td>'
+def _cell(value: Any, numeric: bool) -> Cell:
     if _missing(value):
-        return f'<td class="{"number" if right else "text"}">-</td>'
+        unmeasured = isinstance(value, Interval)
+        kind = "number" if numeric or unmeasured else "text"
+        return Cell("-", {"class": kind, "title": "not measured" if unmeasured else None})
+    if isinstance(value, Keyed):
+        return Cell(
+            value.text, {"scope": "row" if value.head else None, "data-v": value.key}, tag="th" if value.head else "td"
+        )
+    if isinstance(value, Interval):
+        ends = f"{number(value.low, 3)} to {number(value.high, 3)}" if value.known else ""
+        attributes = {"class": "number", "data-v": float(value.value)}
+        return Cell(number(value.value, 3), attributes, ends, bold=isinstance(value, Marked) and value.best)
     if _number(value):
         shown = str(value) if isinstance(value, int) else number(float(value), 3)
-        return f'<td class="number" data-v="{float(value)!r}">{shown}</td>'
-    return f'<td class="text">{escape(str(value))}</td>'
+        return Cell(shown, {"class": "number", "data-v": float(value)})
+    return Cell(str(value), {"class": "text"})

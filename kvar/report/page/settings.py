@@ -1,14 +1,25 @@
-"""The settings of runs: what differs between them first, all of them folded below."""
+"""The settings of runs, in two parts: the fields that differ between runs, and those that they share."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from kvar.report.page.parts import flatten, mapping_html
-from kvar.report.page.sections import MOST_ROWS, table_html
+from kvar.report.page.sections import MOST_ROWS, grid
 
-__all__ = ["differing_fields", "settings_html"]
+__all__ = ["differing_fields", "flatten", "settings_of"]
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted names.
+
+    >>> flatten({"model": {"layers": 2, "names": ["a", "b"]}, "seed": 0})
+    {'model.layers': 2, 'model.names': ['a', 'b'], 'seed': 0}
+    """
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) and value else {prefix + name: value}
+    return flat
 
 
 def differing_fields(configs: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], dict[str, Any]]:
@@ -23,26 +34,24 @@ def differing_fields(configs: Mapping[str, Mapping[str, Any]]) -> tuple[list[str
     return differ, {name: flat[0].get(name) for name in fields if name not in differ}
 
 
-def settings_html(configs: Mapping[str, Mapping[str, Any]]) -> str:
-    """A section of the settings of runs.
+def settings_of(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What the page's section on configuration shows.
 
     Args:
         configs: name of a run -> its settings, nested or flat.
+
+    Returns:
+        runs, their number; differ, a table of the fields that differ, a row a run, or None; common, the other fields.
     """
     import pandas as pd
 
     differ, common = differing_fields(configs)
-    parts = []
-    if differ:
-        some = list(configs.items())[:MOST_ROWS]
-        rows = [[name, *(_shown(flatten(config).get(field)) for field in differ)] for name, config in some]
-        first = f"; the first {len(some)} of them" if len(some) < len(configs) else ""
-        parts.append(f"<p>Fields that differ between the {len(configs)} runs{first}.</p>")
-        parts.append(table_html(pd.DataFrame(rows, columns=["run", *differ], dtype=object)))
-    what = "All fields" if len(configs) == 1 else f"Fields that all {len(configs)} runs share"
-    parts.append(f"<details><summary>{what}</summary>\n{mapping_html(common)}\n</details>")
-    body = "\n".join(parts)
-    return f"<section>\n<h2>Configuration</h2>\n{body}\n</section>"
+    rows = [
+        [name, *(_shown(flatten(config).get(field)) for field in differ)]
+        for name, config in list(configs.items())[:MOST_ROWS]
+    ]
+    table = grid(pd.DataFrame(rows, columns=["run", *differ], dtype=object)) if differ else None
+    return {"runs": len(configs), "differ": table, "common": common}
 
 
 def _shown(value: Any) -> Any:

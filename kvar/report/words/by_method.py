@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kvar.results.compare import LOWER_IS_BETTER, not_resolved_from_best
@@ -10,7 +11,7 @@ from kvar.results.compare import LOWER_IS_BETTER, not_resolved_from_best
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["study_verdict"]
+__all__ = ["method_counts", "study_lead", "study_verdict"]
 
 
 def study_verdict(
@@ -71,19 +72,80 @@ def _rank(row: Mapping[Hashable, Any]) -> str:
     )
 
 
-def _counts(compared: pd.DataFrame, name: str, what: str, outcomes: list[str]) -> list[str]:
-    """How many methods and students are better or worse than one method beyond the paired interval."""
+def study_lead(outcomes: pd.DataFrame, metrics: Mapping[str, str]) -> str:
+    """The verdict in one sentence: which methods are most often the best or not told from it.
+
+    Args:
+        outcomes: of ``StudyValues``.
+        metrics: task -> main metric.
+    """
+    times, pairs = _times_best(outcomes, metrics)
+    if not times:
+        return "No method is told from another: no score has two seeds of a method or more."
+    most = max(times.values())
+    names = [name for name, count in times.items() if count == most]
+    be = "is" if len(names) == 1 else "are"
+    return f"{', '.join(names)} {be} the best, or not told from it, in {most} of {pairs} pairs of task and student."
+
+
+def _times_best(outcomes: pd.DataFrame, metrics: Mapping[str, str]) -> tuple[Counter[str], int]:
+    """Method -> pairs of task and student in which it is the best or not told from it; and how many pairs there are."""
+    alike = [
+        names
+        for task, metric in metrics.items()
+        for (at, _), names in not_resolved_from_best(outcomes, metric).items()
+        if at == task
+    ]
+    return Counter(name for names in alike for name in sorted(names)), len(alike)
+
+
+def method_counts(
+    compared: pd.DataFrame, outcomes: pd.DataFrame, metrics: Mapping[str, str], references: Sequence[str]
+) -> pd.DataFrame:
+    """The verdict as a table of a row a method: in how many pairs of task and student its score is how good.
+
+    Args:
+        compared: of ``compare_methods``.
+        outcomes: of ``StudyValues``.
+        metrics: task -> main metric.
+        references: methods that others are compared with.
+    """
+    import pandas as pd
+
+    times, pairs = _times_best(outcomes, metrics)
+    methods = list(dict.fromkeys(compared["method"]))
+    columns: dict[str, list[Any]] = {"method": methods}
+    if pairs:
+        columns[f"best or not told from it, of {pairs}"] = [times[name] for name in methods]
+    for reference in references:
+        rows = _resolved(compared, reference, list(metrics.values()))
+        if len(rows):
+            sums = rows.groupby("method", observed=True)[["better", "worse"]].sum().astype(int)
+            for what in ("better", "worse"):
+                columns[f"{what} than {reference}"] = [
+                    int(sums[what][name]) if name in sums.index else None for name in methods
+                ]
+    return pd.DataFrame(columns, dtype=object)
+
+
+def _resolved(compared: pd.DataFrame, name: str, outcomes: list[str]) -> pd.DataFrame:
+    """Rows compared with one method, and whether each is better or worse beyond its paired interval."""
     column = f"less_{name}"
-    if column not in compared:
-        return []
     rows = compared[compared["outcome"].isin(outcomes) & (compared["method"] != name)]
+    if column not in compared:
+        return rows[:0]
     rows = rows.dropna(subset=[f"{column}_low"])
-    if not len(rows):
-        return []
     less = rows["outcome"].isin(LOWER_IS_BETTER)
     above, below = rows[f"{column}_low"] > 0, rows[f"{column}_high"] < 0
-    better, worse = int((above & ~less | below & less).sum()), int((below & ~less | above & less).sum())
+    return rows.assign(better=above & ~less | below & less, worse=below & ~less | above & less)
+
+
+def _counts(compared: pd.DataFrame, name: str, what: str, outcomes: list[str]) -> list[str]:
+    """How many methods and students are better or worse than one method beyond the paired interval."""
+    rows = _resolved(compared, name, outcomes)
+    if not len(rows):
+        return []
     return [
-        f"Against {name}, {what} is resolved better for {better} and worse for {worse} of {len(rows)} "
-        "(method, student, task) triples."
+        f"Against {name}, {what} is resolved better for {rows['better'].sum()} and worse for {rows['worse'].sum()} of "
+        f"{len(rows)} (method, student, task) triples."
     ]
