@@ -1,24 +1,22 @@
-"""One JSON request over HTTP: a deadline, retries with backoff, and errors that say what to do."""
+"""One JSON request to a judge's server by the ``openai`` client, which tries again and waits as the server asks."""
 
 from __future__ import annotations
 
-import http.client
 import json
-import random
+import os
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import closing
 from typing import Any
 from urllib.parse import urlsplit
 
 from kvar.evaluation.judge.verdict import JudgeError
 
-__all__ = ["RefusedError", "Transport"]
+__all__ = ["KEY_VARIABLE", "RefusedError", "Server"]
 
-PASSING = {408, 409, 425, 429, 500, 502, 503, 504, 529}  # statuses worth a second attempt
+KEY_VARIABLE = "KVAR_JUDGE_API_KEY"
 LONGEST_REPLY = 4_000_000  # bytes
+HEADERS = {"host", "accept", "accept-encoding", "content-type", "content-length", "connection", "user-agent"}
 
 
 class RefusedError(JudgeError):
@@ -29,131 +27,108 @@ class RefusedError(JudgeError):
         self.status, self.body = status, body
 
 
-class _Failed(Exception):  # noqa: N818 (not an error yet: another attempt may follow)
-    def __init__(self, reason: str, wait: float | None = None) -> None:
-        super().__init__(reason)
-        self.wait = wait
+class Server:
+    """An OpenAI-compatible server.
 
+    The key of the environment is sent as a bearer token to this address alone: no redirect is followed, and of what the
+    ``openai`` client adds by itself or by its own environment variables nothing is sent.
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect would carry the key to another address: it is an answer like any other."""
-
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        return None
-
-
-@dataclass(frozen=True)
-class Transport:
-    """How requests are sent.
-
-    Attributes:
+    Args:
+        base: http or https address up to ``/v1``.
         timeout: seconds one attempt may take from the request to the last byte of the reply.
-        retries: further attempts after a timeout, a broken connection, or a status that may pass (429, 5xx).
-        backoff: seconds before the second attempt; doubled each time up to 30, a server's Retry-After up to 60.
-        sleep: waits; tests put another in its place.
+        retries: further attempts after a timeout, a broken connection, or a status that may pass (408, 409, 429, 5xx).
+
+    Raises:
+        JudgeError: a number out of range, or the ``openai`` client is not installed.
     """
 
-    timeout: float = 60.0
-    retries: int = 4
-    backoff: float = 1.0
-    sleep: Callable[[float], None] = time.sleep
+    def __init__(self, base: str, timeout: float = 60.0, retries: int = 4) -> None:
+        if not timeout > 0:
+            raise JudgeError(f"timeout must be a positive number of seconds; got {timeout!r}.")
+        if retries < 0:
+            raise JudgeError(f"retries must be 0 or more; got {retries!r}.")
+        try:
+            import httpx2
+            from openai import OpenAI
+        except ImportError:
+            raise JudgeError(
+                "a judge behind an address needs the openai client; pip install 'kvar[judge]', or name a folder."
+            ) from None
 
-    def __post_init__(self) -> None:
-        if not self.timeout > 0:
-            raise JudgeError(f"timeout must be a positive number of seconds; got {self.timeout!r}.")
-        if self.retries < 0:
-            raise JudgeError(f"retries must be 0 or more; got {self.retries!r}.")
+        class Transport(httpx2.HTTPTransport):
+            def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+                deadline = time.monotonic() + timeout
+                for name in set(request.headers) - HEADERS:
+                    del request.headers[name]
+                if key := os.environ.get(KEY_VARIABLE):
+                    request.headers["Authorization"] = f"Bearer {key}"
+                response, body = super().handle_request(request), b""
+                with closing(response):
+                    for part in response.iter_raw():
+                        body += part
+                        if time.monotonic() > deadline:
+                            raise httpx2.ReadTimeout("deadline", request=request)
+                        if len(body) > LONGEST_REPLY:
+                            raise httpx2.ReadError(f"a reply of more than {LONGEST_REPLY:,} bytes", request=request)
+                return httpx2.Response(response.status_code, headers=response.headers, content=body, request=request)
 
-    def json(self, url: str, body: dict[str, Any] | None, key: str | None) -> Any:
-        """Send ``body`` (POST; GET without one) and return the parsed reply.
+        self.base, self.timeout, self.retries = base, timeout, retries
+        self._client = OpenAI(
+            base_url=base, api_key="kept by the transport", max_retries=retries,
+            http_client=httpx2.Client(transport=Transport(proxy=_proxy(base)), timeout=timeout, follow_redirects=False),
+        )  # fmt: skip
 
-        Args:
-            url: http or https address.
-            body: JSON object to send.
-            key: sent as a bearer token; never part of a message.
+    def json(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        """Send ``body`` to a path below the base (POST; GET without one) and return the parsed reply.
 
         Raises:
             RefusedError: a status that another attempt would not change.
-            JudgeError: every attempt failed.
+            JudgeError: every attempt failed, or the reply is not JSON.
         """
-        for attempt in range(self.retries + 1):
-            try:
-                return self._once(url, body, key)
-            except _Failed as failed:
-                reason = str(failed)
-                wait = min(self.backoff * 2**attempt, 30.0) * random.uniform(0.75, 1.25)
-                if attempt < self.retries:
-                    self.sleep(wait if failed.wait is None else failed.wait)
+        import httpx2
+        from openai import APIConnectionError, APIStatusError, APITimeoutError
+
+        where = f"judge at {self.base}{path}"
+        try:
+            if body is None:
+                reply = self._client.get(path, cast_to=httpx2.Response)
+            else:
+                reply = self._client.post(path, body=body, cast_to=httpx2.Response)
+            text = reply.text
+            return json.loads(text)
+        except APITimeoutError:
+            reason = f"no reply within {self.timeout:g} s"
+        except APIConnectionError as error:
+            reason = f"connection failed ({type(error.__cause__).__name__}: {error.__cause__})"
+        except APIStatusError as error:
+            status, said = error.status_code, _excerpt(error.response.text)
+            if status not in (408, 409, 429) and status < 500:
+                raise RefusedError(f"{where}: HTTP {status} {said}. {_remedy(status)}", status, said) from None
+            reason = f"HTTP {status} {said}".strip()
+        except ValueError:
+            raise JudgeError(f"{where}: the reply is not JSON: {_excerpt(text)!r}. {_remedy(404)}") from None
         raise JudgeError(
-            f"judge at {url}: {reason}, in each of {self.retries + 1} attempts. Check the server, or raise timeout "
+            f"{where}: {reason}, in each of {self.retries + 1} attempts. Check the server, or raise timeout "
             f"({self.timeout:g} s) or retries."
         )
 
-    def _once(self, url: str, body: dict[str, Any] | None, key: str | None) -> Any:
-        headers = {"Accept": "application/json", "Content-Type": "application/json"}
-        if key:
-            headers["Authorization"] = f"Bearer {key}"
-        data = None if body is None else json.dumps(body).encode()
-        deadline = time.monotonic() + self.timeout
-        try:
-            with _opener(url).open(urllib.request.Request(url, data, headers), timeout=self.timeout) as reply:
-                text = _read(reply, deadline)
-        except urllib.error.HTTPError as error:
-            raise self._refusal(url, error, key) from None
-        except (TimeoutError, OSError, http.client.HTTPException) as error:
-            raise _Failed(_reason(error, self.timeout)) from None
-        try:
-            return json.loads(text)
-        except ValueError:
-            raise _Failed(f"the reply is not JSON: {_excerpt(text, key)!r}") from None
 
-    def _refusal(self, url: str, error: urllib.error.HTTPError, key: str | None) -> Exception:
-        try:
-            body = _excerpt(error.read(2000).decode("utf-8", "replace"), key)
-        except (OSError, http.client.HTTPException):
-            body = ""
-        if error.code in PASSING:
-            wait = error.headers.get("Retry-After", "")
-            return _Failed(f"HTTP {error.code} {body}".strip(), min(float(wait), 60.0) if wait.isdigit() else None)
-        return RefusedError(f"judge at {url}: HTTP {error.code} {body}. {_remedy(error.code)}", error.code, body)
+def _proxy(base: str) -> str | None:
+    """The environment's proxy for an address; None for a server on this machine."""
+    parts = urlsplit(base)
+    host = str(parts.hostname)
+    if host in ("localhost", "127.0.0.1", "::1") or urllib.request.proxy_bypass(host):
+        return None
+    return urllib.request.getproxies().get(parts.scheme)
 
 
-def _opener(url: str) -> urllib.request.OpenerDirector:
-    """Follows no redirect; a server on this machine is reached without the environment's proxy."""
-    handlers: list[urllib.request.BaseHandler] = [_NoRedirect()]
-    if urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1"):
-        handlers.append(urllib.request.ProxyHandler({}))
-    return urllib.request.build_opener(*handlers)
-
-
-def _read(reply: Any, deadline: float) -> str:
-    parts, size = [], 0
-    while part := reply.read1(65536):
-        parts.append(part)
-        size += len(part)
-        if time.monotonic() > deadline:
-            raise TimeoutError
-        if size > LONGEST_REPLY:
-            raise _Failed(f"a reply of more than {LONGEST_REPLY:,} bytes")
-    if reply.length:  # read1 does not tell an end from a break
-        raise http.client.IncompleteRead(b"", reply.length)
-    return b"".join(parts).decode("utf-8", "replace")
-
-
-def _reason(error: Exception, timeout: float) -> str:
-    cause = error.reason if isinstance(error, urllib.error.URLError) else error
-    if isinstance(cause, TimeoutError):
-        return f"no reply within {timeout:g} s"
-    return f"connection failed ({type(cause).__name__}: {cause})"
-
-
-def _excerpt(text: str, key: str | None) -> str:
+def _excerpt(text: str) -> str:
+    """The beginning of what a server says, without the key."""
+    key = os.environ.get(KEY_VARIABLE)
     return " ".join((text.replace(key, "***") if key else text).split())[:300]
 
 
 def _remedy(status: int) -> str:
-    return {
-        401: "Set the key in the environment variable that the judge reads.",
-        403: "Set the key in the environment variable that the judge reads.",
-        404: "Check the address (it ends in /v1) and the model's name.",
-    }.get(status, "Check the address, the model's name and the request's options.")
+    if status in (401, 403):
+        return f"Set the key in the environment variable {KEY_VARIABLE}."
+    return "Check the address (it ends in /v1), the model's name and the request's options."

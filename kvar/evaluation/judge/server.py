@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -10,18 +9,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from kvar.evaluation.judge.question import Question
-from kvar.evaluation.judge.request import RefusedError, Transport
+from kvar.evaluation.judge.request import KEY_VARIABLE, RefusedError, Server
 from kvar.evaluation.judge.verdict import Answer, JudgeError, parse_verdict
 
-__all__ = ["KEY_VARIABLE", "ServerJudge"]
-
-KEY_VARIABLE = "KVAR_JUDGE_API_KEY"
+__all__ = ["ServerJudge"]
 
 _TOO_LONG = re.compile(r"context|too long|too large|maximum", re.IGNORECASE)
 
 
 class ServerJudge:
-    """Asks ``POST /v1/chat/completions`` and reads the reply strictly.
+    """Asks ``POST /v1/chat/completions`` and reads the reply strictly; needs the extra ``kvar[judge]``.
 
     An API key is read from the environment variable ``KVAR_JUDGE_API_KEY`` when a request is sent; it is kept nowhere,
     and cut out of whatever the server says.
@@ -29,13 +26,14 @@ class ServerJudge:
     Args:
         url: address of the server, with or without ``/v1`` or ``/v1/chat/completions``.
         model: model to ask; None asks the server, which must then offer exactly one.
-        transport: timeout, retries and backoff.
+        timeout: seconds one attempt may take from the request to the last byte of the reply.
+        retries: further attempts after a timeout, a broken connection, or a status that may pass.
         concurrency: requests in flight at most.
         max_tokens: longest reply; a thinking model needs hundreds.
         options: further fields of the request, such as ``{"seed": 0}``; None as value removes a field.
 
     Raises:
-        JudgeError: not an http(s) address, or no single model there.
+        JudgeError: not an http(s) address, a number out of range, no ``openai`` client, or no single model there.
     """
 
     markers: Sequence[str] = ()
@@ -45,7 +43,8 @@ class ServerJudge:
         url: str,
         model: str | None = None,
         *,
-        transport: Transport | None = None,
+        timeout: float = 60.0,
+        retries: int = 4,
         concurrency: int = 4,
         max_tokens: int = 16,
         options: Mapping[str, Any] | None = None,
@@ -59,11 +58,10 @@ class ServerJudge:
             if value < 1:
                 raise JudgeError(f"{name} must be at least 1; got {value!r}.")
         base = url.rstrip("/").removesuffix("/chat/completions").rstrip("/")
-        self.base = base if urlsplit(base).path else f"{base}/v1"
-        self.transport = transport or Transport()
+        self.server = Server(base if urlsplit(base).path else f"{base}/v1", timeout, retries)
         self.concurrency = concurrency
         self.model = model or self._only_model()
-        self.name = f"{self.model} at {self.base}"
+        self.name = f"{self.model} at {self.server.base}"
         self.request = {"model": self.model, "temperature": 0, "max_tokens": max_tokens, **(options or {})}
 
     def answers(self, questions: Sequence[Question]) -> Iterator[tuple[Question, Answer]]:
@@ -90,7 +88,7 @@ class ServerJudge:
         body = {**self.request, "messages": [{"role": "user", "content": text}]}
         body = {name: value for name, value in body.items() if value is not None}
         try:
-            reply = self.transport.json(f"{self.base}/chat/completions", body, os.environ.get(KEY_VARIABLE))
+            reply = self.server.json("/chat/completions", body)
         except RefusedError as error:
             if error.status in (400, 413, 422) and _TOO_LONG.search(error.body):
                 return Answer("invalid", f"HTTP {error.status}: {error.body}"[:200])
@@ -101,11 +99,11 @@ class ServerJudge:
         return Answer(parse_verdict(content), content[:200])
 
     def _only_model(self) -> str:
-        reply = self.transport.json(f"{self.base}/models", None, os.environ.get(KEY_VARIABLE))
+        reply = self.server.json("/models")
         rows = reply.get("data") if isinstance(reply, dict) else None
         names = [str(row["id"]) for row in rows or [] if isinstance(row, dict) and "id" in row]
         if len(names) != 1:
-            raise JudgeError(f"judge at {self.base} offers {names[:20] or 'no models'}; name one as its model.")
+            raise JudgeError(f"judge at {self.server.base} offers {names[:20] or 'no models'}; name one as its model.")
         return names[0]
 
 

@@ -108,12 +108,17 @@ def load_judge(
     Raises:
         ValueError: no such model, or a server that is not there.
     """
-    from kvar.evaluation.judge import LocalJudge, ServerJudge, Transport
+    from kvar.evaluation.judge import LocalJudge, ServerJudge
 
     if re.match(r"https?://", name):
-        transport = Transport(timeout=timeout, retries=retries)
         return ServerJudge(
-            name, model, transport=transport, concurrency=concurrency, max_tokens=max_tokens, options=request
+            name,
+            model,
+            timeout=timeout,
+            retries=retries,
+            concurrency=concurrency,
+            max_tokens=max_tokens,
+            options=request,
         )
     import torch
 
