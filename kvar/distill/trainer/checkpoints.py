@@ -14,13 +14,16 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, __version__
+from transformers.trainer_utils import sort_checkpoints
 
 __all__ = ["CheckpointError", "WholeCheckpoints", "clean_folder", "last_checkpoint", "step_of"]
 
 STAGING = ".saving"
 REMOVING = ".removing-"
 UNLOGGED = "unlogged-{}.json"
+LEANED_ON = ("_run_epoch", "_finalize_training", "_maybe_log_save_evaluate", "_get_output_dir", "_save_checkpoint")
+"""Methods of transformers' Trainer that are overridden or called below and are none of its public interface."""
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -34,8 +37,8 @@ def last_checkpoint(folder: str | Path) -> Path | None:
     Args:
         folder: a run's folder, which need not exist.
     """
-    found = [path for path in Path(folder).glob("checkpoint-*") if _NAME.fullmatch(path.name) and _whole(path)]
-    return max(found, key=step_of, default=None)
+    whole = [path for path in map(Path, sort_checkpoints(str(folder))) if _whole(path)]
+    return whole[-1] if whole else None
 
 
 def step_of(checkpoint: str | Path) -> int:
@@ -110,6 +113,12 @@ class WholeCheckpoints(Trainer):
     _staging: str | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        missing = [name for name in LEANED_ON if not hasattr(Trainer, name)]
+        if missing:
+            raise RuntimeError(
+                f"transformers {__version__} has no Trainer.{missing[0]}, which whole checkpoints need; install a 5.x "
+                "that kvar's constraints.txt names."
+            )
         self.checkpoint_hooks: list[Callable[[Path], None]] = []
         super().__init__(*args, **kwargs)
         self._resumed_from: Path | None = None
@@ -200,15 +209,13 @@ class WholeCheckpoints(Trainer):
             self.state.best_model_checkpoint = str(folder / Path(best).name)
 
     def _drop_old(self, folder: Path) -> None:
-        limit = self.args.save_total_limit
-        if not limit or limit < 1:
-            return
-        paths = sorted((p for p in folder.glob("checkpoint-*") if _NAME.fullmatch(p.name)), key=step_of)
-        kept = {paths[-1].name} | ({Path(self.state.best_model_checkpoint).name} & {p.name for p in paths}
-                                   if self.state.best_model_checkpoint else set())  # fmt: skip
-        spare = max(len(paths) - max(limit, len(kept)), 0)
-        for path in [path for path in paths if path.name not in kept][:spare]:
-            _remove(path)
+        """Remove the oldest beyond ``save_total_limit``; the last and the best stay."""
+        limit, best = self.args.save_total_limit or 0, self.state.best_model_checkpoint
+        best = str(folder / Path(best).name) if best else None  # the run's folder may have been moved
+        paths = sort_checkpoints(str(folder), best_model_checkpoint=best)  # with the best and the last at the end
+        kept = max(limit, 2 if best in paths[:-1] else 1)
+        for path in paths[:-kept] if limit > 0 else []:
+            _remove(Path(path))
 
     def _save_unlogged(self, folder: Path) -> None:
         numbers = {

@@ -6,14 +6,17 @@ import errno
 import json
 import subprocess
 import sys
+from inspect import signature
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import Trainer
 
 import kvar
 from kvar.commands.main import main
-from kvar.distill.trainer.checkpoints import CheckpointError, last_checkpoint
+from kvar.distill.trainer.checkpoints import LEANED_ON, CheckpointError, WholeCheckpoints, last_checkpoint, step_of
 from kvar.study.run.run import train_run
 from kvar.study.settings.reading import settings_from
 
@@ -81,6 +84,33 @@ def test_a_checkpoint_without_its_state_is_no_checkpoint(tmp_path: Path) -> None
         if state is not None:
             (folder / "trainer_state.json").write_text(state)
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
+
+
+def test_checkpoints_beyond_the_limit_go_oldest_first_but_for_the_best(tmp_path: Path) -> None:
+    for step in (2, 4, 10, 12):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+
+    def left(limit: int | None, best: str | None) -> list[int]:
+        state = SimpleNamespace(best_model_checkpoint=best)
+        trainer = SimpleNamespace(args=SimpleNamespace(save_total_limit=limit), state=state)
+        WholeCheckpoints._drop_old(trainer, tmp_path)  # type: ignore[arg-type]
+        return sorted(step_of(path) for path in tmp_path.iterdir())
+
+    assert left(None, None) == left(0, None) == left(4, None) == [2, 4, 10, 12]
+    assert left(3, "elsewhere/checkpoint-2") == [2, 10, 12]
+    assert left(1, str(tmp_path / "checkpoint-2")) == [2, 12]
+    assert left(1, str(tmp_path / "checkpoint-12")) == [12]
+
+
+def test_private_methods_of_the_trainer_take_what_is_given_to_them() -> None:
+    """These are no public interface of transformers: another version may change them."""
+    parameters = {name: list(signature(getattr(Trainer, name)).parameters)[1:] for name in LEANED_ON}
+    assert {"model", "trial", "epoch", "ignore_keys_for_eval", "start_time"} <= set(parameters["_run_epoch"])
+    assert parameters["_finalize_training"] == ["trial", "num_train_samples", "start_time"]
+    assert parameters["_maybe_log_save_evaluate"][:7] == [
+        "tr_loss", "grad_norm", "model", "trial", "epoch", "ignore_keys_for_eval", "start_time",
+    ]  # fmt: skip
+    assert parameters["_get_output_dir"] == ["trial"] and parameters["_save_checkpoint"] == ["model", "trial"]
 
 
 @pytest.mark.parametrize(
