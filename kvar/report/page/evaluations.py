@@ -40,17 +40,10 @@ def scores_frame(runs: Sequence[Run], places: Sequence[Place]) -> pd.DataFrame:
         evaluation = _evaluation(run)
         if not evaluation:
             continue
-        left = {"task": place.task, "student": place.student, "parameters": run.config.get("parameters")}
-        rows.append(
-            {
-                **left,
-                "method": place.method,
-                "seed": place.seed,
-                "split": evaluation.get("split"),
-                "examples": evaluation.get("examples"),
-                **{str(name): value for name, value in evaluation.get("metrics", {}).items()},
-            }
-        )
+        row = {"task": place.task, "student": place.student, "parameters": run.config.get("parameters")}
+        row |= {"method": place.method, "seed": place.seed}
+        row |= {name: evaluation.get(name) for name in ("split", "examples")}
+        rows.append({**row, **evaluation.get("metrics", {})})
     return pd.DataFrame(rows)
 
 

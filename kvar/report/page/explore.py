@@ -92,15 +92,10 @@ def _natural(values: pd.Series) -> pd.Series:
     """Sort keys under which means stand before seeds and K=2 before K=16."""
     if values.dtype.kind in "iuf":
         return values
-    return values.map(lambda text: tuple(_part(part) for part in _split(str(text))))
-
-
-def _split(text: str) -> list[str]:
-    return re.findall(r"\d+|\D+", text)
-
-
-def _part(part: str) -> tuple[int, str]:
-    return (int(part), "") if part.isdigit() else (-1, part)
+    parts = r"\d+|\D+"
+    return values.map(
+        lambda text: tuple((int(p), "") if p.isdigit() else (-1, p) for p in re.findall(parts, str(text)))
+    )
 
 
 def _blocks(
