@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 HELP = "decode and score a model, or compare two"
-KEPT = "what was not said to be written is not; give the same command again."
+KEPT = "only results that were printed as written are; give the same command again."
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kvar.study.executors.ray_cluster import RayCluster
 
 HELP = "train a grid of students, methods, tasks and seeds"
 KEPT = "finished cells are kept; give the same command again to go on."
@@ -32,7 +37,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, fields: list[str]) -> int:
     """Run the cells, or print their names, the plan or the help page."""
-    from kvar.study.executors.ray_cluster import ray_executor
     from kvar.study.grid.cells import cells_of, read_study, starts_first
     from kvar.study.grid.plan import describe_plan, plan_study
     from kvar.study.grid.run_grid import run_study
@@ -53,9 +57,32 @@ def run(arguments: argparse.Namespace, fields: list[str]) -> int:
     if arguments.list:
         print("\n".join(cell.name for cell in starts_first(cells_of(study, arguments.only))))
         return 0
-    ray = ray_executor(arguments)
+    ray = _ray(arguments)
     options = {"overrides": overrides, "only": arguments.only, "overwrite": arguments.overwrite}
     if arguments.dry_run:
         print(describe_plan(plan_study(study, arguments.output, **options)))
         return 0
     return 1 if run_study(study, arguments.output, jobs=arguments.jobs, executor=ray, **options) else 0
+
+
+def _ray(arguments: argparse.Namespace) -> RayCluster | None:
+    """The cluster that the options ask for; None without ``--ray``."""
+    names = {"ray_address": "address", "cell_cpus": "cpus", "cell_gpus": "gpus", "cell_retries": "retries"}
+    given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    if not arguments.ray:
+        if given:
+            raise ValueError(
+                f"--{next(iter(given)).replace('_', '-')} is for a Ray cluster; add --ray, or leave it out."
+            )
+        return None
+    if arguments.jobs != 1:
+        raise ValueError(
+            f"--jobs {arguments.jobs} is for this machine; with --ray the cluster's size counts. Leave it out."
+        )
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError(
+            "--ray cannot be used under accelerate launch, whose processes share every cell; leave one out."
+        )
+    from kvar.study.executors.ray_cluster import RayCluster
+
+    return RayCluster(arguments.output, **{names[name]: value for name, value in given.items()})

@@ -1,4 +1,4 @@
-"""What an objective is: a function from the forward passes over a batch to terms of a loss, and its registry."""
+"""Objectives: functions from the forward passes over a batch to terms of a loss, and their registry."""
 
 from __future__ import annotations
 

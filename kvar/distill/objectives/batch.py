@@ -1,4 +1,4 @@
-"""What objectives read: a micro-batch of responses and the settings of a run."""
+"""The input of objectives: a micro-batch of responses and the settings of a run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Source = Literal["data", "student", "teacher"]
 
 
 class Settings(Protocol):
-    """What objectives read of the run's settings; ``DistillationConfig`` documents each."""
+    """The settings that objectives read; ``DistillationConfig`` documents each."""
 
     kernel: str
     baseline: str | None
@@ -40,7 +40,7 @@ class Settings(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """What an objective may look at: one micro-batch of an optimiser step.
+    """One micro-batch of an optimiser step.
 
     Attributes:
         responses: by source: the data's, the student's own, the teacher's; those that the objectives ask for.

@@ -23,7 +23,7 @@ def evaluate_target(target: Target, options: Options = Options()) -> Result:
     """Decode the target's split greedily or by beam search and score it.
 
     Args:
-        target: what ``kvar.study.evaluation.target.find_target`` gave.
+        target: of ``kvar.study.evaluation.target.find_target``.
         options: how.
 
     Raises:
@@ -86,7 +86,7 @@ def compare_results(first: Result, second: Result) -> dict[str, Interval]:
 
 
 def check_same_examples(first: tuple[str, list[Example]], second: tuple[str, list[Example]]) -> None:
-    """Refuse to compare two models on different examples; each is given as a name and its examples.
+    """Check that two models have the same examples; each is given as a name and its examples.
 
     Raises:
         ValueError: they differ.

@@ -50,13 +50,13 @@ def write_result(result: Result, path: Path) -> list[str]:
     return [f"written: {path}", *_record(result)]
 
 
-def write_comparison(first: Result, second: Result, found: dict[str, Interval], path: Path) -> None:
+def write_comparison(first: Result, second: Result, differences: dict[str, Interval], path: Path) -> None:
     """Write the paired differences of two results as JSON."""
     content = {
         "first": first.target.name,
         "second": second.target.name,
         "split": first.target.settings.evaluation.eval_split,
-        "second_less_first": {name: asdict(interval) for name, interval in found.items()},
+        "second_less_first": {name: asdict(interval) for name, interval in differences.items()},
         "resamples": first.options.resamples,
         "seed": first.options.seed,
         "level": first.options.level,
@@ -70,7 +70,7 @@ def _write(content: dict[str, Any], path: Path) -> None:
 
 
 def _record(result: Result) -> list[str]:
-    """Put the scores into the run's records, unless another process writes there."""
+    """Write the scores to the run's records, unless another process is writing them."""
     import pandas as pd
 
     from kvar.records import RecordsError, RunWriter, load

@@ -23,12 +23,12 @@ def score_table(result: Result) -> str:
     return "\n".join([head, *_aligned(rows)])
 
 
-def difference_table(first: Result, second: Result, found: dict[str, Interval]) -> str:
+def difference_table(first: Result, second: Result, differences: dict[str, Interval]) -> str:
     """Two models beside each other, and the paired difference."""
     rows = [("score", "first", "second", "second - first", f"{first.options.level:.0%} interval")]
     rows += [
         (name, _number(first.scores[name].value), _number(second.scores[name].value), _number(i.value), _range(i))
-        for name, i in found.items()
+        for name, i in differences.items()
     ]
     head = (
         f"first: {first.target.name}\nsecond: {second.target.name}\n"

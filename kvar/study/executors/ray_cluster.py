@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import os
 import uuid
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -15,7 +13,7 @@ from kvar.study.executors.local import Job
 from kvar.study.executors.ray_cell import run_cell
 from kvar.study.executors.ray_nodes import check_nodes, connect, first_line, lost_errors, places
 
-__all__ = ["RayCluster", "ray_executor"]
+__all__ = ["RayCluster"]
 
 
 class RayCluster:
@@ -153,28 +151,3 @@ class RayCluster:
 
     def _places(self, node: dict[str, Any]) -> int:
         return places(node["Resources"], self.cpus, self.gpus or 0.0)
-
-
-def ray_executor(arguments: argparse.Namespace) -> RayCluster | None:
-    """The cluster that the options of ``kvar study`` ask for; None without ``--ray``.
-
-    Raises:
-        ValueError: options that contradict each other, and what :class:`RayCluster` raises.
-    """
-    names = {"ray_address": "address", "cell_cpus": "cpus", "cell_gpus": "gpus", "cell_retries": "retries"}
-    given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-    if not arguments.ray:
-        if given:
-            raise ValueError(
-                f"--{next(iter(given)).replace('_', '-')} is for a Ray cluster; add --ray, or leave it out."
-            )
-        return None
-    if arguments.jobs != 1:
-        raise ValueError(
-            f"--jobs {arguments.jobs} is for this machine; with --ray the cluster's size counts. Leave it out."
-        )
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ValueError(
-            "--ray cannot be used under accelerate launch, whose processes share every cell; leave one out."
-        )
-    return RayCluster(arguments.output, **{names[name]: value for name, value in given.items()})

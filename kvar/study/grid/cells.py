@@ -64,14 +64,14 @@ def read_study(config: str) -> dict[str, Any]:
 def cells_of(study: Mapping[str, Any], only: Sequence[str] = ()) -> list[Cell]:
     """The study's cells: tasks, then seeds, then students, then stages, each in the order of the file.
 
-    So all of the first seed is there before the second begins.
+    All cells of the first seed come before those of the second.
 
     Args:
-        study: what :func:`read_study` gave.
+        study: of :func:`read_study`.
         only: see :func:`select_cells`.
 
     Raises:
-        ValueError: ``only`` names something that is not there.
+        ValueError: ``only`` names no cell.
     """
     cells = []
     everywhere = study.get("seeds") or (None,)

@@ -1,4 +1,4 @@
-"""What a study would do: every cell with its settings parsed and checked, and how far it has come."""
+"""The plan of a study: every cell with its checked settings and its state."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Planned:
         cell: the cell.
         values: all fields of its run.
         settings: the run's settings, parsed from them.
-        state: "done", "begun" (there is something to go on from) or "to run".
+        state: "done", "begun" (it can be resumed) or "to run".
     """
 
     cell: Cell
@@ -47,18 +47,18 @@ def plan_study(
     only: Sequence[str] = (),
     overwrite: bool = False,
 ) -> list[Planned]:
-    """Parse and check every cell that is asked for; nothing is written, no weights are loaded.
+    """Parse and check every selected cell; nothing is written, no weights are loaded.
 
     Args:
-        study: what ``read_study`` gave.
+        study: of ``read_study``.
         output: the study's folder.
         overrides: fields set in every cell, over the study's own.
         only: see ``select_cells``.
         overwrite: finished and begun cells count as to be run.
 
     Raises:
-        ValueError: bad settings in any cell, two cells that are the same run, a cell whose start neither is there nor
-            is asked for, local data that cannot be read, or a folder of another study or run.
+        ValueError: bad settings in any cell, two cells that are the same run, a cell whose start neither exists
+            nor is selected, local data that cannot be read, or a folder of another study or run.
     """
     output, overrides = Path(output), dict(overrides or {})
     check_folder_place(output, "output")
@@ -92,7 +92,7 @@ def plan_study(
 
 
 def describe_plan(planned: Sequence[Planned]) -> str:
-    """The plan as text: a line a cell, then how many there are and which models are not there yet."""
+    """The plan as text: a line for each cell, then their number and the models that are missing."""
     width = max(len(item.cell.name) for item in planned)
     lines = [
         f"{item.state:<6}  {item.cell.name:<{width}}" + (f"  from {item.cell.needs}" if item.cell.needs else "")

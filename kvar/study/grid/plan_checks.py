@@ -1,4 +1,4 @@
-"""Checks of a planned cell that read no weights: its data, its student's architecture, which models are not there."""
+"""Checks of a planned cell that read no weights: data, the student's architecture, missing models."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def check_data(task: Task, settings: TaskSettings, evaluation: EvaluationSetting
         task: built from the settings.
         settings: of the task.
         evaluation: names the split that is scored.
-        checked: what was read before, which is not read again; added to.
+        checked: keys of what was read before and is not read again; extended here.
 
     Raises:
-        ValueError: data that is no folder, a split or a field that is not there.
+        ValueError: data that is no folder, or a missing split or field.
     """
     splits = ["train", *([evaluation.eval_split] if evaluation.eval_limit else [])]
     key = json.dumps([splits, *(getattr(settings, name) for name in DATA_FIELDS)])
@@ -43,7 +43,7 @@ def check_data(task: Task, settings: TaskSettings, evaluation: EvaluationSetting
 
 
 def check_student_config(settings: ModelSettings) -> None:
-    """Refuse a student's architecture that transformers does not know.
+    """Check that transformers knows the student's architecture.
 
     Raises:
         ValueError: ``model_type`` missing or unknown, or a size that its family refuses.
@@ -54,24 +54,24 @@ def check_student_config(settings: ModelSettings) -> None:
         architecture(settings.student_config)
 
 
-def missing_models(cells: Iterable[ModelSettings], own: set[str]) -> list[str]:
-    """A line for every teacher, student or tokenizer that is no folder here.
+def missing_models(cells: Iterable[ModelSettings], made: set[str]) -> list[str]:
+    """A line for every teacher, student or tokenizer that is no local folder.
 
     Args:
         cells: settings of the cells to run.
-        own: folders that the study itself will make.
+        made: folders that the study itself makes.
     """
     from kvar.distill.models.shipped import SHIPPED
 
     lines = []
     named = {(n, getattr(s, n)) for s in cells for n in ("teacher", "student", "tokenizer") if getattr(s, n)}
     for field, name in sorted(named):
-        if name in own or name in (*SHIPPED, PACKAGED) or Path(name).exists():
+        if name in made or name in (*SHIPPED, PACKAGED) or Path(name).exists():
             continue
         lines.append(f"{field} {name}: " + ("not there yet" if _is_local(name) else "not a folder here; the hub's"))
     return lines
 
 
 def _is_local(name: str) -> bool:
-    """Whether a name means a folder or file: one is there, or it is written as no hub name can be."""
+    """Whether a name is that of a folder or file: it exists, or is written as no hub name can be."""
     return Path(name).expanduser().exists() or name.startswith((".", "/", "~")) or name.count("/") > 1

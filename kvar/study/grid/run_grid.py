@@ -12,7 +12,7 @@ A study file is a YAML mapping:
     seeds:    optional; a list of seeds, each cell's ``seed``
 
 Cell (task, student, method, seed) is the run in ``OUTPUT/[task/]student/method[/seed-N]``. A finished cell is not run
-again, a killed one is gone on with, a failed one is reported and does not stop the rest.
+again, a killed one is resumed, a failed one is reported and does not stop the rest.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ def run_study(
     """Run the cells that are not finished yet.
 
     Args:
-        study: what :func:`read_study` gave.
+        study: of :func:`read_study`.
         output: the study's folder.
         overrides: fields set in every cell, over the study's own.
         only: see ``select_cells``.
         overwrite: run every cell anew.
         jobs: cells run at a time, each in a process of its own where there are several.
-        executor: where cells run, instead of this process or ``jobs`` of them.
-        say: told of every cell as it starts and of what becomes of it.
+        executor: runs the cells, instead of this process or ``jobs`` processes.
+        say: called with a line as each cell starts and ends.
 
     Returns:
         Failed cells: name -> what went wrong. A cell whose start failed is one of them.
@@ -90,7 +90,7 @@ def run_study(
 
 
 def _run(planned: Sequence[Planned], executor: Executor, overwrite: bool, say: Callable[[str], None]) -> dict[str, str]:
-    """Give the executor every cell as soon as there is a place for it and its start is there."""
+    """Give the executor each cell as soon as it has a free slot and the cell's start is done."""
     labels = {item.cell.name: f"[{i}/{len(planned)}] {item.cell.name}" for i, item in enumerate(planned, start=1)}
     waiting: dict[str, Planned] = {}
     for item in planned:

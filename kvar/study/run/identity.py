@@ -1,4 +1,4 @@
-"""What makes a run this run, and refusing to go on from another's folder or checkpoint."""
+"""The settings that identify a run, and checks that a folder or checkpoint is of the same run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["RUN_FILE", "check_checkpoint", "check_output", "find_checkpoint", "r
 
 RUN_FILE = "kvar_run.json"
 OWN = ("objective", "kernel", "baseline")
-# How a run is watched, spread over processes or stored; changing these leaves the run what it was.
+# How a run is watched, stored and spread over processes; these do not change its results.
 NO_MATTER = (
     "output_dir", "logging_dir", "run_name", "disable_tqdm", "report_to", "project", "log_level", "log_level_replica",
     "log_on_each_node", "resume_from_checkpoint", "local_rank", "save_total_limit", "dataloader_num_workers",
@@ -29,10 +29,9 @@ NO_MATTER = (
 
 
 def run_config(settings: RunSettings, training: DistillationConfig) -> dict[str, Any]:
-    """The run's own settings, and the trainer's where they differ from the defaults; without those of no matter.
+    """The run's settings, and the trainer's where they differ from the defaults, but for those that change no result.
 
-    To be called before a trainer is built: the defaults come from a config of their own, and making one resets
-    accelerate's state.
+    Call it before a trainer is built: it makes a config for the defaults, which resets accelerate's state.
     """
     given, plain = training.to_dict(), _defaults(training.use_cpu)
     differing = {k: v for k, v in given.items() if v != plain.get(k) or k in OWN}
@@ -40,7 +39,7 @@ def run_config(settings: RunSettings, training: DistillationConfig) -> dict[str,
 
 
 def setting_defaults() -> dict[str, Any]:
-    """Each run setting's default: what a run that was recorded before the setting came in did."""
+    """The default of each setting, which holds for runs recorded before the setting existed."""
     return {f.name: f.default for section in SECTIONS for f in fields(section)}
 
 
@@ -52,7 +51,7 @@ def _defaults(use_cpu: bool) -> dict[str, Any]:
 
 
 def check_output(settings: RunSettings, training: DistillationConfig, *, overwrite: bool = False) -> None:
-    """Refuse an output folder that holds another run, unless it is to be overwritten.
+    """Check that the output folder holds no other run, unless it is to be overwritten.
 
     Raises:
         ValueError: the folder's run differs; the message names a field and both its values.
@@ -62,7 +61,7 @@ def check_output(settings: RunSettings, training: DistillationConfig, *, overwri
 
 
 def find_checkpoint(training: DistillationConfig) -> Path | None:
-    """The checkpoint to go on from: ``resume_from_checkpoint`` where given, else the run's last whole one, or None.
+    """The checkpoint to resume from: ``resume_from_checkpoint`` where given, else the run's last whole one, or None.
 
     Raises:
         ValueError: ``resume_from_checkpoint`` is no whole checkpoint.
@@ -81,22 +80,21 @@ def find_checkpoint(training: DistillationConfig) -> Path | None:
 
 
 def check_checkpoint(checkpoint: Path, student: Any, config: dict[str, Any]) -> None:
-    """Refuse a checkpoint of another student or of other settings.
+    """Check that a checkpoint is of this student and these settings.
 
     Args:
         checkpoint: a checkpoint's folder.
         student: the model that is to take its weights.
-        config: what :func:`run_config` gives for the present run.
+        config: of the present run, see :func:`run_config`.
 
     Raises:
         ValueError: a weight is missing, extra or of another shape, or a setting differs; the message names it.
     """
-    there = _shapes(checkpoint)
-    here = {name: list(tensor.shape) for name, tensor in student.state_dict().items()}
+    shapes = {name: list(tensor.shape) for name, tensor in student.state_dict().items()}
     remedy = "Train with the config that the checkpoint came from, or leave out resume_from_checkpoint."
-    for name, shape in there.items():
-        if name not in here or here[name] != shape:
-            mine = f"of shape {tuple(here[name])}" if name in here else "without it"
+    for name, shape in _shapes(checkpoint).items():
+        if shapes.get(name) != shape:
+            mine = f"of shape {tuple(shapes[name])}" if name in shapes else "without it"
             raise ValueError(
                 f"checkpoint {checkpoint} is of another student: {name} has shape {tuple(shape)} there, the student is "
                 f"{mine}. {remedy}"

@@ -1,4 +1,4 @@
-"""What to say when someone presses Ctrl-C: what is kept, and how to go on."""
+"""The message of Ctrl-C: what a run's folder keeps, and how to resume."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ __all__ = ["InterruptedRunError", "interrupted_run"]
 
 
 class InterruptedRunError(KeyboardInterrupt):
-    """Ctrl-C in the middle of a run; the message says what is kept and how to go on."""
+    """Ctrl-C in the middle of a run; the message says what is kept and how to resume."""
 
 
 @contextmanager
 def interrupted_run(folder: Path) -> Iterator[None]:
-    """Let Ctrl-C say what a run's folder keeps.
+    """Turn Ctrl-C into an error that says what the run's folder keeps.
 
     Args:
         folder: the run's.

@@ -70,7 +70,7 @@ def model_card(
             "",
             "## Settings",
             "",
-            "What is not named has its default, see `kvar train --help`.",
+            "Other fields have their defaults, see `kvar train --help`.",
             "",
             "| field | value |",
             "|---|---|",

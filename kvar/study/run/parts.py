@@ -1,4 +1,4 @@
-"""What a run works with."""
+"""Task and models of a run."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ __all__ = ["check_machine", "check_probe_size", "check_room"]
 
 
 def check_machine(settings: RunSettings, training: DistillationConfig) -> None:
-    """Refuse what this machine or installation cannot do, and warn of what it does very slowly.
+    """Check that this machine and installation can do the run, and warn of what they do very slowly.
 
     Raises:
         ValueError: a package of ``report_to`` is missing or unknown, the output folder cannot be written to, or FSDP
@@ -42,11 +42,11 @@ def check_machine(settings: RunSettings, training: DistillationConfig) -> None:
 
 
 def check_probe_size(settings: ProbeSettings, prompts: int) -> None:
-    """Warn of a probe that can be recorded but not reported.
+    """Warn of a probe that is recorded but too small to be reported.
 
     Args:
         settings: of the probe.
-        prompts: how many prompts there are for the probe, no more than ``probe_prompts``.
+        prompts: prompts that the probe has, at most ``probe_prompts``.
     """
     from kvar.analysis.frames.recorded import LEAST_PROMPTS
 
@@ -61,7 +61,7 @@ def check_probe_size(settings: ProbeSettings, prompts: int) -> None:
 
 
 def check_room(training: DistillationConfig, parameters: int) -> None:
-    """Refuse a disk on which not even one checkpoint fits.
+    """Check that at least one checkpoint fits on the disk.
 
     Args:
         training: says where, and whether, checkpoints go.

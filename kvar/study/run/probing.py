@@ -76,12 +76,12 @@ def plan_probe(
 
 
 def probe_models(plan: Measured, overrides: Mapping[str, Any] | None = None, *, overwrite: bool = False) -> Path:
-    """Measure every model of a plan that its records do not hold yet.
+    """Measure every model of a plan that is not in its records yet.
 
     Args:
-        plan: what :func:`plan_probe` gave.
+        plan: of :func:`plan_probe`.
         overrides: further fields such as ``{"probe_prompts": 128}``.
-        overwrite: throw away records that are there.
+        overwrite: discard existing records.
 
     Returns:
         The folder of the records: a run that ``kvar report`` and ``kvar choose-k`` read.

@@ -18,7 +18,7 @@ __all__ = ["check_prompts", "check_rows", "check_scored"]
 def check_prompts(
     split: str, examples: Sequence[Example], training: DistillationConfig, parts: Parts, *, teacher: bool
 ) -> None:
-    """Refuse prompts that are too long, or empty, for what is to read them.
+    """Check that no prompt is empty or too long for the models that read it.
 
     Args:
         split: whose examples they are, for the message.

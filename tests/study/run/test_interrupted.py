@@ -98,7 +98,11 @@ def test_after_training_the_student_is_kept(tmp_path: Path) -> None:
             "kvar.records.study_folder.is_grid",
             "parts of the new report may be missing",
         ),
-        (["evaluate", "x"], "kvar.study.evaluation.target.find_target", "what was not said to be written is not"),
+        (
+            ["evaluate", "x"],
+            "kvar.study.evaluation.target.find_target",
+            "only results that were printed as written are",
+        ),
         (["choose-k", "x"], "kvar.records.load", "nothing was written; give the same command again"),
         (
             ["judge", "x", "y", "--judge", "z"],
