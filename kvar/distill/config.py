@@ -27,15 +27,21 @@ class DistillationConfig(TrainingArguments):
 
     objective: str = option(
         "ketchup",
-        "what is minimised: sft, seqkd, kl, reverse-kl, js, tvd, gkd, llmr or ketchup, or a weighted sum such as "
-        "'ketchup + 0.1 sft' (in YAML also a mapping, {ketchup: 1, sft: 0.1})",
+        "what is minimised: sft, seqkd, kl, reverse-kl, js, tvd, gkd, llmr, ketchup or policy-gradient, or a weighted "
+        "sum such as 'ketchup + 0.1 sft' (in YAML also a mapping, {ketchup: 1, sft: 0.1})",
+    )
+    estimator: str | None = option(
+        None,
+        "what policy-gradient follows, as kvar.estimators names it: kl immediate exact, gap K=1 exact expected - "
+        "leave-one-out, score - leave-one-out, ...; means in baselines are over the whole optimiser step",
     )
     preset: str | None = option(None, "reference: formula and numbers of the released KETCHUP recipe")
     kernel: str = option("K=4", "return kernel of ketchup: K=4, K=4 free, immediate, geometric(0.95), lags(1, 0.5)")
     baseline: str | None = option(
         None,
-        "subtracted from returns: none, teacher-value, batch-mean, position-mean, leave-one-out or minimum-variance "
-        "(one more forward pass of the student); means are over the whole optimiser step",
+        "subtracted from ketchup's and llmr's returns: none, teacher-value, batch-mean, position-mean, leave-one-out, "
+        "minimum-variance (one more forward pass of the student) or another baseline of kvar.estimators; means are "
+        "over the whole optimiser step",
     )
     centre: Literal["mean", "logsumexp", "none"] = option(
         "mean", "c(s) of the teacher's logits: mean, logsumexp or none"
@@ -43,22 +49,27 @@ class DistillationConfig(TrainingArguments):
     value: Literal["max", "soft"] = option("max", "V(s): max (hard) or soft")
     importance_weight: Literal["behaviour", "policy", "none"] = option(
         "behaviour",
-        "rho, detached: behaviour is pi over the probability it was sampled with, policy is pi (the released "
-        "recipe's), none is 1",
+        "rho of ketchup and llmr, detached: behaviour is pi over the probability it was sampled with, policy is pi "
+        "(the released recipe's), none is 1",
     )
     importance_clip: Positive | None = option(None, "largest rho; none leaves it unclipped")
     return_scale: Positive = option(1.0, "multiply returns by this")
     return_clip: Positive | None = option(None, "clip rho times return to plus or minus this")
+    length_normalised_returns: bool = option(
+        False, "divide each response's rewards by its number of tokens, before any baseline"
+    )
     normalisation: Literal["token-mean", "sequence-mean", "sequence-token-mean"] = option(
         "token-mean",
         "the sum over a step's tokens is divided by its tokens (token-mean) or its responses (sequence-mean); or each "
         "response's token mean is averaged (sequence-token-mean)",
     )
-    entropy_weight: NotNegative = option(0.0, "ketchup and llmr: weight of the policy's entropy, which is made larger")
+    entropy_weight: NotNegative = option(
+        0.0, "ketchup, llmr and policy-gradient: weight of the policy's entropy, which is made larger"
+    )
     uniform_weight: NotNegative = option(
         0.0,
-        "ketchup and llmr: weight of the cross-entropy from uniform to policy, which is made smaller (what the "
-        "released recipes call entropy)",
+        "ketchup, llmr and policy-gradient: weight of the cross-entropy from uniform to policy, which is made smaller "
+        "(what the released recipes call entropy)",
     )
     responses: Literal["data", "student", "teacher"] | None = option(
         None,
@@ -95,14 +106,14 @@ class DistillationConfig(TrainingArguments):
         from kvar.returns import parse_kernel
 
         self.objective = parse_objective(self.objective).name
-        for name in ("preset", "baseline", "responses"):
+        for name in ("preset", "estimator", "baseline", "responses"):
             if getattr(self, name) in ("none", ""):
                 setattr(self, name, None)
         if self.preset is not None:
             apply_preset(self)
         parse_kernel(self.kernel)
         check_bounds(self)
-        self._check_baseline()
+        self._check_estimators()
         self._check_contradictions()
         super().__post_init__()
         for name in ("fp16", "fp16_full_eval"):  # the device is only known now
@@ -119,18 +130,40 @@ class DistillationConfig(TrainingArguments):
 
         return parse_objective(self.objective)
 
-    def _check_baseline(self) -> None:
-        from kvar.distill.objectives.on_policy.advantages import TRAINING_BASELINES
+    def _check_estimators(self) -> None:
+        from kvar.distill.objectives.on_policy.policy_gradient import named_estimator
+        from kvar.estimators import Estimator
+        from kvar.returns import LLMR
 
-        if self.baseline not in (None, *TRAINING_BASELINES):
+        Estimator(LLMR(), self.baseline)  # refuses an unknown baseline
+        mixture = self.mixture
+        trained = "policy-gradient" in mixture
+        if trained:
+            self.estimator = named_estimator(self).name
+        elif self.estimator is not None:
             raise ValueError(
-                f"baseline {self.baseline!r} is unknown; choose none or one of: {', '.join(TRAINING_BASELINES)}."
+                f"estimator is {self.estimator!r}, but objective {mixture.name!r} does not follow it: set objective "
+                "policy-gradient, or leave estimator out."
             )
-        if self.baseline == "leave-one-out" and self.rollouts_per_prompt < 2:
-            raise ValueError(
-                f"baseline leave-one-out needs rollouts_per_prompt >= 2; got {self.rollouts_per_prompt}. Raise it or "
-                "choose another baseline."
-            )
+        if trained and "ketchup" not in mixture and "llmr" not in mixture:
+            for name in ("kernel", "baseline", "importance_weight", "importance_clip", "return_scale", "return_clip"):
+                if getattr(self, name) not in (type(self).__dataclass_fields__[name].default, "none"):
+                    raise ValueError(
+                        f"{name} is {getattr(self, name)}, which only ketchup and llmr use: say it in the estimator "
+                        f"({self.estimator!r} now), or leave {name} out."
+                    )
+        for estimator in mixture.estimators(self).values():
+            baseline = estimator.subtracted
+            if baseline is not None and baseline.scope == "prompt" and self.rollouts_per_prompt < 2:
+                raise ValueError(
+                    f"baseline {baseline.name} needs rollouts_per_prompt >= 2; got {self.rollouts_per_prompt}. Raise "
+                    "it or choose another baseline."
+                )
+            if estimator.correction is not None and self.top_k == 1:
+                raise ValueError(
+                    f"correction {estimator.correction.name!r} needs the probabilities that responses are sampled "
+                    "with; with top_k 1 nothing is sampled. Raise top_k, or leave the correction out."
+                )
 
     def _check_contradictions(self) -> None:
         if not self.temperature > 0:
@@ -145,8 +178,8 @@ class DistillationConfig(TrainingArguments):
             )
         mixture = self.mixture
         for name, users in (
-            ("entropy_weight", ("ketchup", "llmr")),
-            ("uniform_weight", ("ketchup", "llmr")),
+            ("entropy_weight", ("ketchup", "llmr", "policy-gradient")),
+            ("uniform_weight", ("ketchup", "llmr", "policy-gradient")),
             ("label_smoothing_factor", ("sft", "seqkd")),
         ):
             if getattr(self, name) and not any(user in mixture for user in users):

@@ -13,7 +13,7 @@ from kvar.estimators.corrections import Correction, SequenceRatio
 from kvar.estimators.evidence import Evidence
 from kvar.estimators.nearest import nearest
 from kvar.estimators.rewards import Gap, LogRatio, NextTokenReward, Reward, SampledReward, Score
-from kvar.returns import LLMR, Kernel, lag_sums
+from kvar.returns import LLMR, Immediate, Kernel, lag_sums
 
 __all__ = ["Estimator"]
 
@@ -123,6 +123,12 @@ class Estimator:
         return self.reward.name if isinstance(self.reward, SampledReward) else None
 
     @property
+    def exact_alone(self) -> bool:
+        """Whether it is a sum of exact terms alone, such as "kl immediate exact": no score has a weight."""
+        rest = self.baseline is None and self.correction is None
+        return self.immediate == "exact" and isinstance(self.kernel, Immediate) and rest
+
+    @property
     def subtracted(self) -> Baseline | None:
         """The baseline itself; None for none and for "teacher-value"."""
         if not isinstance(self.baseline, str):
@@ -160,6 +166,8 @@ class Estimator:
             gap, v = evidence.values.gap.double(), evidence.values.v.double()
             later = lag_sums(-gap, mask, [self.kernel])[0]
             return later if self.baseline == "teacher-value" else later + v
+        if self.exact_alone:
+            return torch.zeros(mask.shape, dtype=torch.float64, device=mask.device)
         sampled = evidence.reward(self.reward.name)
         now = sampled
         if self.immediate != "sampled":

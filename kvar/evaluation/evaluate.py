@@ -18,7 +18,7 @@ from kvar.tasks import CorpusScore, mean_score, ratio_score, values_of
 if TYPE_CHECKING:
     from kvar.tasks import Example, Task
 
-__all__ = ["Evaluation", "decode", "decode_rollouts", "evaluate"]
+__all__ = ["Evaluation", "decode", "decode_rollouts", "evaluate", "response_texts"]
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def decode(
     texts: dict[int, str] = {}
     options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "num_beams": num_beams, "batch": batch}
     for rollouts in decode_rollouts(model, prompts, tokenizer, calculator=calculator, **options):
-        texts.update(zip(rollouts.prompt_index.tolist(), _texts(rollouts, tokenizer), strict=True))
+        texts.update(zip(rollouts.prompt_index.tolist(), response_texts(rollouts, tokenizer), strict=True))
     return [texts[i] for i in sorted(texts)]
 
 
@@ -175,7 +175,7 @@ def evaluate(
             found["total_gap"] = values.gap.sum(dim=1)
             first = returns(values, rollouts.mask, list(named.values()))[:, :, 0]
             found.update({f"return {name}": row for name, row in zip(named, first, strict=True)})
-        for i, text in zip(rollouts.prompt_index.tolist(), _texts(rollouts, tokenizer), strict=True):
+        for i, text in zip(rollouts.prompt_index.tolist(), response_texts(rollouts, tokenizer), strict=True):
             texts[i] = text
         for name, column in found.items():
             target = measured.setdefault(name, [0.0] * len(examples))
@@ -196,7 +196,7 @@ def _named(kernels: Sequence[Kernel]) -> dict[str, Kernel]:
     return {kernel.name: kernel for kernel in (KStep(1), *kernels)}
 
 
-def _texts(rollouts: Rollouts, tokenizer: Any) -> list[str]:
+def response_texts(rollouts: Rollouts, tokenizer: Any) -> list[str]:
     """The responses' texts, without the end token, special or not."""
     ends = rollouts.policy.ends if rollouts.policy is not None else ()
     rows = [row[kept].tolist() for row, kept in zip(rollouts.tokens, rollouts.mask, strict=True)]

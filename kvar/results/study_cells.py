@@ -84,10 +84,14 @@ def trained_estimator(config: Mapping[str, Any]) -> str | None:
         'K=4 - teacher-value'
         >>> trained_estimator({"objective": "kl"}), trained_estimator({"objective": "ketchup + 0.1 sft"})
         (None, None)
+        >>> trained_estimator({"objective": "policy-gradient", "estimator": "kl immediate exact"})
+        'kl immediate exact'
     """
     from kvar.returns import parse_kernel
 
     objective = str(config.get("objective", "ketchup"))
+    if objective == "policy-gradient":
+        return str(config["estimator"])
     if objective not in ("llmr", "ketchup"):
         return None
     kernel = parse_kernel("K=1" if objective == "llmr" else str(config.get("kernel") or "K=4")).name

@@ -61,6 +61,7 @@ class ArithmeticTask:
     """
 
     name = "arithmetic"
+    reward = "partial_credit"
     calculator_marks: tuple[str, str] | None = ("<<", ">>")
 
     def __init__(self, min_steps: int = 2, max_steps: int = 4, seed: int = 0) -> None:
@@ -108,7 +109,7 @@ class ArithmeticTask:
         scores = self.scores(predictions, examples)
         shares = [_right_steps(text, example.target) for text, example in zip(predictions, examples, strict=True)]
         credit = mean_score([(a + b) / 2 for a, b in zip(shares, scores["exact_answer"].each, strict=True)])
-        return named_score({"partial_credit": credit, **scores}, name or "partial_credit").each
+        return named_score({"partial_credit": credit, **scores}, name or self.reward).each
 
     def build_tokenizer(self) -> PreTrainedTokenizerFast:
         """A word-level tokenizer over the templates' words, single digits and signs; decoding restores the text."""

@@ -28,6 +28,7 @@ class Task(Protocol):
     """A source of prompts with references, a metric, and a way to build a tokenizer for models trained from scratch."""
 
     name: str
+    reward: str  # the score that ``example_scores`` gives where none is named
     calculator_marks: tuple[str, str] | None  # what opens and closes a calculation in its responses; None for none
 
     def examples(self, split: str, limit: int | None = None) -> list[Example]:
@@ -47,7 +48,7 @@ class Task(Protocol):
         Args:
             predictions: generated texts.
             examples: their examples.
-            name: which score; None for the task's own choice.
+            name: which score; None for ``reward``.
         """
 
     def build_tokenizer(self) -> PreTrainedTokenizerFast:

@@ -37,7 +37,7 @@ class TruncatedTask:
     ) -> None:
         self.encode = encode or (lambda texts: list(tokenizer(texts)["input_ids"]))
         self.task, self.tokenizer, self.max_tokens = task, tokenizer, max_tokens
-        self.name, self.calculator_marks = task.name, task.calculator_marks
+        self.name, self.reward, self.calculator_marks = task.name, task.reward, task.calculator_marks
         self.added = len(tokenizer("")["input_ids"])
         if max_tokens <= self.added:
             raise ValueError(f"truncate_prompts must leave room for text: more than {self.added}; got {max_tokens}.")

@@ -1,6 +1,6 @@
 """Objectives by name, one a file, and weighted sums of them. Importing this package registers them.
 
-sft, seqkd, kl, reverse-kl, js, tvd, gkd, llmr, ketchup
+sft, seqkd, kl, reverse-kl, js, tvd, gkd, llmr, ketchup, policy-gradient
 """
 
 from kvar.distill.objectives.base import OBJECTIVES, Loss, Objective, Term, objective
@@ -9,6 +9,7 @@ from kvar.distill.objectives.mixture import Mixture, parse_objective
 from kvar.distill.objectives.normalise import NORMALISATIONS, Counts, count, normalise
 from kvar.distill.objectives.on_policy.ketchup import ketchup
 from kvar.distill.objectives.on_policy.llmr import llmr
+from kvar.distill.objectives.on_policy.policy_gradient import policy_gradient
 from kvar.distill.objectives.passes import Passes
 from kvar.distill.objectives.seqkd import seqkd
 from kvar.distill.objectives.sft import sft
@@ -37,6 +38,7 @@ __all__ = [
     "normalise",
     "objective",
     "parse_objective",
+    "policy_gradient",
     "reverse_kl",
     "seqkd",
     "sft",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kvar.distill.objectives.batch import Settings, Source
 from kvar.distill.objectives.passes import Passes
-from kvar.returns import Kernel
+from kvar.estimators import Estimator
 
 __all__ = ["OBJECTIVES", "Loss", "Objective", "Term", "objective"]
 
@@ -47,27 +47,27 @@ class Objective:
         name: as ``DistillationConfig.objective`` spells it.
         compute: (forward passes, settings) -> Loss.
         sources: (settings, whether GKD's coin says on-policy) -> whose responses it needs.
-        teacher: whether it needs a teacher.
-        kernel: for REINFORCE objectives: settings -> the kernel of its returns.
+        teacher: whether it needs a teacher; a policy gradient does unless its reward is the task's score.
+        estimator: of a policy gradient on the student's responses: settings -> what its gradient is.
     """
 
     name: str
     compute: Compute
     sources: Sources
     teacher: bool
-    kernel: Callable[[Settings], Kernel] | None = None
+    estimator: Callable[[Settings], Estimator] | None = None
 
 
 OBJECTIVES: dict[str, Objective] = {}
 
 
 def objective(
-    name: str, *, sources: Sources, teacher: bool, kernel: Callable[[Settings], Kernel] | None = None
+    name: str, *, sources: Sources, teacher: bool, estimator: Callable[[Settings], Estimator] | None = None
 ) -> Callable[[Compute], Compute]:
     """Register a function as the objective ``name``."""
 
     def register(compute: Compute) -> Compute:
-        OBJECTIVES[name] = Objective(name, compute, sources, teacher, kernel)
+        OBJECTIVES[name] = Objective(name, compute, sources, teacher, estimator)
         return compute
 
     return register

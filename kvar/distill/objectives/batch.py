@@ -20,6 +20,7 @@ Source = Literal["data", "student", "teacher"]
 class Settings(Protocol):
     """The settings that objectives read; ``DistillationConfig`` documents each."""
 
+    estimator: str | None
     kernel: str
     baseline: str | None
     centre: Literal["mean", "logsumexp", "none"]
@@ -28,6 +29,7 @@ class Settings(Protocol):
     importance_clip: float | None
     return_scale: float
     return_clip: float | None
+    length_normalised_returns: bool
     normalisation: Literal["token-mean", "sequence-mean", "sequence-token-mean"]
     entropy_weight: float
     uniform_weight: float
@@ -46,7 +48,9 @@ class Batch:
         responses: by source: the data's, the student's own, the teacher's; those that the objectives ask for.
         counts: by source: what sums over responses are divided by, see :mod:`kvar.distill.objectives.normalise`.
         values: the teacher's values of the student's responses.
-        advantages: by objective: (N, T) returns less baseline of the student's responses.
+        advantages: by policy-gradient objective: (N, T) returns less baseline of the student's responses.
+        exact: likewise, the coefficient of the exact sum of every state; none for estimators without one.
+        rewards: likewise, the sampled rewards where the estimator names one.
         on_policy: GKD's coin: whether this step is taken on the student's responses.
     """
 
@@ -54,12 +58,15 @@ class Batch:
     counts: Mapping[Source, Counts]
     values: TokenValues | None = None
     advantages: Mapping[str, Tensor] = field(default_factory=dict)
+    exact: Mapping[str, Tensor] = field(default_factory=dict)
+    rewards: Mapping[str, Tensor] = field(default_factory=dict)
     on_policy: bool = False
 
     def rows(self, start: int, stop: int, rollouts_per_prompt: int) -> Batch:
         """The part of prompts ``start`` to ``stop``, without the padding that longer ones needed; counts are kept."""
         responses: dict[Source, Rollouts] = {}
-        values, advantages = self.values, dict(self.advantages)
+        values = self.values
+        tokens = {"advantages": self.advantages, "exact": self.exact, "rewards": self.rewards}
         for source, all_rows in self.responses.items():
             repeats = rollouts_per_prompt if source == "student" else 1
             rows = slice(start * repeats, stop * repeats)
@@ -75,5 +82,5 @@ class Batch:
             )
             if source == "student":
                 values = values and TokenValues(values.q[rows, :longest], values.v[rows, :longest])
-                advantages = {name: whole[rows, :longest] for name, whole in advantages.items()}
-        return replace(self, responses=responses, values=values, advantages=advantages)
+                tokens = {k: {name: x[rows, :longest] for name, x in each.items()} for k, each in tokens.items()}
+        return Batch(responses, self.counts, values, **tokens, on_policy=self.on_policy)

@@ -14,7 +14,7 @@ from kvar.distill.objectives.base import OBJECTIVES, Objective
 from kvar.distill.objectives.batch import Settings, Source
 from kvar.distill.objectives.normalise import normalise
 from kvar.distill.objectives.passes import Passes
-from kvar.returns import Kernel
+from kvar.estimators import Estimator, SampledReward, Score
 
 __all__ = ["Mixture", "parse_objective"]
 
@@ -34,11 +34,6 @@ class Mixture:
         """``ketchup``, or ``ketchup + 0.1 sft``; ``parse_objective`` reads it back."""
         return " + ".join(o.name if weight == 1 else f"{_short(weight)} {o.name}" for weight, o in self.parts)
 
-    @property
-    def teacher(self) -> bool:
-        """Whether any part needs a teacher."""
-        return any(o.teacher for _, o in self.parts)
-
     def __contains__(self, name: str) -> bool:
         return any(o.name == name for _, o in self.parts)
 
@@ -46,9 +41,32 @@ class Mixture:
         """Whose responses a step needs, given GKD's coin."""
         return {source for _, o in self.parts for source in o.sources(settings, on_policy)}
 
-    def kernels(self, settings: Settings) -> dict[str, Kernel]:
-        """The kernel of every REINFORCE objective, by its name."""
-        return {o.name: o.kernel(settings) for _, o in self.parts if o.kernel is not None}
+    def estimators(self, settings: Settings) -> dict[str, Estimator]:
+        """The estimator of every policy-gradient objective, by the objective's name."""
+        return {o.name: o.estimator(settings) for _, o in self.parts if o.estimator is not None}
+
+    def needs_teacher(self, settings: Settings) -> bool:
+        """Whether any part needs a teacher: a policy gradient whose reward is the task's score does not."""
+        without = [name for name, e in self.estimators(settings).items() if isinstance(e.reward, SampledReward)]
+        return any(o.teacher and o.name not in without for _, o in self.parts)
+
+    def needs_score(self, settings: Settings) -> bool:
+        """Whether any part's reward is the task's score."""
+        return any(isinstance(e.reward, Score) for e in self.estimators(settings).values())
+
+    def check_given(self, settings: Settings, teacher: Any, score: Any) -> None:
+        """Refuse to start without what the parts need.
+
+        Raises:
+            ValueError: no teacher, or no score.
+        """
+        if self.needs_teacher(settings) and teacher is None:
+            raise ValueError(f"objective {self.name!r} needs a teacher: pass teacher=, or use objective sft.")
+        if self.needs_score(settings) and score is None:
+            raise ValueError(
+                f"estimator {settings.estimator!r} needs score=, a function of responses and their examples such as a "
+                "task's example_scores."
+            )
 
     def loss(self, passes: Passes, settings: Settings) -> tuple[Tensor, dict[str, float]]:
         """The scalar to minimise on this micro-batch, and numbers to log.

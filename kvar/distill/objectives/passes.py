@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from kvar.distill.objectives.batch import Batch, Settings, Source
 from kvar.returns.precision import at_least_float32
 from kvar.rollouts import Rollouts, token_logits
+from kvar.rollouts.forward import chosen_log_probs
 from kvar.rollouts.trial.truth import check_rollouts
 
 __all__ = ["Passes"]
@@ -42,6 +43,7 @@ class Passes:
         self.student, self.teacher, self.batch, self.settings = student, teacher, batch, settings
         self.on_samples = on_samples
         self._student: dict[Source, Tensor] = {}
+        self._log_probs: dict[Source, Tensor] = {}
 
     def responses(self, source: Source) -> Rollouts:
         """The responses of one source."""
@@ -56,6 +58,12 @@ class Passes:
             if source == "student" and self.on_samples is not None:
                 self.on_samples()
         return self._student[source]
+
+    def log_probs(self, source: Source) -> Tensor:
+        """(N, T): log pi(y_t | s_t) with gradient, zero where masked."""
+        if source not in self._log_probs:
+            self._log_probs[source] = chosen_log_probs(self.student_logits(source), self.responses(source))
+        return self._log_probs[source]
 
     def divergence(self, source: Source, divergence: Divergence) -> Tensor:
         """(N, T): ``divergence(teacher's log-probabilities, student's)``, each (n, T, V), over the vocabulary.

@@ -9,7 +9,6 @@ from kvar.distill.objectives.base import Loss, Term, objective
 from kvar.distill.objectives.batch import Settings, Source
 from kvar.distill.objectives.on_policy.entropy import uniform_cross_entropy
 from kvar.distill.objectives.passes import Passes
-from kvar.rollouts.forward import chosen_log_probs
 
 __all__ = ["negative_log_likelihood", "sft"]
 
@@ -20,13 +19,12 @@ def negative_log_likelihood(passes: Passes, settings: Settings, source: Source) 
     With ``label_smoothing_factor`` eps the target is (1 - eps) onehot + eps uniform (Szegedy et al. 2016),
     uniform over the tokens that the student does not rule out by -inf.
     """
-    logits, rollouts = passes.student_logits(source), passes.responses(source)
-    nll = -chosen_log_probs(logits, rollouts)
+    nll = -passes.log_probs(source)
     smoothing = settings.label_smoothing_factor
     if not smoothing:
         return Loss((Term(nll, source),))
-    uniform = uniform_cross_entropy(logits)
-    mean = float(nll.detach()[rollouts.mask].mean())
+    uniform = uniform_cross_entropy(passes.student_logits(source))
+    mean = float(nll.detach()[passes.responses(source).mask].mean())
     return Loss((Term((1 - smoothing) * nll + smoothing * uniform, source),), {"nll": mean})
 
 

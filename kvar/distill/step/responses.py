@@ -1,7 +1,7 @@
 """An optimiser step's responses, before its first loss: sampled, valued, counted, then cut into micro-batches.
 
 What divides a loss (:mod:`kvar.distill.objectives.normalise`) and what is subtracted from a return
-(:mod:`kvar.distill.objectives.on_policy.advantages`) belong to the whole step, so all micro-batches are sampled
+(:mod:`kvar.distill.step.coefficients`) belong to the whole step, so all micro-batches are sampled
 together: one large generation call in place of several small ones, and a step whose loss does not depend on how it is
 cut.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,19 +18,22 @@ from torch import Tensor, nn
 
 from kvar.distill.data.dataset import reference_rollouts
 from kvar.distill.objectives import Batch, Mixture, Source, count
-from kvar.distill.objectives.on_policy.advantages import advantages
+from kvar.distill.step.coefficients import Part, redrawn, with_coefficients
 from kvar.distill.step.evened import REPEATED
 from kvar.distill.step.teacher_responses import TeacherResponses
-from kvar.rollouts import Policy, Rollouts, concatenate, policy_of, sample, score
-from kvar.rollouts.score_norms import score_norms
+from kvar.evaluation.evaluate import response_texts
+from kvar.rollouts import Policy, Rollouts, concatenate, policy_of, sample
 from kvar.rollouts.seeds import response_seeds, stream_seed
+from kvar.tasks import Example
 
 if TYPE_CHECKING:
     from kvar.distill.config import DistillationConfig
 
-__all__ = ["Step", "distinct_rows", "on_policy_coin", "prepare_step"]
+__all__ = ["Scorer", "Step", "distinct_rows", "on_policy_coin", "prepare_step"]
 
 Inputs = Mapping[str, Tensor]
+Scorer = Callable[[list[str], list[Example]], Sequence[float]]
+"""What a task's ``example_scores`` is: responses and their examples -> one number each."""
 
 
 @dataclass
@@ -67,23 +71,29 @@ def prepare_step(
     tokenizer: Any,
     step: int,
     on_policy: bool,
+    scorer: Scorer | None = None,
     all_sum: Callable[[Tensor], Tensor] | None = None,
+    all_parts: Callable[[Part], Sequence[Part]] | None = None,
     processes: int = 1,
+    process: int = 0,
 ) -> list[Batch]:
     """Everything that the losses of one step need but the student's gradients.
 
     Args:
         inputs: this process's micro-batches, as the collator made them, on the student's device.
         student: the policy; it is not trained here.
-        teacher: values the student's responses, for REINFORCE objectives.
+        teacher: what the rewards of policy-gradient objectives ask.
         teacher_responses: the teacher's responses, for objectives that learn from them.
         mixture: the objectives.
         settings: of the run.
         tokenizer: of both models.
         step: optimiser steps taken before; with ``settings.seed`` it names the random streams.
         on_policy: GKD's coin.
+        scorer: texts and their examples -> scores, for the reward ``score``.
         all_sum: adds a tensor up over processes; None where there is one, or where a batch stands alone.
+        all_parts: gathers what every process knows of its responses; None likewise.
         processes: how many there are.
+        process: this one's number.
 
     Returns:
         A batch for every micro-batch, in order; the responses of repeated rows hold no token there.
@@ -108,32 +118,18 @@ def prepare_step(
         source: count(own.mask, all_sum, processes, responses=rows * (len(own) // len(distinct)))
         for source, own in responses.items()
     }
-    values = None
-    by_objective: dict[str, Tensor] = {}
-    kernels = mixture.kernels(settings)
-    if kernels:
-        assert teacher is not None  # as above
-        own = responses["student"]
-        values = score(
-            teacher,
-            own,
-            centre=settings.centre,
-            value=settings.value,
-            micro_batch=settings.teacher_micro_batch,
+    whole = Batch(responses, counts, on_policy=on_policy)
+    if estimators := mixture.estimators(settings):
+        whole = with_coefficients(
+            whole,
+            redrawn(estimators, max(step, 0)),
+            student=student,
+            teacher=teacher,
+            settings=settings,
+            scored=None if scorer is None else partial(_scores, data=data, tokenizer=tokenizer, scorer=scorer),
+            all_parts=all_parts,
+            process=process,
         )
-        norms = score_norms(student, own) if settings.baseline == "minimum-variance" else None
-        for name, kernel in kernels.items():
-            by_objective[name] = advantages(
-                values,
-                own.mask,
-                kernel,
-                settings.baseline,
-                prompt_index=own.prompt_index,
-                sq_score_norm=norms,
-                positions=settings.max_new_tokens,
-                all_sum=all_sum,
-            )
-    whole = Batch(responses, counts, values, by_objective, on_policy)
     batches, start = [], 0
     for batch in inputs:
         stop = start + len(batch["index"])
@@ -149,6 +145,15 @@ def _without_repeats(rollouts: Rollouts, distinct: Tensor) -> Rollouts:
     kept = distinct.to(rollouts.mask.device).repeat_interleave(len(rollouts) // len(distinct))
     mask = rollouts.mask & kept[:, None]
     return replace(rollouts, mask=mask, finished=rollouts.finished & kept)
+
+
+def _scores(rollouts: Rollouts, *, data: Rollouts, tokenizer: Any, scorer: Scorer) -> Sequence[float]:
+    """The scorer's numbers; examples are the texts of the data's tokens, cut targets as they were cut."""
+    prompts = [ids[kept].tolist() for ids, kept in zip(data.prompt_ids, data.prompt_mask, strict=True)]
+    texts = tokenizer.batch_decode(prompts, skip_special_tokens=True), response_texts(data, tokenizer)
+    examples = [Example(prompt, target) for prompt, target in zip(*texts, strict=True)]
+    repeats = len(rollouts) // len(data)
+    return scorer(response_texts(rollouts, tokenizer), [example for example in examples for _ in range(repeats)])
 
 
 def _sampled(

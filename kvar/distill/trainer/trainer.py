@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from kvar.distill.config import DistillationConfig
@@ -17,7 +18,7 @@ from kvar.distill.data.whole_batches import check_whole_batches, rows_together, 
 from kvar.distill.models.check import check_models
 from kvar.distill.objectives import Batch, Mixture, Passes
 from kvar.distill.step.evened import EvenedRows, EvenedSampler, MarkingCollator, check_evened
-from kvar.distill.step.responses import Step, distinct_rows, on_policy_coin, prepare_step
+from kvar.distill.step.responses import Scorer, Step, distinct_rows, on_policy_coin, prepare_step
 from kvar.distill.step.teacher_responses import TeacherResponses
 from kvar.distill.trainer.checkpoints import WholeCheckpoints
 from kvar.distill.trainer.learning_rates import scale_learning_rates
@@ -45,6 +46,8 @@ class DistillationTrainer(WholeCheckpoints):
         model: the student, seq2seq or causal.
         teacher: a frozen model with the same tokenizer; None for objectives that need none.
         args: the run's settings.
+        score: responses and their examples (texts, decoded) -> one number each, for the reward ``score``: a task's
+            ``example_scores``, for instance.
         train_dataset: rows of ``kvar.distill.data.dataset.build_dataset``; or raw rows (prompt and target or
             completion, or messages), which are encoded by it. The same for ``eval_dataset``.
         processing_class: the tokenizer.
@@ -59,11 +62,16 @@ class DistillationTrainer(WholeCheckpoints):
     mixture: Mixture
 
     def __init__(
-        self, model: nn.Module, args: DistillationConfig, *, teacher: nn.Module | None = None, **kwargs: Any
+        self,
+        model: nn.Module,
+        args: DistillationConfig,
+        *,
+        teacher: nn.Module | None = None,
+        score: Scorer | None = None,
+        **kwargs: Any,
     ) -> None:
         self.mixture = args.mixture
-        if self.mixture.teacher and teacher is None:
-            raise ValueError(f"objective {args.objective!r} needs a teacher: pass teacher=, or use objective sft.")
+        self.mixture.check_given(args, teacher, score)
         tokenizer: Any = kwargs.get("processing_class")
         if not hasattr(tokenizer, "eos_token_id"):
             raise ValueError(f"processing_class must be a tokenizer; got {type(tokenizer).__name__}.")
@@ -87,7 +95,7 @@ class DistillationTrainer(WholeCheckpoints):
         self.model_accepts_loss_kwargs = False
         self.loss_is_scaled_for_ga = True  # divided by the whole step's tokens or responses, see prepare_step
         self.tokenizer: Any = tokenizer
-        self.teacher = teacher
+        self.teacher, self.score = teacher, score
         self._teacher_responses: TeacherResponses | None = None
         if teacher is not None:
             teacher.requires_grad_(False).eval()
@@ -179,8 +187,11 @@ class DistillationTrainer(WholeCheckpoints):
                 tokenizer=self.tokenizer,
                 step=step,
                 on_policy=on_policy_coin(self.args.seed, step, self.args.gkd_lambda),
+                scorer=self.score,
                 all_sum=(lambda x: self.accelerator.reduce(x, reduction="sum")) if several else None,
+                all_parts=(lambda part: gather_object([part])) if several else None,
                 processes=self.args.world_size if several else 1,
+                process=self.args.process_index if several else 0,
             )
         except NonFiniteLogitsError as error:
             what = "a model's logits are not finite while responses are sampled"

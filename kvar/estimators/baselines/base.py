@@ -21,6 +21,9 @@ class Baseline(ABC):
     score_norms: bool = False
     """Whether measured |s_t|^2 are needed, ``gather(score_norms=True)``."""
 
+    logit_power: bool = False
+    """Whether ``Evidence.logit_power`` is needed."""
+
     @property
     @abstractmethod
     def name(self) -> str:

@@ -25,6 +25,7 @@ class WProxy(Baseline):
     """
 
     scope: Literal["row", "prompt", "batch"] = "prompt"
+    logit_power: bool = True
 
     @property
     def name(self) -> str:

@@ -135,6 +135,7 @@ def build_trainer(
         model=parts.student,
         args=training,
         teacher=parts.teacher,
+        score=parts.task.example_scores,
         train_dataset=train,
         eval_dataset=validation,
         processing_class=parts.tokenizer,

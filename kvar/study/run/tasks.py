@@ -15,9 +15,9 @@ def build_task(settings: TaskSettings) -> Task:
     """The task of a run.
 
     Raises:
-        ValueError: an unknown task, or one whose data or fields are missing.
+        ValueError: an unknown task, one whose data or fields are missing, or a score that it does not have.
     """
-    from kvar.tasks import task_from_options
+    from kvar.tasks import Example, task_from_options
 
     marks = settings.calculator_marks.split()
     if len(marks) != 2:
@@ -25,7 +25,7 @@ def build_task(settings: TaskSettings) -> Task:
             f"calculator_marks must be two marks with a blank between them, such as '<< >>'; got "
             f"{settings.calculator_marks!r}."
         )
-    return task_from_options(
+    task = task_from_options(
         settings.task,
         data=settings.data,
         subset=settings.data_subset,
@@ -44,6 +44,10 @@ def build_task(settings: TaskSettings) -> Task:
         calculator_marks=(marks[0], marks[1]),
         max_calculations=settings.max_calculations,
     )
+    if settings.reward_score is not None:
+        task.example_scores(["x"], [Example("x", "x")], settings.reward_score)  # refuses what the task does not have
+        task.reward = settings.reward_score
+    return task
 
 
 def check_calculator(task: Task, tokenizer: Any) -> None:

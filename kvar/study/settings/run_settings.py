@@ -50,6 +50,11 @@ class TaskSettings:
     max_problem_steps: int = option(4, "most steps of an arithmetic problem")
     max_calculations: int | None = option(None, "keep the gsm8k problems of at most this many calculations")
     task_seed: int = option(0, "seed of generated problems")
+    reward_score: str | None = option(
+        None,
+        "the score that the reward 'score' is, example by example; none for partial_credit (arithmetic), exact_answer "
+        "(gsm8k), bleu (translation), rougeL (summarisation) or chrf (text)",
+    )
     train_limit: int | None = option(None, "use the first this many training examples")
 
 

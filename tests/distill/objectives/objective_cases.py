@@ -67,13 +67,13 @@ def batch_of(
     """A batch that is a step of its own."""
     own = found["student"]
     values = score(teacher, own, centre=settings.centre, value=settings.value, vocabulary=VOCABULARY)
-    kernels = settings.mixture.kernels(settings)
-    advantages = {
-        name: returns(values, own.mask, [kernel], baseline=settings.baseline, prompt_index=own.prompt_index)[0]
-        for name, kernel in kernels.items()
-    }
+    advantages, exact = {}, {}
+    for name, e in settings.mixture.estimators(settings).items():
+        advantages[name] = returns(values, own.mask, [e.kernel], baseline=e.baseline, prompt_index=own.prompt_index)[0]
+        if e.exact_alone:
+            advantages[name], exact[name] = torch.zeros_like(advantages[name]), own.mask.double()
     counts = {source: count(rollouts.mask) for source, rollouts in found.items()}
-    return Batch(found, counts, values, advantages, on_policy)
+    return Batch(found, counts, values, advantages, exact, on_policy=on_policy)
 
 
 def loss_of(student: Any, teacher: Any, batch: Batch, settings: DistillationConfig) -> Tensor:

@@ -32,10 +32,11 @@ def batch_of(responses: Any, teacher: Table, settings: Any, on_policy: bool = Fa
     found = {"data": responses, "student": responses, "teacher": responses}
     values = score(teacher, responses, centre=settings.centre, value=settings.value)
     advantages = {
-        name: returns(values, responses.mask, [kernel])[0]
-        for name, kernel in settings.mixture.kernels(settings).items()
+        name: returns(values, responses.mask, [estimator.kernel])[0]
+        for name, estimator in settings.mixture.estimators(settings).items()
     }
-    return Batch(found, {source: count(responses.mask) for source in found}, values, advantages, on_policy)  # type: ignore[arg-type]
+    counts: Any = {source: count(responses.mask) for source in found}
+    return Batch(found, counts, values, advantages, on_policy=on_policy)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ import torch
 
 from kvar.distill.data.dataset import Collator, build_dataset
 from kvar.distill.objectives import Batch, Passes, count, parse_objective
-from kvar.distill.objectives.on_policy.advantages import advantages
 from kvar.distill.step.responses import prepare_step
-from kvar.returns import KStep, TokenValues, returns
+from kvar.estimators import Estimator, Evidence
+from kvar.returns import Kernel, KStep, TokenValues, returns
 from kvar.rollouts import Rollouts, log_probs, sample, score, token_logits
 from kvar.tasks import ArithmeticTask
 from tests.cases import MODELS, ragged_prompts, tiny_gpt2, tiny_t5
@@ -38,6 +38,12 @@ def prepared(step: int = 0, **changes: Any) -> tuple[Batch, Any]:
         tokenizer=TOKENIZER, step=step, on_policy=False,
     )  # fmt: skip
     return batch, student
+
+
+def advantages_of(rollouts: Rollouts, values: TokenValues, kernel: Kernel) -> torch.Tensor:
+    """Of K-step returns without a baseline, as a step of training forms them."""
+    unknown = torch.zeros(rollouts.tokens.shape, dtype=torch.float64)
+    return Estimator(kernel).coefficients(Evidence(rollouts, {}, {}, {}, unknown, unknown, values))[0]
 
 
 def test_defect_1_rollouts_are_sampled_with_the_flags_given() -> None:
@@ -97,8 +103,7 @@ def test_defect_4_no_value_wraps_round_the_end(k: int, finished: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     v = torch.rand(1, 4, generator=generator, dtype=torch.float64) + 100.0  # a wrapped one would show
     q = v - torch.rand(1, 4, generator=generator, dtype=torch.float64)
-    mask = torch.ones(1, 4, dtype=torch.bool)
-    found = advantages(TokenValues(q, v), mask, KStep(k), None, prompt_index=torch.zeros(1).long())
+    found = advantages_of(written([WORD] * 4), TokenValues(q, v), KStep(k))
     expected = torch.tensor([k_step(q[0].tolist(), v[0].tolist(), k, "anchored")], dtype=torch.float64)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
     # and in a rollout that the length limit cut, from a teacher's own logits
@@ -123,7 +128,7 @@ def test_defect_4_padded_rows_read_no_padding_states(name: str) -> None:
 
     def loss_of(rollouts: Rollouts) -> torch.Tensor:
         values = score(teacher, rollouts)
-        found = advantages(values, rollouts.mask, KStep(2), None, prompt_index=rollouts.prompt_index)
+        found = advantages_of(rollouts, values, KStep(2))
         batch = Batch({"student": rollouts}, {"student": count(rollouts.mask)}, values, {"ketchup": found})
         return settings.mixture.loss(Passes(student, teacher, batch, settings), settings)[0]
 
@@ -193,8 +198,8 @@ def test_defect_7_every_objective_is_a_mean_over_tokens(name: str) -> None:
         rollouts = written(response)
         values = TokenValues(torch.ones(1, len(response)), torch.ones(1, len(response)))  # returns of 1 at any length
         found = dict.fromkeys(("data", "student", "teacher"), rollouts)
-        kernels = parse_objective(name).kernels(settings)
-        advantage = {o: returns(values, rollouts.mask, [kernel])[0].double() for o, kernel in kernels.items()}
+        estimators = parse_objective(name).estimators(settings)
+        advantage = {o: returns(values, rollouts.mask, [e.kernel])[0].double() for o, e in estimators.items()}
         batch = Batch(found, {source: count(rollouts.mask) for source in found}, values, advantage)  # type: ignore[arg-type]
         losses.append(float(settings.mixture.loss(Passes(student, teacher, batch, settings), settings)[0]))
     assert losses[0] != 0

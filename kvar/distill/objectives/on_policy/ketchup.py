@@ -10,6 +10,7 @@ from kvar.distill.objectives.base import Loss, objective
 from kvar.distill.objectives.batch import Settings
 from kvar.distill.objectives.on_policy.reinforce import reinforce
 from kvar.distill.objectives.passes import Passes
+from kvar.estimators import Estimator
 from kvar.returns import parse_kernel
 
 __all__ = ["ketchup"]
@@ -19,7 +20,7 @@ __all__ = ["ketchup"]
     "ketchup",
     sources=lambda settings, on_policy: ("student",),
     teacher=True,
-    kernel=lambda settings: parse_kernel(settings.kernel),
+    estimator=lambda settings: Estimator(parse_kernel(settings.kernel), settings.baseline),
 )
 def ketchup(passes: Passes, settings: Settings) -> Loss:
     """REINFORCE with the kernel ``settings.kernel`` on the student's responses."""

@@ -10,12 +10,18 @@ from kvar.distill.objectives.base import Loss, objective
 from kvar.distill.objectives.batch import Settings
 from kvar.distill.objectives.on_policy.reinforce import reinforce
 from kvar.distill.objectives.passes import Passes
+from kvar.estimators import Estimator
 from kvar.returns import LLMR
 
 __all__ = ["llmr"]
 
 
-@objective("llmr", sources=lambda settings, on_policy: ("student",), teacher=True, kernel=lambda settings: LLMR())
+@objective(
+    "llmr",
+    sources=lambda settings, on_policy: ("student",),
+    teacher=True,
+    estimator=lambda settings: Estimator(LLMR(), settings.baseline),
+)
 def llmr(passes: Passes, settings: Settings) -> Loss:
     """REINFORCE with the all-ones kernel on the student's responses."""
     return reinforce(passes, settings, "llmr")
