@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 from kvar.estimators.terms import Terms
 from kvar.gradients.cotangents import Weights, surrogate
@@ -160,8 +162,7 @@ def jvp_moments(
     moments = projected_moments(projected, members, rollouts.prompt_index.detach().cpu(), fields=fields)
     if record is None or not score_power:
         return moments
-    power = record.moments(torch.ones(1, *record.mask.shape))
-    return {name: replace(m, score_power=power[name].score_power) for name, m in moments.items()}
+    return {name: replace(m, score_power=record.score_power(name)) for name, m in moments.items()}
 
 
 def scalars_of(
@@ -223,6 +224,16 @@ class _Passes(nn.Module):
         return self.of(token_logits(self.student, self.rollouts), self.rollouts)
 
 
+class _PaddingRows(TorchFunctionMode):
+    """Rows that an embedding looks up by its padding index have derivative zero, as in the backward pass."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func is F.embedding and (padding := (kwargs or {}).get("padding_idx", (*args, None, None)[2])) is not None:
+            return torch.where((args[0] == padding % len(args[1]))[..., None], out.detach(), out)
+        return out
+
+
 @torch.no_grad()  # of backward graphs; forward mode is not touched by it
 def derivative_along(
     student: nn.Module,
@@ -233,7 +244,7 @@ def derivative_along(
     """The derivative of ``of(logits, rollouts)`` along one direction; zero where it does not depend on it."""
     passes = _Passes(student, rollouts, of)
     try:
-        with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
+        with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH), _PaddingRows():
             duals = {
                 name: forward_ad.make_dual(p.detach(), tangents[id(p)])
                 for name, p in passes.named_parameters()

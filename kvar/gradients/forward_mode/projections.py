@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -72,16 +72,19 @@ class ScoreProjections:
             weights: (E, N, T).
             names: the E estimators' names.
         """
-        return self._as_moments(self.project(weights), names, torch.Tensor.mean, self._power(torch.Tensor.mean))
+        e = len(weights)
+        names = tuple(str(i) for i in range(e)) if names is None else tuple(str(name) for name in names)
+        if len(names) != e or len(set(names)) != e:
+            raise ValueError(f"names must be {e} distinct names, one for each estimator; got {list(names)}.")
+        groups = {
+            group: replace(moments, score_power=self.score_power(group))
+            for group, moments in projected_moments(self.project(weights), self.members, self.prompt_index).items()
+        }
+        return GradientMoments(names, groups, self.prompt_index)
 
-    def standard_errors(self, weights: Tensor, names: Sequence[str] | None = None) -> GradientMoments:
-        """The standard error over directions of every number in ``moments``, in the same places.
-
-        Raises:
-            ValueError: fewer than two directions.
-        """
-        self._need_two()
-        return self._as_moments(self.project(weights), names, _error, self._power(_error))
+    def score_power(self, group: str = "all") -> Tensor:
+        """(N,): sum_t |s_t|^2, unbiased."""
+        return (self.cells[:, list(self.members[group])] ** 2).sum(dim=(1, 3)).mean(dim=0)
 
     def trace_covariance(self, weights: Tensor, group: str = "all") -> tuple[Tensor, Tensor]:
         """Unbiased tr Cov(g^e), theory.md (12), and the relative error that the finite number of directions leaves.
@@ -100,36 +103,15 @@ class ScoreProjections:
         Raises:
             ValueError: fewer than two directions or trajectories.
         """
-        self._need_two()
+        if self.directions < 2:
+            raise ValueError("one direction has no spread to estimate an error from: use directions=2 or more.")
         n = len(self.mask)
         if n < 2:
             raise ValueError("tr Cov needs two trajectories or more; got 1.")
         p = self.project(weights)[:, list(self.members[group])]
         each = n / (n - 1) * ((p**2).mean(dim=-1) - p.mean(dim=-1) ** 2).sum(dim=1)
         value = each.mean(dim=0)
-        return value, _error(each, 0) / value
-
-    def _need_two(self) -> None:
-        if self.directions < 2:
-            raise ValueError("one direction has no spread to estimate an error from: use directions=2 or more.")
-
-    def _power(self, over: Callable[[Tensor, int], Tensor]) -> dict[str, Tensor]:
-        return {g: over((self.cells[:, list(c)] ** 2).sum(dim=(1, 3)), 0) for g, c in self.members.items()}
-
-    def _as_moments(
-        self,
-        projected: Projections,
-        names: Sequence[str] | None,
-        over: Callable[[Tensor, int], Tensor],
-        power: dict[str, Tensor],
-    ) -> GradientMoments:
-        moments = projected_moments(projected, self.members, self.prompt_index, over=over)
-        groups = {g: replace(m, score_power=power[g]) for g, m in moments.items()}
-        e = projected.shape[2]
-        names = tuple(str(i) for i in range(e)) if names is None else tuple(str(name) for name in names)
-        if len(names) != e or len(set(names)) != e:
-            raise ValueError(f"names must be {e} distinct names, one for each estimator; got {list(names)}.")
-        return GradientMoments(names, groups, self.prompt_index)
+        return value, each.std(dim=0) / self.directions**0.5 / value
 
 
 def projected_moments(
@@ -138,7 +120,6 @@ def projected_moments(
     prompt_index: Tensor,
     *,
     fields: Literal["all", "norms"] = "all",
-    over: Callable[[Tensor, int], Tensor] = torch.Tensor.mean,
 ) -> dict[str, GroupMoments]:
     """Moments as averages over directions of products of projections; unbiased, since E v v^T = 1.
 
@@ -147,30 +128,24 @@ def projected_moments(
         members: group name -> numbers of its cells.
         prompt_index: (N,).
         fields: "norms" for ``sq_norm`` and ``mean_pair`` only.
-        over: (values, axis) -> what to take over the directions' axis: the mean, or its standard error.
 
     Returns:
         Group name -> moments.
     """
     labels, sizes = prompt_index.unique(return_inverse=True, return_counts=True)[1:]
     by_prompt = projected.new_zeros(*projected.shape[:3], len(sizes)).index_add_(3, labels, projected) / sizes
-    mean = projected.mean(dim=-1)
+    mean, d = projected.mean(dim=-1), len(projected)
     out = {}
     for group, cells in members.items():
         p, pbar, pm = projected[:, list(cells)], mean[:, list(cells)], by_prompt[:, list(cells)]
-        mean_pair = over(torch.einsum("dce,dcf->def", pbar, pbar), 0)
+        mean_pair = torch.einsum("dce,dcf->ef", pbar, pbar) / d
         if fields == "norms":
-            out[group] = GroupMoments(sq_norm=over((p**2).sum(dim=1), 0), mean_pair=mean_pair)
+            out[group] = GroupMoments(sq_norm=(p**2).sum(dim=1).mean(dim=0), mean_pair=mean_pair)
             continue
         out[group] = GroupMoments.of_products(
             mean_pair=mean_pair,
-            cross=over(torch.einsum("dcen,dcf->defn", p, pbar), 0),
-            pair=over(torch.einsum("dcen,dcfn->defn", p, p), 0),
-            prompt_pair=over(torch.einsum("dcem,dcfm->defm", pm, pm), 0),
+            cross=torch.einsum("dcen,dcf->efn", p, pbar) / d,
+            pair=torch.einsum("dcen,dcfn->efn", p, p) / d,
+            prompt_pair=torch.einsum("dcem,dcfm->efm", pm, pm) / d,
         )
     return out
-
-
-def _error(each: Tensor, axis: int) -> Tensor:
-    """Standard error of a mean over ``axis``."""
-    return each.std(dim=axis) / each.shape[axis] ** 0.5
