@@ -10,8 +10,8 @@ from torch import Tensor
 
 from kvar.evaluation.greedy import greedy_search
 from kvar.rollouts import Policy, is_encoder_decoder, policy_of
+from kvar.rollouts.decoding.cached import CachedDecoding
 from kvar.rollouts.decoding.draw import check_finite
-from kvar.rollouts.decoding.stepwise import Decoding
 from kvar.rollouts.forward import decoder_prefix, decoder_start, unwrapped
 from kvar.rollouts.modes import eval_mode, undisturbed
 from kvar.rollouts.output_embedding import logit_width
@@ -60,7 +60,7 @@ def beam_search(
     device = next(model.parameters()).device
     prompt_ids, prompt_mask = prompt_ids.to(device), prompt_mask.to(device)
     way = decoding_of(model, prompt_ids, prompt_mask, policy)
-    if way is not Decoding:
+    if way is not CachedDecoding:
         if beams > 1:
             raise ValueError(
                 f"beams={beams}: {type(model).__name__} goes wrong with a cache or padding, which beam search needs. "

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from kvar.rollouts import Policy, is_encoder_decoder
+from kvar.rollouts.decoding.decoding import Decoding, decode
 from kvar.rollouts.decoding.draw import check_finite
 from kvar.rollouts.forward import decoder_prefix
-from kvar.rollouts.trial.truth import AnyDecoding
 
 __all__ = ["greedy_search"]
 
 
 def greedy_search(
     model: Any,
-    way: Callable[..., AnyDecoding],
+    way: type[Decoding],
     prompt_ids: Tensor,
     prompt_mask: Tensor,
     policy: Policy,
@@ -43,19 +43,15 @@ def greedy_search(
     Raises:
         NonFiniteLogitsError: logits from which no token can be chosen.
     """
-    decoding = way(model, prompt_ids, prompt_mask, 1, max_new_tokens, policy)
-    seen = decoder_prefix(model, policy, prompt_ids) if is_encoder_decoder(model) else prompt_ids
-    start = seen.shape[1]
-    ended = torch.zeros(len(seen), dtype=torch.bool, device=seen.device)
-    for position in range(max_new_tokens):
-        scores = decoding.logits
-        check_finite(scores.amax(dim=-1), position)
+    given = decoder_prefix(model, policy, prompt_ids) if is_encoder_decoder(model) else prompt_ids
+
+    def choose(scores: Tensor, rows: Tensor, so_far: Tensor) -> tuple[Tensor, Tensor]:
+        check_finite(scores.amax(dim=-1), so_far.shape[1], rows)
+        seen = torch.cat([given[rows], so_far], dim=1)
         for processor in processors:
             scores = processor(seen, scores)
-        token = scores.argmax(dim=-1)
-        seen = torch.cat([seen, token[:, None]], dim=1)
-        ended |= policy.is_end(token)
-        if bool(ended.all()) or position == max_new_tokens - 1:
-            break
-        decoding.step(token)
-    return [row[start:] for row in seen.tolist()]
+        return scores.max(dim=-1)[::-1]
+
+    decoding = way(model, prompt_ids, prompt_mask, 1, max_new_tokens, policy)
+    rows: list[list[int]] = decode(decoding, choose, policy)[0].tolist()
+    return rows

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kvar.rollouts.decoding.cached import CachedDecoding
+from kvar.rollouts.decoding.decoding import decode
 from kvar.rollouts.decoding.draw import draw, uniforms
-from kvar.rollouts.decoding.stepwise import Decoding
 from kvar.rollouts.modes import eval_mode
 from kvar.rollouts.policy import Policy, policy_of
 from kvar.rollouts.text.prompts import Prompts, encode_prompts
-from kvar.rollouts.trial.truth import AnyDecoding, check_rollouts, decoding_of
+from kvar.rollouts.trial.truth import check_rollouts, decoding_of
 from kvar.rollouts.types import Rollouts
 from kvar.rollouts.vocabulary import check_tokenizer, pad_token
 
@@ -75,12 +76,17 @@ def sample(
     device = next(student.parameters()).device
     prompt_ids, prompt_mask = (x.to(device) for x in encode_prompts(prompts, tokenizer, student, policy=policy))
     prompt_index = torch.arange(len(prompt_ids), device=device).repeat_interleave(rollouts_per_prompt)
-    way = decoding_of(student, prompt_ids, prompt_mask, policy) if check else Decoding
+    way = decoding_of(student, prompt_ids, prompt_mask, policy) if check else CachedDecoding
     pad = pad_token(tokenizer, student) or 0
     chance = uniforms(seed, len(prompt_index), max_new_tokens).to(device)
+
+    def choose(logits: Tensor, rows: Tensor, so_far: Tensor) -> tuple[Tensor, Tensor]:
+        position = so_far.shape[1]
+        return draw(logits.float(), temperature, top_k, chance[rows, position], position, rows)
+
     with eval_mode(student):
         decoding = way(student, prompt_ids, prompt_mask, rollouts_per_prompt, max_new_tokens, policy)
-        tokens, log_probs = _loop(decoding, chance, policy, pad, temperature, top_k)
+        tokens, log_probs = decode(decoding, choose, policy)
     is_end = policy.is_end(tokens)
     ended = is_end.cumsum(dim=1)
     mask = (ended - is_end.long()) == 0
@@ -101,35 +107,7 @@ def sample(
     return rollouts
 
 
-def _loop(
-    decoding: AnyDecoding, chance: Tensor, policy: Policy, pad: int, temperature: float, top_k: int
-) -> tuple[Tensor, Tensor]:
-    """Tokens and their log-probabilities, (N, T); what stands behind a row's end-of-sequence means nothing.
-
-    Finished rows leave the batch once a quarter of it has finished.
-    """
-    n, steps = chance.shape
-    tokens = torch.full((n, steps), pad, dtype=torch.long, device=chance.device)
-    log_probs = torch.zeros(n, steps, device=chance.device)
-    rows = torch.arange(n, device=chance.device)
-    going = torch.ones_like(rows, dtype=torch.bool)
-    for position in range(steps):
-        uniform = chance[rows, position]
-        token, log_prob = draw(decoding.logits.float(), temperature, top_k, uniform, position, rows)
-        tokens[rows, position], log_probs[rows, position] = token, log_prob
-        going = going & ~policy.is_end(token)
-        left = int(going.sum())
-        if left == 0 or position == steps - 1:
-            break
-        if decoding.by_rows and 4 * left <= 3 * len(rows):
-            stay = going.nonzero()[:, 0]
-            decoding.keep(stay)
-            rows, going, token = rows[stay], going[stay], token[stay]
-        decoding.step(token)
-    return tokens[:, : position + 1], log_probs[:, : position + 1]
-
-
-def _check_settings(rollouts_per_prompt: int, max_new_tokens: int, temperature: float, top_k: int) -> None:
+def _check_settings(rollouts_per_prompt: Any, max_new_tokens: Any, temperature: Any, top_k: Any) -> None:
     for name, value, least in (
         ("rollouts_per_prompt", rollouts_per_prompt, 1),
         ("max_new_tokens", max_new_tokens, 1),
@@ -137,5 +115,5 @@ def _check_settings(rollouts_per_prompt: int, max_new_tokens: int, temperature: 
     ):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}.")
-    if not isinstance(temperature, numbers.Real) or not temperature >= 0:
+    if not (isinstance(temperature, numbers.Real) and float(temperature) >= 0):
         raise ValueError(f"temperature must be 0 (greedy) or positive; got {temperature!r}.")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kvar.rollouts import log_probs, sample
-from kvar.rollouts.decoding.stepwise import Decoding
+from kvar.rollouts.decoding.cached import CachedDecoding
 from tests.cases import MODELS, ragged_prompts, tiny_llama, tiny_t5
 
 
@@ -59,11 +59,11 @@ def test_dropping_finished_rows_changes_nothing(name: str, padded: bool, monkeyp
     often = int(sample(model, prompts, **settings).tokens.flatten().bincount(minlength=17)[1:].argmax()) + 1
     settings["eos_token_id"] = often
     sizes: list[int] = []
-    step = Decoding.step
-    monkeypatch.setattr(Decoding, "step", lambda self, tokens: (sizes.append(len(tokens)), step(self, tokens))[1])
+    step = CachedDecoding.step
+    monkeypatch.setattr(CachedDecoding, "step", lambda self, tokens: (sizes.append(len(tokens)), step(self, tokens))[1])
     dropped = sample(model, prompts, **settings)
     assert sizes[0] == 24 and sizes[-1] <= 18 and sizes == sorted(sizes, reverse=True)
-    monkeypatch.setattr(Decoding, "keep", lambda self, rows: pytest.fail("rows were dropped"))
+    monkeypatch.setattr(CachedDecoding, "keep", lambda self, rows: pytest.fail("rows were dropped"))
     monkeypatch.setattr("kvar.rollouts.decoding.cache.rows_can_be_chosen", lambda cache: False)
     sizes.clear()
     _same(dropped, sample(model, prompts, **settings))
@@ -74,7 +74,7 @@ def test_a_sliding_window_is_left_to_the_model() -> None:
     """Its cache forgets; rows are neither repeated nor dropped there, and what is reported still holds."""
     model = _tiny_mistral()
     rollouts = sample(model, ragged_prompts(), rollouts_per_prompt=4, max_new_tokens=12, seed=1, eos_token_id=5)
-    assert not Decoding(model, *ragged_prompts(), 1, 2).by_rows
+    assert not CachedDecoding(model, *ragged_prompts(), 1, 2).by_rows
     assert int(rollouts.lengths.max()) > 4 and rollouts.finished.any()
     torch.testing.assert_close(log_probs(model, rollouts).detach(), rollouts.log_probs, atol=1e-5, rtol=0)
 

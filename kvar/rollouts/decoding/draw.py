@@ -60,14 +60,11 @@ def uniforms(seed: int | Sequence[int], rows: int, steps: int) -> Tensor:
         >>> bool((together[1] == alone[0]).all())
         True
     """
-    if not isinstance(seed, Sequence) and hasattr(seed, "__index__"):
-        seed = seed.__index__()  # numpy's and torch's whole numbers
-    if not isinstance(seed, Sequence | int) or isinstance(seed, str):
-        raise ValueError(f"seed must be one integer or one for each of the {rows} responses; got {seed!r}.")
-    if isinstance(seed, int):
-        return torch.rand(rows, steps, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    if len(seed) != rows:
-        raise ValueError(f"seed must be one integer or one for each of the {rows} responses; got {len(seed)} seeds.")
+    if not isinstance(seed, Sequence) and hasattr(seed, "__index__"):  # numpy's and torch's whole numbers too
+        return torch.rand(rows, steps, generator=torch.Generator().manual_seed(seed.__index__()), dtype=torch.float64)
+    if not isinstance(seed, list | tuple | range) or len(seed) != rows:
+        got = f"{len(seed)} seeds" if isinstance(seed, list | tuple | range) else repr(seed)
+        raise ValueError(f"seed must be one integer or one for each of the {rows} responses; got {got}.")
     generator = torch.Generator()
     streams = [torch.rand(steps, generator=generator.manual_seed(one), dtype=torch.float64) for one in seed]
     return torch.stack(streams)

@@ -9,17 +9,18 @@ decoding goes wrong, the model is decoded another way: exact, slower, and said o
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
+from kvar.rollouts.decoding.cached import CachedDecoding
+from kvar.rollouts.decoding.decoding import Decoding
 from kvar.rollouts.decoding.exact import DecodingByLength, DecodingWithoutCache
-from kvar.rollouts.decoding.stepwise import Decoding
 from kvar.rollouts.forward import decoder_start, is_encoder_decoder, token_logits, unwrapped
 from kvar.rollouts.modes import undisturbed
 from kvar.rollouts.policy import Policy
@@ -29,7 +30,7 @@ from kvar.rollouts.types import Rollouts
 
 __all__ = ["check_model", "check_rollouts", "decoding_of", "unchecked"]
 
-AnyDecoding = Decoding | DecodingByLength | DecodingWithoutCache
+Way: TypeAlias = type[Decoding]
 
 
 @dataclass
@@ -37,7 +38,7 @@ class _Verdict:
     """What the trial of one model came to; ``way`` is None until the model is first sampled from."""
 
     refusal: str | None
-    way: Callable[..., AnyDecoding] | None = None
+    way: Way | None = None
 
 
 _KNOWN: WeakKeyDictionary[nn.Module, dict[tuple, _Verdict]] = WeakKeyDictionary()
@@ -86,25 +87,23 @@ def check_rollouts(model: nn.Module, rollouts: Rollouts, *, drawn: bool = False)
         check_length(model, rollouts, _key(model, rollouts.policy), drawn=drawn)
 
 
-def decoding_of(
-    model: nn.Module, prompt_ids: Tensor, prompt_mask: Tensor, policy: Policy | None
-) -> Callable[..., AnyDecoding]:
+def decoding_of(model: nn.Module, prompt_ids: Tensor, prompt_mask: Tensor, policy: Policy | None) -> Way:
     """The fastest way to decode that samples from the very policy that is scored; arguments as :func:`check_model`.
 
     Returns:
-        A class with the arguments and attributes of :class:`kvar.rollouts.decoding.stepwise.Decoding`.
+        The class.
 
     Raises:
         ValueError: as :func:`check_model`.
     """
     verdict = _verdict(model, prompt_ids, prompt_mask, policy)
     if verdict is None:
-        return Decoding
+        return CachedDecoding
     if verdict.way is None:
         with undisturbed(model), torch.no_grad():
             trial = make_trial(model, prompt_ids, prompt_mask, policy)
             if trial is None:
-                return Decoding
+                return CachedDecoding
             verdict.way = _exact_way(model, trial)
     return verdict.way
 
@@ -187,9 +186,9 @@ def _not_causal(model: Any) -> str:
     return "Choose a model that attends to earlier tokens only."
 
 
-def _exact_way(model: Any, trial: Trial) -> Callable[..., AnyDecoding]:
+def _exact_way(model: Any, trial: Trial) -> Way:
     """The first way to decode that gives the truth; warns where it is not the first of all."""
-    ways: dict[Callable[..., AnyDecoding], str] = {Decoding: ""}
+    ways: dict[Way, str] = {CachedDecoding: ""}
     if not is_encoder_decoder(model):
         ways[DecodingByLength] = "prompts of one length at a time"
     ways[DecodingWithoutCache] = "a whole forward pass for each token, without a cache"
@@ -208,7 +207,7 @@ def _exact_way(model: Any, trial: Trial) -> Callable[..., AnyDecoding]:
     raise ValueError(f"{name} is refused: it cannot be decoded exactly ({wrong}). Choose another model.")
 
 
-def _wrong_by(model: Any, trial: Trial, way: Callable[..., AnyDecoding]) -> str | None:
+def _wrong_by(model: Any, trial: Trial, way: Way) -> str | None:
     """What is wrong with a way to decode, repeated and dropped rows included; None if nothing is."""
     given = "a cache" if way is DecodingByLength else "a cache and padding"
     if is_encoder_decoder(model):
@@ -222,7 +221,7 @@ def _wrong_by(model: Any, trial: Trial, way: Callable[..., AnyDecoding]) -> str 
     return f"with {given} its log-probabilities are off by {difference:.2g}" if difference else None
 
 
-def _decoded_difference(model: Any, trial: Trial, way: Callable[..., AnyDecoding]) -> float:
+def _decoded_difference(model: Any, trial: Trial, way: Way) -> float:
     rollouts, repeats = trial.rollouts, 2
     decoding = way(model, rollouts.prompt_ids, rollouts.prompt_mask, repeats, STEPS, rollouts.policy)
     rows = torch.arange(len(rollouts), device=rollouts.tokens.device).repeat_interleave(repeats)
@@ -237,7 +236,7 @@ def _decoded_difference(model: Any, trial: Trial, way: Callable[..., AnyDecoding
     return worst
 
 
-def _remedy(model: Any, trial: Trial, faster: list[Callable[..., AnyDecoding]]) -> str:
+def _remedy(model: Any, trial: Trial, faster: list[Way]) -> str:
     """Where only the drawn padding token goes wrong: to forbid it."""
     pad = getattr(model.config, "pad_token_id", None)
     policy, rollouts = trial.rollouts.policy or Policy(), trial.rollouts

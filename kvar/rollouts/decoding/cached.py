@@ -1,4 +1,4 @@
-"""One token after another from a cached model: the prompt once, then a step for each token drawn."""
+"""One token after another from a cached model: the prompt once, then a forward pass over each token drawn."""
 
 from __future__ import annotations
 
@@ -7,77 +7,56 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kvar.rollouts.decoding.decoding import Decoding
 from kvar.rollouts.decoding.encoded import rows_of
 from kvar.rollouts.forward import check_no_empty_prompt, decoder_prefix, is_encoder_decoder, pack_left, takes
-from kvar.rollouts.policy import Policy
 
-__all__ = ["Decoding"]
+__all__ = ["CachedDecoding"]
 
 CACHES = ("past_key_values", "cache_params", "state", "past_buckets_states")
-"""What models call the argument, and the field of their output, that holds what they remember of earlier tokens."""
+"""Names, by model, of the argument and the output field that hold the cache."""
 
 
-class Decoding:
-    """A batch of responses while they are sampled: the model's cache, and what goes with it row by row.
+class CachedDecoding(Decoding):
+    """Decoding with the model's cache and the tensors that go with it, row by row.
 
     Every prompt is read once, however many responses it gets: cache and logits are repeated after the first pass.
-    Rows that need no more tokens can be dropped. Models whose cache cannot be handled by rows (recurrent states,
-    sliding windows) read a prompt once for each response instead, and keep all rows.
-
-    Prompts of a causal model are padded on the left, and ``position_ids`` tell their positions. Models for which this
-    goes wrong are noticed by :mod:`kvar.rollouts.trial.truth` and decoded by :mod:`kvar.rollouts.decoding.exact`.
-
-    Args:
-        model: seq2seq or causal transformers model, in eval mode, under ``torch.no_grad``.
-        prompt_ids: (M, S) int64.
-        prompt_mask: (M, S) bool.
-        repeats: R responses to each prompt.
-        steps: tokens that will be drawn at most.
-        policy: what may be drawn; None for all tokens, with nothing forced.
-        positions: tell a causal model its positions; false leaves them to the model, which needs prompts of one length.
+    Models whose cache cannot be handled by rows (recurrent states, sliding windows) read a prompt once for each
+    response instead, and keep all rows. Prompts of a causal model are padded on the left, and ``position_ids`` give
+    their positions; models for which this goes wrong are found by :mod:`kvar.rollouts.trial.truth`.
 
     Raises:
-        ValueError: an empty prompt for a causal model; a model that returns no cache.
+        ValueError: as :class:`Decoding`; a model that returns no cache.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        prompt_ids: Tensor,
-        prompt_mask: Tensor,
-        repeats: int,
-        steps: int,
-        policy: Policy | None = None,
-        *,
-        positions: bool = True,
-    ) -> None:
-        self.model, self.steps, self.policy, self.position = model, steps, policy, 0
-        self.positions = positions
-        self.cache = next((name for name in CACHES if takes(model, name)), CACHES[0])
-        self.inputs: dict[str, Any] = {self.cache: None, "use_cache": True}
-        self.attention: Tensor | None = None  # of a causal model with padding: true to the last step
-        begin = self._read_seq2seq if is_encoder_decoder(model) else self._read_causal
-        self.logits = begin(prompt_ids, prompt_mask)
-        """(N, V) logits of the next token, over the policy's actions."""
+    positions = True
+    """Whether a causal model is given its positions; without them all prompts must have one length."""
+
+    def _begin(self, prompt_ids: Tensor, prompt_mask: Tensor) -> None:
         from kvar.rollouts.decoding.cache import rows_can_be_chosen, with_room
 
+        self.position = 0
+        self.cache = next((name for name in CACHES if takes(self.model, name)), CACHES[0])
+        self.inputs: dict[str, Any] = {self.cache: None, "use_cache": True}
+        self.attention: Tensor | None = None  # of a causal model with padding: true to the last step
+        read = self._read_seq2seq if is_encoder_decoder(self.model) else self._read_causal
+        self.logits = read(prompt_ids, prompt_mask)
         self.by_rows = rows_can_be_chosen(self.inputs[self.cache])
-        """Whether rows can be dropped."""
-        if repeats > 1 and self.by_rows:
-            self.inputs[self.cache].batch_repeat_interleave(repeats)
-            self._rows(torch.arange(len(prompt_ids), device=prompt_ids.device).repeat_interleave(repeats))
-        elif repeats > 1:
-            self.logits = begin(*(x.repeat_interleave(repeats, dim=0) for x in (prompt_ids, prompt_mask)))
+        if self.repeats > 1 and self.by_rows:
+            self.inputs[self.cache].batch_repeat_interleave(self.repeats)
+            self._rows(torch.arange(len(prompt_ids), device=prompt_ids.device).repeat_interleave(self.repeats))
+        elif self.repeats > 1:
+            self.logits = read(*(x.repeat_interleave(self.repeats, dim=0) for x in (prompt_ids, prompt_mask)))
         if self.by_rows:
-            with_room(self.inputs[self.cache], steps)
+            with_room(self.inputs[self.cache], self.steps)
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with these rows only, in this order; ``by_rows`` must be true."""
+        """See :class:`Decoding`."""
         self.inputs[self.cache].batch_select_indices(rows)
         self._rows(rows)
 
     def step(self, tokens: Tensor) -> None:
-        """Append (N,) tokens and compute the ``logits`` of the next one."""
+        """See :class:`Decoding`."""
         if "encoder_outputs" in self.inputs:
             ids = {"decoder_input_ids": tokens[:, None]}
         else:
