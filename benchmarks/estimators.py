@@ -75,6 +75,7 @@ def compared(size: str, rounds: int) -> list[dict[str, Any]]:
 
     jobs, few = jobs_of(len(case.rollouts)), jobs_of(4)
     memory = {name: peak_memory(job, few[name]) for name, job in jobs.items()}
+    print({name: round(bytes_ / 2**20, 1) for name, bytes_ in memory.items()}, flush=True)
     for job in few.values():
         job()
     seconds = interleaved(jobs, rounds)
@@ -90,7 +91,7 @@ def compared(size: str, rounds: int) -> list[dict[str, Any]]:
             "seconds_median": statistics.median(found),
             "ratio": min(found) / min(seconds[beside[name]]),
             "memory_bytes": memory[name],
-            "memory_ratio": memory[name] / memory[beside[name]],
+            "memory_ratio": memory[name] / (memory[beside[name]] or float("nan")),
         }
         for name, found in seconds.items()
     ]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from kvar.analysis.frames.statistics_frame import select
 from kvar.plots.parts.draw import dodge, draw_line, log_if_positive
+from kvar.plots.parts.levels import draw_levels, levels
 from kvar.plots.parts.style import COLUMN_WIDTH, context, legend_above, new_axes, student_series
 from kvar.plots.parts.ticks import k_axis
 
@@ -50,8 +51,10 @@ def snr_against_k(
             rows = measured[measured["student"] == name]
             x = rows["k"].map(places).to_numpy(dtype=float) + dodge(i, len(looks), 0.12)
             draw_line(ax, x, rows, look, gid=f"measured:{name}")
+        level = levels(frame, "snr", group=group, step=step, smallest=False)
         log_if_positive(ax, measured)
         ns = sorted({int(n) for n in measured["n"]})
         ax.set_ylabel(f"SNR of a batch of {ns[0]}" if len(ns) == 1 else "SNR of the batch")
         legend_above(ax)
+        draw_levels(ax, level)
     return ax

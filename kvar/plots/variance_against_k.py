@@ -8,6 +8,7 @@ import numpy as np
 
 from kvar.analysis.frames.statistics_frame import select
 from kvar.plots.parts.draw import dodge, draw_line, fit_log
+from kvar.plots.parts.levels import draw_levels, levels
 from kvar.plots.parts.style import COLUMN_WIDTH, context, legend_above, new_axes, student_series
 from kvar.plots.parts.ticks import k_axis
 
@@ -31,7 +32,8 @@ def variance_against_k(
 
     Filled markers are measured; hollow ones on a dashed line, a little to the right, are T0's prediction, eqs. (15) and
     (16), unmarked at K = 1 where the ratio is one by definition. The grey guide is 1 / K^2, "pure scale": what a return
-    that only shrank by 1 / K would give, with no gain in direction at all (theory.md section 4, "Scale").
+    that only shrank by 1 / K would give, with no gain in direction at all (theory.md section 4, "Scale"). Of a lone
+    student, estimators with a reward of their own, which have no K, are level lines with their names.
 
     Args:
         frame: a statistics frame with ``trace_ratio`` and, for the prediction, ``trace_ratio_t0``.
@@ -76,7 +78,8 @@ def variance_against_k(
                 label="pure scale, 1/K²", zorder=1,
             )  # fmt: skip
         low = measured["low"][measured["low"] > measured["value"].min() / 30]
-        fit_log(ax, measured["value"], measured["high"], low, predicted["value"], scale)
+        level = levels(frame, "trace_ratio", group=group, step=step)
+        fit_log(ax, measured["value"], measured["high"], low, predicted["value"], scale, level["value"])
         ax.set_ylabel("tr Cov(g), ratio to K = 1")
         if len(predicted):
             handles.append(
@@ -88,4 +91,5 @@ def variance_against_k(
         if len(finite) > 1:
             handles += guide
         legend_above(ax, handles)
+        draw_levels(ax, level)
     return ax

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from kvar.analysis.frames.statistics_frame import find, select
 from kvar.plots.parts.draw import dodge, draw_line, log_if_positive
 from kvar.plots.parts.labels import label_points
+from kvar.plots.parts.levels import draw_levels, levels
 from kvar.plots.parts.style import context, legend_above, new_axes, student_series
 from kvar.plots.parts.ticks import k_axis
 
@@ -35,6 +36,8 @@ def ringed_against_k(
 ) -> Axes:
     """Draw ``statistic`` against K with intervals; see the figures that call it.
 
+    Of a lone student, estimators with a reward of their own are level lines.
+
     Args:
         frame: a statistics frame.
         statistic: what is drawn.
@@ -53,6 +56,8 @@ def ringed_against_k(
     measured = select(frame, statistic, group=group, step=step)
     likely = find(frame, probability, group=group, step=step, only_k=False)
     chances = dict(zip(zip(likely["student"], likely["kernel"], strict=True), likely["value"], strict=True))
+    level = levels(frame, statistic, group=group, step=step, smallest=smallest)
+    drawn = set(level["kernel"])
     looks = {name: look for name, look in student_series(frame).items() if name in set(measured["student"])}
     with context():
         ax = new_axes(ax, width=width)
@@ -71,7 +76,7 @@ def ringed_against_k(
             )  # fmt: skip
             chance = chances.get((name, rows.iloc[best]["kernel"]))
             if chance is not None:
-                points.append((float(x[best]), float(y[best]), _chance(name, chance, chances), look.colour))
+                points.append((float(x[best]), float(y[best]), _chance(name, chance, chances, drawn), look.colour))
             paths.append(np.column_stack([x, y]))
             ends = rows[["low", "high"]].to_numpy(dtype=float)
             paths += [np.array([[a, low], [a, high]]) for a, (low, high) in zip(x, ends, strict=True)]
@@ -86,11 +91,15 @@ def ringed_against_k(
         )  # fmt: skip
         legend_above(ax, [*handles, ring])
         label_points(ax, points, paths, gap=5.0)
+        draw_levels(ax, level, {kernel: chance for (_, kernel), chance in chances.items()})
     return ax
 
 
-def _chance(student: str, ringed: float, chances: Mapping[tuple[str, str], float]) -> str:
-    """What stands at a ring: the probability of its K, and an estimator that is likelier to be the best."""
-    own = {kernel: chance for (name, kernel), chance in chances.items() if name == student}
+def _chance(student: str, ringed: float, chances: Mapping[tuple[str, str], float], drawn: Collection[str]) -> str:
+    """What stands at a ring: the probability of its K, and an estimator that is likelier to be the best.
+
+    One that is ``drawn`` as a level line has its probability there.
+    """
+    own = {kernel: chance for (name, kernel), chance in chances.items() if name == student and kernel not in drawn}
     first = max(own, key=own.__getitem__)
     return f"p={ringed:.2f}" if own[first] <= ringed else f"p={ringed:.2f} ({first}: {own[first]:.2f})"

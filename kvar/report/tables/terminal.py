@@ -73,7 +73,10 @@ def _toward(frame: pd.DataFrame) -> str:
     others = {objective_of(str(name)) for name in frame["kernel"].unique()} - {None, objective_of(reference)}
     text = f"Bias^2 and efficiency are toward {target_words(reference)}"
     text += f" (also measured: {', '.join(sorted(map(str, others)))})." if others else "."
-    if bool((frame.loc[frame["statistic"] == "efficiency", "value"] < 0).any()):
+    along = frame.loc[frame["statistic"] == "efficiency", "value"]
+    if len(along) and bool(along.isna().all()):
+        text += " These draws do not resolve that direction, so there is no efficiency: measure more prompts."
+    if bool((along < 0).any()):
         text += " An efficiency below zero points away from it."
     return text
 
