@@ -84,13 +84,9 @@ class KStep(Kernel):
     terminal: str = "anchored"
 
     def __post_init__(self) -> None:
-        if not is_integer(self.k) or self.k < 1:
-            raise ValueError(
-                f"KStep: k must be an integer of at least 1; got {self.k!r}. For K = infinity: Immediate()."
-            )
+        settle_integer(self, "k", 1, " For K = infinity: Immediate().")
         if self.terminal not in TERMINALS:
             raise ValueError(f"KStep: terminal={self.terminal!r} is unknown; choose one of {', '.join(TERMINALS)}.")
-        object.__setattr__(self, "k", int(self.k))
 
     @property
     def name(self) -> str:
@@ -192,9 +188,18 @@ class LagKernel(Kernel):
         return table[lags.clamp(max=len(self.weights))]
 
 
-def is_integer(value: object) -> bool:
-    """Whether a value is an integer, and no bool."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+def settle_integer(kernel: Kernel, name: str, least: int, remedy: str = "") -> None:
+    """Make a field of a frozen kernel a plain int.
+
+    Raises:
+        ValueError: it is no integer, or below ``least``.
+    """
+    value: Any = getattr(kernel, name)
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < least:
+        raise ValueError(
+            f"{type(kernel).__name__}: {name} must be an integer of at least {least}; got {value!r}.{remedy}"
+        )
+    object.__setattr__(kernel, name, int(value))
 
 
 def is_number(value: object) -> bool:

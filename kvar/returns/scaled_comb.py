@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kvar.returns.kernels import Kernel, is_integer
+from kvar.returns.kernels import Kernel, settle_integer
 
 __all__ = ["ScaledComb"]
 
@@ -34,9 +34,7 @@ class ScaledComb(Kernel):
     k: int
 
     def __post_init__(self) -> None:
-        if not is_integer(self.k) or self.k < 1:
-            raise ValueError(f"ScaledComb: k must be an integer of at least 1; got {self.k!r}.")
-        object.__setattr__(self, "k", int(self.k))
+        settle_integer(self, "k", 1)
 
     @property
     def name(self) -> str:

@@ -9,7 +9,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from kvar.returns.kernels import Kernel, LagKernel, is_integer
+from kvar.returns.kernels import Kernel, LagKernel, settle_integer
 
 __all__ = ["Thinning"]
 
@@ -46,10 +46,8 @@ class Thinning(Kernel):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, value, least in (("k", self.k, 1), ("seed", self.seed, 0)):
-            if not is_integer(value) or value < least:
-                raise ValueError(f"Thinning: {name} must be an integer of at least {least}; got {value!r}.")
-            object.__setattr__(self, name, int(value))
+        settle_integer(self, "k", 1)
+        settle_integer(self, "seed", 0)
 
     @property
     def name(self) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from kvar.returns.kernels import Kernel, is_integer
+from kvar.returns.kernels import Kernel, settle_integer
 
 __all__ = ["Window"]
 
@@ -32,9 +32,7 @@ class Window(Kernel):
     length: int
 
     def __post_init__(self) -> None:
-        if not is_integer(self.length) or self.length < 1:
-            raise ValueError(f"Window: length must be an integer of at least 1; got {self.length!r}.")
-        object.__setattr__(self, "length", int(self.length))
+        settle_integer(self, "length", 1)
 
     @property
     def name(self) -> str:

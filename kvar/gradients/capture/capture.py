@@ -10,9 +10,8 @@ from typing import Any
 from torch import nn
 
 from kvar.gradients.capture.axis import Axes, Axis, tensors_in
-from kvar.gradients.capture.covering import covered_layers, modules_run_again
 from kvar.gradients.capture.experts import by_expert, expert_layers
-from kvar.gradients.capture.modules import repeated_blocks
+from kvar.gradients.capture.modules import covered_layers, modules_run_again, repeated_blocks
 from kvar.gradients.capture.plan import Plan
 from kvar.gradients.capture.record import Capture
 from kvar.gradients.capture.trace import Trace
@@ -44,17 +43,16 @@ def capture(
     by_rule = {key: p for key, p in wanted.items() if key not in plan.by_operation}
     with ExitStack() as stack:
         for module, rule, parameters in covered_layers(student, by_rule):
-            original = getattr(module, rule.method)
-            run = partial(recorded_lookup if rule.tap else recorded_layer, result, module, rule, parameters, original)
+            recorded = recorded_lookup if rule.tap else recorded_layer
+            run = recorded(result, module, rule, parameters, getattr(module, rule.method))
             stack.enter_context(replaced(module, rule.method, run))
         for module, parameters in expert_layers(student, by_rule):
-            run = partial(by_expert, result, module, parameters, module.forward)
-            stack.enter_context(replaced(module, "forward", run))
+            stack.enter_context(replaced(module, "forward", by_expert(result, module, parameters, module.forward)))
         for module, inside in modules_run_again(student, wanted, plan):
-            run = partial(recorded_for_rerun, result, module, inside, module.forward)
+            run = recorded_for_rerun(result, module, inside, module.forward)
             stack.enter_context(replaced(module, "forward", run))
         for block in repeated_blocks(student) if cut else ():
-            stack.enter_context(replaced(block, "forward", partial(cut_block, result, block.forward)))
+            stack.enter_context(replaced(block, "forward", cut_block(result, block.forward)))
         stack.enter_context(student.register_forward_pre_hook(partial(_mark_inputs, result.axes), with_kwargs=True))
         stack.callback(result.axes.leave)
         stack.enter_context(Trace(result.axes, wanted, result.note))

@@ -51,50 +51,46 @@ def _complete(module: Any) -> bool:
 
 
 def by_expert(
-    result: Capture,
-    module: Any,
-    parameters: dict[str, nn.Parameter],
-    original: Callable[..., Any],
-    /,
-    *args: Any,
-    **kwargs: Any,
-) -> Any:
-    """Run a layer of experts, each on its tokens, and record the rows of every expert.
+    result: Capture, module: Any, parameters: dict[str, nn.Parameter], original: Callable[..., Any]
+) -> Callable[..., Any]:
+    """The forward method of a layer of experts that runs each on its tokens, and records the rows of every expert.
 
     Args:
         result: the capture.
         module: the layer.
         parameters: the wanted ones, by name.
         original: the layer's forward method, for calls of another form.
-        args: hidden states (R, d), R = N T; experts (R, K) int64; weights (R, K).
-        kwargs: the same, by name.
 
     Returns:
-        (R, d).
+        hidden states (R, d), R = N T; experts (R, K) int64; weights (R, K) -> (R, d).
     """
-    active = {name: p for name, p in parameters.items() if p.requires_grad}
-    given = (*args, *kwargs.values())
-    if not active or not torch.is_grad_enabled() or not _fits(result, module, given):
-        return original(*args, **kwargs)
-    hidden, chosen, weights = given
-    k = chosen.shape[1]
-    expert, order = chosen.reshape(-1).sort(stable=True)
-    token = order // k
-    counts = tuple(torch.bincount(expert, minlength=module.num_experts).tolist())
-    routed = _Routed(module, active, counts, token // (len(hidden) // result.n), result)
-    up, down = _names(module)[:2]
-    shifts: tuple[str | None, str | None] = (f"{up}_bias", f"{down}_bias") if module.has_bias else (None, None)
-    with frozen(active):
-        inner = routed.linear(hidden[token], up, shifts[0], expert)
-        inner = module._apply_gate(inner) if module.has_gate else module.act_fn(inner)
-        outer = routed.linear(inner, down, shifts[1], expert)
-        if getattr(module, "has_post_expert_norm", False):
-            outer = module.post_expert_norm(outer)
-        outer = outer * weights.reshape(-1)[order][:, None]
-    back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
-    out = outer[back].view(len(hidden), k, -1).sum(dim=1).to(hidden.dtype)
-    result.axes.mark(out, Axis.LEADING)
-    return out
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        active = {name: p for name, p in parameters.items() if p.requires_grad}
+        given = (*args, *kwargs.values())
+        if not active or not torch.is_grad_enabled() or not _fits(result, module, given):
+            return original(*args, **kwargs)
+        hidden, chosen, weights = given
+        k = chosen.shape[1]
+        expert, order = chosen.reshape(-1).sort(stable=True)
+        token = order // k
+        counts = tuple(torch.bincount(expert, minlength=module.num_experts).tolist())
+        routed = _Routed(module, active, counts, token // (len(hidden) // result.n), result)
+        up, down = _names(module)[:2]
+        shifts: tuple[str | None, str | None] = (f"{up}_bias", f"{down}_bias") if module.has_bias else (None, None)
+        with frozen(active):
+            inner = routed.linear(hidden[token], up, shifts[0], expert)
+            inner = module._apply_gate(inner) if module.has_gate else module.act_fn(inner)
+            outer = routed.linear(inner, down, shifts[1], expert)
+            if getattr(module, "has_post_expert_norm", False):
+                outer = module.post_expert_norm(outer)
+            outer = outer * weights.reshape(-1)[order][:, None]
+        back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+        out = outer[back].view(len(hidden), k, -1).sum(dim=1).to(hidden.dtype)
+        result.axes.mark(out, Axis.LEADING)
+        return out
+
+    return run
 
 
 def _fits(result: Capture, module: Any, given: tuple[Any, ...]) -> bool:

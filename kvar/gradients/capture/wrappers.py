@@ -1,12 +1,9 @@
-"""The functions that replace methods of modules while a forward pass is recorded.
-
-Each takes the capture, what it needs to know of the module, and the original method; ``functools.partial`` fills these
-in, so that the arguments of the call follow.
-"""
+"""What replaces the methods of modules while a forward pass is recorded."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -22,23 +19,23 @@ from kvar.gradients.rules import Rule
 __all__ = ["cut_block", "recorded_for_rerun", "recorded_layer", "recorded_lookup"]
 
 
+Method = Callable[..., Any]
+
+
 def recorded_layer(
-    result: Capture,
-    module: nn.Module,
-    rule: Rule,
-    parameters: dict[str, nn.Parameter],
-    original: Callable[..., Any],
-    /,
-    *args: Any,
-    **kwargs: Any,
-) -> Any:
-    """Run a layer without gradients for its parameters, and record the call."""
-    active = {name: p for name, p in parameters.items() if p.requires_grad}  # frozen inside an outer layer's call
-    if not active or not torch.is_grad_enabled():
-        return original(*args, **kwargs)
-    with frozen(active):
-        output = original(*args, **kwargs)
-    return result.record(module, rule, active, args, kwargs, output)
+    result: Capture, module: nn.Module, rule: Rule, parameters: dict[str, nn.Parameter], original: Method
+) -> Method:
+    """A layer's method that runs without gradients for its parameters, and records the call."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        active = {name: p for name, p in parameters.items() if p.requires_grad}  # frozen inside an outer layer's call
+        if not active or not torch.is_grad_enabled():
+            return original(*args, **kwargs)
+        with frozen(active):
+            output = original(*args, **kwargs)
+        return result.record(module, rule, active, args, kwargs, output)
+
+    return run
 
 
 class _Lookup(TorchFunctionMode):
@@ -60,49 +57,45 @@ class _Lookup(TorchFunctionMode):
 
 
 def recorded_lookup(
-    result: Capture,
-    module: nn.Module,
-    rule: Rule,
-    parameters: dict[str, nn.Parameter],
-    original: Callable[..., Any],
-    /,
-    *args: Any,
-    **kwargs: Any,
-) -> Any:
-    """Run an embedding layer, and record the look-up inside it."""
+    result: Capture, module: nn.Module, rule: Rule, parameters: dict[str, nn.Parameter], original: Method
+) -> Method:
+    """An embedding layer's method that records the look-up inside it."""
     weight = parameters["weight"]
-    if not weight.requires_grad:
-        return original(*args, **kwargs)
 
-    def record(inner: tuple[Any, ...], options: dict[str, Any], output: Tensor) -> Any:
-        return result.record(module, rule, parameters, inner, options, output)
+    def record(args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Any:
+        return result.record(module, rule, parameters, args, kwargs, output)
 
-    with _Lookup(weight, record):
-        return original(*args, **kwargs)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with _Lookup(weight, record) if weight.requires_grad else nullcontext():
+            return original(*args, **kwargs)
+
+    return run
 
 
 def recorded_for_rerun(
-    result: Capture,
-    module: nn.Module,
-    parameters: dict[str, nn.Parameter],
-    original: Callable[..., Any],
-    /,
-    *args: Any,
-    **kwargs: Any,
-) -> Any:
-    """Run a module without gradients for some parameters inside it, and record the call to run it again by rows."""
-    active = {name: p for name, p in parameters.items() if p.requires_grad}
-    if not active or not torch.is_grad_enabled():
-        return original(*args, **kwargs)
-    call = Rerun(module, active, args, kwargs, result.axes)
-    with frozen(active):
-        output = original(*args, **kwargs)
-    return result.record_rerun(call, output)
+    result: Capture, module: nn.Module, parameters: dict[str, nn.Parameter], original: Method
+) -> Method:
+    """A module's method that runs without gradients for ``parameters``, and records the call for a run by rows."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        active = {name: p for name, p in parameters.items() if p.requires_grad}
+        if not active or not torch.is_grad_enabled():
+            return original(*args, **kwargs)
+        call = Rerun(module, active, args, kwargs, result.axes)
+        with frozen(active):
+            output = original(*args, **kwargs)
+        return result.record_rerun(call, output)
+
+    return run
 
 
-def cut_block(result: Capture, original: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    """Run a block on a piece of graph of its own."""
-    if not torch.is_grad_enabled():
-        return original(*args, **kwargs)
-    args, kwargs = result.cut((args, kwargs))
-    return result.cut(original(*args, **kwargs))
+def cut_block(result: Capture, original: Method) -> Method:
+    """A block's method that runs on a piece of graph of its own."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return original(*args, **kwargs)
+        args, kwargs = result.cut((args, kwargs))
+        return result.cut(original(*args, **kwargs))
+
+    return run

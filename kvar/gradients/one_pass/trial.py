@@ -13,8 +13,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from kvar.gradients.capture.covering import covered_layers
 from kvar.gradients.capture.experts import expert_layers
+from kvar.gradients.capture.modules import covered_layers
 from kvar.gradients.capture.plan import Plan, UncoveredError
 from kvar.gradients.cotangents import Estimators
 from kvar.gradients.one_pass.row_by_row import RowByRow

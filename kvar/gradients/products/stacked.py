@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -33,11 +33,11 @@ class Stacked(Block):
 
     def norms(self) -> Tensor:
         """(E, N)."""
-        return self._sum(lambda matrix: matrix.norms(), self.estimators, self.count)
+        return self._sum([m.norms() for m in self._used()], self.estimators, self.count)
 
     def pair(self) -> Tensor:
         """(E, E, N)."""
-        return self._sum(lambda matrix: matrix.pair(), self.estimators, self.estimators, self.count)
+        return self._sum([m.pair() for m in self._used()], self.estimators, self.estimators, self.count)
 
     def total(self) -> Tensor:
         """(E, X d p)."""
@@ -46,24 +46,18 @@ class Stacked(Block):
     def cross(self, mean: Tensor) -> Tensor:
         """(E, E, N)."""
         parts = mean.view(len(mean), self.shape[0], -1)
-        out = self._like.new_zeros(self.estimators, len(mean), self.count, dtype=torch.float64)
-        for k, matrix in enumerate(self.matrices):
-            if matrix is not None:
-                out += matrix.cross(parts[:, k].contiguous())
-        return out
+        crosses = [m.cross(parts[:, k].contiguous()) for k, m in enumerate(self.matrices) if m is not None]
+        return self._sum(crosses, self.estimators, len(mean), self.count)
 
     def pair_and_total(self) -> tuple[Tensor, Tensor]:
         """``pair`` and ``total``."""
-        both = [None if matrix is None else matrix.pair_and_total() for matrix in self.matrices]
-        pair = self._like.new_zeros(self.estimators, self.estimators, self.count, dtype=torch.float64)
-        for one in both:
-            if one is not None:
-                pair += one[0]
+        both = [None if m is None else m.pair_and_total() for m in self.matrices]
+        pair = self._sum([one[0] for one in both if one is not None], self.estimators, self.estimators, self.count)
         return pair, torch.cat([self._empty() if one is None else one[1] for one in both], dim=1)
 
     def regroup(self, groups: Groups) -> Stacked:
         """The block of the sums over prompts."""
-        matrices = [None if matrix is None else matrix.regroup(groups) for matrix in self.matrices]
+        matrices = [None if m is None else m.regroup(groups) for m in self.matrices]
         return Stacked(matrices, self.shape, (len(groups.sizes), self.estimators), self._like)
 
     def written_out(self) -> Dense:
@@ -71,12 +65,11 @@ class Stacked(Block):
         empty = self._empty().expand(self.count, -1, -1)
         return Dense(torch.cat([empty if m is None else m.written_out().grad for m in self.matrices], dim=2))
 
-    def _sum(self, of: Callable[[Factored], Tensor], *shape: int) -> Tensor:
-        out = self._like.new_zeros(shape, dtype=torch.float64)
-        for matrix in self.matrices:
-            if matrix is not None:
-                out += of(matrix)
-        return out
+    def _used(self) -> list[Factored]:
+        return [m for m in self.matrices if m is not None]
+
+    def _sum(self, parts: Sequence[Tensor], *shape: int) -> Tensor:
+        return sum(parts, self._like.new_zeros(shape, dtype=torch.float64))
 
     def _empty(self) -> Tensor:
         return self._like.new_zeros(self.estimators, self.shape[1] * self.shape[2])

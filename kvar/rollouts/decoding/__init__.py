@@ -1,1 +1,6 @@
-"""Drawing responses token by token from a cached model, and exactly where a cache or padding goes wrong."""
+"""Drawing responses token by token.
+
+``decoding`` is the interface and the loop over tokens; ``cached`` the way with a cache, ``exact`` the two slower ways
+for models that go wrong with it; ``draw`` chooses tokens from logits, ``cache`` and ``encoded`` handle the rows of what
+a model keeps.
+"""

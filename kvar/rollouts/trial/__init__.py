@@ -1,1 +1,4 @@
-"""The trial of a model at first use: batched, padded and cached passes say what each prefix alone says."""
+"""Trying a model at first use: what is sampled and scored is what it says of each prefix alone.
+
+``truth`` decides, from the small ``cases`` and, for long rollouts, from ``longer``.
+"""
