@@ -16,6 +16,7 @@ from kvar.hooks.measure import measure_gradients
 from kvar.hooks.probe_settings import Groups, ProbeSettings, ScoreFunction
 from kvar.returns import Kernel
 from kvar.rollouts import policy_of
+from kvar.rollouts import references as data_responses
 
 __all__ = ["measure"]
 
@@ -31,6 +32,7 @@ def measure(
     *,
     estimators: str | Kernel | Estimator | Sequence[str | int | Kernel | Estimator] | None = None,
     score: ScoreFunction | None = None,
+    references: Sequence[Any] | None = None,
     rollouts_per_prompt: int = 4,
     max_new_tokens: int = 64,
     seed: int = 0,
@@ -63,6 +65,9 @@ def measure(
             reads; or ``Kernel`` and ``kvar.estimators.Estimator`` objects.
         estimators: another name for ``kernels``.
         score: rollouts -> N scores of whole responses, for estimators of the reward ``score``.
+        references: the data's response to each prompt, texts: the gradient of their likelihood is measured as well, as
+            an estimator called ``data``, the target of ``table(target="data")`` and ``toward()``. They are cut at
+            ``max_new_tokens``.
         rollouts_per_prompt: R responses to every prompt; 2 or more tell the variance within prompts from that between.
         max_new_tokens: length limit of responses.
         seed: of the sampling.
@@ -119,6 +124,16 @@ def measure(
     )
     policy = policy_of(models.student, models.tokenizer, teacher=models.teacher, vocabulary=settings.vocabulary)
     ids, mask = prompt_ids(prompts, models, settings.max_new_tokens, policy)
+    written = None
+    if references is not None:
+        written = data_responses(
+            (ids, mask) if not isinstance(prompts, list) else prompts,
+            references if isinstance(references, str) else list(references),
+            models.tokenizer,
+            models.student,
+            max_new_tokens=settings.max_new_tokens,
+            policy=policy,
+        )
     recorded = ("rollouts_per_prompt", "max_new_tokens", "seed", "centre", "value", "vocabulary", "engine")
     config = {
         **models.config,
@@ -131,6 +146,7 @@ def measure(
         (ids, mask),
         settings,
         teacher=models.teacher,
+        references=written,
         policy=policy,
         tokenizer=models.tokenizer,
         config=config,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -46,7 +46,10 @@ def trajectory_frame(rollouts: Rollouts, values: TokenValues, *, probe: str, ste
 
 
 def gradient_frame(moments: GradientMoments, *, probe: str, step: int) -> pd.DataFrame:
-    """One row per group, pair of estimators and trajectory: the table ``gradients``; diagonal pairs only for norms."""
+    """One row per group, pair of estimators and trajectory: the table ``gradients``; diagonal pairs only for norms.
+
+    Trajectories that an estimator is no estimate from have no rows of it.
+    """
     import pandas as pd
 
     names = np.array(moments.names, dtype=object)
@@ -62,6 +65,7 @@ def gradient_frame(moments: GradientMoments, *, probe: str, step: int) -> pd.Dat
             e, f = (index.ravel() for index in np.indices((len(names), len(names))))
             pair, cross = part.pair.numpy()[e, f], part.cross.numpy()[e, f]
         n = pair.shape[1]
+        kept = slice(None) if moments.on is None else moments.on.numpy()[e].ravel()
         frames.append(
             pd.DataFrame(
                 {
@@ -75,7 +79,7 @@ def gradient_frame(moments: GradientMoments, *, probe: str, step: int) -> pd.Dat
                     "pair": pair.ravel(),
                     "cross": cross.ravel(),
                 }
-            )
+            )[kept]
         )
     return pd.concat(frames, ignore_index=True)
 
@@ -128,21 +132,26 @@ def moments_from_frames(gradients: pd.DataFrame, prompt_gradients: pd.DataFrame)
     names = _values_of(gradients["estimator"])
     group_names = _values_of(gradients["group"])
     first = gradients[_code(gradients["group"], group_names) == 0]
-    one = (_code(first["estimator"], names) == 0) & (_code(first["other"], names) == 0)
-    trajectory, prompt = (first[column].to_numpy()[one] for column in ("trajectory", "prompt"))
-    index = prompt[np.argsort(trajectory, kind="stable")]
+    estimator = _code(first["estimator"], names)
+    diagonal = estimator == _code(first["other"], names)
+    order, place, where = np.unique(first["trajectory"].to_numpy()[diagonal], return_index=True, return_inverse=True)
+    index = first["prompt"].to_numpy()[diagonal][place]
+    on = np.zeros((len(names), len(order)), dtype=bool)
+    on[estimator[diagonal], where] = True
     groups = {}
     for number, group in enumerate(group_names):
         rows = gradients[_code(gradients["group"], group_names) == number]
-        pair, cross = (_cube(rows, names, "trajectory", column) for column in ("pair", "cross"))
+        pair, cross = (_cube(rows, names, "trajectory", column, order) for column in ("pair", "cross"))
+        prompts = np.unique(index)
         prompt_rows = prompt_gradients[_code(prompt_gradients["group"], group_names) == number]
         groups[group] = GroupMoments.of_products(
             mean_pair=cross.mean(dim=-1),
             cross=cross,
             pair=pair,
-            prompt_pair=_cube(prompt_rows, names, "prompt", "prompt_pair") if len(prompt_rows) else None,
+            prompt_pair=_cube(prompt_rows, names, "prompt", "prompt_pair", prompts) if len(prompt_rows) else None,
         )
-    return GradientMoments(tuple(names), groups, torch.as_tensor(np.array(index)))
+    partly = None if on.all() else torch.from_numpy(on)
+    return GradientMoments(tuple(names), groups, torch.as_tensor(np.array(index)), partly)
 
 
 def values_from_frame(trajectories: pd.DataFrame) -> tuple[TokenValues, Tensor]:
@@ -171,9 +180,9 @@ def _code(column: pd.Series, names: list[str]) -> np.ndarray:
     return np.array([place.get(str(name), -1) for name in column], dtype=int)
 
 
-def _cube(rows: pd.DataFrame, names: list[str], by: str, column: str) -> Tensor:
-    keys: Any = rows[by].to_numpy()
-    order, where = np.unique(keys, return_inverse=True)
-    out = np.full((len(names), len(names), len(order)), np.nan)
-    out[_code(rows["estimator"], names), _code(rows["other"], names), where.reshape(-1)] = rows[column].to_numpy()
+def _cube(rows: pd.DataFrame, names: list[str], by: str, column: str, order: np.ndarray) -> Tensor:
+    """(E, E, len(order)); 0 where there is no row: the estimator has no gradient there."""
+    out = np.zeros((len(names), len(names), len(order)))
+    where = np.searchsorted(order, rows[by].to_numpy())
+    out[_code(rows["estimator"], names), _code(rows["other"], names), where] = rows[column].to_numpy()
     return torch.from_numpy(out)

@@ -42,13 +42,19 @@ def recombine(moments: GradientMoments, coefficients: Tensor, names: Sequence[st
         raise ValueError(
             f"coefficients must be (A, {len(moments.names)}), one column an estimator; got {tuple(coefficients.shape)}."
         )
-    if moments.on is not None and bool((moments.on != moments.on[:1]).any()):
-        raise ValueError("estimators from different trajectories cannot be added: recombine those of one set.")
     if len(names) != len(coefficients) or len(set(names)) != len(names):
         raise ValueError(f"names must be {len(coefficients)} distinct names; got {list(names)}.")
     c = coefficients.detach().cpu().double()
     groups = {group: _group(moments[group], c) for group in moments}
-    return GradientMoments(tuple(names), groups, moments.prompt_index)
+    on = None if moments.on is None else torch.stack([_common(moments.on[row != 0]) for row in c])
+    return GradientMoments(tuple(names), groups, moments.prompt_index, on)
+
+
+def _common(on: Tensor) -> Tensor:
+    """(N,) the trajectories that all of some estimators are estimates from."""
+    if bool((on != on[:1]).any()):
+        raise ValueError("estimators from different trajectories cannot be added: recombine those of one set.")
+    return on.any(dim=0)
 
 
 def _group(measured: GroupMoments, c: Tensor) -> GroupMoments:

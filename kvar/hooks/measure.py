@@ -11,14 +11,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from kvar.estimators import Evidence
+from kvar.estimators import Evidence, with_references
 from kvar.gradients import gradient_moments, layer_groups
 from kvar.gradients.groups import resolve_groups
 from kvar.gradients.state import unwrap
 from kvar.hooks.probe_settings import ProbeSettings
-from kvar.hooks.valuation import Reward, Valued, exchanged, joined, valued, weigh
+from kvar.hooks.valuation import Reward, Valued, exchanged, joined, terms_of, valued, weigh
 from kvar.measurement import Measurement
-from kvar.rollouts import Policy, sample
+from kvar.rollouts import Policy, Rollouts, sample
 
 __all__ = ["measure_gradients"]
 
@@ -30,6 +30,7 @@ def measure_gradients(
     *,
     teacher: nn.Module | None = None,
     reward: Reward | None = None,
+    references: Rollouts | None = None,
     policy: Policy,
     tokenizer: Any = None,
     step: int = 0,
@@ -44,6 +45,8 @@ def measure_gradients(
         settings: what is measured and how.
         teacher: values the responses; None with ``reward``.
         reward: rollouts -> (N, T) per-token rewards.
+        references: the data's responses to these prompts: the gradient of their likelihood is measured beside the
+            estimators, as one called ``data``.
         policy: what the student may emit.
         tokenizer: of the student; names its pad token.
         step: names the measurement, and selects its random stream.
@@ -51,8 +54,8 @@ def measure_gradients(
         config: what the measurement is to say of itself, see :class:`kvar.measurement.Measurement`.
 
     Raises:
-        ValueError: fewer prompts than processes, groups that select nothing, no trainable parameter, a teacher or score
-            that an estimator cannot use.
+        ValueError: references on several processes or with fields="norms", fewer prompts than processes, groups that
+            select nothing, no trainable parameter, a teacher or score that an estimator cannot use.
     """
     start = time.perf_counter()
     student = unwrap(student)
@@ -62,6 +65,8 @@ def measure_gradients(
     own = torch.arange(rank, len(prompts[0]), count)
     if len(prompts[0]) < count:
         raise ValueError(f"the probe has {len(prompts[0])} prompts for {count} processes: give it one for each.")
+    if references is not None and (distributed or settings.fields == "norms"):
+        raise ValueError("references are measured on one process with fields='all': leave them out.")
     evidence: Evidence | None = None
 
     def work() -> Valued:
@@ -83,6 +88,9 @@ def measure_gradients(
     whole, mine = joined(parts), parts[rank].rollouts
     before = sum(len(part.rollouts) for part in parts[:rank])
     weights, names = weigh(whole, settings, slice(before, before + len(mine)), mine.tokens.shape[1], evidence)
+    if references is not None:
+        weights = with_references(terms_of(weights, names, mine), references.to(mine.tokens.device))
+        mine, names = weights.evidence.rollouts, list(weights.names)
     moments = gradient_moments(
         student,
         mine,

@@ -18,7 +18,7 @@ from kvar.hooks.valuation import Reward
 from kvar.measurement import Measurement, record
 from kvar.records import RunWriter
 from kvar.returns import Kernel
-from kvar.rollouts import check_apart, check_lengths, encode_prompts, policy_of
+from kvar.rollouts import check_apart, check_lengths, encode_prompts, policy_of, references
 from kvar.rollouts.text.encoder import check_prompts
 
 __all__ = ["GradientProbe"]
@@ -38,6 +38,8 @@ class GradientProbe(TrainerCallback):
         teacher: scores the responses; None with ``reward``.
         reward: rollouts -> (N, T) per-token rewards u_t, used as theory.md (4') does.
         score: rollouts -> N scores of whole responses, for estimators of the reward ``score``.
+        references: the data's response to each prompt, texts: the gradient of their likelihood is measured as well, as
+            an estimator called ``data``. They are cut at ``max_new_tokens``. On one process.
         tokenizer: needed for texts; default the trainer's.
         every: training steps between probes; the last step is measured whatever it is.
         first: measure the student before its first step as well.
@@ -70,6 +72,7 @@ class GradientProbe(TrainerCallback):
         teacher: nn.Module | None = None,
         reward: Reward | None = None,
         score: ScoreFunction | None = None,
+        references: Sequence[Any] | None = None,
         tokenizer: Any = None,
         every: int = 50,
         first: bool = True,
@@ -107,6 +110,9 @@ class GradientProbe(TrainerCallback):
         )
         self.settings.check_teacher(teacher, reward)
         check_prompts(prompts)
+        self.references = None if references is None else list(references)
+        if self.references is not None and len(self.references) != len(prompts):
+            raise ValueError(f"references: {len(self.references)} for {len(prompts)} prompts; give one for each.")
         self.prompts, self.teacher, self.reward, self.tokenizer = prompts, teacher, reward, tokenizer
         self._prompts, self._taken = prompts, False  # as given; whether the tokenizer is a trainer's
         self.estimators = self.settings.estimators
@@ -129,12 +135,18 @@ class GradientProbe(TrainerCallback):
         student = unwrap(student)
         policy = policy_of(student, self.tokenizer, teacher=self.teacher, vocabulary=self.settings.vocabulary)
         self.prompts = encode_prompts(self.prompts, self.tokenizer, student, policy=policy)
+        written = None
+        if self.references is not None:
+            given = self._prompts if self.tokenizer is not None else self.prompts
+            length = self.settings.max_new_tokens
+            written = references(given, self.references, self.tokenizer, student, max_new_tokens=length, policy=policy)
         return measure_gradients(
             student,
             self.prompts,
             self.settings,
             teacher=self.teacher,
             reward=self.reward,
+            references=written,
             policy=policy,
             tokenizer=self.tokenizer,
             step=step,

@@ -130,6 +130,14 @@ def weigh(
     return Terms(tuple(names), weights[mine], {name: k[mine] for name, k in exact.items()}, evidence), names
 
 
+def terms_of(weights: Tensor | Terms, names: Sequence[str], rollouts: Rollouts) -> Terms:
+    """Weights of scores as terms without any exact one."""
+    if isinstance(weights, Terms):
+        return weights
+    zeros = torch.zeros(rollouts.mask.shape, device=weights.device)
+    return Terms(tuple(names), weights, {}, Evidence(rollouts, {}, {}, {}, zeros, zeros))
+
+
 def _with_scores(whole: Valued, settings: ProbeSettings) -> Evidence:
     """The evidence with the rewards that are functions of the rollouts, asked once and of all responses together."""
     evidence = whole.evidence()

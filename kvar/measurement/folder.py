@@ -78,6 +78,7 @@ def read_measurement(folder: str | Path) -> MeasurementData:
                 tuple(about["names"]),
                 {g: GroupMoments(**_part(tensors, f"moments/{i}")) for i, g in enumerate(about["groups"])},
                 tensors["prompt_index"],
+                tensors.get("on"),
             ),
             about["seconds"],
             {name: value for name, value in header["config"].items() if name != "step"},
@@ -91,7 +92,7 @@ def _tensors(measurement: MeasurementData) -> dict[str, Tensor]:
     parts: dict[str, Any] = {"rollouts": measurement.rollouts, "values": measurement.values}
     parts |= {f"moments/{i}": moments[group] for i, group in enumerate(moments)}
     found = {f"{part}/{f.name}": getattr(held, f.name) for part, held in parts.items() for f in fields(held)}
-    found["prompt_index"] = moments.prompt_index
+    found |= {"prompt_index": moments.prompt_index, "on": moments.on}
     return {
         name: value.detach().cpu().contiguous().clone() for name, value in found.items() if isinstance(value, Tensor)
     }

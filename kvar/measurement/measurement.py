@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +85,26 @@ class Measurement(MeasurementData):
         from kvar.measurement.statistics import best_of
 
         return best_of(self, prompts, rollouts_per_prompt, **options)
+
+    def toward(
+        self, batch: float = 64, targets: Mapping[str, str] | Sequence[str] | None = None, **options: Any
+    ) -> pd.DataFrame:
+        """Where a step of each estimator leads: toward the data, J, J_kl, the score, or away from it.
+
+        See :func:`kvar.analysis.toward` for the columns.
+
+        Args:
+            batch: B, trajectories a step.
+            targets: estimators by name, or objectives; by default ``data`` where references were given, and every
+                objective that some estimator is unbiased for.
+            options: ``rollouts_per_prompt``, ``group``, ``unit`` and ``confidence``.
+
+        Raises:
+            ValueError: a target that was not measured, or none that was.
+        """
+        from kvar.measurement.statistics import toward_of
+
+        return toward_of(self, batch, targets, **options)
 
     def plot(self, kind: str = "efficiency", batch: float = 64, **options: Any) -> Axes:
         """One of the figures of ``kvar.plots``.

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kvar.analysis.frames.measured import measurement_frame, whole_or_split
-from kvar.analysis.frames.reference import default_reference
+from kvar.analysis.frames.reference import default_reference, objective_of
 from kvar.analysis.replicates import Unit
 from kvar.analysis.step.best_k import best_k
+from kvar.analysis.targets import toward
+from kvar.estimators import DATA
 from kvar.gradients import GradientMoments
 from kvar.returns import TokenValues
 
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
 
     from kvar.measurement.data import MeasurementData
 
-__all__ = ["best_of", "sampling_unit", "statistics_of_measurement", "whole_moments", "wide_table"]
+__all__ = ["best_of", "sampling_unit", "statistics_of_measurement", "toward_of", "whole_moments", "wide_table"]
 
 SHOWN = (
     "trace", "trace_ratio", "relative_variance", "snr", "signal", "bias_sq", "efficiency", "mse", "within", "between",
@@ -77,6 +80,17 @@ def best_of(measurement: MeasurementData, prompts: float, rollouts_per_prompt: f
     moments = whole_moments(measurement)
     reference = default_reference(moments.names, _reference(options))
     return best_k(moments, prompts, rollouts_per_prompt, reference=reference, **options)
+
+
+def toward_of(
+    measurement: MeasurementData, batch: float, targets: Mapping[str, str] | Sequence[str] | None, **options: Any
+) -> pd.DataFrame:
+    """See :meth:`kvar.measurement.Measurement.toward`."""
+    moments = whole_moments(measurement)
+    if targets is None:
+        known = [DATA] if DATA in moments.names else []
+        targets = [*known, *dict.fromkeys(filter(None, map(objective_of, moments.names)))]
+    return toward(moments, targets, batch, **options)
 
 
 def _reference(options: dict[str, Any]) -> str | None:

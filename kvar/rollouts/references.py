@@ -8,15 +8,16 @@ from typing import Any
 import torch
 
 from kvar.rollouts.policy import Policy, policy_of
+from kvar.rollouts.text.conversations import is_conversation
 from kvar.rollouts.text.encoder import Prompt, TextEncoder
-from kvar.rollouts.text.prompts import encode_prompts
+from kvar.rollouts.text.prompts import Prompts, encode_prompts
 from kvar.rollouts.types import Rollouts
 
 __all__ = ["references"]
 
 
 def references(
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Prompt] | Prompts,
     targets: Sequence[Any],
     tokenizer: Any,
     model: Any,
@@ -27,7 +28,7 @@ def references(
     """One rollout a reference; ``prompt_index`` is the prompt's place in ``prompts``.
 
     Args:
-        prompts: M texts or conversations.
+        prompts: M texts or conversations, or in any other form that :func:`kvar.rollouts.encode_prompts` takes.
         targets: the M references: texts, or the assistant's messages to conversations.
         tokenizer: of the model.
         model: seq2seq or causal; says how texts are framed (:class:`kvar.rollouts.TextEncoder`).
@@ -42,14 +43,21 @@ def references(
         ValueError: another number of targets than prompts, texts that cannot be encoded, or a reference with a token
             outside the action set.
     """
-    if len(prompts) != len(targets):
-        raise ValueError(f"references: {len(targets)} targets for {len(prompts)} prompts; give one for each.")
+    if isinstance(targets, str) or not isinstance(targets, Sequence):
+        raise ValueError(f"references must be a list of one response a prompt; got {type(targets).__name__}.")
     if max_new_tokens is not None and max_new_tokens < 1:
         raise ValueError(f"max_new_tokens must be at least 1; got {max_new_tokens}.")
     policy = policy_of(model, tokenizer) if policy is None else policy
-    encoded, responses = TextEncoder(tokenizer, model, policy).pairs(prompts, targets, "references row")
+    encoder = TextEncoder(tokenizer, model, policy)
+    count = len(prompts[0] if isinstance(prompts, tuple) else prompts)
+    if count != len(targets):
+        raise ValueError(f"references: {len(targets)} for {count} prompts; give one for each.")
+    if isinstance(prompts, Sequence) and (isinstance(prompts[0], str) or is_conversation(prompts[0])):
+        prompts, responses = encoder.pairs(prompts, targets, "references row")  # type: ignore[arg-type]
+    else:
+        responses = encoder.targets(list(targets), "references row")
+    ids, prompt_mask = encode_prompts(prompts, tokenizer, model, policy=policy)
     tokens, mask = encode_prompts([row[:max_new_tokens] for row in responses])
-    ids, prompt_mask = encode_prompts(encoded)
     policy.check_tokens(tokens, mask)
     whole = [max_new_tokens is None or len(row) <= max_new_tokens for row in responses]
     return Rollouts(
@@ -58,7 +66,7 @@ def references(
         tokens=tokens,
         mask=mask,
         finished=torch.tensor(whole),
-        prompt_index=torch.arange(len(prompts)),
+        prompt_index=torch.arange(count),
         log_probs=torch.zeros(mask.shape),
         policy=policy,
     )

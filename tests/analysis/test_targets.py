@@ -15,6 +15,7 @@ from kvar.analysis.replicates import replicates
 from kvar.analysis.step.efficiency import direction_of, signed_square
 from kvar.estimators import Terms, gather, parse_estimators, with_references
 from kvar.gradients import GradientMoments, gradient_moments, recombine
+from kvar.gradients.frames import gradient_frame, moments_from_frames, prompt_frame
 from kvar.returns import LLMR
 from kvar.rollouts import Rollouts, sample
 
@@ -194,3 +195,14 @@ def test_the_datas_direction_on_an_enumerable_mdp():
     plain = moments_of(g, rollouts.prompt_index[torch.cat([drawn, written])], ["K=1", "data"])
     found = efficiency(GradientMoments(plain.names, plain.groups, plain.prompt_index, on), math.inf, reference="data")
     assert abs(found.value[0] - truth) < 0.1
+
+
+def test_records_keep_which_trajectories_an_estimator_is_from():
+    _, moments = table(0, prompts=5)
+    at = {"probe": "probe", "step": 0}
+    back = moments_from_frames(gradient_frame(moments, **at), prompt_frame(moments, **at))
+    assert back.on is not None and torch.equal(back.on, moments.on)
+    for field in ("sq_norm", "mean_pair", "cross", "pair", "prompt_pair"):
+        torch.testing.assert_close(getattr(back, field), getattr(moments, field))
+    data = recombine(back, torch.tensor([[0.0, 2.0]]), ["twice"])
+    torch.testing.assert_close(trace_covariance(data).value[0], 4 * trace_covariance(moments).value[1])

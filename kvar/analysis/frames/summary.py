@@ -123,7 +123,7 @@ def summarise(
     if values is not None:
         if mask is None:
             raise ValueError("values came without mask: pass the rollouts' mask too.")
-        calibrated = data if theory and paired else None
+        calibrated = data if theory and paired and moments.on is None else None
         estimates |= _theory(moments, values, mask, kernels, plain, calibrated, group, confidence)
     if theory and paired and moments[group].score_power is not None:
         power = score_power_of(moments, group, data.units)
