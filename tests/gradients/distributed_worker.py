@@ -1,8 +1,7 @@
-"""Run on every process by torchrun: measures what tests/gradients/test_distributed.py compares; not a test itself."""
+"""Run on each of two processes: measures what tests/gradients/test_distributed.py compares; not a test itself."""
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -151,9 +150,8 @@ def probed(folder: Path, make: Any) -> dict[str, Any]:
     }
 
 
-def main() -> None:
+def main(folder: Path) -> None:
     """Everything, into FOLDER/RANK.pt."""
-    folder = Path(sys.argv[1])
     dist.init_process_group("gloo")
     rank = dist.get_rank()
     log_probs(build("gpt2"), rollouts())
@@ -162,7 +160,3 @@ def main() -> None:
     found["gpt2"] = probed(folder / "gpt2", tiny_gpt2)
     torch.save(found, folder / f"{rank}.pt")
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main()

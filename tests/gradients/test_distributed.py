@@ -20,6 +20,7 @@ from tests.gradients.distributed_worker import (
     WITHIN,
     double_norms,
     groups_of,
+    main,
     teacher,
 )
 from tests.gradients.distributed_worker import score as worker_score
@@ -30,7 +31,7 @@ from tests.two_processes import results
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two processes found."""
-    return results("tests/gradients/distributed_worker.py", tmp_path_factory.mktemp("two"))
+    return results(main, tmp_path_factory.mktemp("two"))
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,7 @@
-"""Trainings whose rows do not divide among processes; run by torchrun for tests/distill/step/test_evened.py."""
+"""Trainings whose rows do not divide among processes; run for tests/distill/step/test_evened.py."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +49,8 @@ def trained(folder: Path, batch: int, micro_batches: int, **changes: Any) -> dic
     return {"weights": torch.cat([p.detach().flatten() for p in student.parameters()]), "eval": found, "logs": logs}
 
 
-def main() -> None:
+def main(folder: Path) -> None:
     """Every case and cut, into FOLDER/RANK.pt."""
-    folder = Path(sys.argv[1])
     torch.distributed.init_process_group("gloo")
     found = {
         (name, cut): trained(folder / f"{name}{cut[0]}", *cut, ddp_backend="gloo", **changes)
@@ -61,7 +59,3 @@ def main() -> None:
     }
     torch.save(found, folder / f"{torch.distributed.get_rank()}.pt")
     torch.distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main()

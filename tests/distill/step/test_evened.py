@@ -12,7 +12,7 @@ import torch
 from kvar.distill import DistillationConfig, DistillationTrainer, build_dataset, build_model
 from kvar.distill.data.order import ShuffledExamples
 from kvar.distill.step.evened import REPEATED, EvenedRows, EvenedSampler, MarkingCollator, check_evened
-from tests.distill.step.ragged_worker import CASES, CUTS, T5, TASK, trained
+from tests.distill.step.ragged_worker import CASES, CUTS, T5, TASK, main, trained
 from tests.two_processes import results
 
 GPT2 = {"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 96, "bos_token_id": 1}
@@ -21,7 +21,7 @@ GPT2 = {"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positi
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[Any, Any]]:
     """What each of two processes ended with."""
-    return results("tests/distill/step/ragged_worker.py", tmp_path_factory.mktemp("two"))
+    return results(main, tmp_path_factory.mktemp("two"))
 
 
 @pytest.mark.slow
