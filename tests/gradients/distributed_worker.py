@@ -16,7 +16,7 @@ from kvar.gradients import distinct_prompts, gradient_moments
 from kvar.hooks import GradientProbe, parse_estimators
 from kvar.rollouts import Rollouts, log_probs
 from tests.cases import V, build, ragged_prompts, rollouts, tiny_gpt2, tiny_t5
-from tests.gradients.truth import weights
+from tests.gradients.truth import as_callable, weights
 from tests.hooks.test_probe import Rows
 
 ROWS = {0: [0, 2, 3, 5, 6], 1: [1, 4, 7, 8]}
@@ -92,13 +92,7 @@ def moments(rank: int) -> dict[str, Any]:
                 evidence = gather(model, teacher, data, score, estimators=estimators)
                 found = gradient_moments(model, data, (evidence, estimators), distributed=True, **OPTIONS[label])
                 out[f"{name} exact, {label}"] = found
-    tokens, keep = data.tokens[..., None], data.mask
-
-    def scalars(logits: torch.Tensor) -> torch.Tensor:
-        picked = logits.log_softmax(-1).gather(-1, tokens)[..., 0]
-        return torch.einsum("ent,nt->en", w, picked.masked_fill(~keep, 0.0))
-
-    out["t5-float32-norms callable"] = gradient_moments(model, data, scalars, distributed=True)
+    out["t5-float32-norms callable"] = gradient_moments(model, data, as_callable(data, w), distributed=True)
     assert all(p.grad is None for p in model.parameters())
     return out
 

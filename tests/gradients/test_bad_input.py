@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from kvar.gradients import gradient_moments
 from tests.cases import CASES, build, rollouts, tiny_gpt2, tiny_t5
-from tests.gradients.truth import assert_close, weights
+from tests.gradients.truth import as_callable, assert_close, weights
 
 EXACT = ("one-pass", "loop")
 FEW = {"jvp": {"directions": 3}}
@@ -101,14 +101,8 @@ def test_non_finite_gradients_name_estimator_trajectory_and_group(engine: str) -
 def test_callables_agree_with_token_weights(engine: str) -> None:
     model, data = build("bart"), rollouts(n=4)
     w = weights(data)
-    tokens = data.tokens[..., None]
-
-    def scalars(logits: torch.Tensor) -> torch.Tensor:
-        picked = logits.log_softmax(-1).gather(-1, tokens)[..., 0]
-        return torch.einsum("ent,nt->en", w, picked.masked_fill(~data.mask, 0.0))
-
     truth = gradient_moments(model, data, w, engine="loop")
-    found = gradient_moments(model, data, scalars, engine=engine)
+    found = gradient_moments(model, data, as_callable(data, w), engine=engine)
     assert_close(dict(found.groups), dict(truth.groups), max(1e-9, CASES["bart"].tolerance))
 
 

@@ -13,7 +13,7 @@ from kvar.gradients import GradientMoments, gradient_moments, score_projections
 from kvar.gradients.forward_mode.engine import directions_of
 from kvar.rollouts import log_probs
 from tests.cases import CASES, build, rollouts
-from tests.gradients.truth import weights
+from tests.gradients.truth import as_callable, weights
 
 
 @pytest.mark.parametrize("name", ["t5", "bart", "gpt2", "llama", "gemma", "opt"])
@@ -132,16 +132,10 @@ def test_as_an_engine(name: str) -> None:
     """The engine is the record's moments; a callable that weighs tokens gives the same numbers."""
     model, data = build(name), rollouts(n=4)
     w = weights(data, e=2)
-    tokens, keep = data.tokens[..., None], data.mask
-
-    def scalars(logits: torch.Tensor) -> torch.Tensor:
-        picked = logits.log_softmax(-1).gather(-1, tokens)[..., 0]
-        return torch.einsum("ent,nt->en", w, picked.masked_fill(~keep, 0.0))
-
     groups = {"some": [next(iter(model.parameters()))]}
     record = score_projections(model, data, directions=5, groups=groups)
     expected = record.moments(w)
-    for weighting in (w, scalars):
+    for weighting in (w, as_callable(data, w)):
         got = gradient_moments(model, data, weighting, groups=groups, engine="jvp", directions=5, score_power=True)
         for group in ("all", "some"):
             for field, value in _fields(expected, group).items():

@@ -31,20 +31,6 @@ def test_groups_may_overlap_and_an_empty_response_has_no_gradient(name: str) -> 
     assert found.sq_norm[:, 4].tolist() == [0.0, 0.0, 0.0]
 
 
-@pytest.mark.parametrize("name", ["gpt2", "t5"])
-def test_a_callable_gives_the_same_as_its_token_weights(name: str) -> None:
-    student, data = build(name), rollouts(n=3)
-    w = weights(data)
-
-    def scalars(logits: torch.Tensor) -> torch.Tensor:
-        log_probs = logits.log_softmax(-1).gather(2, data.tokens[..., None])[..., 0]
-        return (w * data.mask * log_probs).sum(-1)
-
-    by_weight = gradient_moments(student, data, w, engine="loop")
-    by_call = gradient_moments(student, data, scalars, engine="loop")
-    assert_close(dict(by_call.groups), dict(by_weight.groups), 1e-9)
-
-
 def test_norms_alone() -> None:
     student, data = build("gpt2"), rollouts(n=3)
     w = weights(data)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -56,6 +58,16 @@ def weights(data: Rollouts, e: int = 3, dtype: torch.dtype = torch.float64, seed
     """(E, N, T) random token weights, zero where masked."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(e, *data.tokens.shape, generator=generator).to(dtype).masked_fill(~data.mask, 0.0)
+
+
+def as_callable(data: Rollouts, w: Tensor) -> Callable[[Tensor], Tensor]:
+    """The token weights as a callable of the logits: (N, T, V) -> (E, N)."""
+
+    def scalars(logits: Tensor) -> Tensor:
+        picked = logits.log_softmax(-1).gather(-1, data.tokens[..., None])[..., 0]
+        return torch.einsum("ent,nt->en", w, picked.masked_fill(~data.mask, 0.0))
+
+    return scalars
 
 
 def splits(model: nn.Module) -> dict[str, list[nn.Parameter]]:
