@@ -13,7 +13,7 @@ from kvar.front.prompts import prompt_ids
 from kvar.hooks import Estimator, Measurement
 from kvar.hooks.estimators import estimators_of
 from kvar.hooks.measure import measure_gradients
-from kvar.hooks.probe_settings import Groups, ProbeSettings, ScoreFunction
+from kvar.hooks.measurement_settings import Groups, MeasurementSettings, ScoreFunction
 from kvar.returns import Kernel
 from kvar.rollouts import policy_of
 from kvar.rollouts import references as data_responses
@@ -104,7 +104,7 @@ def measure(
     """
     if estimators is not None and kernels != DEFAULT:
         raise ValueError("kernels and estimators are two names of one argument: give one of them.")
-    settings = ProbeSettings(
+    settings = MeasurementSettings(
         estimators_of(kernels if estimators is None else estimators, baseline),
         score,
         rollouts_per_prompt,

@@ -15,7 +15,7 @@ from kvar.estimators import Evidence, with_references
 from kvar.gradients import gradient_moments, layer_groups
 from kvar.gradients.groups import resolve_groups
 from kvar.gradients.state import unwrap
-from kvar.hooks.probe_settings import ProbeSettings
+from kvar.hooks.measurement_settings import MeasurementSettings
 from kvar.hooks.valuation import Reward, Valued, exchanged, joined, terms_of, valued, weigh
 from kvar.measurement import Measurement
 from kvar.rollouts import Policy, Rollouts, sample
@@ -26,7 +26,7 @@ __all__ = ["measure_gradients"]
 def measure_gradients(
     student: nn.Module,
     prompts: tuple[Tensor, Tensor],
-    settings: ProbeSettings,
+    settings: MeasurementSettings,
     *,
     teacher: nn.Module | None = None,
     reward: Reward | None = None,

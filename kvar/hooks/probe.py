@@ -13,7 +13,7 @@ from kvar.gradients.state import unwrap
 from kvar.hooks.autocast import plain_forward
 from kvar.hooks.estimators import Estimator, estimators_of
 from kvar.hooks.measure import measure_gradients
-from kvar.hooks.probe_settings import Groups, ProbeSettings, ScoreFunction
+from kvar.hooks.measurement_settings import Groups, MeasurementSettings, ScoreFunction
 from kvar.hooks.valuation import Reward
 from kvar.measurement import Measurement, record
 from kvar.records import RunWriter
@@ -92,7 +92,7 @@ class GradientProbe(TrainerCallback):
     ) -> None:
         if every < 1:
             raise ValueError(f"every must be at least 1 training step; got {every}.")
-        self.settings = ProbeSettings(
+        self.settings = MeasurementSettings(
             estimators_of(estimators),
             score,
             rollouts_per_prompt,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from kvar.estimators import Evidence, SampledReward, Score, Terms, gather
 from kvar.gradients.distributed.processes import all_or_none
 from kvar.hooks.estimators import estimator_weights
-from kvar.hooks.probe_settings import ProbeSettings
+from kvar.hooks.measurement_settings import MeasurementSettings
 from kvar.returns import TokenValues, position_edges, split_by_position
 from kvar.rollouts import Rollouts, score
 from kvar.rollouts.concatenate import concatenate, concatenate_rows
@@ -48,7 +48,11 @@ class Valued:
 
 
 def valued(
-    student: nn.Module, rollouts: Rollouts, settings: ProbeSettings, teacher: nn.Module | None, reward: Reward | None
+    student: nn.Module,
+    rollouts: Rollouts,
+    settings: MeasurementSettings,
+    teacher: nn.Module | None,
+    reward: Reward | None,
 ) -> tuple[Valued, Evidence | None]:
     """Value responses once for all estimators.
 
@@ -101,7 +105,7 @@ def joined(parts: Sequence[Valued]) -> Valued:
 
 
 def weigh(
-    whole: Valued, settings: ProbeSettings, rows: slice, width: int, evidence: Evidence | None
+    whole: Valued, settings: MeasurementSettings, rows: slice, width: int, evidence: Evidence | None
 ) -> tuple[Tensor | Terms, list[str]]:
     """The weights of one process's responses, and the estimators' names, those split by position behind the others.
 
@@ -138,7 +142,7 @@ def terms_of(weights: Tensor | Terms, names: Sequence[str], rollouts: Rollouts) 
     return Terms(tuple(names), weights, {}, Evidence(rollouts, {}, {}, {}, zeros, zeros))
 
 
-def _with_scores(whole: Valued, settings: ProbeSettings) -> Evidence:
+def _with_scores(whole: Valued, settings: MeasurementSettings) -> Evidence:
     """The evidence with the rewards that are functions of the rollouts, asked once and of all responses together."""
     evidence = whole.evidence()
     sampled = dict(evidence.sampled)
@@ -170,5 +174,5 @@ def reward_values(reward: Reward, rollouts: Rollouts) -> TokenValues:
 
 
 def _given(reward: Reward | None) -> Reward:
-    assert reward is not None  # ProbeSettings.check_teacher
+    assert reward is not None  # MeasurementSettings.check_teacher
     return reward

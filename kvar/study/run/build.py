@@ -72,6 +72,7 @@ def build_probes(
     Raises:
         ValueError: a prompt that is too long for student or teacher.
     """
+    from kvar.evaluation.evaluate import response_texts
     from kvar.hooks import GradientProbe, parse_estimators
     from kvar.study.run.preflight import check_probe_size
 
@@ -85,6 +86,9 @@ def build_probes(
             [example.prompt for example in examples],
             parse_estimators(probe.probe_kernels, probe.probe_baseline),
             teacher=parts.teacher,
+            score=lambda rollouts: parts.task.example_scores(
+                response_texts(rollouts, parts.tokenizer), [examples[i] for i in rollouts.prompt_index.tolist()]
+            ),
             tokenizer=parts.tokenizer,
             every=probe.probe_every,
             first=probe.probe_first,

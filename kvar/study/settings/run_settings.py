@@ -136,7 +136,7 @@ class ProbeSettings:
 
     probe_every: AtLeast0 = option(0, "training steps between gradient probes; 0 for none")
     probe_first: bool = option(True, "probe before the first step too; false where an earlier stage's last probe did")
-    probe_kernels: str = option("K=1,K=2,K=4,K=8,immediate", "kernels measured by the probe, comma-separated")
+    probe_kernels: str = option("K=1,K=2,K=4,K=8,immediate", "estimators measured by the probe, comma-separated")
     probe_baseline: str | None = option(None, "baseline of the probed returns")
     probe_prompts: AtLeast1 = option(64, "prompts of the probe, the first of the validation split")
     probe_rollouts: AtLeast1 = option(4, "responses sampled per prompt in the probe")

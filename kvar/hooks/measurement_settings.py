@@ -14,14 +14,14 @@ from kvar.gradients.measure import ENGINES
 from kvar.returns.values import CENTRES, VALUES
 from kvar.rollouts import Rollouts
 
-__all__ = ["Groups", "ProbeSettings", "ScoreFunction"]
+__all__ = ["Groups", "MeasurementSettings", "ScoreFunction"]
 
 Groups = Mapping[str, Any] | Literal["layers"] | None
 ScoreFunction = Callable[[Rollouts], Any]
 
 
 @dataclass(frozen=True, eq=False)
-class ProbeSettings:
+class MeasurementSettings:
     """The settings of a measurement.
 
     Attributes:

@@ -1,0 +1,31 @@
+"""A run's probe measures every estimator by name, the task's own score included."""
+
+from __future__ import annotations
+
+import torch
+
+from kvar.distill import DistillationConfig, build_model
+from kvar.evaluation.evaluate import response_texts
+from kvar.study.run.build import build_probes
+from kvar.study.run.parts import Parts
+from kvar.study.settings.run_settings import ProbeSettings
+from kvar.tasks import ArithmeticTask
+
+
+def test_a_probe_asks_the_task_for_scores(tmp_path) -> None:
+    task = ArithmeticTask(1, 1)
+    tokenizer = task.build_tokenizer()
+    size = {"model_type": "t5", "d_model": 8, "d_kv": 4, "num_heads": 2, "d_ff": 8, "num_layers": 1}
+    student, teacher = (build_model(size, tokenizer, seed=seed) for seed in (0, 1))
+    settings = ProbeSettings(
+        probe_every=1, probe_prompts=3, probe_rollouts=2, probe_kernels="1, kl immediate exact, score - leave-one-out"
+    )
+    training = DistillationConfig(output_dir=str(tmp_path), max_new_tokens=5, use_cpu=True, report_to="none")
+    (probe,) = build_probes(settings, training, Parts(task, tokenizer, student, teacher), None)
+    m = probe.measure(student)
+    assert m.names == ("K=1", "kl immediate exact", "score - leave-one-out")
+    asked = probe.settings.score(m.rollouts)
+    examples = task.examples("validation", 3)
+    texts = response_texts(m.rollouts, tokenizer)
+    assert asked == task.example_scores(texts, [examples[i] for i in m.rollouts.prompt_index.tolist()])
+    assert bool(torch.isfinite(m.moments.pair).all())
