@@ -1,4 +1,4 @@
-"""Which rule speaks for which layer: the registry and its decorator."""
+"""The registry of rules by layer, and the decorator that fills it."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ LONGEST = 64
 
 @dataclass(frozen=True)
 class Trial:
-    """Three prompts of different lengths with given responses, and the truth about them.
+    """Three prompts of different lengths with given responses, and reference logits.
 
     Attributes:
         rollouts: (3, T) responses, tokens of the action set.
@@ -45,7 +45,7 @@ def make_trial(model: Any, prompt_ids: Tensor, prompt_mask: Tensor, policy: Poli
         policy: the action set; None for all tokens.
 
     Returns:
-        The trial; None where nothing can be told: the logits are not finite, or all the same.
+        The trial; None where the logits are not finite, or all the same.
     """
     policy = Policy() if policy is None else policy
     prompts = _prompts(prompt_ids, prompt_mask, _room(model))
@@ -105,7 +105,7 @@ def _room(model: Any) -> int:
     limit = getattr(model.config, "max_position_embeddings", None)
     if is_encoder_decoder(model) or not isinstance(limit, int) or limit <= 0:
         return LONGEST
-    return max(min(LONGEST, limit - STEPS - 2), 3)  # RoBERTa's kin count positions from two on
+    return max(min(LONGEST, limit - STEPS - 2), 3)  # RoBERTa and others count positions from two on
 
 
 def _prompts(prompt_ids: Tensor, prompt_mask: Tensor, most: int) -> list[Tensor]:
