@@ -60,7 +60,7 @@ def legend(frame: pd.DataFrame, batch: float | None = None) -> list[str]:
         "true gradient, 1 is perfect. P(best): how often it is the largest when the draws are repeated; * may be the "
         f"best, all others together have less than {1 - SURE:.2f}."
     ]
-    if "reference" in frame.attrs:
+    if "reference" in frame.attrs and bool(frame.loc[frame["statistic"] == "bias_sq", "value"].notna().any()):
         lines.append(_toward(frame))
     if (frame["k"] > 1).any():
         lines.append("K=1 rewards a token by all that follows, K=4 by every fourth, immediate by itself alone.")
