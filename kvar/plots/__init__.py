@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from kvar.analysis.frames.statistics_frame import COLUMNS
 from kvar.analysis.statistic_table import MEANINGS as STATISTICS
+from kvar.plots.best_against_k import efficiency_against_k, mse_against_k
 from kvar.plots.best_k_over_size import best_k_over_size
 from kvar.plots.bias_against_variance import bias_against_variance
 from kvar.plots.breakdown_of_variance import breakdown_of_variance
-from kvar.plots.efficiency_against_k import efficiency_against_k
 from kvar.plots.gap_autocorrelation import gap_autocorrelation
 from kvar.plots.kernels_over_tasks import kernels_over_tasks
 from kvar.plots.learning_curves import learning_curves
-from kvar.plots.mse_against_k import mse_against_k
 from kvar.plots.parts.save import save
 from kvar.plots.parts.style import COLUMN_WIDTH, DOUBLE_WIDTH, context
 from kvar.plots.score_against_variance import score_against_variance

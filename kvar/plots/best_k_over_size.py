@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kvar.plots.parts.panels import legend_below, need_columns, new_panels, settle
+from kvar.analysis.frames.statistics_frame import need_columns
+from kvar.plots.parts.panels import legend_below, new_panels, settle
 from kvar.plots.parts.style import DOUBLE_WIDTH, OKABE_ITO, context
 from kvar.plots.parts.ticks import compact_count, k_label, k_positions
 
@@ -37,7 +38,7 @@ def best_k_over_size(chances: pd.DataFrame, *, width: float = DOUBLE_WIDTH) -> F
     """
     from matplotlib.lines import Line2D
 
-    need_columns(chances, ("task", "student", "parameters", "when", "k", "probability"), "best K")
+    need_columns(chances, ("task", "student", "parameters", "when", "k", "probability"), "frame of best K")
     rows = chances.dropna(subset=["probability", "k", "parameters"])
     if not len(rows):
         raise ValueError("no probability of a best K is known: it takes two seeds with resolved efficiencies.")

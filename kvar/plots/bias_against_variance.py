@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kvar.analysis.frames.statistics_frame import select
-from kvar.plots.parts.draw import fit_log
+from kvar.plots.parts.draw import log_if_positive, zero_line
 from kvar.plots.parts.labels import label_points
 from kvar.plots.parts.style import COLUMN_WIDTH, context, legend_above, new_axes, student_series
 from kvar.plots.parts.ticks import k_label
@@ -65,12 +65,11 @@ def bias_against_variance(
     both = trace.merge(bias[[*key, *_ENDS]], on=key, suffixes=("", "_bias"))
     if not len(both):
         raise ValueError("the statistics frame has no kernel with both 'trace' and 'bias_sq' at one step of a student.")
-    looks = {name: look for name, look in student_series(frame).items() if name in set(both["student"])}
     with context():
         ax = new_axes(ax, width=width, ratio=0.95)
-        ax.axhline(0.0, color="0.7", linewidth=0.7, zorder=0, gid="zero")
+        zero_line(ax)
         points, paths = [], []
-        for name, look in looks.items():
+        for name, look in student_series(frame, both).items():
             rows = both[both["student"] == name]
             x = {end: rows[end].to_numpy(dtype=float) for end in _ENDS}
             y = {end: signed_root(rows[f"{end}_bias"].to_numpy(dtype=float)) for end in _ENDS}
@@ -95,8 +94,7 @@ def bias_against_variance(
             for i, (k, kernel) in enumerate(zip(rows["k"], rows["kernel"], strict=True)):
                 text = str(kernel) if np.isnan(k) else f"K={k_label(k)}" if i == 0 else k_label(k)
                 points.append((float(x["value"][i]), float(y["value"][i]), text, look.colour))
-        lows = both["low"][both["low"] > both["value"].min() / 30]
-        fit_log(ax, both["value"], both["high"], lows, axis="x")
+        log_if_positive(ax, both, axis="x")
         ax.margins(y=0.1)
         ax.set_xlabel("tr Cov(g)")
         ax.set_ylabel("bias |E g - g*| (signed root)")

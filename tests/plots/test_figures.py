@@ -175,7 +175,7 @@ def test_variance_over_training_of_one_student_has_a_line_a_kernel(frame):
 def test_efficiency_over_training_is_drawn_on_a_linear_axis(frame):
     ax = plots.variance_over_training(frame, statistic="efficiency")
     assert ax.get_yscale() == "linear"
-    assert ax.get_ylabel() == "efficiency eta"
+    assert ax.get_ylabel() == "efficiency η"
     assert clashes(ax) == []
     assert plots.variance_over_training(frame).get_yscale() == "log"
 

@@ -15,7 +15,7 @@ from kvar.analysis.paired import ratio_of
 from kvar.analysis.replicates import Replicates, Unit, replicates, resolve_reference
 from kvar.analysis.score_power import score_power_of
 from kvar.analysis.signal import signal_of
-from kvar.analysis.statistic_table import FORMED_WITH_THEORY, TABLE, estimate
+from kvar.analysis.statistic_table import TABLE, estimate
 from kvar.analysis.step.best_k import best_k_of
 from kvar.analysis.step.design import design_replicates
 from kvar.analysis.step.noise_scale import noise_scale_of
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
 __all__ = ["STATISTICS", "THEORY_STATISTICS", "kernel_of", "steps_of", "summarise"]
 
-STATISTICS = tuple(name for name in TABLE if name not in FORMED_WITH_THEORY)
-"""The values of the column "statistic"; those of ``FORMED_WITH_VALUES`` only where ``values`` are given."""
+STATISTICS = tuple(name for name, statistic in TABLE.items() if statistic.needs != "theory")
+"""The values of the column "statistic"; those that need the teacher's values only where ``values`` are given."""
 
-THEORY_STATISTICS = FORMED_WITH_THEORY
+THEORY_STATISTICS = tuple(name for name in TABLE if name not in STATISTICS)
 """Further values where ``theory`` is asked for: the first three need ``values``, the last two measured score power."""
 
 
