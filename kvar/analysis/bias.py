@@ -4,24 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from kvar.analysis.replicates import Replicates, Unit, replicates, resolve_reference
+from kvar.analysis.replicates import Replicates, Unit, need_pairs, replicates, resolve_reference
 from kvar.analysis.statistic_table import estimate
 from kvar.gradients.moments import GradientMoments
 from kvar.intervals.jackknife import Array, Estimate
 
-__all__ = ["bias", "bias_of", "need_pairs"]
-
-
-def need_pairs(moments: GradientMoments, group: str, what: str) -> None:
-    """Refuse moments that hold norms only.
-
-    Raises:
-        ValueError: fields="norms".
-    """
-    if moments[group].pair is None:
-        raise ValueError(
-            f"{what} compares estimators on the same trajectories: measure with fields='all', not 'norms'."
-        )
+__all__ = ["bias", "bias_of"]
 
 
 def bias_of(data: Replicates, reference: int) -> Array:

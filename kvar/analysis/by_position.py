@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kvar.analysis.bias import need_pairs
-from kvar.analysis.replicates import Unit, replicates
+from kvar.analysis.replicates import Unit, need_pairs, replicates
 from kvar.gradients.moments import GradientMoments
 from kvar.intervals.jackknife import jackknife
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -95,7 +95,7 @@ def _ringed(
     looks, facts = student_series(frame, measured), TABLE[statistic]
     level = levels(frame, statistic, group=group, step=step, smallest=facts.sign < 0)
     drawn = set(level["kernel"])
-    ring = {"marker": "o", "markerfacecolor": "none", "linestyle": "none"}
+    ring: dict[str, Any] = {"marker": "o", "markerfacecolor": "none", "linestyle": "none"}
     with context():
         ax = new_axes(ax, width=width)
         handles, points, paths = [], [], []

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kvar.analysis.bias import need_pairs
 from kvar.analysis.frames.across_seeds import across_seeds
 from kvar.analysis.frames.recorded import moments_at, probes_of
 from kvar.analysis.frames.reference import default_reference
-from kvar.analysis.replicates import Replicates, replicates, resolve_reference
+from kvar.analysis.replicates import Replicates, need_pairs, replicates, resolve_reference
 from kvar.analysis.step.best_k import best_k_of
 from kvar.analysis.step.design import check_design, design_replicates
 from kvar.analysis.trace_covariance import trace_of

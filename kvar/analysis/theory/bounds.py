@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kvar.analysis.bias import need_pairs
-from kvar.analysis.replicates import Unit, replicates, resolve_reference
+from kvar.analysis.replicates import Unit, need_pairs, replicates, resolve_reference
 from kvar.gradients.moments import GradientMoments
 from kvar.intervals.jackknife import Estimate, jackknife
 from kvar.returns import LLMR, Kernel, TokenValues, lag_sums
