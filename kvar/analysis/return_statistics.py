@@ -121,7 +121,7 @@ def gap_autocorrelation(
             covariance = products / pairs
             estimate = jackknife(covariance / covariance[:, :1], len(pairs) - 1, confidence)
         known = np.flatnonzero(np.isfinite(estimate.value))
-        rows += [(probe, step, int(lag), *_row(estimate, lag)) for lag in known]
+        rows += [(probe, step, lag, *_row(estimate, lag)) for lag in known.tolist()]
     return pd.DataFrame(rows, columns=["probe", "step", "lag", "value", "low", "high", "n"])
 
 

@@ -91,7 +91,7 @@ def _ringed(
 
     measured = select(frame, statistic, group=group, step=step)
     likely = find(frame, probability, group=group, step=step, only_k=False)
-    chances = likely.set_index(["student", "kernel"])["value"].to_dict()
+    chances: dict[Any, float] = likely.set_index(["student", "kernel"])["value"].to_dict()
     looks, facts = student_series(frame, measured), TABLE[statistic]
     level = levels(frame, statistic, group=group, step=step, smallest=facts.sign < 0)
     drawn = set(level["kernel"])
