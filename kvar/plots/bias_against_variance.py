@@ -53,9 +53,6 @@ def bias_against_variance(
         width: inches of a fresh figure.
         ax: axes to draw on instead of a fresh figure.
 
-    Returns:
-        The axes.
-
     Raises:
         ValueError: the frame is empty or lacks a column or a statistic, or no kernel has both; the message names it.
     """

@@ -35,9 +35,6 @@ def breakdown_of_variance(
         width: inches of a fresh figure.
         ax: axes to draw on instead of a fresh figure.
 
-    Returns:
-        The axes.
-
     Raises:
         ValueError: the table is empty or lacks a column, a term or the student.
     """

@@ -1,4 +1,4 @@
-"""Widgets for a notebook: choose K, kernels, student, step and group, and the pictures follow at once."""
+"""Widgets for a notebook: choose K, kernels, student, step and group; the pictures are drawn anew at each choice."""
 
 from __future__ import annotations
 

@@ -30,9 +30,6 @@ def gap_autocorrelation(
         width: inches of a fresh figure.
         ax: axes to draw on instead of a fresh figure.
 
-    Returns:
-        The axes.
-
     Raises:
         ValueError: the table is empty or lacks a column or the student, or holds lag 0 only.
     """

@@ -43,9 +43,6 @@ def kernels_over_tasks(
         statistics: name -> label of those to draw; rows of panels without any value are left out.
         width: inches.
 
-    Returns:
-        The figure.
-
     Raises:
         ValueError: a column is missing, two rows for one point, or no value of any of the statistics.
     """

@@ -42,9 +42,6 @@ def learning_curves(
         methods: which, in the order of the legend; by default all that have the quantity.
         width: inches.
 
-    Returns:
-        The figure.
-
     Raises:
         ValueError: a column is missing, or no method has the quantity.
     """

@@ -45,9 +45,6 @@ def score_against_variance(
         log_x: horizontal axes are logarithmic, for variances; means of x are then geometric.
         width: inches.
 
-    Returns:
-        The figure.
-
     Raises:
         ValueError: a column is missing, or no row has both x and y.
     """

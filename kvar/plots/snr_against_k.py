@@ -36,9 +36,6 @@ def snr_against_k(
         width: inches of a fresh figure.
         ax: axes to draw on instead of a fresh figure.
 
-    Returns:
-        The axes.
-
     Raises:
         ValueError: the frame is empty or lacks a column or the statistic; the message names it.
     """

@@ -43,9 +43,6 @@ def variance_against_k(
         width: inches of a fresh figure.
         ax: axes to draw on instead of a fresh figure.
 
-    Returns:
-        The axes.
-
     Raises:
         ValueError: the frame is empty or lacks a column or a statistic; the message names it.
     """

@@ -48,9 +48,6 @@ def variance_against_size(
         width: inches of a fresh figure.
         ax: axes to draw on instead of a fresh figure.
 
-    Returns:
-        The axes.
-
     Raises:
         ValueError: the frame is empty or lacks a column or the statistic; the message names it.
     """

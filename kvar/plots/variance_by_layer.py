@@ -38,9 +38,6 @@ def variance_by_layer(
         width: inches of a fresh figure.
         ax: axes to draw on instead of a fresh figure.
 
-    Returns:
-        The axes.
-
     Raises:
         ValueError: the frame is empty or lacks a column, the statistic, the student or groups; the message names it.
     """

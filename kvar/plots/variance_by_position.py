@@ -39,9 +39,6 @@ def variance_by_position(
         width: inches of a fresh figure.
         ax: axes to draw on instead of a fresh figure.
 
-    Returns:
-        The axes.
-
     Raises:
         ValueError: the table is empty or lacks a column or the student, or another quantity.
     """

@@ -45,9 +45,6 @@ def variance_over_training(
         width: inches of a fresh figure.
         ax: axes to draw on instead of a fresh figure.
 
-    Returns:
-        The axes.
-
     Raises:
         ValueError: the frame is empty or lacks a column, the statistic, the student or a kernel; the message names it.
     """

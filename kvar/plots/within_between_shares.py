@@ -38,9 +38,6 @@ def within_between_shares(
         width: inches of a fresh figure.
         ax: axes to draw on instead of a fresh figure.
 
-    Returns:
-        The axes.
-
     Raises:
         ValueError: the frame is empty or lacks a column or the statistic; the message names it.
     """

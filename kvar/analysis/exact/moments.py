@@ -74,8 +74,8 @@ def table_sq_norm(weights: Tensor, rows: Tensor, tokens: Tensor, policy: Tensor,
     parts = []
     for start in range(0, len(weights), block):
         w, r, y = (x[start : start + block] for x in (weights, rows, tokens))
-        own, same = policy[r, y], r[:, :, None] == r[:, None, :]
-        inner = (y[:, :, None] == y[:, None, :]).double() - own[:, :, None] - own[:, None, :] + norm[r][:, :, None]
+        p, same = policy[r, y], r[:, :, None] == r[:, None, :]
+        inner = (y[:, :, None] == y[:, None, :]).double() - p[:, :, None] - p[:, None, :] + norm[r][:, :, None]
         parts.append((w[:, :, None] * w[:, None, :] * inner * same).sum(dim=(1, 2)))
     return torch.cat(parts)
 

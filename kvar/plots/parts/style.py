@@ -112,8 +112,8 @@ def names_count(name: str, count: int) -> bool:
     (True, True, False)
     """
     units = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9}
-    said = re.findall(r"(\d+(?:\.\d+)?)([kmb]?)(?![a-z])", name.lower())
-    return any(abs(float(digits) * units[unit] - count) <= 0.1 * count for digits, unit in said)
+    counts = re.findall(r"(\d+(?:\.\d+)?)([kmb]?)(?![a-z])", name.lower())
+    return any(abs(float(digits) * units[unit] - count) <= 0.1 * count for digits, unit in counts)
 
 
 def student_series(frame: pd.DataFrame, drawn: pd.DataFrame | None = None) -> dict[str, Series]:

@@ -1,4 +1,4 @@
-"""The figures of a report: what the tables hold is drawn, what they do not is named with the reason."""
+"""The figures of a report of runs."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def bleu_score(predictions: Sequence[str], references: Sequence[str], *, tokeniz
             flores200. Where the references have no blanks between words and it cannot part them, a warning says so.
 
     Raises:
-        ValueError: predictions and references of different number, or a tokeniser that is unknown or not here.
+        ValueError: predictions and references of different number, or a tokeniser that is unknown or not installed.
 
     Example:
         >>> [round(x, 1) for x in bleu_score(["the cat", "a dog"], ["the cat", "the dog"]).each]
