@@ -7,7 +7,7 @@ import numpy as np
 from kvar.analysis.replicates import Replicates, Unit, need_pairs, replicates, resolve_reference
 from kvar.analysis.statistic_table import estimate
 from kvar.gradients.moments import GradientMoments
-from kvar.intervals.jackknife import Array, Estimate
+from kvar.intervals.jackknife import Array, Estimate, signed_root
 
 __all__ = ["bias", "bias_of"]
 
@@ -54,5 +54,4 @@ def bias(
     squared = estimate("bias_sq", bias_of(data, resolve_reference(moments.names, reference)), data.units, confidence)
     if not norm:
         return squared
-    value, low, high = (np.sign(x) * np.sqrt(np.abs(x)) for x in (squared.value, squared.low, squared.high))
-    return Estimate(value, low, high, squared.n)
+    return Estimate(signed_root(squared.value), signed_root(squared.low), signed_root(squared.high), squared.n)

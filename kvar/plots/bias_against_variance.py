@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kvar.analysis.frames.statistics_frame import select
+from kvar.intervals.jackknife import signed_root
 from kvar.plots.parts.draw import log_if_positive, zero_line
 from kvar.plots.parts.labels import label_points
 from kvar.plots.parts.style import COLUMN_WIDTH, context, legend_above, new_axes, student_series
@@ -16,19 +17,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-__all__ = ["bias_against_variance", "signed_root"]
+__all__ = ["bias_against_variance"]
 
 _ENDS = ["value", "low", "high"]
-
-
-def signed_root(square: np.ndarray) -> np.ndarray:
-    """sign(x) sqrt|x|: the size of a bias from its unbiased square, which chance may make negative.
-
-    >>> signed_root(np.array([0.04, 0.0, -0.01])).round(3).tolist()
-    [0.2, 0.0, -0.1]
-    """
-    square = np.asarray(square, dtype=float)
-    return np.sign(square) * np.sqrt(np.abs(square))
 
 
 def bias_against_variance(

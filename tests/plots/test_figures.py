@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 import kvar.plots as plots
 from kvar.analysis import across_seeds, power_law
-from kvar.plots.bias_against_variance import signed_root
+from kvar.intervals.jackknife import signed_root
 from kvar.plots.parts.draw import dodge
 from tests.plots.drawn import by_gid, clashes, legend
 from tests.plots.statistics_frames import KS, SIZES, row, study
