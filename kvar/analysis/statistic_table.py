@@ -21,7 +21,8 @@ class Statistic:
         log: whether it is shown on a logarithmic axis.
         geometric: whether seeds are averaged as logarithms (variances, their ratios, noise scales).
         sign: 1 where more of it is better, -1 where less is, 0 where neither.
-        needs: what it is formed from besides moments: the teacher's "values", or "theory", which has to be asked for.
+        needs: what it is formed from besides moments: the teacher's "values"; "theory", which has to be asked for; or a
+            "study" (:func:`kvar.results.combined.in_noise`).
         repeats: whether it is another statistic but for a factor; figures and menus leave it out.
     """
 
@@ -31,7 +32,7 @@ class Statistic:
     log: bool = False
     geometric: bool = False
     sign: int = 0
-    needs: Literal["values", "theory"] | None = None
+    needs: Literal["values", "theory", "study"] | None = None
     repeats: bool = False
 
 
@@ -72,6 +73,8 @@ TABLE = {
         "the relative variance by its other name", "", "log", log=True, geometric=True, sign=-1, repeats=True
     ),
     "trace_t0": Statistic("tr Cov(g) that T0 predicts", log=True, geometric=True, needs="values", repeats=True),
+    "bias_in_noise": Statistic("squared bias over a step's noise of K = 1", needs="study", repeats=True),
+    "mse_in_noise": Statistic("squared error over a step's noise of K = 1", log=True, needs="study", repeats=True),
 }
 """Every value of the column "statistic" of a measurement's table, in the order in which pages and menus show them."""
 

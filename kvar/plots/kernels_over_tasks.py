@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kvar.analysis.frames.statistics_frame import need_columns
+from kvar.analysis.statistic_table import TABLE
 from kvar.plots.parts.draw import by_student, draw_line, fit_log, zero_line
 from kvar.plots.parts.panels import legend_below, new_panels, settle
 from kvar.plots.parts.style import DOUBLE_WIDTH, context, student_series
@@ -26,7 +27,6 @@ PANELS = {
     "efficiency": "efficiency η",
 }
 """Statistics, one a row of panels, and their labels; the noise of K = 1 is its tr Cov(g) / B, a step's in (10)."""
-_LOG = ("trace_ratio", "mse_in_noise")
 
 
 def kernels_over_tasks(
@@ -72,7 +72,7 @@ def kernels_over_tasks(
                 for student, look, line, x in by_student(looks, panel.sort_values("k"), places, 0.1):
                     draw_line(ax, x, line, look, gid=f"{statistic}:{task}:{student}")
                 values = panel["value"].to_numpy(dtype=float)
-                if statistic in _LOG and (values > 0).all():
+                if statistic in TABLE and TABLE[statistic].log and (values > 0).all():
                     fit_log(ax, values)
                 else:
                     zero_line(ax)

@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
 __all__ = ["STATISTICS", "THEORY_STATISTICS", "kernel_of", "steps_of", "summarise"]
 
-STATISTICS = tuple(name for name, statistic in TABLE.items() if statistic.needs != "theory")
+STATISTICS = tuple(name for name, statistic in TABLE.items() if statistic.needs in (None, "values"))
 """The values of the column "statistic"; those that need the teacher's values only where ``values`` are given."""
 
-THEORY_STATISTICS = tuple(name for name in TABLE if name not in STATISTICS)
+THEORY_STATISTICS = tuple(name for name, statistic in TABLE.items() if statistic.needs == "theory")
 """Further values where ``theory`` is asked for: the first three need ``values``, the last two measured score power."""
 
 
