@@ -111,7 +111,8 @@ def read_earlier(folder: str | Path, cells: Sequence[StudyCell]) -> EarlierRepor
                 "the same study, or leave it out."
             )
     cells_then = _cells(planned, done, tables["statistics"])
-    return EarlierReport(folder, batch, reference, teachers, StudyValues(cells_then, **tables))
+    values = StudyValues(cells_then, *(tables[name] for name in _TABLES))
+    return EarlierReport(folder, batch, reference, teachers, values)
 
 
 def with_earlier(
@@ -140,20 +141,18 @@ def with_earlier(
     if values is None:
         return earlier.values
     _same_sizes(values.cells, earlier)
-    now, then = ({_key(row): row for row in table.cells.to_dict("records")} for table in (values, earlier.values))
-    rows = {key: row if row["finished"] else then[key] for key, row in now.items()}
+    ours, before = ({_key(row): row for row in table.cells.to_dict("records")} for table in (values, earlier.values))
+    rows = {key: row if row["finished"] else before[key] for key, row in ours.items()}
     order = {key: number for number, key in enumerate(rows)}
 
-    def joined(name: str) -> pd.DataFrame:
-        ours, theirs = getattr(values, name), getattr(earlier.values, name)
-        if not len(theirs):
-            return ours
-        both = pd.concat([ours, theirs[[not now[key]["finished"] for key in _keys(theirs)]]], ignore_index=True)
+    def joined(table: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+        if not len(other):
+            return table
+        both = pd.concat([table, other[[not ours[key]["finished"] for key in _keys(other)]]], ignore_index=True)
         return both.iloc[np.argsort([order[key] for key in _keys(both)], kind="stable")].reset_index(drop=True)
 
-    return StudyValues(
-        pd.DataFrame(list(rows.values())), **{name: joined(name) for name in _TABLES}, left_out=values.left_out
-    )
+    tables = (joined(getattr(values, name), getattr(earlier.values, name)) for name in _TABLES)
+    return StudyValues(pd.DataFrame(list(rows.values())), *tables, left_out=values.left_out)
 
 
 def earlier_notes(values: StudyValues, cells: Sequence[StudyCell], folder: str | Path) -> list[str]:

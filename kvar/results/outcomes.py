@@ -89,7 +89,7 @@ def read_study_runs(
             "estimator": estimator,
             "probed": probes is not None and estimator in _probed_names(probes),
         }
-        key = dict(zip(KEYS, key_of(cell), strict=True))
+        key: dict[str, Any] = dict(zip(KEYS, key_of(cell), strict=True))
         logged = _logged(run.read("metrics"))
         numbers = {**_evaluated(cell), **_probed(probes), **_trained(logged)}
         outcomes += [{**key, "outcome": name, "value": value} for name, value in numbers.items()]

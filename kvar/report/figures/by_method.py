@@ -61,8 +61,9 @@ def draw_study_figures(
             points = gains(values.outcomes, estimators, dict(metrics), start, statistic)
             points = _with_parameters(points[(points["outcome"] == "J") == (outcome == "J")], values.cells)
             facts = TABLE[statistic]
-            labels = {"x_label": f"{facts.label} at the start", "y_label": f"gain in {outcome}"}
-            return plots.score_against_variance(points, **labels, log_x=facts.log)
+            return plots.score_against_variance(
+                points, x_label=f"{facts.label} at the start", y_label=f"gain in {outcome}", log_x=facts.log
+            )
 
         return draw
 
