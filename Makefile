@@ -46,7 +46,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@printf '%s' '$(CURDIR)' > $@
 
-demo: $(STAMP)  ## the main job: distil, measure variance against K, write runs/demo/report.html
+demo: $(STAMP)  ## the main job: measure and reinforce three students, write runs/demo/report.html
 	$(BIN)/kvar demo --output runs/demo --overwrite
 
 test: $(STAMP)  ## tests and doctests; more options: make test ARGS="-k returns"

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 
-from kvar.analysis.replicates import Replicates, Unit, need_pairs, replicates, resolve_reference
+from kvar.analysis.replicates import Replicates, Unit, replicates, resolve_reference
 from kvar.analysis.statistic_table import estimate
 from kvar.gradients.moments import GradientMoments
-from kvar.intervals.jackknife import Array, Estimate, signed_root
+from kvar.intervals.jackknife import Array, Estimate
 
-__all__ = ["bias", "bias_of"]
+__all__ = ["bias", "bias_of", "need_pairs"]
+
+
+def need_pairs(moments: GradientMoments, group: str, what: str) -> None:
+    """Refuse moments that hold norms only.
+
+    Raises:
+        ValueError: fields="norms".
+    """
+    if moments[group].pair is None:
+        raise ValueError(
+            f"{what} compares estimators on the same trajectories: measure with fields='all', not 'norms'."
+        )
 
 
 def bias_of(data: Replicates, reference: int) -> Array:
@@ -54,4 +66,5 @@ def bias(
     squared = estimate("bias_sq", bias_of(data, resolve_reference(moments.names, reference)), data.units, confidence)
     if not norm:
         return squared
-    return Estimate(signed_root(squared.value), signed_root(squared.low), signed_root(squared.high), squared.n)
+    value, low, high = (np.sign(x) * np.sqrt(np.abs(x)) for x in (squared.value, squared.low, squared.high))
+    return Estimate(value, low, high, squared.n)

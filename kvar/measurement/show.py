@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -19,12 +20,13 @@ BATCH = 64
 
 
 def as_text(measurement: MeasurementData) -> str:
-    """Heading, table, legend and remarks, in lines of at most 110 columns but for the student's name."""
-    from kvar.report.tables.terminal import render_table
+    """Heading, table, legend and remarks, in lines of at most 110 columns."""
+    from kvar.report.tables.terminal import TABLE_WIDTH, render_table
 
     frame, reason = _frame(measurement)
     table = reason if frame is None else render_table(frame, batch=BATCH)
-    return "\n".join([_heading(measurement), table, *_remarks(measurement)])
+    heading = [line for said in _heading(measurement, frame) for line in textwrap.wrap(said, TABLE_WIDTH)]
+    return "\n".join([*heading, table, *_remarks(measurement)])
 
 
 def as_html(measurement: MeasurementData) -> str:
@@ -45,7 +47,8 @@ def as_html(measurement: MeasurementData) -> str:
         )
         remarks = [" ".join(legend(frame, BATCH)), *remarks]
     below = "<br>\n".join(map(escape, remarks))
-    return f"<div>\n<p>{escape(_heading(measurement))}</p>\n{body}\n<p>{below}</p>\n</div>"
+    above = "<br>\n".join(map(escape, _heading(measurement, frame)))
+    return f"<div>\n<p>{above}</p>\n{body}\n<p>{below}</p>\n</div>"
 
 
 def _frame(measurement: MeasurementData) -> tuple[pd.DataFrame | None, str]:
@@ -56,16 +59,22 @@ def _frame(measurement: MeasurementData) -> tuple[pd.DataFrame | None, str]:
         return None, f"No statistics: {error}"
 
 
-def _heading(measurement: MeasurementData) -> str:
+def _heading(measurement: MeasurementData, frame: pd.DataFrame | None) -> list[str]:
+    """What was measured, and the estimator that is the least noisy beside its own mean."""
+    from kvar.report.words.by_run import noise_sentence
+    from kvar.results.by_kernel import cells
+
     rollouts, moments = measurement.rollouts, measurement.moments
     prompts, n = len(moments.prompts), len(rollouts)
     teacher = measurement.config.get("teacher")
     valued = f" valued by {teacher}" if teacher else ""
     finished = float(rollouts.finished.float().mean())
-    return (
+    what = (
         f"{n:,} responses of {measurement.student} to {prompts:,} prompt{'s' * (prompts != 1)}{valued}: "
-        f"{float(rollouts.lengths.float().mean()):.3g} tokens on average, {finished:.0%} finished"
+        f"{float(rollouts.lengths.float().mean()):.3g} tokens on average, {finished:.0%} finished."
     )
+    snr = {} if frame is None else cells(frame, "snr", only_k=False)
+    return [what, *map(noise_sentence, snr.values())]
 
 
 def _remarks(measurement: MeasurementData) -> list[str]:

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 from filelock import FileLock
 
 from kvar._version import __version__
@@ -22,9 +23,6 @@ from kvar.records.parts import Part, list_parts, readable_parts, replace_file, w
 from kvar.records.place import check_folder_place
 from kvar.records.schema import SCHEMA_VERSION, TABLES, to_arrow
 from kvar.records.versions import versions
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 __all__ = ["Key", "RunWriter", "check_folder"]
 
@@ -52,7 +50,7 @@ class RunWriter:
             there; or the config is not JSON.
 
     Example:
-        >>> import tempfile, kvar, pandas as pd
+        >>> import tempfile, kvar
         >>> folder = tempfile.mkdtemp()
         >>> with RunWriter(folder, {"seed": 1}) as run:
         ...     run.append("metrics", pd.DataFrame({"step": [1], "split": ["test"], "name": ["bleu"], "value": [25.0]}))

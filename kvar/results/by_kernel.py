@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kvar.analysis.frames.statistics_frame import find
+from kvar.analysis.frames.statistics_frame import find, students
 from kvar.intervals import Interval, candidates
 
 if TYPE_CHECKING:
@@ -32,11 +32,11 @@ def best_of_students(
 ) -> dict[str, dict[str, float]]:
     """Student -> the estimators that may point best, eq. (11'), each with its probability: :func:`candidates`.
 
-    Students whose efficiency was not measured are left out; empty where no probability is known.
+    Students whose efficiency was not measured are left out; empty where it is not resolved.
     """
     chances = cells(frame, "best_probability", group=group, step=step, only_k=False)
-    measured = cells(frame, "efficiency", group=group, step=step, only_k=False)
+    rows = frame[(frame["statistic"] == "efficiency") & (frame["group"] == group) & frame["low"].notna()]
     return {
         student: candidates({str(name): chance.value for name, chance in chances.get(student, {}).items()})
-        for student in measured
+        for student in students(rows)
     }

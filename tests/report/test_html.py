@@ -69,13 +69,13 @@ def test_page_has_verdict_first_then_figures_table_config_provenance(frame, pict
     text = path.read_text(encoding="utf-8")
     page = Page(text)
     plain = page.text().replace("\u00a0", " ")
-    assert " ".join(verdict(frame)[3:7]) in plain
+    assert " ".join(verdict(frame)[4:8]) in plain
     order = [
         plain.index(s) for s in ("Measured on n = 256", "Figures", "Statistics", "Samples", "model.layers", "kvar demo")
     ]
     assert order == sorted(order)
     assert [img["alt"] for img in page.all("img")] == ["SNR", "SNR again", "dot"]
-    assert not list(path.parent.glob(".*"))
+    assert not list(path.parent.glob(".*partial"))
 
 
 def test_page_is_self_contained(frame, picture, tmp_path):
@@ -120,8 +120,8 @@ def test_text_from_outside_is_text(frame, tmp_path):
 def test_table_holds_every_statistic_and_sorts_by_value(frame, tmp_path):
     page = Page(write_report(tmp_path / "r.html", frame).read_text(encoding="utf-8"))
     heads = [data for tag, data in page.texts if tag == "button"]
-    assert heads[6:10] == ["student", "kernel", "step", "n"]  # behind the six of the verdict's table
-    assert [name.replace(" ", "_") for name in heads[10:]] == list(plots.STATISTICS)
+    assert heads[8:12] == ["student", "kernel", "step", "n"]  # behind the eight of the verdict's table
+    assert [name.replace(" ", "_") for name in heads[12:]] == list(plots.STATISTICS)
     assert len(page.all("tr")) == (1 + 3) + (1 + 15)
     sizes = {float(attrs["data-v"]) for attrs in page.all("th") if "data-v" in attrs}
     assert sizes == {0.0, 1.0, 2.0}

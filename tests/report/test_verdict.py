@@ -14,7 +14,8 @@ from kvar.report.words.by_run import (
     beyond_scale,
     bias_sentence,
     fall_sentence,
-    lead_sentence,
+    lead_sentences,
+    noise_sentence,
     scale_sentence,
     size_sentence,
 )
@@ -127,11 +128,23 @@ def test_best(left, expected):
 
 
 def test_the_lead_counts_what_is_resolved():
+    snr = {"K=1": Interval(0.1, 0.0, 0.2), "K=8": Interval(0.5, 0.3, 0.7)}
     both = {"small": {"K=4": 0.5, "K=8": 0.5}, "large": {"K=8": 0.99}}
-    assert "1 of 2 students: K=8 in large" in lead_sentence(both)
-    assert "0 of 2 students" in lead_sentence({"a": {}, "b": {}})
+    assert lead_sentences(both, {"small": snr, "large": {}}) == [
+        "Which estimator points best is resolved in 1 of 2 students: K=8 in large.",
+        "That one is less noisy beside its own mean than K=1 is resolved in 1 of 2 students: K=8 in small.",
+    ]
     many = {name: {"K=4": 1.0} for name in "abcde"}
-    assert "5 of 5 students: K=4 in 5" in lead_sentence(many)
+    assert lead_sentences(many, {})[0].endswith("resolved in 5 of 5 students: K=4 in 5.")
+
+
+def test_noise_is_told_apart_by_intervals():
+    apart = {"K=1": Interval(0.1, 0.0, 0.2), "K=4": Interval(0.2, 0.1, 0.4), "K=8": Interval(0.5, 0.3, 0.7)}
+    said = noise_sentence(apart)
+    assert said.startswith("K=8 is the least noisy beside its own mean: the SNR of a step is 0.5 (0.3 to 0.7) against ")
+    assert said.endswith("0.1 (0 to 0.2) of K=1, above K=1.")
+    assert noise_sentence({**apart, "K=4": Interval(0.1, 0.0, 0.2)}).endswith("above all others.")
+    assert "not resolved" in noise_sentence({"K=1": OPEN, "K=8": OPEN}) and "not resolved" in noise_sentence({})
 
 
 SIZES = {"a": 10, "b": 20, "c": 30}
@@ -162,8 +175,8 @@ def test_the_whole_verdict_names_n_and_every_student():
     frame = study()
     said = verdict(frame)
     assert "1 of 3 students: K=8 in medium (90k)" in said[0]
-    assert all(fact in said[1] for fact in ("n = 256", "step 200", "95 % intervals"))
-    assert re.findall(r"\d+ students|in \d", said[2]) == ["3 students", "in 3", "in 3", "in 3"]
+    assert all(fact in said[2] for fact in ("n = 256", "step 200", "95 % intervals"))
+    assert re.findall(r"\d+ students|in \d", said[3]) == ["3 students", "in 3", "in 3", "in 3"]
     starts = [s.split(":")[0] for s in said if "(22k):" in s or "(90k):" in s or "(500k):" in s]
     assert starts == ["small (22k)", "medium (90k)", "large (500k)"]
     assert said[-1].startswith("No dependence on student size")

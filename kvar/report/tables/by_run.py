@@ -28,17 +28,19 @@ def verdict_table(frame: pd.DataFrame, *, group: str = "all", step: int | str = 
         step: training step, or "last".
 
     Returns:
-        Columns student; points best, with all that cannot be told apart; probability, of them together; efficiency and
-        variance ratio of the likeliest, and the efficiency of K=1. Without rows where no efficiency was measured.
+        Columns student; points best, with all that cannot be told apart; probability, of them together; efficiency of
+        the likeliest and of K=1; the estimator of largest SNR, its SNR and that of K=1. Without rows where no
+        efficiency was measured.
     """
     import pandas as pd
 
     labels = {name: look.label for name, look in student_series(frame).items()}
     efficiency = cells(frame, "efficiency", group=group, step=step, only_k=False)
-    ratio = cells(frame, "trace_ratio", group=group, step=step, only_k=False)
+    noise = cells(frame, "snr", group=group, step=step, only_k=False)
     rows = []
     for name, left in best_of_students(frame, group=group, step=step).items():
-        first = next(iter(left), "")
+        first, snr = next(iter(left), ""), noise.get(name, {})
+        clearest = max(snr, key=lambda kernel: snr[kernel].value, default="-")
         rows.append(
             {
                 "student": labels[name],
@@ -46,7 +48,9 @@ def verdict_table(frame: pd.DataFrame, *, group: str = "all", step: int | str = 
                 "probability": sum(left.values()) if left else "-",
                 "its efficiency": efficiency[name].get(first, "-"),
                 "efficiency of K=1": efficiency[name].get("K=1", "-"),
-                "its variance / K=1": ratio.get(name, {}).get(first, "-"),
+                "largest SNR": clearest,
+                "its SNR": snr.get(clearest, "-"),
+                "SNR of K=1": snr.get("K=1", "-"),
             }
         )
     return pd.DataFrame(rows)
@@ -104,7 +108,7 @@ def choice_table(
     """
     import pandas as pd
 
-    rows: list[tuple[str, ...]] = []
+    rows = []
     for run, name in zip(runs, names, strict=True):
         try:
             designs = choices([run], prompts, rollouts, step=step, reference=reference)

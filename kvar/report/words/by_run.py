@@ -21,7 +21,8 @@ __all__ = [
     "beyond_scale",
     "bias_sentence",
     "fall_sentence",
-    "lead_sentence",
+    "lead_sentences",
+    "noise_sentence",
     "scale_sentence",
     "size_sentence",
     "verdict",
@@ -158,20 +159,50 @@ def best_sentence(left: Mapping[str, float] | None, efficiency: Mapping[float | 
     return f"{name} points best, with probability {chance:.2f}: its efficiency is {efficiency[name]}{against}."
 
 
-def lead_sentence(best: Mapping[str, Mapping[str, float]]) -> str:
-    """In how many of several students the best estimator is resolved, and which it is.
+def _clearest(snr: Mapping[float | str, Interval]) -> tuple[str, list[str]]:
+    """The estimator of the largest SNR, and those whose interval lies wholly below its own."""
+    first = max((name for name in snr if snr[name].known), key=lambda name: snr[name].value, default="")
+    return str(first), [str(name) for name in snr if first and snr[first].above(snr[name])]
+
+
+def noise_sentence(snr: Mapping[float | str, Interval]) -> str:
+    """Which estimator is the least noisy beside its own mean, eq. (12), and than which that is resolved.
+
+    Args:
+        snr: estimator -> SNR.
+    """
+    first, above = _clearest(snr)
+    if not above:
+        return "Which estimator is the least noisy beside its own mean is not resolved: the SNRs' intervals overlap."
+    than = f" against {snr['K=1']} of K=1" if "K=1" in above else ""
+    others = "all others" if len(above) == len(snr) - 1 else ", ".join(above)
+    return f"{first} is the least noisy beside its own mean: the SNR of a step is {snr[first]}{than}, above {others}."
+
+
+def lead_sentences(
+    best: Mapping[str, Mapping[str, float]], snr: Mapping[str, Mapping[float | str, Interval]]
+) -> list[str]:
+    """In how many of several students the best estimator is resolved, and the least noisy, and which it is.
 
     Args:
         best: student's label -> the estimators that may be the best.
+        snr: student's label -> estimator -> SNR.
     """
-    winners: dict[str, list[str]] = {}
-    for label, left in best.items():
-        if len(left) == 1:
-            winners.setdefault(next(iter(left)), []).append(label)
-    told = sum(map(len, winners.values()))
-    few = len(best) <= 4
-    which = ", ".join(f"{name} in {' and '.join(who) if few else len(who)}" for name, who in winners.items())
-    return f"Which estimator points best is resolved in {told} of {len(best)} students{': ' * bool(told)}{which}."
+    pointing = {label: next(iter(left)) for label, left in best.items() if len(left) == 1}
+    clear = {label: first for label, row in snr.items() for first, above in [_clearest(row)] if "K=1" in above}
+    return [
+        f"Which estimator points best is resolved in {_where(pointing, len(best))}.",
+        f"That one is less noisy beside its own mean than K=1 is resolved in {_where(clear, len(best))}.",
+    ]
+
+
+def _where(winners: Mapping[str, str], students: int) -> str:
+    """How many students have a winner, then each winner's students: by label where they are few."""
+    by_name: dict[str, list[str]] = {}
+    for label, name in winners.items():
+        by_name.setdefault(name, []).append(label)
+    which = [f"{name} in {' and '.join(who) if students <= 4 else len(who)}" for name, who in by_name.items()]
+    return f"{len(winners)} of {students} students{': ' * bool(which)}{', '.join(which)}"
 
 
 def size_sentence(ratios: Mapping[str, Row], sizes: Mapping[str, int], labels: Mapping[str, str]) -> str:
@@ -251,13 +282,19 @@ def verdict_paragraphs(frame: pd.DataFrame, *, group: str = "all", step: int | s
     labels = {name: look.label for name, look in student_series(frame).items()}
     names = [name for name in students(frame) if any(name in rows for rows in table.values())]
     rows = [{statistic: by_student.get(name, {}) for statistic, by_student in table.items()} for name in names]
-    said_best = {name: best_sentence(best.get(name), efficiency.get(name, {})) for name in names}
+    snr = cells(frame, "snr", group=group, step=step, only_k=False)
+    said_best = {
+        name: [best_sentence(best.get(name), efficiency.get(name, {})), noise_sentence(snr.get(name, {}))]
+        for name in names
+    }
     if len(names) > 1:
-        lead = lead_sentence({labels[name]: best.get(name, {}) for name in names})
+        lead = lead_sentences(
+            {labels[name]: best.get(name, {}) for name in names}, {labels[name]: snr.get(name, {}) for name in names}
+        )
         details.append(_summary(rows))
     else:
-        lead = "".join(said_best.values())
-    paragraphs = [[lead], details]
+        (lead,) = said_best.values()
+    paragraphs = [lead, details]
     for name, row in zip(names, rows, strict=True):
         falls, rises, open_ = _split(row["trace_ratio"])
         said = [f"{labels[name]}: {fall_sentence(row['trace_ratio'])}"]
@@ -266,7 +303,7 @@ def verdict_paragraphs(frame: pd.DataFrame, *, group: str = "all", step: int | s
             said.append(scale_sentence(k, row["trace_ratio"][k], row["signal"], row["relative_variance"]))
         if falls + rises + open_:
             said.append(bias_sentence(k, row["bias_sq"], row["signal"]))
-        paragraphs.append([*said, *([said_best[name]] if len(names) > 1 else [])])
+        paragraphs.append([*said, *(said_best[name] if len(names) > 1 else [])])
     sizes = {str(name): int(count) for name, count in frame.groupby("student")["parameters"].max().items()}
     return [*paragraphs, *([[size_sentence(table["trace_ratio"], sizes, labels)]] if len(names) > 1 else [])]
 
