@@ -38,13 +38,12 @@ COLUMNS = (
 )
 
 
-def compared(size: str, rounds: int) -> list[dict[str, Any]]:
-    """One row a job: seconds and peak memory, and their ratios to the job of token weights that it stands beside."""
+def jobs_of(size: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The jobs by name, and the same with 4 trajectories."""
     import torch
     import transformers
 
     from benchmarks import cases
-    from benchmarks.measure import interleaved, peak_memory
     from kvar.estimators import gather, parse_estimators
     from kvar.gradients import gradient_moments
     from kvar.hooks import estimator_weights
@@ -58,7 +57,7 @@ def compared(size: str, rounds: int) -> list[dict[str, Any]]:
     teacher = CASES["t5"](cases.SIZES[size]["t5"])
     plain, exact = parse_estimators(WEIGHTS), parse_estimators(EXACT)
 
-    def jobs_of(n: int) -> dict[str, Any]:
+    def of(n: int) -> dict[str, Any]:
         student, rollouts = case.student, case.rollouts[:n]
         values = score(teacher, rollouts)
         weights = estimator_weights(plain, values, rollouts.mask, rollouts.prompt_index)
@@ -73,19 +72,42 @@ def compared(size: str, rounds: int) -> list[dict[str, Any]]:
         jobs["gather (for exact terms)"] = lambda: gather(student, teacher, rollouts, estimators=exact)
         return jobs
 
-    jobs, few = jobs_of(len(case.rollouts)), jobs_of(4)
-    memory = {name: peak_memory(job, few[name]) for name, job in jobs.items()}
-    print({name: round(bytes_ / 2**20, 1) for name, bytes_ in memory.items()}, flush=True)
+    return of(len(case.rollouts)), of(4)
+
+
+def memories(size: str) -> dict[str, float]:
+    """Bytes of each job at its peak; what was freed before is given back, so that no job uses it again uncounted."""
+    import ctypes
+
+    from benchmarks.measure import _M_MMAP_THRESHOLD, peak_memory
+
+    ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 16)
+    jobs, few = jobs_of(size)
+    return {name: peak_memory(job, few[name]) for name, job in jobs.items()}
+
+
+def times(size: str, rounds: int) -> dict[str, list[float]]:
+    """Seconds of each job in each round."""
+    from benchmarks.measure import interleaved
+
+    jobs, few = jobs_of(size)
     for job in few.values():
         job()
-    seconds = interleaved(jobs, rounds)
-    beside = {name: name.replace("exact terms", "token weights") for name in jobs} | {
-        "gather (for exact terms)": "score (for token weights)"
-    }
+    return interleaved(jobs, rounds)
+
+
+def measured(size: str, rounds: int) -> list[dict[str, Any]]:
+    """One row a job, its ratios to the job of token weights that it stands beside; processes of their own measure."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        memory = pool.apply(memories, (size,))
+    with context.Pool(1) as pool:
+        seconds = pool.apply(times, (size, rounds))
+    beside = {name: name.replace("exact terms", "token weights") for name in seconds}
+    beside["gather (for exact terms)"] = "score (for token weights)"
     return [
         {
             "contestant": name,
-            "estimators": len(exact),
             "ratio_to": beside[name],
             "seconds_min": min(found),
             "seconds_median": statistics.median(found),
@@ -95,12 +117,6 @@ def compared(size: str, rounds: int) -> list[dict[str, Any]]:
         }
         for name, found in seconds.items()
     ]
-
-
-def measured(size: str, rounds: int) -> list[dict[str, Any]]:
-    """As :func:`compared`, in a new process, so that no memory freed earlier is used again unseen."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(compared, (size, rounds))
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -52,8 +52,8 @@ def bca(
         >>> from kvar.returns import KStep
         >>> mdp = TokenMDP(3, 3, seed=0)
         >>> rows = np.random.default_rng(0).choice(len(mdp.probabilities), 200, p=mdp.probabilities.numpy())
-        >>> found = bca(moments_of(mdp.gradients(KStep(2))[None, rows]), trace_of)
-        >>> bool(found.low[0] < found.value[0] < found.high[0])
+        >>> interval = bca(moments_of(mdp.gradients(KStep(2))[None, rows]), trace_of)
+        >>> bool(interval.low[0] < interval.value[0] < interval.high[0])
         True
     """
     from scipy.special import ndtr, ndtri

@@ -4,24 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from kvar.analysis.replicates import Replicates, Unit, replicates, resolve_reference
+from kvar.analysis.replicates import Replicates, Unit, need_pairs, replicates, resolve_reference
 from kvar.analysis.statistic_table import estimate
 from kvar.gradients.moments import GradientMoments
-from kvar.intervals.jackknife import Array, Estimate
+from kvar.intervals.jackknife import Array, Estimate, signed_root
 
-__all__ = ["bias", "bias_of", "need_pairs"]
-
-
-def need_pairs(moments: GradientMoments, group: str, what: str) -> None:
-    """Refuse moments that hold norms only.
-
-    Raises:
-        ValueError: fields="norms".
-    """
-    if moments[group].pair is None:
-        raise ValueError(
-            f"{what} compares estimators on the same trajectories: measure with fields='all', not 'norms'."
-        )
+__all__ = ["bias", "bias_of"]
 
 
 def bias_of(data: Replicates, reference: int) -> Array:
@@ -66,5 +54,4 @@ def bias(
     squared = estimate("bias_sq", bias_of(data, resolve_reference(moments.names, reference)), data.units, confidence)
     if not norm:
         return squared
-    value, low, high = (np.sign(x) * np.sqrt(np.abs(x)) for x in (squared.value, squared.low, squared.high))
-    return Estimate(value, low, high, squared.n)
+    return Estimate(signed_root(squared.value), signed_root(squared.low), signed_root(squared.high), squared.n)

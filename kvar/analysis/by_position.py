@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kvar.analysis.bias import need_pairs
-from kvar.analysis.replicates import Unit, replicates
+from kvar.analysis.replicates import Unit, need_pairs, replicates
 from kvar.gradients.moments import GradientMoments
 from kvar.intervals.jackknife import jackknife
 
@@ -49,7 +48,7 @@ def by_position(
     for kernel in dict.fromkeys(name for name, _, _ in parsed):
         rows = [i for i, (name, _, _) in enumerate(parsed) if name == kernel]
         block = covariance[:, rows][:, :, rows]
-        own = jackknife(np.diagonal(block, axis1=1, axis2=2), data.units, confidence, scale="log")
+        part = jackknife(np.diagonal(block, axis1=1, axis2=2), data.units, confidence, scale="log")
         with np.errstate(all="ignore"):
             share = jackknife(block.sum(axis=2) / block.sum(axis=(1, 2))[:, None], data.units, confidence)
         frames.append(
@@ -58,13 +57,13 @@ def by_position(
                     "kernel": kernel,
                     "first": [parsed[i][1] for i in rows],
                     "last": [parsed[i][2] for i in rows],
-                    "own": own.value,
-                    "own_low": own.low,
-                    "own_high": own.high,
+                    "own": part.value,
+                    "own_low": part.low,
+                    "own_high": part.high,
                     "share": share.value,
                     "share_low": share.low,
                     "share_high": share.high,
-                    "n": own.n,
+                    "n": part.n,
                 }
             )
         )

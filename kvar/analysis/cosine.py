@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kvar.analysis.bias import need_pairs
-from kvar.analysis.replicates import Unit, replicates, resolve_reference
+from kvar.analysis.replicates import Unit, need_pairs, replicates, resolve_reference
 from kvar.analysis.signal import signal_of
 from kvar.analysis.trace_covariance import trace_of
 from kvar.gradients.moments import GradientMoments

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kvar.analysis.statistic_table import estimate
+from kvar.analysis.step.efficiency import signed_square
 from kvar.intervals.jackknife import Array, Estimate
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def _estimates(parts: dict[str, Array], weight: Array, batch: float, confidence:
             "trace": trace,
             "signal": signal,
             "relative_variance": trace / np.where(signal > 0, signal, np.nan),
-            "efficiency": np.where(square > 0, inner**2 / square, np.nan),
+            "efficiency": np.where(square > 0, signed_square(inner) / square, np.nan),
         }
     if units < 2:
         each = {name: values[:1] for name, values in each.items()}

@@ -7,11 +7,11 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from kvar.analysis.unit_sums import UnitSums, unit_sums
+from kvar.analysis.unit_sums import UnitSums, need_pairs, unit_sums
 from kvar.gradients.moments import GradientMoments, GroupMoments
 from kvar.intervals.jackknife import Array
 
-__all__ = ["Replicates", "Unit", "replicates", "resolve_reference"]
+__all__ = ["Replicates", "Unit", "need_pairs", "replicates", "resolve_reference"]
 
 Unit: TypeAlias = Literal["trajectory", "prompt"] | None
 
@@ -120,9 +120,9 @@ def replicates(moments: GradientMoments, group: str = "all", unit: Unit = None, 
         )
     if prompts and len(counts) < 2:
         raise ValueError("one prompt says nothing about prompts: use more of them, or a statistic by trajectory.")
-    if data.pair is None or data.cross is None or data.prompt_pair is None:
-        if unit == "prompt" or by_prompt:
-            raise ValueError("prompts as units need all moments: measure with fields='all' instead of 'norms'.")
+    if unit == "prompt" or by_prompt:
+        need_pairs(moments, group, "prompts as units")
+    if data.pair is None:
         return _norms_only(moments.names, data, n)
     return _leave_one_out(unit_sums(moments, group, prompts), clustered=unit == "prompt")
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kvar.analysis.frames.trajectory_batches import trajectory_batches
-from kvar.intervals.jackknife import Array
+from kvar.intervals.jackknife import Array, Estimate, jackknife
 from kvar.records import Run
 from kvar.returns import Kernel, returns
 
@@ -42,7 +41,7 @@ def return_statistics(
         teacher-scored return of a response); "token_return", E G_t over tokens; "token_variance", Var G_t over tokens;
         and, once a step under kernel "", "total_gap" and "length" of a trajectory and "finished", the share that ended
         by itself. Prompts are the units of all intervals: rollouts of one, and tokens of one response, depend on each
-        other.
+        other; intervals are by delete-one jackknife.
 
     Raises:
         ValueError: another baseline, or no trajectories at these steps.
@@ -53,35 +52,27 @@ def return_statistics(
         raise ValueError(f"baseline must be None or 'teacher-value' for recorded returns; got {baseline!r}.")
     rows: list[tuple[object, ...]] = []
     for probe, step in _measurements(run, steps):
-        sums = _Sums()
+        sums = []
         for batch in trajectory_batches(run, probe, step):
-            mask = batch.mask
-            g = returns(batch.values, mask, kernels, baseline=baseline).numpy()  # zero where masked
-            length = mask.sum(dim=1).numpy().astype(float)
-            tokens, squares = g.sum(axis=2).T, (g**2).sum(axis=2).T  # (N, E)
-            gap = batch.values.gap.sum(dim=1).numpy()
-            sums.add(
-                np.column_stack([g[:, :, 0].T, tokens, squares, gap, length, batch.finished.astype(float)]),
-                batch.prompt,
-            )
-        e = len(kernels)
-        mean_length = sums.mean[3 * e + 1]
-        level, second = sums.mean[e : 2 * e] / mean_length, sums.mean[2 * e : 3 * e] / mean_length
-        for i, kernel in enumerate(kernels):
-            first, token, square, size = (np.zeros(3 * e + 3) for _ in range(4))
-            first[i], token[e + i], square[2 * e + i], size[3 * e + 1] = 1.0, 1.0, 1.0, 1.0
-            slope = (token - level[i] * size) / mean_length
-            spread = (square - second[i] * size) / mean_length - 2 * level[i] * slope
-            for name, value, gradient in (
-                ("return", sums.mean[i], first),
-                ("token_return", level[i], slope),
-                ("token_variance", second[i] - level[i] ** 2, spread),
-            ):
-                rows.append((probe, step, kernel.name, name, *sums.interval(value, gradient, confidence)))
-        for j, name in enumerate(("total_gap", "length", "finished")):
-            one = np.zeros(3 * e + 3)
-            one[3 * e + j] = 1.0
-            rows.append((probe, step, "", name, *sums.interval(sums.mean[3 * e + j], one, confidence)))
+            g = returns(batch.values, batch.mask, kernels, baseline=baseline).numpy()  # zero where masked
+            lengths = batch.mask.sum(dim=1).numpy()
+            columns = [*g[:, :, 0], *g.sum(axis=2), *(g**2).sum(axis=2)]
+            columns += [batch.values.gap.sum(dim=1).numpy(), lengths, batch.finished, np.ones(len(lengths))]
+            sums.append(pd.DataFrame(np.column_stack(columns)).groupby(batch.prompt).sum())
+        first, token, square, about = np.split(_left_out(sums), np.arange(1, 4) * len(kernels), axis=1)
+        with np.errstate(all="ignore"):
+            of_trajectories, tokens = about[:, :3] / about[:, 3:], about[:, 1:2]
+            by_kernel = {
+                "return": first / about[:, 3:],
+                "token_return": token / tokens,
+                "token_variance": square / tokens - (token / tokens) ** 2,
+            }
+        estimates = {name: jackknife(values, len(first) - 1, confidence) for name, values in by_kernel.items()}
+        for e, kernel in enumerate(kernels):
+            rows += [(probe, step, kernel.name, name, *_row(estimate, e)) for name, estimate in estimates.items()]
+        estimate = jackknife(of_trajectories, len(first) - 1, confidence)
+        names = ("total_gap", "length", "finished")
+        rows += [(probe, step, "", name, *_row(estimate, i)) for i, name in enumerate(names)]
     return pd.DataFrame(rows, columns=["probe", "step", "kernel", "statistic", "value", "low", "high", "n"])
 
 
@@ -115,81 +106,42 @@ def gap_autocorrelation(
         for batch in trajectory_batches(run, probe, step):
             total += float(batch.values.gap.sum())
             count += int(batch.mask.sum())
-        sums = _Sums()
+        sums = []
         for batch in trajectory_batches(run, probe, step):
             gap, mask = batch.values.gap.numpy(), batch.mask.numpy()
             centred = np.where(mask, gap - total / count, 0.0)
             t = gap.shape[1]
-            columns = np.zeros((len(gap), 2 * (lags + 1)))
+            columns = np.zeros((len(gap), 2, lags + 1))
             for lag in range(min(lags, t - 1) + 1):
-                columns[:, lag] = (centred[:, : t - lag] * centred[:, lag:]).sum(axis=1)
-                columns[:, lags + 1 + lag] = mask[:, lag:].sum(axis=1)
-            sums.add(columns, batch.prompt)
-        pairs = sums.mean[lags + 1 :]
-        variance = sums.mean[0] / pairs[0]
-        for lag in range(lags + 1):
-            if pairs[lag] == 0 or variance == 0:
-                continue
-            covariance = sums.mean[lag] / pairs[lag]
-            rho = covariance / variance
-            gradient = np.zeros(2 * (lags + 1))
-            gradient[lag] += 1 / (pairs[lag] * variance)
-            gradient[lags + 1 + lag] -= covariance / (pairs[lag] * variance)
-            gradient[0] -= rho / (pairs[0] * variance)
-            gradient[lags + 1] += rho / pairs[0]
-            rows.append((probe, step, lag, *sums.interval(rho, gradient, confidence)))
+                columns[:, 0, lag] = (centred[:, : t - lag] * centred[:, lag:]).sum(axis=1)
+                columns[:, 1, lag] = mask[:, lag:].sum(axis=1)
+            sums.append(pd.DataFrame(columns.reshape(len(gap), -1)).groupby(batch.prompt).sum())
+        products, pairs = np.split(_left_out(sums), 2, axis=1)
+        with np.errstate(all="ignore"):
+            covariance = products / pairs
+            estimate = jackknife(covariance / covariance[:, :1], len(pairs) - 1, confidence)
+        known = np.flatnonzero(np.isfinite(estimate.value))
+        rows += [(probe, step, lag, *_row(estimate, lag)) for lag in known.tolist()]
     return pd.DataFrame(rows, columns=["probe", "step", "lag", "value", "low", "high", "n"])
 
 
 def _measurements(run: Run, steps: Iterable[int] | None) -> list[tuple[str, int]]:
     wanted = None if steps is None else set(steps)
-    found = [pair for pair in run.measurements("trajectories") if wanted is None or pair[1] in wanted]
-    if not found:
+    pairs = [pair for pair in run.measurements("trajectories") if wanted is None or pair[1] in wanted]
+    if not pairs:
         at = "" if wanted is None else f" at steps {sorted(wanted)}"
         raise ValueError(f"{run.path} holds no trajectories{at}; train it with probe_every above 0.")
-    return found
+    return pairs
 
 
-class _Sums:
-    """Means of per-trajectory columns, and the sums of each prompt's trajectories about them."""
+def _left_out(sums: Sequence[pd.DataFrame]) -> Array:
+    """(1 + U, C) sums over all prompts, then with each prompt left out, from each batch's sums by prompt."""
+    import pandas as pd
 
-    def __init__(self) -> None:
-        self._parts: list[tuple[np.ndarray, Array]] = []
+    by_prompt = pd.concat(sums).groupby(level=0).sum().to_numpy(dtype=float)
+    whole = by_prompt.sum(axis=0)
+    return np.concatenate([whole[None], whole - by_prompt])
 
-    def add(self, columns: Array, prompt: np.ndarray) -> None:
-        """Add the (N, C) columns of N trajectories, summed by prompt."""
-        prompts, member = np.unique(prompt, return_inverse=True)
-        sums = np.zeros((len(prompts), columns.shape[1] + 1))
-        np.add.at(sums, member.reshape(-1), np.column_stack([columns, np.ones(len(columns))]))
-        self._parts.append((prompts, sums))
 
-    @cached_property
-    def _by_prompt(self) -> Array:
-        """(U, C + 1) sums of each prompt, the number of its trajectories last."""
-        prompts, member = np.unique(np.concatenate([prompt for prompt, _ in self._parts]), return_inverse=True)
-        out = np.zeros((len(prompts), self._parts[0][1].shape[1]))
-        np.add.at(out, member.reshape(-1), np.concatenate([sums for _, sums in self._parts]))
-        return out
-
-    @cached_property
-    def mean(self) -> Array:
-        """(C,) means over trajectories."""
-        total = self._by_prompt.sum(axis=0)
-        return np.asarray(total[:-1] / total[-1])
-
-    @cached_property
-    def _deviation(self) -> Array:
-        """(U, C) each prompt's sum less what its trajectories would have at the mean, over N."""
-        sums, size = self._by_prompt[:, :-1], self._by_prompt[:, -1:]
-        return np.asarray((sums - size * self.mean) / size.sum())
-
-    def interval(self, value: float, gradient: Array, confidence: float) -> tuple[float, float, float, int]:
-        """Value, low, high, n of a function of the means with this gradient, by the delta method."""
-        from scipy.special import stdtrit
-
-        units = len(self._by_prompt)
-        if units < 2:
-            return float(value), float("nan"), float("nan"), units
-        error = np.sqrt(units / (units - 1) * float(((self._deviation @ gradient) ** 2).sum()))
-        half = float(stdtrit(units - 1, 0.5 + confidence / 2)) * error
-        return float(value), float(value - half), float(value + half), units
+def _row(estimate: Estimate, e: int) -> tuple[float, float, float, int]:
+    return float(estimate.value[e]), float(estimate.low[e]), float(estimate.high[e]), estimate.n

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kvar.analysis.replicates import Unit, replicates
+from kvar.analysis.replicates import Unit, need_pairs, replicates
 from kvar.analysis.statistic_table import estimate
 from kvar.analysis.theory.calibration import unit_of_rows
 from kvar.analysis.trace_covariance import trace_of
@@ -72,11 +72,9 @@ def variance_per_score_power(
         (E,) in squared-return units.
 
     Raises:
-        ValueError: score power was not measured.
+        ValueError: score power was not measured, or fields="norms".
     """
+    need_pairs(moments, group, "variance_per_score_power")
     data = replicates(moments, group, unit)
     power = score_power_of(moments, group, data.units)
-    trace = trace_of(data)
-    if len(trace) == 1:
-        raise ValueError("an interval needs all moments: measure with fields='all' instead of 'norms'.")
-    return estimate("variance_per_score_power", trace / power, data.units, confidence)
+    return estimate("variance_per_score_power", trace_of(data) / power, data.units, confidence)

@@ -12,7 +12,7 @@ from kvar.analysis.replicates import Unit
 from kvar.analysis.signal import signal
 from kvar.analysis.step.efficiency import efficiency
 from kvar.gradients.moments import GradientMoments
-from kvar.intervals.jackknife import Array, Estimate
+from kvar.intervals.jackknife import Array, Estimate, signed_root
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,7 +109,7 @@ def units_for_sign(estimate: Estimate, confidence: float = 0.95) -> Array:
 
     if estimate.replicates is None:
         raise ValueError("units_for_sign needs an estimate with replicates: measure with fields='all'.")
-    value, left = (np.sign(x) * np.sqrt(np.abs(x)) for x in (estimate.value, estimate.replicates))
+    value, left = (signed_root(x) for x in (estimate.value, estimate.replicates))
     n = estimate.n
     with np.errstate(all="ignore"):
         error = np.sqrt((n - 1) / n * ((left - left.mean(axis=0)) ** 2).sum(axis=0))

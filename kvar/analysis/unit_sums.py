@@ -9,7 +9,7 @@ import numpy as np
 from kvar.gradients.moments import GradientMoments
 from kvar.intervals.jackknife import Array
 
-__all__ = ["UnitSums", "unit_sums"]
+__all__ = ["UnitSums", "need_pairs", "unit_sums"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +40,16 @@ class UnitSums:
     inner_size: Array
 
 
+def need_pairs(moments: GradientMoments, group: str, what: str) -> None:
+    """Refuse moments that hold norms only.
+
+    Raises:
+        ValueError: fields="norms"; the message begins with ``what``.
+    """
+    if moments[group].pair is None:
+        raise ValueError(f"{what}: products of trajectories are needed; measure with fields='all', not 'norms'.")
+
+
 def unit_sums(moments: GradientMoments, group: str, prompts: bool) -> UnitSums:
     """The sums of one parameter group by prompt, or by trajectory.
 
@@ -51,9 +61,9 @@ def unit_sums(moments: GradientMoments, group: str, prompts: bool) -> UnitSums:
     Raises:
         ValueError: fields="norms".
     """
+    need_pairs(moments, group, "sums by unit")
     data = moments[group]
-    if data.pair is None or data.cross is None or data.prompt_pair is None:
-        raise ValueError("sums by unit need all moments: measure with fields='all' instead of 'norms'.")
+    assert data.pair is not None and data.cross is not None and data.prompt_pair is not None  # need_pairs
     pair, cross = (x.numpy().transpose(2, 0, 1) for x in (data.pair, data.cross))
     n = len(pair)
     total = n**2 * data.mean_pair.numpy()

@@ -12,29 +12,17 @@ __all__ = ["PRESETS", "apply_preset"]
 PRESETS = ("reference",)
 
 FORMULA: dict[str, Any] = {
-    "centre": "mean",
-    "value": "max",
-    "baseline": None,
-    "importance_weight": "policy",
-    "importance_clip": None,
-    "return_scale": 1.0,
-    "return_clip": 50.0,
-    "normalisation": "sequence-token-mean",
-    "entropy_weight": 0.0,
-    "uniform_weight": 0.0,
-    "temperature": 1.0,
-    "top_k": 0,
-}
+    "centre": "mean", "value": "max", "baseline": None, "importance_weight": "policy", "importance_clip": None,
+    "return_scale": 1.0, "return_clip": 50.0, "normalisation": "sequence-token-mean", "entropy_weight": 0.0,
+    "uniform_weight": 0.0, "temperature": 1.0, "top_k": 0,
+}  # fmt: skip
 """q = logit less its mean over the vocabulary, hard V, and per response - sum clip(pi G, 50) log pi / its tokens: the
 recipe runs one response at a time and averages eight, which is a mean of responses' means."""
 
 RECIPE: dict[str, Any] = {
-    "learning_rate": 1e-5,
-    "per_device_train_batch_size": 1,
-    "gradient_accumulation_steps": 8,
-    "max_new_tokens": 512,
+    "learning_rate": 1e-5, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 8, "max_new_tokens": 512,
     "max_prompt_tokens": 512,
-}
+}  # fmt: skip
 
 
 def apply_preset(config: Any) -> None:

@@ -128,11 +128,11 @@ def exact_rows(terms: Terms, rows: Tensor, actions: Tensor, pi: Tensor, mask: Te
     Returns:
         Pairs of (n, T, V) rows and (E, n, T) scales, zero where masked.
     """
-    found = []
+    parts = []
     for name, flow in terms.weighted(rows, actions).items():  # pi o c
         flow -= pi * flow.sum(dim=-1, keepdim=True)
-        found.append((flow, terms.exact[name][:, rows].to(flow).masked_fill(~mask, 0.0)))
-    return found
+        parts.append((flow, terms.exact[name][:, rows].to(flow).masked_fill(~mask, 0.0)))
+    return parts
 
 
 class ScalarCotangents:

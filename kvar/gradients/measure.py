@@ -74,7 +74,7 @@ def gradient_moments(
         names: the E estimators' names, distinct; by default their own, or "0", "1", ...
         groups: group name -> parameters, parameter names or a module path; see
             :func:`kvar.gradients.groups.resolve_groups`. "all", every trainable parameter, is always measured.
-        engine: "one-pass" (also "auto"); "loop" (one trajectory at a time, slow, the truth); or "jvp", unbiased
+        engine: "one-pass" (also "auto"); "loop" (one trajectory at a time, slow, the reference); or "jvp", unbiased
             estimates from random directions (:func:`kvar.gradients.score_projections` gives their error too).
         fields: "norms" leaves ``alignment``, ``cross``, ``pair`` and ``prompt_pair`` None, at less cost.
         micro_batch: trajectories held at once, for engines that process many; not with a callable, which sees all N.

@@ -61,10 +61,10 @@ def step_moments(
                 weights = Terms.of(weights[1], weights[0])
             if not len(rollouts):
                 raise ValueError(f"steps: step {number} has no rollouts.")
-            own = weights.names if isinstance(weights, Terms) else names or tuple(map(str, range(len(weights))))
-            if names is not None and tuple(own) != tuple(names) and rows:
-                raise ValueError(f"steps: step {number} has estimators {list(own)}, the first {list(names)}.")
-            names = names or own
+            of_step = weights.names if isinstance(weights, Terms) else names or tuple(map(str, range(len(weights))))
+            if names is not None and tuple(of_step) != tuple(names) and rows:
+                raise ValueError(f"steps: step {number} has estimators {list(of_step)}, the first {list(names)}.")
+            names = names or of_step
             weights = weights.to(device) if isinstance(weights, Tensor) else weights
             counts = _counts(weights, rollouts)
             rows.append(_means(student, rollouts.to(device), weights, counts, parameters, micro_batch))
@@ -103,10 +103,10 @@ def _means(
         logits = estimators.logits(student, some)
         cotangents = estimators.cotangents(logits, some)
         for e in range(len(counts)):
-            found = torch.autograd.grad(
+            grads = torch.autograd.grad(
                 logits, parameters, cotangents[e], retain_graph=e + 1 < len(counts), allow_unused=True
             )
-            for block, gradient in zip(total, found, strict=True):
+            for block, gradient in zip(total, grads, strict=True):
                 if gradient is not None:
                     block[e] += gradient.detach().flatten() / counts[e]
     return [block.cpu() for block in total]
@@ -120,14 +120,6 @@ def _gram(rows: Sequence[Tensor]) -> Tensor:
 
 
 def _moments(gram: Tensor) -> GroupMoments:
-    steps = len(gram)
     pair = gram.diagonal(dim1=0, dim2=2).contiguous()  # (E, E, S)
     cross = gram.mean(dim=2).permute(1, 2, 0).contiguous()  # <g_s^e, gbar^f>
-    return GroupMoments(
-        sq_norm=pair.diagonal(dim1=0, dim2=1).T.clone(),
-        mean_pair=cross.sum(dim=2) / steps,
-        alignment=cross.diagonal(dim1=0, dim2=1).T.clone(),
-        cross=cross,
-        pair=pair,
-        prompt_pair=pair.clone(),
-    )
+    return GroupMoments.of_products(cross.mean(dim=2), cross, pair, pair.clone())

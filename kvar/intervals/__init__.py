@@ -10,21 +10,7 @@ from kvar.intervals.rank_correlation import RankCorrelation, rank_correlation
 from kvar.intervals.wilson import wilson
 
 __all__ = [
-    "Estimate",
-    "Flatness",
-    "Interval",
-    "PowerLaw",
-    "RankCorrelation",
-    "candidates",
-    "flatness",
-    "jackknife",
-    "mean_with_interval",
-    "number",
-    "power_law",
-    "probability_of_best",
-    "probability_over_seeds",
-    "rank_correlation",
-    "ratio_of_means",
-    "units_to_resolve",
-    "wilson",
-]
+    "Estimate", "Flatness", "Interval", "PowerLaw", "RankCorrelation", "candidates", "flatness", "jackknife",
+    "mean_with_interval", "number", "power_law", "probability_of_best", "probability_over_seeds", "rank_correlation",
+    "ratio_of_means", "units_to_resolve", "wilson",
+]  # fmt: skip

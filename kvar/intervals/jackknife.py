@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Array", "Estimate", "Scale", "jackknife"]
+__all__ = ["Array", "Estimate", "Scale", "jackknife", "signed_root"]
 
 Array: TypeAlias = NDArray[np.float64]
 Scale: TypeAlias = Literal["plain", "log", "root", "cosine"]
@@ -88,10 +88,19 @@ def jackknife(
     return Estimate(value, low, high, n, replicates)
 
 
+def signed_root(x: Array) -> Array:
+    """sign(x) sqrt|x|: the size of what an unbiased estimate of a square may make negative by chance.
+
+    >>> signed_root(np.array([0.04, 0.0, -0.01])).round(3).tolist()
+    [0.2, 0.0, -0.1]
+    """
+    return np.asarray(np.sign(x) * np.sqrt(np.abs(x)))
+
+
 _SCALES: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
     "plain": (lambda x: x, lambda x: x),
     "log": (np.log, np.exp),
-    "root": (lambda x: np.sign(x) * np.sqrt(np.abs(x)), lambda x: np.sign(x) * x**2),
+    "root": (signed_root, lambda x: np.sign(x) * x**2),
     "cosine": (lambda x: np.arctanh(np.clip(x, -0.999, 0.999)), np.tanh),
 }
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kvar.analysis.frames.measured import measurement_frame, whole_or_split
 from kvar.analysis.frames.reference import default_reference, objective_of
 from kvar.analysis.replicates import Unit
+from kvar.analysis.statistic_table import TABLE
 from kvar.analysis.step.best_k import best_k
 from kvar.analysis.targets import toward
 from kvar.estimators import DATA
@@ -26,7 +27,6 @@ SHOWN = (
     "within_share", "norm_test", "trace_ratio_t0", "best_probability", "mse_best_probability",
 )  # fmt: skip
 """The statistics of the table, in its order."""
-WITHOUT_INTERVAL = ("trace_ratio_t0", "best_probability", "mse_best_probability")
 
 
 def statistics_of_measurement(measurement: MeasurementData, batch: float, **options: Any) -> pd.DataFrame:
@@ -68,7 +68,7 @@ def wide_table(measurement: MeasurementData, batch: float, group: str, **options
     columns: dict[str, Any] = {"kernel": trace["kernel"], "k": trace["k"], "n": trace["n"]}
     for name in SHOWN:
         columns[name] = of[name]["value"]
-        if name not in WITHOUT_INTERVAL:
+        if TABLE[name].scale is not None:
             columns |= {f"{name}_low": of[name]["low"], f"{name}_high": of[name]["high"]}
     table = pd.DataFrame(columns)
     table.attrs |= {"unit": frame.attrs["unit"], "batch": batch, "reference": frame.attrs["reference"]}

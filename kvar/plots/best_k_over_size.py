@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kvar.plots.parts.panels import legend_below, need_columns, new_panels, settle
+from kvar.analysis.frames.statistics_frame import need_columns
+from kvar.plots.parts.panels import legend_below, new_panels, settle
 from kvar.plots.parts.style import DOUBLE_WIDTH, OKABE_ITO, context
 from kvar.plots.parts.ticks import compact_count, k_label, k_positions
 
@@ -23,21 +24,18 @@ def best_k_over_size(chances: pd.DataFrame, *, width: float = DOUBLE_WIDTH) -> F
     """How likely each K is the best, against the student's parameters: a panel a task.
 
     A disc's area is the probability; the discs of one student and occasion add up to one. Occasions (at the start,
-    after a method) stand side by side in colours of their own.
+    after a method) stand side by side in different colours.
 
     Args:
         chances: task, student, parameters, when, k, probability; one row a student, occasion and K.
         width: inches.
-
-    Returns:
-        The figure.
 
     Raises:
         ValueError: a column is missing, or no probability is known.
     """
     from matplotlib.lines import Line2D
 
-    need_columns(chances, ("task", "student", "parameters", "when", "k", "probability"), "best K")
+    need_columns(chances, ("task", "student", "parameters", "when", "k", "probability"), "frame of best K")
     rows = chances.dropna(subset=["probability", "k", "parameters"])
     if not len(rows):
         raise ValueError("no probability of a best K is known: it takes two seeds with resolved efficiencies.")
@@ -47,11 +45,11 @@ def best_k_over_size(chances: pd.DataFrame, *, width: float = DOUBLE_WIDTH) -> F
     with context():
         figure, axes = new_panels(1, len(tasks), width=width, height=2.1, sharey=True)
         for task, ax in zip(tasks, axes[0], strict=True):
-            own = rows[rows["task"] == task]
-            sizes = own.groupby("student")["parameters"].max().sort_values()
+            panel = rows[rows["task"] == task]
+            sizes = panel.groupby("student")["parameters"].max().sort_values()
             at = {student: float(i) for i, student in enumerate(sizes.index)}
             for w, when in enumerate(occasions):
-                part = own[own["when"] == when]
+                part = panel[panel["when"] == when]
                 x = part["student"].map(at).to_numpy(dtype=float) + 0.3 * (w - (len(occasions) - 1) / 2)
                 ax.scatter(
                     x, part["k"].map(places), s=_AREA * part["probability"].to_numpy(dtype=float),

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kvar.analysis.frames.statistics_frame import select
-from kvar.plots.parts.draw import fit_log
+from kvar.intervals.jackknife import signed_root
+from kvar.plots.parts.draw import log_if_positive, zero_line
 from kvar.plots.parts.labels import label_points
 from kvar.plots.parts.style import COLUMN_WIDTH, context, legend_above, new_axes, student_series
 from kvar.plots.parts.ticks import k_label
@@ -16,19 +17,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-__all__ = ["bias_against_variance", "signed_root"]
+__all__ = ["bias_against_variance"]
 
 _ENDS = ["value", "low", "high"]
-
-
-def signed_root(square: np.ndarray) -> np.ndarray:
-    """sign(x) sqrt|x|: the size of a bias from its unbiased square, which chance may make negative.
-
-    >>> signed_root(np.array([0.04, 0.0, -0.01])).round(3).tolist()
-    [0.2, 0.0, -0.1]
-    """
-    square = np.asarray(square, dtype=float)
-    return np.sign(square) * np.sqrt(np.abs(square))
 
 
 def bias_against_variance(
@@ -53,9 +44,6 @@ def bias_against_variance(
         width: inches of a fresh figure.
         ax: axes to draw on instead of a fresh figure.
 
-    Returns:
-        The axes.
-
     Raises:
         ValueError: the frame is empty or lacks a column or a statistic, or no kernel has both; the message names it.
     """
@@ -65,12 +53,11 @@ def bias_against_variance(
     both = trace.merge(bias[[*key, *_ENDS]], on=key, suffixes=("", "_bias"))
     if not len(both):
         raise ValueError("the statistics frame has no kernel with both 'trace' and 'bias_sq' at one step of a student.")
-    looks = {name: look for name, look in student_series(frame).items() if name in set(both["student"])}
     with context():
         ax = new_axes(ax, width=width, ratio=0.95)
-        ax.axhline(0.0, color="0.7", linewidth=0.7, zorder=0, gid="zero")
+        zero_line(ax)
         points, paths = [], []
-        for name, look in looks.items():
+        for name, look in student_series(frame, both).items():
             rows = both[both["student"] == name]
             x = {end: rows[end].to_numpy(dtype=float) for end in _ENDS}
             y = {end: signed_root(rows[f"{end}_bias"].to_numpy(dtype=float)) for end in _ENDS}
@@ -95,8 +82,7 @@ def bias_against_variance(
             for i, (k, kernel) in enumerate(zip(rows["k"], rows["kernel"], strict=True)):
                 text = str(kernel) if np.isnan(k) else f"K={k_label(k)}" if i == 0 else k_label(k)
                 points.append((float(x["value"][i]), float(y["value"][i]), text, look.colour))
-        lows = both["low"][both["low"] > both["value"].min() / 30]
-        fit_log(ax, both["value"], both["high"], lows, axis="x")
+        log_if_positive(ax, both, axis="x")
         ax.margins(y=0.1)
         ax.set_xlabel("tr Cov(g)")
         ax.set_ylabel("bias |E g - g*| (signed root)")

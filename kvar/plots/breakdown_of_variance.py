@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kvar.analysis.frames.statistics_frame import need_columns
+from kvar.plots.parts.draw import draw_intervals, ends_of
 from kvar.plots.parts.style import COLUMN_WIDTH, OKABE_ITO, context, legend_above, new_axes
-from kvar.plots.parts.tables import check_table, one_student, student_title
+from kvar.plots.parts.tables import one_student, student_title
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,19 +35,16 @@ def breakdown_of_variance(
         width: inches of a fresh figure.
         ax: axes to draw on instead of a fresh figure.
 
-    Returns:
-        The axes.
-
     Raises:
         ValueError: the table is empty or lacks a column, a term or the student.
     """
     from kvar.analysis.theory import TERMS
 
-    check_table(table, ("kernel", "term", "value", "low", "high", "share"), "breakdown")
+    need_columns(table, ("kernel", "term", "value", "low", "high", "share"), "breakdown table")
     rows = one_student(table, student)
     kernels = list(dict.fromkeys(rows["kernel"]))
     by_term = {term: rows[rows["term"] == term].set_index("kernel") for term in (*TERMS, "trace")}
-    absent = [term for term, own in by_term.items() if set(own.index) != set(kernels)]
+    absent = [term for term, of_term in by_term.items() if set(of_term.index) != set(kernels)]
     if absent:
         raise ValueError(f"the breakdown table lacks the term {absent[0]!r} of some kernel.")
     trace = by_term["trace"].loc[kernels, "value"].to_numpy(dtype=float)
@@ -55,19 +54,14 @@ def breakdown_of_variance(
         top, bottom = np.zeros(len(kernels)), np.zeros(len(kernels))
         bar = 0.74
         for i, term in enumerate(TERMS):
-            value, low, high = (
-                by_term[term].loc[kernels, end].to_numpy(dtype=float) / trace for end in ("value", "low", "high")
-            )
+            value, low, high = (end / trace for end in ends_of(by_term[term].loc[kernels]))
             start = np.where(value >= 0, top, bottom)
             ax.bar(
                 x, value, bar, bottom=start, color=_COLOURS[i], hatch=_HATCHES[i], edgecolor="white", linewidth=0.4,
                 label=term, gid=f"term:{term}",
             )  # fmt: skip
             at = x + bar * ((i + 1) / (len(TERMS) + 1) - 0.5)
-            known = np.isfinite(low) & np.isfinite(high)
-            ax.vlines(at[known], (start + low)[known], (start + high)[known], color="0.15", linewidth=0.7).set_gid(
-                f"term:{term}:interval"
-            )
+            draw_intervals(ax, at, start + low, start + high, gid=f"term:{term}:interval", color="0.15", linewidth=0.7)
             top, bottom = np.where(value >= 0, top + value, top), np.where(value < 0, bottom + value, bottom)
         ax.axhline(0.0, color="0.4", linewidth=0.7, gid="zero")
         ax.axhline(1.0, color="0.4", linewidth=0.7, linestyle=(0, (3, 2)), gid="measured")

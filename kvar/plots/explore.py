@@ -1,4 +1,4 @@
-"""Widgets for a notebook: choose K, kernels, student, step and group, and the pictures follow at once."""
+"""Widgets for a notebook: choose K, kernels, student, step and group; the pictures are drawn anew at each choice."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from kvar.analysis.frames.statistics_frame import check_frame, students
 from kvar.analysis.statistic_table import MEANINGS
+from kvar.intervals import Interval
 from kvar.plots.parts.ticks import k_label
 from kvar.records import Run, load
 
@@ -101,8 +102,8 @@ class Explorer:
 
     def rows(self) -> pd.DataFrame:
         """The numbers on show: the student's, of the chosen group and statistic, at all steps."""
-        own = self.frame[self.frame["student"] == self.student.value]
-        return own[(own["group"] == self.group.value) & (own["statistic"] == self.statistic.value)]
+        chosen = {"student": self.student.value, "group": self.group.value, "statistic": self.statistic.value}
+        return self.frame[(self.frame[list(chosen)] == list(chosen.values())).all(axis=1)]
 
     @property
     def chosen(self) -> str | None:
@@ -116,15 +117,15 @@ class Explorer:
 
     def _new_student(self, change: object = None) -> None:
         """Offer what was measured of this student, keeping what was chosen where it is among it."""
-        own = self.frame[self.frame["student"] == self.student.value]
-        order = own.sort_values("k", kind="stable").drop_duplicates("kernel")
+        measured = self.frame[self.frame["student"] == self.student.value]
+        order = measured.sort_values("k", kind="stable").drop_duplicates("kernel")
         with_k: list[Any] = [
             (k_label(k), name) for k, name in zip(order["k"], order["kernel"], strict=True) if not np.isnan(k)
         ]
         self._quiet = True
         try:
-            _offer(self.group, sorted(map(str, own["group"].unique()), key=lambda name: (name != "all", name)))
-            _offer(self.step, sorted(int(step) for step in own["step"].unique()), last=True)
+            _offer(self.group, sorted(map(str, measured["group"].unique()), key=lambda name: (name != "all", name)))
+            _offer(self.step, sorted(int(step) for step in measured["step"].unique()), last=True)
             _offer(self.k, with_k or ["-"])
             names = [str(name) for name in order["kernel"]]
             kept = [name for name in self.kernels.value if name in names]
@@ -142,8 +143,8 @@ class Explorer:
         from kvar.plots.parts.style import context
 
         rows = self.rows()
-        there = set(rows["kernel"])
-        wanted = [name for name in self.kernels.options if name in {*self.kernels.value, self.chosen} & there]
+        asked = {*self.kernels.value, self.chosen} & set(rows["kernel"])
+        wanted = [name for name in self.kernels.options if name in asked]
         with context():
             figure = Figure(figsize=(7.4, 2.9), layout="constrained")
             left, right = figure.subplots(1, 2)
@@ -155,13 +156,12 @@ class Explorer:
         self.caption.value = self._sentence(rows)
 
     def _sentence(self, rows: pd.DataFrame) -> str:
-        here = rows[(rows["step"] == self.step.value) & (rows["kernel"] == self.chosen)]
+        chosen = rows[(rows["step"] == self.step.value) & (rows["kernel"] == self.chosen)]
         what = f"{self.statistic.value} of {self.chosen or 'no K'}, {self.student.value}, step {self.step.value}"
-        if not len(here):
+        if not len(chosen):
             return escape(f"{what}: not measured")
-        value, low, high, n = here[["value", "low", "high", "n"]].iloc[0]
-        interval = "" if np.isnan(low) else f" [{low:.3g}, {high:.3g}]"
-        return f"{escape(what)}: <b>{value:.3g}</b>{interval}, n = {n:.0f}"
+        value, low, high, n = chosen[["value", "low", "high", "n"]].iloc[0]
+        return f"{escape(what)}: <b>{Interval(value, low, high)}</b>, n = {n:.0f}"
 
 
 def _frame(source: Any, batch: float, rollouts_per_prompt: int) -> pd.DataFrame:
@@ -220,12 +220,11 @@ def _over_training(
     """The same statistic along training, and where the step slider stands."""
     from kvar.plots.variance_over_training import variance_over_training
 
-    there = [name for name in wanted if name in set(rows["kernel"])]
-    if not there:
+    if not wanted:
         ax.set_axis_off()
         return
     group = str(rows["group"].iloc[0])
-    variance_over_training(frame, statistic=statistic, student=student, kernels=there, group=group, ax=ax)
+    variance_over_training(frame, statistic=statistic, student=student, kernels=wanted, group=group, ax=ax)
     legend = ax.get_legend()
     if legend is not None:
         legend.remove()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kvar.analysis.frames.statistics_frame import need_columns
 from kvar.plots.parts.draw import dodge, draw_line
-from kvar.plots.parts.style import COLUMN_WIDTH, Series, context, legend_above, new_axes, series, student_series
-from kvar.plots.parts.tables import check_table, one_student
+from kvar.plots.parts.style import COLUMN_WIDTH, context, legend_above, new_axes, series, student_series
+from kvar.plots.parts.tables import one_student
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,19 +30,15 @@ def gap_autocorrelation(
         width: inches of a fresh figure.
         ax: axes to draw on instead of a fresh figure.
 
-    Returns:
-        The axes.
-
     Raises:
         ValueError: the table is empty or lacks a column or the student, or holds lag 0 only.
     """
     from matplotlib.ticker import MaxNLocator
 
-    check_table(table, ("step", "lag", "value", "low", "high"), "autocorrelation")
+    need_columns(table, ("step", "lag", "value", "low", "high"), "autocorrelation table")
     rows = (table if student is None else one_student(table, student)).query("lag > 0")
     if not len(rows):
         raise ValueError("the autocorrelation table holds lag 0 only: no response has two tokens.")
-    lines: list[tuple[Series, pd.DataFrame]]
     if "student" in rows and rows["student"].nunique() > 1:
         rows = rows[rows["step"] == rows.groupby("student")["step"].transform("max")]
         names = list(dict.fromkeys(rows["student"]))

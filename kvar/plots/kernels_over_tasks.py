@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kvar.plots.parts.draw import dodge, draw_line, fit_log
-from kvar.plots.parts.panels import legend_below, need_columns, new_panels, settle
+from kvar.analysis.frames.statistics_frame import need_columns
+from kvar.analysis.statistic_table import TABLE
+from kvar.plots.parts.draw import by_student, draw_line, fit_log, zero_line
+from kvar.plots.parts.panels import legend_below, new_panels, settle
 from kvar.plots.parts.style import DOUBLE_WIDTH, context, student_series
 from kvar.plots.parts.ticks import k_axis
 
@@ -25,7 +27,6 @@ PANELS = {
     "efficiency": "efficiency η",
 }
 """Statistics, one a row of panels, and their labels; the noise of K = 1 is its tr Cov(g) / B, a step's in (10)."""
-_LOG = ("trace_ratio", "mse_in_noise")
 
 
 def kernels_over_tasks(
@@ -42,15 +43,11 @@ def kernels_over_tasks(
         statistics: name -> label of those to draw; rows of panels without any value are left out.
         width: inches.
 
-    Returns:
-        The figure.
-
     Raises:
         ValueError: a column is missing, two rows for one point, or no value of any of the statistics.
     """
-    need_columns(
-        frame, ("task", "student", "parameters", "kernel", "k", "statistic", "value", "low", "high"), "kernels"
-    )
+    columns = ("task", "student", "parameters", "kernel", "k", "statistic", "value", "low", "high")
+    need_columns(frame, columns, "frame of kernels")
     rows = frame[frame["k"].notna() & frame["value"].notna() & frame["statistic"].isin(list(statistics))]
     if "group" in rows:
         rows = rows[rows["group"] == "all"]
@@ -67,21 +64,18 @@ def kernels_over_tasks(
             axes[i, 0].set_ylabel(statistics[statistic])
             for j, task in enumerate(tasks):
                 ax = axes[i, j]
-                own = rows[(rows["task"] == task) & (rows["statistic"] == statistic)]
-                if not len(own):
+                panel = rows[(rows["task"] == task) & (rows["statistic"] == statistic)]
+                if not len(panel):
                     ax.set_axis_off()
                     continue
                 places = k_axis(ax, rows[rows["task"] == task]["k"], label="K" if i == len(shown) - 1 else "")
-                for s, (student, look) in enumerate(looks.items()):
-                    line = own[own["student"] == student].sort_values("k")
-                    x = line["k"].map(places).to_numpy(dtype=float) + dodge(s, len(looks), 0.1)
-                    if len(line):
-                        draw_line(ax, x, line, look, gid=f"{statistic}:{task}:{student}")
-                values = own["value"].to_numpy(dtype=float)
-                if statistic in _LOG and (values > 0).all():
+                for student, look, line, x in by_student(looks, panel.sort_values("k"), places, 0.1):
+                    draw_line(ax, x, line, look, gid=f"{statistic}:{task}:{student}")
+                values = panel["value"].to_numpy(dtype=float)
+                if statistic in TABLE and TABLE[statistic].log and (values > 0).all():
                     fit_log(ax, values)
                 else:
-                    ax.axhline(0.0, color="0.7", linewidth=0.7, zorder=0, gid="zero")
+                    zero_line(ax)
                     low, high = min(0.0, values.min()), max(0.0, values.max())
                     pad = 0.25 * ((high - low) or 1.0)
                     ax.set_ylim(low - pad, high + pad)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from kvar.plots.parts.panels import legend_below, need_columns, new_panels, panel_title, settle
+from kvar.analysis.frames.statistics_frame import need_columns
+from kvar.plots.parts.panels import student_panels
 from kvar.plots.parts.style import DOUBLE_WIDTH, context, series
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["QUANTITIES", "learning_curves"]
@@ -40,48 +42,33 @@ def learning_curves(
         methods: which, in the order of the legend; by default all that have the quantity.
         width: inches.
 
-    Returns:
-        The figure.
-
     Raises:
         ValueError: a column is missing, or no method has the quantity.
     """
     from matplotlib.ticker import MaxNLocator
 
-    need_columns(
-        curves, ("task", "student", "parameters", "method", "seed", "step", "quantity", "value"), "learning curves"
-    )
+    columns = ("task", "student", "parameters", "method", "seed", "step", "quantity", "value")
+    need_columns(curves, columns, "frame of learning curves")
     rows = curves[curves["quantity"] == quantity].dropna(subset="value")
     if methods is not None:
         rows = rows[rows["method"].isin(methods)]
     if not len(rows):
-        there = ", ".join(sorted(map(str, curves["quantity"].unique())))
-        raise ValueError(f"no method has {quantity!r} in its logs; there are {there}.")
+        logged = ", ".join(sorted(map(str, curves["quantity"].unique())))
+        raise ValueError(f"no method has {quantity!r} in its logs; there are {logged}.")
     names = [str(m) for m in (methods or rows["method"].unique()) if m in set(rows["method"])]
-    looks = dict(zip(names, series(names), strict=True))
-    tasks = [str(task) for task in rows["task"].unique()]
-    sizes = rows.groupby("student")["parameters"].max().sort_values()
+
+    def draw(ax: Axes, rows: pd.DataFrame, place: str) -> None:
+        for look in series(names):
+            line = rows[rows["method"] == look.label].groupby("step")["value"].agg(["mean", "min", "max"])
+            if len(line):
+                gid = f"{place}:{look.label}"
+                ax.plot(line.index, line["mean"], color=look.colour, linestyle=look.line, linewidth=1.0,
+                        label=look.label, gid=gid, zorder=3)  # fmt: skip
+                ax.fill_between(line.index, line["min"], line["max"], color=look.colour, alpha=0.09, linewidth=0,
+                                zorder=1).set_gid(f"{gid}:range")  # fmt: skip
+        ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        ax.yaxis.set_major_locator(MaxNLocator(5))
+
+    labels = ("training step", QUANTITIES.get(quantity, quantity))
     with context():
-        figure, axes = new_panels(len(tasks), len(sizes), width=width, height=1.55, sharex=True)
-        for i, task in enumerate(tasks):
-            axes[i, 0].set_ylabel(QUANTITIES.get(quantity, quantity))
-            for j, student in enumerate(sizes.index):
-                ax = axes[i, j]
-                own = rows[(rows["task"] == task) & (rows["student"] == student)]
-                for name, look in looks.items():
-                    line = own[own["method"] == name].groupby("step")["value"].agg(["mean", "min", "max"])
-                    if not len(line):
-                        continue
-                    gid = f"{task}:{student}:{name}"
-                    ax.plot(line.index, line["mean"], color=look.colour, linestyle=look.line, linewidth=1.0,
-                            label=name, gid=gid, zorder=3)  # fmt: skip
-                    ax.fill_between(line.index, line["min"], line["max"], color=look.colour, alpha=0.09, linewidth=0,
-                                    zorder=1).set_gid(f"{gid}:range")  # fmt: skip
-                ax.set_title(panel_title(task, student, own["parameters"].max()), fontsize=7.5)
-                if i == len(tasks) - 1:
-                    ax.set_xlabel("training step")
-                ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-                ax.yaxis.set_major_locator(MaxNLocator(5))
-        legend_below(figure, axes.ravel().tolist())
-        settle(figure)
-    return figure
+        return student_panels(rows, draw, labels=labels, width=width, height=1.55, sharex=True)

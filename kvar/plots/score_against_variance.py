@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kvar.analysis.frames.statistics_frame import need_columns
 from kvar.intervals.over_seeds import mean_with_interval
 from kvar.intervals.rank_correlation import rank_correlation
-from kvar.plots.parts.draw import fit_log
-from kvar.plots.parts.panels import legend_below, need_columns, new_panels, panel_title, settle
+from kvar.plots.parts.draw import fit_log, zero_line
+from kvar.plots.parts.panels import student_panels
 from kvar.plots.parts.style import DOUBLE_WIDTH, Series, context, series
 
 if TYPE_CHECKING:
@@ -43,59 +45,42 @@ def score_against_variance(
         log_x: horizontal axes are logarithmic, for variances; means of x are then geometric.
         width: inches.
 
-    Returns:
-        The figure.
-
     Raises:
         ValueError: a column is missing, or no row has both x and y.
     """
-    need_columns(points, ("task", "student", "parameters", "method", "seed", "x", "y"), "gains against noise")
+    columns = ("task", "student", "parameters", "method", "seed", "x", "y")
+    need_columns(points, columns, "frame of gains against noise")
     rows = points[np.isfinite(points["x"]) & np.isfinite(points["y"])]
     if not len(rows):
         raise ValueError("no method has both an estimator measured at the start and an outcome: nothing to compare.")
-    tasks = [str(task) for task in rows["task"].unique()]
-    sizes = rows.groupby("student")["parameters"].max().sort_values()
-    names = [str(name) for name in rows["method"].unique()]
-    looks = dict(zip(names, series(names), strict=True))
+    looks = series([str(name) for name in rows["method"].unique()])
+
+    def draw(ax: Axes, rows: pd.DataFrame, place: str) -> None:
+        _panel(ax, rows, looks, log_x)
+        rho = _rho(rows)
+        if np.isfinite(rho):
+            corner: dict[str, Any] = {"transform": ax.transAxes, "ha": "right", "va": "top", "color": "0.3"}
+            ax.text(0.98, 0.98, f"$\\rho$ = {rho:.2f}", fontsize=6.5, **corner).set_gid(f"rho:{place}")
+
     with context():
-        figure, axes = new_panels(len(tasks), len(sizes), width=width, height=1.75)
-        for i, task in enumerate(tasks):
-            axes[i, 0].set_ylabel(y_label)
-            for j, student in enumerate(sizes.index):
-                ax = axes[i, j]
-                own = rows[(rows["task"] == task) & (rows["student"] == student)]
-                ax.set_title(panel_title(task, student, own["parameters"].max()), fontsize=7.5)
-                if i == len(tasks) - 1:
-                    ax.set_xlabel(x_label, fontsize=7)
-                if not len(own):
-                    ax.set_axis_off()
-                    continue
-                _panel(ax, own, looks, log_x)
-                rho = _rho(own)
-                if np.isfinite(rho):
-                    corner: dict[str, Any] = {"transform": ax.transAxes, "ha": "right", "va": "top", "color": "0.3"}
-                    said = ax.text(0.98, 0.98, f"$\\rho$ = {rho:.2f}", fontsize=6.5, **corner)
-                    said.set_gid(f"rho:{task}:{student}")
-        legend_below(figure, axes.ravel().tolist())
-        settle(figure)
-    return figure
+        return student_panels(rows, draw, labels=(x_label, y_label), width=width, height=1.75, label_size=7)
 
 
-def _panel(ax: Axes, rows: pd.DataFrame, looks: dict[str, Series], log_x: bool) -> None:
+def _panel(ax: Axes, rows: pd.DataFrame, looks: Sequence[Series], log_x: bool) -> None:
     """Draw one student's methods."""
     from matplotlib.ticker import LogLocator
 
-    ax.axhline(0.0, color="0.7", linewidth=0.7, zorder=0, gid="zero")
+    zero_line(ax)
     means = []
-    for name, look in looks.items():
-        own = rows[rows["method"] == name]
-        if not len(own):
+    for look in looks:
+        name, seeds = look.label, rows[rows["method"] == look.label]
+        if not len(seeds):
             continue
-        x = mean_with_interval(own["x"].to_numpy(dtype=float), scale="log" if log_x else "plain")
-        y = mean_with_interval(own["y"].to_numpy(dtype=float))
+        x = mean_with_interval(seeds["x"].to_numpy(dtype=float), scale="log" if log_x else "plain")
+        y = mean_with_interval(seeds["y"].to_numpy(dtype=float))
         shared: dict[str, Any] = {"color": look.colour, "marker": look.marker, "linestyle": "none"}
         faint: dict[str, Any] = {"markersize": 2.6, "alpha": 0.35, "markeredgewidth": 0, "zorder": 2}
-        ax.plot(own["x"], own["y"], **shared, **faint, gid=f"seeds:{name}")
+        ax.plot(seeds["x"], seeds["y"], **shared, **faint, gid=f"seeds:{name}")
         ax.plot([x[0]], [y[0]], **shared, label=name, gid=f"mean:{name}", zorder=3)
         bars: dict[str, Any] = {"color": look.colour, "linewidth": 0.7, "alpha": 0.5, "zorder": 1}
         ax.hlines([y[0]], x[1], x[2], **bars).set_gid(f"x:{name}")

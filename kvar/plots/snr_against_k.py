@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kvar.analysis.frames.statistics_frame import select
-from kvar.plots.parts.draw import dodge, draw_line, log_if_positive
+from kvar.plots.parts.draw import by_student, draw_line, log_if_positive
 from kvar.plots.parts.levels import draw_levels, levels
 from kvar.plots.parts.style import COLUMN_WIDTH, context, legend_above, new_axes, student_series
 from kvar.plots.parts.ticks import k_axis
@@ -36,22 +36,16 @@ def snr_against_k(
         width: inches of a fresh figure.
         ax: axes to draw on instead of a fresh figure.
 
-    Returns:
-        The axes.
-
     Raises:
         ValueError: the frame is empty or lacks a column or the statistic; the message names it.
     """
     measured = select(frame, "snr", group=group, step=step)
-    looks = {name: look for name, look in student_series(frame).items() if name in set(measured["student"])}
+    looks = student_series(frame, measured)
+    level = levels(frame, "snr", group=group, step=step, smallest=False)
     with context():
         ax = new_axes(ax, width=width)
-        places = k_axis(ax, measured["k"])
-        for i, (name, look) in enumerate(looks.items()):
-            rows = measured[measured["student"] == name]
-            x = rows["k"].map(places).to_numpy(dtype=float) + dodge(i, len(looks), 0.12)
+        for name, look, rows, x in by_student(looks, measured, k_axis(ax, measured["k"]), 0.12):
             draw_line(ax, x, rows, look, gid=f"measured:{name}")
-        level = levels(frame, "snr", group=group, step=step, smallest=False)
         log_if_positive(ax, measured)
         ax.set_ylim(top=max([ax.get_ylim()[1], *(1.3 * level["value"])]))
         ax.set_ylabel("SNR of a step")

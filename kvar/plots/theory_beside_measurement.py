@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kvar.analysis.frames.statistics_frame import find, select
-from kvar.plots.parts.draw import dodge, draw_line, log_if_positive
-from kvar.plots.parts.style import COLUMN_WIDTH, context, legend_above, new_axes, student_series
+from kvar.plots.parts.draw import by_student, draw_line, log_if_positive
+from kvar.plots.parts.style import COLUMN_WIDTH, PREDICTED, context, legend_above, new_axes, student_series
 from kvar.plots.parts.ticks import k_axis
 
 if TYPE_CHECKING:
@@ -36,55 +36,32 @@ def theory_beside_measurement(
         width: inches of a fresh figure.
         ax: axes to draw on instead of a fresh figure.
 
-    Returns:
-        The axes.
-
     Raises:
         ValueError: the frame is empty or lacks a column or the statistic; the message names it.
     """
     import pandas as pd
     from matplotlib.lines import Line2D
 
-    levels = {
-        "T0": select(frame, "calibration_t0", group=group, step=step),
-        "T1": find(frame, "calibration_t1", group=group, step=step),
-    }
-    levels = {name: rows[rows["k"] != 1.0] for name, rows in levels.items()}
-    both = pd.concat(levels.values())
-    if not len(both):
+    measured = select(frame, "calibration_t0", group=group, step=step)
+    levels = {"T0": measured, "T1": find(frame, "calibration_t1", group=group, step=step)}
+    levels = {level: rows[rows["k"] != 1.0] for level, rows in levels.items() if (rows["k"] != 1.0).any()}
+    if not levels:
         raise ValueError("the statistics frame has 'calibration_t0' of K = 1 only, where it is one by definition.")
-    looks = {name: look for name, look in student_series(frame).items() if name in set(both["student"])}
+    both = pd.concat(levels.values())
+    looks = student_series(frame, both)
     with context():
         ax = new_axes(ax, width=width)
         places = k_axis(ax, both["k"])
-        handles = []
-        for i, (name, look) in enumerate(looks.items()):
-            for level, rows in levels.items():
-                rows = rows[rows["student"] == name]
-                if not len(rows):
-                    continue
-                x = rows["k"].map(places).to_numpy(dtype=float) + dodge(i, len(looks), 0.16)
-                hollow = level == "T1"
-                line = draw_line(
-                    ax, x + 0.07 * hollow, rows, look, gid=f"{level}:{name}", line=(0, (3, 2)) if hollow else "-"
-                )
-                if hollow:
-                    line.set(markerfacecolor="white", markersize=3.6, markeredgewidth=0.8, linewidth=0.8)
-            handles.append(Line2D([], [], color=look.colour, marker=look.marker, linestyle="none", label=look.label))
+        handles = [look.handle() for look in looks.values()]
+        for level, level_rows in levels.items():
+            style: dict[str, Any] = PREDICTED if level == "T1" else {"linestyle": "-"}
+            for name, look, rows, x in by_student(looks, level_rows, places, 0.16):
+                draw_line(ax, x + 0.07 * (level == "T1"), rows, look, gid=f"{level}:{name}").set(**style)
+            handles.append(Line2D([], [], color="0.3", marker="o", label=level, **style))
         ax.axhline(1.0, color="0.6", linewidth=0.8, zorder=0, gid="perfect")
         if log_if_positive(ax, both):
             low, high = ax.get_ylim()
             ax.set_ylim(min(low, 0.93), max(high, 1.07))
         ax.set_ylabel("predicted / measured variance ratio")
-        for level, rows in levels.items():
-            if len(rows):
-                hollow = level == "T1"
-                handles.append(
-                    Line2D(
-                        [], [], color="0.3", marker="o", linestyle=(0, (3, 2)) if hollow else "-", label=level,
-                        markerfacecolor="white" if hollow else "0.3", markersize=3.6 if hollow else 4.5,
-                        linewidth=0.8 if hollow else 1.2,
-                    )
-                )  # fmt: skip
         legend_above(ax, handles)
     return ax

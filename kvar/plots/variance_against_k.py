@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kvar.analysis.frames.statistics_frame import select
-from kvar.plots.parts.draw import dodge, draw_line, fit_log
+from kvar.plots.parts.draw import by_student, draw_line, log_if_positive
 from kvar.plots.parts.levels import draw_levels, levels
-from kvar.plots.parts.style import COLUMN_WIDTH, context, legend_above, new_axes, student_series
+from kvar.plots.parts.style import COLUMN_WIDTH, PREDICTED, context, legend_above, new_axes, student_series
 from kvar.plots.parts.ticks import k_axis
 
 if TYPE_CHECKING:
@@ -43,9 +43,6 @@ def variance_against_k(
         width: inches of a fresh figure.
         ax: axes to draw on instead of a fresh figure.
 
-    Returns:
-        The axes.
-
     Raises:
         ValueError: the frame is empty or lacks a column or a statistic; the message names it.
     """
@@ -53,43 +50,31 @@ def variance_against_k(
 
     measured = select(frame, "trace_ratio", group=group, step=step)
     predicted = select(frame, "trace_ratio_t0", group=group, step=step) if prediction else measured.iloc[:0]
-    looks = {name: look for name, look in student_series(frame).items() if name in set(measured["student"])}
+    looks = student_series(frame, measured)
+    level = levels(frame, "trace_ratio", group=group, step=step)
     with context():
         ax = new_axes(ax, width=width)
         places = k_axis(ax, [*measured["k"], *predicted["k"]])
-        handles = []
-        for i, (name, look) in enumerate(looks.items()):
-            rows = measured[measured["student"] == name]
-            x = rows["k"].map(places).to_numpy(dtype=float) + dodge(i, len(looks), 0.11)
-            handles.append(draw_line(ax, x, rows, look, gid=f"measured:{name}", line="-"))
-            rows = predicted[predicted["student"] == name]
-            if len(rows):
-                x = rows["k"].map(places).to_numpy(dtype=float) + dodge(i, len(looks), 0.11) + 0.055
-                ax.plot(
-                    x, rows["value"], color=look.colour, marker=look.marker, linestyle=(0, (3, 2)), linewidth=0.8,
-                    markersize=3.6, markerfacecolor="white", markeredgewidth=0.8, gid=f"T0:{name}", zorder=2.5,
-                    markevery=[int(j) for j in np.flatnonzero(rows["k"] != 1.0)],
-                )  # fmt: skip
+        handles = [
+            draw_line(ax, x, rows, look, gid=f"measured:{name}", line="-")
+            for name, look, rows, x in by_student(looks, measured, places, 0.11)
+        ]
+        for name, look, rows, x in by_student(looks, predicted, places, 0.11):
+            ax.plot(
+                x + 0.055, rows["value"], **PREDICTED, color=look.colour, marker=look.marker, gid=f"T0:{name}",
+                zorder=2.5, markevery=[int(j) for j in np.flatnonzero(rows["k"] != 1.0)],
+            )  # fmt: skip
         finite = np.array([k for k in places if np.isfinite(k)])
         scale = finite**-2.0
+        log_if_positive(ax, measured, predicted["value"], scale, level["value"])
+        ax.set_ylabel("tr Cov(g), ratio to K = 1")
+        if len(predicted):
+            handles.append(Line2D([], [], **PREDICTED, color="0.3", marker="o", label="T0 prediction"))
         if len(finite) > 1:
-            guide = ax.plot(
+            handles += ax.plot(
                 np.log2(finite), scale, color="0.45", linestyle=(0, (1, 1.5)), linewidth=1.0, gid="pure scale",
                 label="pure scale, 1/K²", zorder=1,
             )  # fmt: skip
-        low = measured["low"][measured["low"] > measured["value"].min() / 30]
-        level = levels(frame, "trace_ratio", group=group, step=step)
-        fit_log(ax, measured["value"], measured["high"], low, predicted["value"], scale, level["value"])
-        ax.set_ylabel("tr Cov(g), ratio to K = 1")
-        if len(predicted):
-            handles.append(
-                Line2D(
-                    [], [], color="0.3", marker="o", markerfacecolor="white", linestyle=(0, (3, 2)), linewidth=0.8,
-                    markersize=3.6, markeredgewidth=0.8, label="T0 prediction",
-                )
-            )  # fmt: skip
-        if len(finite) > 1:
-            handles += guide
         legend_above(ax, handles)
         draw_levels(ax, level)
     return ax

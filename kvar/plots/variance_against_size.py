@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kvar.analysis.frames.statistics_frame import select
-from kvar.analysis.statistic_table import MEANINGS
-from kvar.plots.parts.draw import draw_line, log_if_positive
+from kvar.analysis.statistic_table import label_of
+from kvar.plots.parts.draw import draw_line, ends_of, log_if_positive
 from kvar.plots.parts.style import COLUMN_WIDTH, context, legend_above, new_axes, series
 from kvar.plots.parts.ticks import k_label, size_axis
 
@@ -48,9 +48,6 @@ def variance_against_size(
         width: inches of a fresh figure.
         ax: axes to draw on instead of a fresh figure.
 
-    Returns:
-        The axes.
-
     Raises:
         ValueError: the frame is empty or lacks a column or the statistic; the message names it.
     """
@@ -79,13 +76,7 @@ def variance_against_size(
             )  # fmt: skip
             fitted = True
         log_if_positive(ax, measured)
-        ax.set_ylabel(
-            MEANINGS.get(statistic, statistic)
-            .split(", eq.")[0]
-            .split(", never")[0]
-            .split(", the")[0]
-            .split(", flat")[0]
-        )
+        ax.set_ylabel(label_of(statistic))
         legend_above(ax, title="exponent of size, 95 % interval" if fitted else None, short=fitted)
     return ax
 
@@ -94,7 +85,7 @@ def _law(rows: pd.DataFrame) -> PowerLaw | None:
     """The power law of one line; None where sizes are too few, or a number is not positive or not known."""
     from kvar.intervals.power_law import power_law
 
-    value, low, high = (rows[end].to_numpy(dtype=float) for end in ("value", "low", "high"))
+    value, low, high = ends_of(rows)
     sizes = rows["parameters"].to_numpy(dtype=float)
     with np.errstate(all="ignore"):
         error = (np.log(high) - np.log(low)) / (2 * 1.96)

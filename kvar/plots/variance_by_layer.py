@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from kvar.analysis.frames.statistics_frame import at_step, check_frame, select, students
-from kvar.analysis.statistic_table import MEANINGS
-from kvar.plots.parts.draw import dodge, fit_log
+from kvar.analysis.frames.statistics_frame import at_step, check_frame, students
+from kvar.analysis.statistic_table import label_of
+from kvar.plots.parts.draw import dodge, draw_intervals, ends_of, log_if_positive
 from kvar.plots.parts.style import COLUMN_WIDTH, context, legend_above, new_axes, series, student_series
 
 if TYPE_CHECKING:
@@ -40,56 +38,43 @@ def variance_by_layer(
         width: inches of a fresh figure.
         ax: axes to draw on instead of a fresh figure.
 
-    Returns:
-        The axes.
-
     Raises:
         ValueError: the frame is empty or lacks a column, the statistic, the student or groups; the message names it.
     """
     check_frame(frame)
-    grouped = frame[(frame["group"] != "all") & (frame["statistic"] == statistic) & frame["value"].notna()]
-    there = [name for name in students(frame) if name in set(grouped["student"])]
-    if not there:
-        have = ", ".join(sorted(map(str, frame["statistic"].unique())))
+    rows = frame[(frame["statistic"] == statistic) & frame["value"].notna() & frame["k"].notna()]
+    layered = set(rows[rows["group"] != "all"]["student"])
+    names = [name for name in students(frame) if name in layered]
+    if not names:
+        measured = ", ".join(sorted(map(str, frame["statistic"].unique())))
         raise ValueError(
             f"the statistics frame has no {statistic!r} of a parameter group beside 'all'; probe with "
-            f"groups=kvar.gradients.layer_groups(student). Its statistics: {have}."
+            f"groups=kvar.gradients.layer_groups(student). Its statistics: {measured}."
         )
-    if student is not None and student not in there:
-        raise ValueError(f"no layers of student {student!r}; students with layers: {', '.join(there)}.")
-    name = student or there[-1]
-    own = at_step(frame[frame["student"] == name], step)
-    layers = [group for group in dict.fromkeys(own["group"]) if group != "all"]
-    layers += ["all"] if "all" in set(own["group"]) else []
-    rows = {layer: select(own, statistic, group=layer, step="all") for layer in layers}
-    kernels = list(dict.fromkeys(rows[layers[0]].sort_values("k", kind="stable")["kernel"]))
-    looks = dict(zip(kernels, series(kernels), strict=True))
+    if student is not None and student not in names:
+        raise ValueError(f"no layers of student {student!r}; students with layers: {', '.join(names)}.")
+    name = student or names[-1]
+    rows = at_step(rows[rows["student"] == name], step)
+    layers = sorted(rows["group"].unique(), key=lambda group: group == "all")
+    rows = rows.assign(layer=rows["group"].map(layers.index).astype(float)).sort_values("layer", kind="stable")
+    kernels = list(dict.fromkeys(rows.sort_values("k", kind="stable")["kernel"]))
     with context():
         ax = new_axes(ax, width=width, ratio=min(1.5, 0.42 + 0.085 * len(layers)))
-        numbers: dict[str, list[float]] = {"value": [], "low": [], "high": []}
-        for i, (kernel, look) in enumerate(looks.items()):
-            found = [(at, rows[layer][rows[layer]["kernel"] == kernel]) for at, layer in enumerate(layers)]
-            y = np.array([at for at, row in found if len(row)]) + dodge(i, len(kernels), 0.7 / len(kernels))
-            x = {end: np.array([row[end].iloc[0] for _, row in found if len(row)], dtype=float) for end in numbers}
+        for i, look in enumerate(series(kernels)):
+            line = rows[rows["kernel"] == look.label]
+            y = line["layer"].to_numpy() + dodge(i, len(kernels), 0.7 / len(kernels))
+            value, low, high = ends_of(line)
+            gid = f"measured:{look.label}"
             ax.plot(
-                x["value"], y, color=look.colour, marker=look.marker, markersize=3.6, linestyle="none",
-                label=look.label, gid=f"measured:{kernel}", zorder=3,
+                value, y, color=look.colour, marker=look.marker, markersize=3.6, linestyle="none", label=look.label,
+                gid=gid, zorder=3,
             )  # fmt: skip
-            known = np.isfinite(x["low"]) & np.isfinite(x["high"])
-            ax.hlines(y[known], x["low"][known], x["high"][known], color=look.colour, linewidth=1.0).set_gid(
-                f"measured:{kernel}:interval"
-            )
-            for end in numbers:
-                numbers[end] += x[end].tolist()
-        if min(numbers["value"]) > 0:
-            floor = min(numbers["value"]) / 30
-            fit_log(ax, numbers["value"], numbers["high"], [v for v in numbers["low"] if v > floor], axis="x")
-        else:
-            ax.axvline(0.0, color="0.7", linewidth=0.7, zorder=0, gid="zero")
+            draw_intervals(ax, y, low, high, gid=f"{gid}:interval", flat=True, color=look.colour, linewidth=1.0)
+        log_if_positive(ax, rows, axis="x")
         for border in range(len(layers) - 1):
             ax.axhline(border + 0.5, color="0.9", linewidth=0.6, zorder=0)
         ax.set_yticks(range(len(layers)), layers)
         ax.set_ylim(len(layers) - 0.5, -0.5)
-        ax.set_xlabel(MEANINGS.get(statistic, statistic).split(", eq.")[0].split(", never")[0])
+        ax.set_xlabel(label_of(statistic))
         legend_above(ax, title=f"student {student_series(frame)[name].label}", short=True)
     return ax

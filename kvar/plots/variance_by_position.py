@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from kvar.plots.parts.draw import dodge, draw_line, log_if_positive
+from kvar.analysis.frames.statistics_frame import need_columns
+from kvar.plots.parts.draw import dodge, draw_line, log_if_positive, zero_line
 from kvar.plots.parts.style import COLUMN_WIDTH, context, legend_above, new_axes, series
-from kvar.plots.parts.tables import check_table, one_student, student_title
+from kvar.plots.parts.tables import one_student, student_title
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,36 +39,30 @@ def variance_by_position(
         width: inches of a fresh figure.
         ax: axes to draw on instead of a fresh figure.
 
-    Returns:
-        The axes.
-
     Raises:
         ValueError: the table is empty or lacks a column or the student, or another quantity.
     """
     if quantity not in ("share", "own"):
         raise ValueError(f"quantity must be 'share' or 'own'; got {quantity!r}.")
-    check_table(table, _COLUMNS, "position")
+    need_columns(table, _COLUMNS, "position table")
     rows = one_student(table, student)
     if "step" in rows:
         rows = rows[rows["step"] == rows["step"].max()]
-    ranges = sorted(set(zip(rows["first"].astype(int), rows["last"].astype(int), strict=True)))
+    ranges = sorted(set(zip(rows["first"], rows["last"], strict=True)))
     kernels = list(dict.fromkeys(rows["kernel"]))
-    names = {quantity: "value", f"{quantity}_low": "low", f"{quantity}_high": "high"}
+    rows = rows.sort_values("first", kind="stable")
+    drawn = rows.assign(value=rows[quantity], low=rows[f"{quantity}_low"], high=rows[f"{quantity}_high"])
     with context():
         ax = new_axes(ax, width=width)
-        drawn = rows[list(names)].rename(columns=names)
         for i, look in enumerate(series(kernels)):
-            own = rows[rows["kernel"] == look.label].sort_values("first")
-            x = np.array([ranges.index((int(a), int(b))) for a, b in zip(own["first"], own["last"], strict=True)])
-            draw_line(
-                ax, x + dodge(i, len(kernels), 0.1), own[list(names)].rename(columns=names), look,
-                gid=f"measured:{look.label}",
-            )  # fmt: skip
+            line = drawn[drawn["kernel"] == look.label]
+            x = np.array([ranges.index(ends) for ends in zip(line["first"], line["last"], strict=True)])
+            draw_line(ax, x + dodge(i, len(kernels), 0.1), line, look, gid=f"measured:{look.label}")
         if quantity == "share":
-            ax.axhline(0.0, color="0.7", linewidth=0.7, zorder=0, gid="zero")
+            zero_line(ax)
         else:
             log_if_positive(ax, drawn)
-        ax.set_xticks(range(len(ranges)), [str(a) if a == b else f"{a}-{b}" for a, b in ranges])
+        ax.set_xticks(range(len(ranges)), [f"{a:.0f}" if a == b else f"{a:.0f}-{b:.0f}" for a, b in ranges])
         ax.set_xlim(-0.4, len(ranges) - 0.6)
         ax.set_xlabel("position in the response")
         ax.set_ylabel("share of tr Cov(g)" if quantity == "share" else "tr Cov of the range's part of g")

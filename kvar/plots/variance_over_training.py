@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kvar.analysis.frames.statistics_frame import select
-from kvar.analysis.statistic_table import MEANINGS
-from kvar.plots.parts.draw import draw_band, draw_line, log_if_positive
+from kvar.analysis.statistic_table import TABLE, label_of
+from kvar.plots.parts.draw import draw_band, draw_line, log_if_positive, zero_line
 from kvar.plots.parts.style import COLUMN_WIDTH, LINES, context, legend_above, new_axes, series, student_series
 
 if TYPE_CHECKING:
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["variance_over_training"]
-
-_LINEAR = ("efficiency", "within_share", "best_probability", "mse_best_probability")
-"""Statistics that lie between 0 and 1."""
 
 
 def variance_over_training(
@@ -48,9 +45,6 @@ def variance_over_training(
         width: inches of a fresh figure.
         ax: axes to draw on instead of a fresh figure.
 
-    Returns:
-        The axes.
-
     Raises:
         ValueError: the frame is empty or lacks a column, the statistic, the student or a kernel; the message names it.
     """
@@ -60,8 +54,8 @@ def variance_over_training(
     rows = select(frame, statistic, group=group, step="all", only_k=False)
     if student is not None:
         if student not in set(rows["student"]):
-            there = ", ".join(map(str, rows["student"].unique()))
-            raise ValueError(f"the statistics frame has no student {student!r} with {statistic!r}; it has: {there}.")
+            measured = ", ".join(map(str, rows["student"].unique()))
+            raise ValueError(f"the statistics frame has no student {student!r} with {statistic!r}; it has: {measured}.")
         rows = rows[rows["student"] == student]
     names = list(dict.fromkeys(rows.sort_values("k", kind="stable")["kernel"]))
     several = rows["student"].nunique() > 1
@@ -70,7 +64,7 @@ def variance_over_training(
     if absent:
         raise ValueError(f"no {statistic!r} of kernel {', '.join(absent)}; measured kernels: {', '.join(names)}.")
     rows = rows[rows["kernel"].isin(wanted)]
-    by_student = {name: look for name, look in student_series(frame).items() if name in set(rows["student"])}
+    by_student = student_series(frame, rows)
     by_kernel = dict(zip(wanted, series(wanted), strict=True))
     with context():
         ax = new_axes(ax, width=width)
@@ -85,17 +79,14 @@ def variance_over_training(
                 look = look if several else by_kernel[kernel]
                 draw_band(ax, x, line, look, gid=gid)
                 draw_line(ax, x, line.assign(low=np.nan, high=np.nan), look, gid=gid)
-        if statistic in _LINEAR:
-            ax.axhline(0.0, color="0.7", linewidth=0.7, zorder=0, gid="zero")
+        if statistic in TABLE and not TABLE[statistic].log:
+            zero_line(ax)
         else:
             log_if_positive(ax, rows)
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         ax.set_xlabel("training step")
-        ax.set_ylabel(MEANINGS.get(statistic, statistic).split(", eq.")[0].split(", never")[0])
-        handles = [
-            Line2D([], [], color=look.colour, marker=look.marker, linestyle="none", label=look.label)
-            for look in by_student.values()
-        ]
+        ax.set_ylabel(label_of(statistic))
+        handles = [look.handle() for look in by_student.values()]
         styles = [Line2D([], [], color="0.3", linestyle=s.line, label=s.label) for s in by_kernel.values()]
         legend_above(ax, [*handles, *styles] if several else None)
     return ax

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kvar.analysis.frames.statistics_frame import select
+from kvar.plots.parts.draw import by_student, draw_intervals, ends_of
 from kvar.plots.parts.style import COLUMN_WIDTH, context, legend_above, new_axes, student_series
 from kvar.plots.parts.ticks import k_label
 
@@ -37,9 +38,6 @@ def within_between_shares(
         width: inches of a fresh figure.
         ax: axes to draw on instead of a fresh figure.
 
-    Returns:
-        The axes.
-
     Raises:
         ValueError: the frame is empty or lacks a column or the statistic; the message names it.
     """
@@ -48,21 +46,18 @@ def within_between_shares(
     measured = select(frame, "within_share", group=group, step=step)
     ks = sorted(set(measured["k"]))
     places = {k: float(i) for i, k in enumerate(ks)}
-    looks = {name: look for name, look in student_series(frame).items() if name in set(measured["student"])}
+    looks = student_series(frame, measured)
     bar = 0.8 / len(looks)
     with context():
         ax = new_axes(ax, width=width)
-        for i, (name, look) in enumerate(looks.items()):
-            rows = measured[measured["student"] == name]
-            share, low, high = (rows[end].to_numpy(dtype=float) for end in ("value", "low", "high"))
-            x = rows["k"].map(places).to_numpy(dtype=float) + (i - (len(looks) - 1) / 2) * bar
+        for name, look, rows, x in by_student(looks, measured, places, bar):
+            share, low, high = ends_of(rows)
             ax.bar(x, share, bar * 0.9, color=look.colour, linewidth=0, label=look.label, gid=f"within:{name}")
             ax.bar(
                 x, np.maximum(1 - share, 0.0), bar * 0.9, bottom=share, facecolor="white", edgecolor=look.colour,
                 hatch="//////", linewidth=0.5, gid=f"between:{name}",
             )  # fmt: skip
-            known = np.isfinite(low) & np.isfinite(high)
-            ax.vlines(x[known], low[known], high[known], color="black", linewidth=0.9).set_gid(f"{name}:interval")
+            draw_intervals(ax, x, low, high, gid=f"{name}:interval", color="black", linewidth=0.9)
         ax.set_xticks(list(places.values()), [k_label(k) for k in ks])
         ax.set_xlabel("K")
         top = max(1.0, float(measured[["value", "high"]].max().max()))

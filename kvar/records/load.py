@@ -7,15 +7,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from kvar.records.errors import RecordsError
 from kvar.records.parts import Part, check_version, read_groups, readable_parts
 from kvar.records.schema import TABLES, schema_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["CONFIG", "CUT", "Run", "load", "pending_cut", "read_config"]
 

@@ -11,18 +11,22 @@ from kvar.records.errors import RecordsError
 __all__ = ["lock_folder"]
 
 
-def lock_folder(folder: Path) -> FileLock:
+def lock_folder(folder: Path, seconds: float = 0.0) -> FileLock:
     """Lock a run's folder against other processes until the last reference to the lock is dropped.
 
     Writers of this process share one lock.
 
+    Args:
+        folder: of the run.
+        seconds: how long to wait where another process holds it.
+
     Raises:
-        RecordsError: another process holds it.
+        RecordsError: another process still holds it.
     """
-    lock = FileLock(folder.resolve() / ".lock", timeout=0, is_singleton=True, thread_local=False)
+    lock = FileLock(folder.resolve() / ".lock", is_singleton=True, thread_local=False)
     if not lock.is_locked:
         try:
-            lock.acquire()
+            lock.acquire(timeout=seconds)
         except Timeout:
             raise RecordsError(
                 f"{folder}: another process is writing this run. Wait for it, or choose another folder."

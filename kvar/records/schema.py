@@ -17,11 +17,14 @@ Text columns are dictionary-encoded: categories in pandas, plain text to everyon
 from __future__ import annotations
 
 from collections.abc import Hashable
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import pyarrow as pa
 
 from kvar.records.errors import RecordsError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["SCHEMA_VERSION", "TABLES", "empty_frame", "schema_of", "to_arrow"]
 
@@ -108,6 +111,7 @@ def to_arrow(table: str, frame: pd.DataFrame) -> pa.Table:
             missing where it must not be. The message names table, column and value.
 
     Example:
+        >>> import pandas as pd
         >>> to_arrow("metrics", pd.DataFrame({"step": [1], "split": ["test"], "name": ["bleu"]}))
         Traceback (most recent call last):
         kvar.records.errors.RecordsError: metrics: missing columns value; the table has step, split, name, value.
@@ -130,6 +134,8 @@ def empty_frame(table: str) -> pd.DataFrame:
 
 
 def _column(table: str, field: pa.Field, values: pd.Series) -> pa.Array:
+    import pandas as pd
+
     nulls = values.isna()
     if not field.nullable and nulls.any():
         row: Hashable = nulls.idxmax()

@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from filelock import FileLock
 
 from kvar._version import __version__
@@ -23,6 +22,9 @@ from kvar.records.parts import Part, list_parts, readable_parts, replace_file, w
 from kvar.records.place import check_folder_place
 from kvar.records.schema import SCHEMA_VERSION, TABLES, to_arrow
 from kvar.records.versions import versions
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Key", "RunWriter", "check_folder"]
 
@@ -50,7 +52,7 @@ class RunWriter:
             there; or the config is not JSON.
 
     Example:
-        >>> import tempfile, kvar
+        >>> import tempfile, kvar, pandas as pd
         >>> folder = tempfile.mkdtemp()
         >>> with RunWriter(folder, {"seed": 1}) as run:
         ...     run.append("metrics", pd.DataFrame({"step": [1], "split": ["test"], "name": ["bleu"], "value": [25.0]}))

@@ -76,7 +76,7 @@ def report_study(
         if name not in names and (what == "start" or method != "llmr"):
             raise ValueError(f"{what} {name!r} is not in this study; its methods are {', '.join(names)}.")
     before = read_earlier(earlier, cells) if earlier is not None else None
-    scores, said = teacher_scores(folder, cells, teachers, before)
+    scores, sources = teacher_scores(folder, cells, teachers, before)
     done = [cell for cell in cells if cell.finished]
     b = batch or (before.batch if before and not done else training_batch(cells))
     values = read_study_runs(cells, batch=b, reference=reference, say=say) if done or not before else None
@@ -101,8 +101,8 @@ def report_study(
     tables = method_tables(values.cells, values.outcomes, compared, metrics, scores, reference=method, start=first)
     verdict = study_verdict(values.cells, values.outcomes, compared, ranks, metrics, reference=method, start=first)
     if before:
-        said += earlier_notes(values, cells, before.folder)
-    notes = [*said, *_notes(values, b), *(f"Not drawn: {title}: {why}" for title, why in missing.items())]
+        sources += earlier_notes(values, cells, before.folder)
+    notes = [*sources, *_notes(values, b), *(f"Not drawn: {title}: {why}" for title, why in missing.items())]
     write_numbers(target, values, frame, ranks)
     write_made_with(target, cells, batch=b, reference=reference, teachers=scores)
     full = int(values.cells["seed"].nunique())

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kvar.analysis.frames.reference import target_words
 from kvar.intervals import Interval
 from kvar.records import Run
 from kvar.report.words.choice import CRITERIA_SHOWN, verdict_of
@@ -48,6 +49,7 @@ def choose_k(
     lines = [f"{run.path}: {probe} at step {at}" for run in several for probe, at in [probe_at(run, step)]]
     told = next(choice for choice in designs if not choice.reason)
     lines.append(f"parameter group {group}; brackets are 95 % intervals over {told.units} {told.unit}")
+    lines.append(f"efficiency and squared error are toward {target_words(told.reference)}")
     for choice in designs:
         ones = ("" if count == 1 else "s" for count in (choice.prompts, choice.rollouts))
         design = f"steps of {choice.prompts} prompt{next(ones)} x {choice.rollouts} rollout{next(ones)}"

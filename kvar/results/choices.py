@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kvar.analysis.bias import need_pairs
 from kvar.analysis.frames.across_seeds import across_seeds
 from kvar.analysis.frames.recorded import moments_at, probes_of
 from kvar.analysis.frames.reference import default_reference
-from kvar.analysis.replicates import Replicates, replicates, resolve_reference
+from kvar.analysis.replicates import Replicates, need_pairs, replicates, resolve_reference
 from kvar.analysis.step.best_k import best_k_of
 from kvar.analysis.step.design import check_design, design_replicates
 from kvar.analysis.trace_covariance import trace_of
@@ -42,6 +41,7 @@ class Choice:
         unit: what they are: "prompts", "responses" or "seeds".
         needed: criterion -> how many of them would tell the winner, were the present differences the true ones.
         reason: why the design cannot be told; the table is empty then.
+        reference: the estimator that efficiency and error are toward.
         silent: whether the probe saw no noise at all: all responses have one and the same gradient.
     """
 
@@ -52,6 +52,7 @@ class Choice:
     unit: str = "prompts"
     needed: dict[str, float] | None = None
     reason: str | None = None
+    reference: str = ""
     silent: bool = False
 
 
@@ -105,7 +106,8 @@ def choices(
     first = measured[0]
     if group not in first.groups:
         raise ValueError(f"no parameter group {group!r}; measured groups: {', '.join(first)}.")
-    r = resolve_reference(first.names, default_reference(first.names, reference))
+    reference = default_reference(first.names, reference)
+    r = resolve_reference(first.names, reference)
     silent = all(_silent(moments, group) for moments in measured)
     sums: dict[bool, list[Replicates]] = {}
     out = []
@@ -123,7 +125,7 @@ def choices(
             out.append(_combined(tables, measured, m, per_prompt, silent))
     if all(choice.reason for choice in out):
         raise ValueError(f"none of these steps can be told: {out[0].reason}")
-    return out
+    return [replace(choice, reference=reference) for choice in out]
 
 
 def _refused(moments: GradientMoments, m: int, r: int) -> str | None:

@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kvar.analysis.frames.across_seeds import across_seeds
+from kvar.analysis.statistic_table import TABLE
 from kvar.intervals.probability_of_best import probability_over_seeds
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["best_chances", "combined_statistics", "in_noise"]
+__all__ = ["BEST", "best_chances", "combined_statistics", "in_noise"]
+
+BEST = {"efficiency": "best_probability", "mse": "mse_best_probability"}
+"""Statistic that decides -> the statistic that says how likely each kernel is the best by it."""
 
 _BY = ("task", "student", "parameters", "method", "step", "group", "kernel", "k", "statistic")
 
@@ -32,12 +36,11 @@ def in_noise(statistics: pd.DataFrame, batch: float) -> pd.DataFrame:
     """
     rows = statistics[(statistics["statistic"] == "trace") & (statistics["kernel"] == "K=1")]
     place = ["task", "student", "method", "seed", "step", "group"]
-    unit = rows.set_index(place)["value"] / batch
-    out = statistics[statistics["statistic"].isin(["bias_sq", "mse"])].join(unit.rename("unit"), on=place)
-    names = {"bias_sq": "bias_in_noise", "mse": "mse_in_noise"}
+    unit = (rows.set_index(place)["value"] / batch).rename("unit")
+    names, ends = {"bias_sq": "bias_in_noise", "mse": "mse_in_noise"}, ["value", "low", "high"]
+    out = statistics[statistics["statistic"].isin(list(names))].join(unit, on=place)
     out["statistic"] = out["statistic"].map(names)
-    for end in ("value", "low", "high"):
-        out[end] = out[end] / out["unit"]
+    out[ends] = out[ends].div(out["unit"], axis=0)
     return out.drop(columns="unit")
 
 
@@ -56,37 +59,35 @@ def combined_statistics(statistics: pd.DataFrame, batch: float) -> pd.DataFrame:
     """
     import pandas as pd
 
-    plain = statistics[~statistics["statistic"].isin(["best_probability", "mse_best_probability"])]
+    plain = statistics[~statistics["statistic"].isin(list(BEST.values()))]
     both = pd.concat([plain, in_noise(statistics, batch)], ignore_index=True)
     combined = across_seeds(both, by=_BY).drop(columns="within")
-    chances = [best_chances(statistics), best_chances(statistics, "mse", smallest=True)]
-    return pd.concat([combined, *(c for c in chances if len(c))], ignore_index=True)
+    chances = [best_chances(statistics, of) for of in BEST]
+    return pd.concat([combined, *(table for table in chances if len(table))], ignore_index=True)
 
 
-def best_chances(statistics: pd.DataFrame, of: str = "efficiency", smallest: bool = False) -> pd.DataFrame:
+def best_chances(statistics: pd.DataFrame, of: str = "efficiency") -> pd.DataFrame:
     """How likely each kernel with a K is the best, over seeds; nothing where a seed lacks a value or is alone.
 
     Args:
         statistics: of ``StudyValues``.
-        of: the statistic that decides.
-        smallest: whether the best is the smallest.
+        of: the statistic that decides, a key of :data:`BEST`.
 
     Returns:
-        Rows of :func:`combined_statistics` with statistic ``best_probability``, or ``mse_best_probability`` of "mse".
+        Rows of :func:`combined_statistics` with statistic ``BEST[of]``.
     """
     import pandas as pd
 
-    name = "mse_best_probability" if of == "mse" else "best_probability"
     rows = statistics[(statistics["statistic"] == of) & statistics["k"].notna()]
+    by = [*_BY[:-3], "statistic"]
     out = []
-    by = ["task", "student", "parameters", "method", "step", "group"]
     for key, part in rows.groupby(by, sort=False, observed=True):
         table = part.pivot(index="seed", columns="k", values="value")
-        chance = probability_over_seeds(table.to_numpy(dtype=float), smallest=smallest)
+        chance = probability_over_seeds(table.to_numpy(dtype=float), smallest=TABLE[of].sign < 0)
         kernels = dict(zip(part["k"], part["kernel"], strict=True))
         if np.isfinite(chance).all():
             out += [
-                (*key, kernels[k], k, name, float(p), np.nan, np.nan, len(table))
+                (*key[:-1], kernels[k], k, BEST[of], float(p), np.nan, np.nan, len(table))
                 for k, p in zip(table.columns, chance, strict=True)
             ]
-    return pd.DataFrame(out, columns=[*_BY[:-1], "statistic", "value", "low", "high", "n"])
+    return pd.DataFrame(out, columns=[*_BY, "value", "low", "high", "n"])

@@ -1,4 +1,4 @@
-"""Cells whose run folders are gone, or on another machine: their numbers, from an earlier report of the same study."""
+"""The numbers of cells whose run folders are gone, or on another machine, from an earlier report of the same study."""
 
 from __future__ import annotations
 
@@ -13,17 +13,15 @@ import numpy as np
 
 from kvar.intervals import Interval
 from kvar.records.parts import replace_file
-from kvar.results.outcomes import KEYS, StudyValues
+from kvar.results.outcomes import KEYS, Key, StudyValues, cells_frame, key_of
 from kvar.results.study_cells import StudyCell
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Key = tuple[str, str, str, int]
-"""Task, student, method, seed."""
-
 __all__ = ["MADE_WITH", "EarlierReport", "earlier_notes", "read_earlier", "with_earlier", "write_made_with"]
 
+_TABLES = ("outcomes", "curves", "statistics")
 MADE_WITH = "made-with.json"
 """File of a study's report: the settings that its numbers were formed with, and the teachers' scores."""
 
@@ -63,7 +61,7 @@ def write_made_with(
         }
         for task, metrics in teachers.items()
     }
-    settings = {"/".join(map(str, _key_of(cell))): cell.settings for cell in cells}
+    settings = {"/".join(map(str, key_of(cell))): cell.settings for cell in cells}
     content = {"batch": batch, "reference": reference, "teachers": scores, "settings": settings}
     replace_file(Path(folder) / MADE_WITH, (json.dumps(content, indent=1) + "\n").encode())
 
@@ -94,7 +92,7 @@ def read_earlier(folder: str | Path, cells: Sequence[StudyCell]) -> EarlierRepor
             for task, scores in made["teachers"].items()
         }
         settings = dict(made["settings"])
-        for name in ("outcomes", "curves", "statistics"):
+        for name in _TABLES:
             tables[name] = _plain(pd.read_parquet(folder / f"{name}.parquet"))
     except FileNotFoundError as error:
         raise ValueError(
@@ -102,7 +100,7 @@ def read_earlier(folder: str | Path, cells: Sequence[StudyCell]) -> EarlierRepor
         ) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"earlier {folder} is not what kvar report writes of a study: {error}.") from None
-    planned = {_key_of(cell): cell for cell in cells}
+    planned = {key_of(cell): cell for cell in cells}
     done = set(_keys(tables["outcomes"]))
     for key in sorted(done):
         name = "/".join(map(str, key))
@@ -112,9 +110,8 @@ def read_earlier(folder: str | Path, cells: Sequence[StudyCell]) -> EarlierRepor
                 f"earlier {folder} has {name.strip('/')} (task, student, method, seed), which {why}; name a report of "
                 "the same study, or leave it out."
             )
-    values = StudyValues(
-        _cells(planned, done, tables["statistics"]), tables["outcomes"], tables["curves"], tables["statistics"]
-    )
+    cells_then = _cells(planned, done, tables["statistics"])
+    values = StudyValues(cells_then, *(tables[name] for name in _TABLES))
     return EarlierReport(folder, batch, reference, teachers, values)
 
 
@@ -144,24 +141,18 @@ def with_earlier(
     if values is None:
         return earlier.values
     _same_sizes(values.cells, earlier)
-    before = {_key(row): row for row in earlier.values.cells.to_dict("records")}
-    rows = [row if row["finished"] else before[_key(row)] for row in values.cells.to_dict("records")]
-    finished = {_key(row) for row in values.cells.to_dict("records") if row["finished"]}
-    order = {_key(row): number for number, row in enumerate(rows)}
+    ours, before = ({_key(row): row for row in table.cells.to_dict("records")} for table in (values, earlier.values))
+    rows = {key: row if row["finished"] else before[key] for key, row in ours.items()}
+    order = {key: number for number, key in enumerate(rows)}
 
-    def joined(ours: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    def joined(table: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
         if not len(other):
-            return ours
-        both = pd.concat([ours, other[[key not in finished for key in _keys(other)]]], ignore_index=True)
+            return table
+        both = pd.concat([table, other[[not ours[key]["finished"] for key in _keys(other)]]], ignore_index=True)
         return both.iloc[np.argsort([order[key] for key in _keys(both)], kind="stable")].reset_index(drop=True)
 
-    return StudyValues(
-        pd.DataFrame(rows),
-        joined(values.outcomes, earlier.values.outcomes),
-        joined(values.curves, earlier.values.curves),
-        joined(values.statistics, earlier.values.statistics),
-        values.left_out,
-    )
+    tables = (joined(getattr(values, name), getattr(earlier.values, name)) for name in _TABLES)
+    return StudyValues(pd.DataFrame(list(rows.values())), *tables, left_out=values.left_out)
 
 
 def earlier_notes(values: StudyValues, cells: Sequence[StudyCell], folder: str | Path) -> list[str]:
@@ -172,7 +163,7 @@ def earlier_notes(values: StudyValues, cells: Sequence[StudyCell], folder: str |
         cells: of the study; those that are finished here are no longer the earlier report's.
         folder: of the earlier report.
     """
-    finished = {_key_of(cell) for cell in cells if cell.finished}
+    finished = {key_of(cell) for cell in cells if cell.finished}
     taken = [row for row in values.cells.to_dict("records") if row["finished"] and _key(row) not in finished]
     apart = sorted(
         "/".join(map(str, _key(row))).strip("/") for row in taken if _key({**row, "method": row["start"]}) in finished
@@ -201,10 +192,6 @@ def _same_sizes(cells: pd.DataFrame, earlier: EarlierReport) -> None:
         )
 
 
-def _key_of(cell: StudyCell) -> Key:
-    return cell.task, cell.student, cell.method, cell.seed
-
-
 def _key(row: Mapping[Any, Any]) -> Key:
     return row["task"], row["student"], row["method"], row["seed"]
 
@@ -221,21 +208,16 @@ def _plain(table: pd.DataFrame) -> pd.DataFrame:
 
 def _cells(planned: Mapping[Key, StudyCell], done: set[Key], statistics: pd.DataFrame) -> pd.DataFrame:
     """The ``cells`` of ``StudyValues``; sizes, and which estimators were probed, are those of the statistics."""
-    import pandas as pd
-
-    sizes, probed = {}, set()
-    if len(statistics):
-        sizes = {(row["task"], row["student"]): row["parameters"] for row in statistics.to_dict("records")}
-        probed = {(_key(row), row["kernel"]) for row in statistics.to_dict("records")}
-    rows = [
-        {
-            **dict(zip(KEYS, key, strict=True)),
-            "start": cell.start,
-            "finished": key in done,
-            "parameters": float(sizes.get(key[:2], math.nan)) if key in done else math.nan,
-            "estimator": cell.estimator if key in done else None,
-            "probed": key in done and (key, cell.estimator) in probed,
+    rows = statistics.to_dict("records")
+    sizes = {(row["task"], row["student"]): row["parameters"] for row in rows}
+    probed = {(_key(row), row["kernel"]) for row in rows}
+    known = {
+        key: {
+            "parameters": float(sizes.get(key[:2], math.nan)),
+            "estimator": cell.estimator,
+            "probed": (key, cell.estimator) in probed,
         }
         for key, cell in planned.items()
-    ]
-    return pd.DataFrame(rows)
+        if key in done
+    }
+    return cells_frame(list(planned.values()), known)

@@ -1,11 +1,11 @@
-"""What every finished cell of a study came to: one row a cell and quantity, before anything is averaged."""
+"""The numbers of a study's finished cells: one row a cell and quantity, before anything is averaged."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -17,9 +17,11 @@ from kvar.results.study_cells import StudyCell, trained_estimator
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["CURVES", "KEYS", "LAST_LOGS", "StudyValues", "read_study_runs"]
+__all__ = ["CURVES", "KEYS", "LAST_LOGS", "Key", "StudyValues", "cells_frame", "key_of", "read_study_runs"]
 
 KEYS = ["task", "student", "method", "seed"]
+Key: TypeAlias = tuple[str, str, str, int]
+"""Task, student, method, seed."""
 CURVES = ("loss", "total_gap", "response_length")
 """What is taken from the logs of training, besides the evaluation and the probes."""
 LAST_LOGS = 5
@@ -76,20 +78,19 @@ def read_study_runs(
     if not done:
         raise ValueError(f"none of the study's {len(cells)} cells is finished: there is nothing to report yet.")
     outcomes, curves, statistics = [], [], [pd.DataFrame()]
-    about: dict[StudyCell, dict[str, Any]] = {}
+    known: dict[Key, dict[str, Any]] = {}
     left_out: dict[str, str] = {}
     for number, cell in enumerate(done, start=1):
         run = load(cell.path)
-        metrics = run.read("metrics")
         probes = _probe_records(run)
         estimator = trained_estimator(run.config)
-        about[cell] = {
+        known[key_of(cell)] = {
             "parameters": run.config.get("parameters", np.nan),
             "estimator": estimator,
             "probed": probes is not None and estimator in _probed_names(probes),
         }
-        key: dict[str, Any] = {"task": cell.task, "student": cell.student, "method": cell.method, "seed": cell.seed}
-        logged = _logged(metrics)
+        key: dict[str, Any] = dict(zip(KEYS, key_of(cell), strict=True))
+        logged = _logged(run.read("metrics"))
         numbers = {**_evaluated(cell), **_probed(probes), **_trained(logged)}
         outcomes += [{**key, "outcome": name, "value": value} for name, value in numbers.items()]
         curves.append(logged.assign(**key))
@@ -100,27 +101,40 @@ def read_study_runs(
             except ValueError as error:
                 left_out[str(cell.path)] = str(error)
             else:
-                frame = frame[~frame["statistic"].isin(_DROPPED)]
-                statistics.append(frame.assign(task=cell.task, method=cell.method, seed=cell.seed))
+                statistics.append(frame[~frame["statistic"].isin(_DROPPED)].assign(**key))
         if number % 20 == 0 or number == len(done):
             say(f"read {number} of {len(done)} finished cells ({len(cells)} planned)")
     if left_out and len(statistics) == 1:  # a reference that none has, for instance
         raise ValueError(next(iter(left_out.values())))
-    rows = [
-        {
-            "task": cell.task, "student": cell.student, "method": cell.method, "seed": cell.seed, "start": cell.start,
-            "finished": cell.finished,
-            **about.get(cell, {"parameters": np.nan, "estimator": None, "probed": False}),
-        }
-        for cell in cells
-    ]  # fmt: skip
     return StudyValues(
-        pd.DataFrame(rows),
+        cells_frame(cells, known),
         pd.DataFrame(outcomes, columns=[*KEYS, "outcome", "value"]),
         pd.concat(curves, ignore_index=True)[[*KEYS, "step", "quantity", "value"]],
         pd.concat(statistics, ignore_index=True),
         left_out,
     )
+
+
+def key_of(cell: StudyCell) -> Key:
+    """Task, student, method and seed of a cell: the columns :data:`KEYS`."""
+    return cell.task, cell.student, cell.method, cell.seed
+
+
+def cells_frame(cells: Sequence[StudyCell], known: Mapping[Key, Mapping[str, Any]]) -> pd.DataFrame:
+    """The ``cells`` of :class:`StudyValues`.
+
+    Args:
+        cells: all that are planned, in the order of the study.
+        known: key of each finished cell -> its parameters, estimator and probed.
+    """
+    import pandas as pd
+
+    unknown = {"parameters": np.nan, "estimator": None, "probed": False}
+    rows = [
+        {**dict(zip(KEYS, key, strict=True)), "start": start, "finished": key in known, **known.get(key, unknown)}
+        for key, start in ((key_of(cell), cell.start) for cell in cells)
+    ]
+    return pd.DataFrame(rows)
 
 
 def _probe_records(run: Run) -> Run | None:

@@ -49,7 +49,7 @@ def teacher_scores(
     if unknown:
         raise ValueError(f"teacher of task {', '.join(unknown)}: the study's tasks are {', '.join(tasks) or 'none'}.")
     scores: dict[str, dict[str, Interval]] = {}
-    said = []
+    notes = []
     for task, cell in tasks.items():
         name = task or "the task"
         named = (given or {}).get(task)
@@ -63,18 +63,18 @@ def teacher_scores(
         if path is None and earlier is not None and task in earlier.teachers:
             continue
         if path is None:
-            said.append(
+            notes.append(
                 f"{name}: no evaluation of the teacher ({why}); write one with kvar evaluate {cell.path} "
                 f"--model TEACHER --no-teacher --output {Path(folder) / task / 'teacher.json'}."
             )
             continue
         scores[task], how = _scores(path)
-        said.append(f"{name}: the teacher's scores are those of {path}{how}.")
+        notes.append(f"{name}: the teacher's scores are those of {path}{how}.")
     for task, recorded in earlier.teachers.items() if earlier is not None else ():
         if task not in scores:
             scores[task] = dict(recorded)
-            said.append(f"{task or 'the task'}: the teacher's scores are those of the earlier report.")
-    return scores, said
+            notes.append(f"{task or 'the task'}: the teacher's scores are those of the earlier report.")
+    return scores, notes
 
 
 def _recorded(folder: Path, cell: StudyCell) -> tuple[Path | None, str]:

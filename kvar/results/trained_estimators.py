@@ -1,4 +1,4 @@
-"""What the probes say of the estimator that each method trains with: before it began, and when it had ended."""
+"""Each method's estimator as its study's probes measured it: at the start of the training, and after it."""
 
 from __future__ import annotations
 
@@ -102,25 +102,21 @@ def _averages(values: pd.DataFrame, when: str, confidence: float) -> dict[str, o
     return row | {f"n_at_{when}": len(values)}
 
 
-def best_kernel(
-    statistics: pd.DataFrame, statistic: str = "efficiency", smallest: bool = False
-) -> Mapping[tuple[str, str, str], tuple[str, float]]:
-    """(task, student, method) -> the kernel with the best mean over seeds, and its probability to be the best.
+def best_kernel(statistics: pd.DataFrame) -> Mapping[tuple[str, str, str], tuple[str, float]]:
+    """(task, student, method) -> the kernel of the largest mean efficiency over seeds, and its probability to be it.
 
     Only kernels that have a K take part. Probabilities are those of :func:`kvar.intervals.probability_over_seeds`: NaN
-    for one seed. Where some seed has no value for a kernel (an efficiency whose direction was not resolved) there is no
-    entry.
+    for one seed. Where some seed has no efficiency of a kernel (its direction was not resolved) there is no entry.
     """
     winners: dict[tuple[str, str, str], tuple[str, float]] = {}
     if not len(statistics):
         return winners
-    rows = statistics[(statistics["group"] == "all") & (statistics["statistic"] == statistic) & statistics["k"].notna()]
-    for (task, student, method), part in rows.groupby(GROUPS, sort=False, observed=True):
+    of = (statistics["group"] == "all") & (statistics["statistic"] == "efficiency") & statistics["k"].notna()
+    for (task, student, method), part in statistics[of].groupby(GROUPS, sort=False, observed=True):
         table = part.pivot(index="seed", columns="kernel", values="value")
         numbers = table.to_numpy(dtype=float)
         if np.isfinite(numbers).all():
-            mean = numbers.mean(axis=0)
-            winner = int(np.argmin(mean) if smallest else np.argmax(mean))
-            chance = probability_over_seeds(numbers, smallest=smallest)[winner]
-            winners[str(task), str(student), str(method)] = (str(table.columns[winner]), float(chance))
+            winner = int(np.argmax(numbers.mean(axis=0)))
+            chance = float(probability_over_seeds(numbers, smallest=False)[winner])
+            winners[str(task), str(student), str(method)] = (str(table.columns[winner]), chance)
     return winners

@@ -134,7 +134,7 @@ def _block_values(
     outside = block.detach() == -torch.inf if bool((low == -torch.inf).any()) else None
     if value == "max":
         best = block.amax(dim=-1)
-    else:  # about the maximum, lest the rounding of the weights' sum be multiplied by large logits
+    else:  # relative to the maximum, so that large logits do not multiply the rounding of the weights' sum
         below = block - high[..., None]
         below = below if outside is None else below.masked_fill(outside, 0.0)  # 0 * -inf is 0 here
         best = high + (block.softmax(dim=-1) * below).sum(dim=-1)

@@ -1,4 +1,4 @@
-"""One forward pass of a language model over rollouts: the only place that tells seq2seq from causal models."""
+"""One forward pass of a language model over rollouts; encoder-decoder and causal models differ here only."""
 
 from __future__ import annotations
 

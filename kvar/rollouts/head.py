@@ -27,14 +27,14 @@ from kvar.rollouts.types import Rollouts
 __all__ = ["separable", "token_logit_chunks"]
 
 _LEAST = -1e4
-"""Below every real logit; tokens that are no actions stand at minus infinity."""
+"""Below every finite logit of a model; the logits of tokens that are no actions are minus infinity."""
 _SEPARABLE: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
 def token_logit_chunks(
     model: nn.Module, rollouts: Rollouts, max_logits: int
 ) -> Generator[tuple[tuple[Tensor, Tensor], Tensor], None, None]:
-    """Logits of the unmasked response tokens, some tokens at a time; each chunk is to be used before the next is made.
+    """Logits of the unmasked response tokens, some tokens at a time; use each chunk before the next one.
 
     Args:
         model: a model that is :func:`separable`, in eval mode, under ``torch.no_grad``.

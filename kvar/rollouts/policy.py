@@ -1,4 +1,4 @@
-"""What a model may emit at each step of a response: one distribution, told once, for all who sample, score or train."""
+"""The action set of a model at each step of a response, the same for sampling, scoring and training."""
 
 from __future__ import annotations
 

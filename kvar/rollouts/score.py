@@ -38,8 +38,8 @@ def score(
     """Teacher values (q_t, V_t) of every response token from one forward pass without gradient; theory.md (1).
 
     Where a pass would make more than ``max_logits`` logits, hidden states are computed once and the output head is
-    applied to some tokens at a time (padding is left out). A model whose head cannot be told from its body takes fewer
-    rows at a time instead, one at least. Values are the same up to rounding.
+    applied to some tokens at a time (padding is left out). A model without a separable head takes fewer rows
+    at a time instead, one at least. Values are the same up to rounding.
 
     Args:
         teacher: seq2seq or causal model with the student's tokenizer.

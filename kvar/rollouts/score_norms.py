@@ -29,7 +29,7 @@ def score_norms(
     the logits is not looked at: a constant factor leaves a minimum-variance baseline as it is.
 
     Args:
-        student: seq2seq or causal model with an output embedding; dropout is off meanwhile.
+        student: seq2seq or causal model with an output embedding; measured in eval mode.
         rollouts: N responses of T tokens at most.
         vocabulary: normalise over the first this many tokens at most; default the rollouts' action set.
         max_logits: most logits of one forward pass (at least one response's).

@@ -20,8 +20,8 @@ def extract_answer(text: str) -> float | None:
     >>> extract_answer("I do not know") is None
     True
     """
-    found = _ANSWER.search(text)
-    return float(re.sub(r"[^\d.-]", "", found.group(1))) if found else None
+    match = _ANSWER.search(text)
+    return float(re.sub(r"[^\d.-]", "", match.group(1))) if match else None
 
 
 def last_number(text: str) -> float | None:
@@ -30,8 +30,8 @@ def last_number(text: str) -> float | None:
     >>> last_number("So she has 3 + 4 = 1,007 in all."), last_number("none")
     (1007.0, None)
     """
-    found = _ANY.findall(text)
-    return float(found[-1].replace(",", "")) if found else None
+    numbers = _ANY.findall(text)
+    return float(numbers[-1].replace(",", "")) if numbers else None
 
 
 def answers_match(predicted: float | None, reference: float | None, tolerance: float = 1e-4) -> bool:

@@ -1,4 +1,4 @@
-"""What every task offers: examples by split, a metric over generated text, and a small tokenizer of its own."""
+"""The interface of tasks: examples by split, metrics over generated texts, and a small tokenizer."""
 
 from __future__ import annotations
 

@@ -145,12 +145,12 @@ def _text(where: str, row: dict[str, Any], field: str, skip_empty: bool) -> str:
     value: Any = row
     for part in [field] if field in row else field.split("."):
         if not isinstance(value, dict) or part not in value:
-            there = ", ".join(map(str, row))
-            if len(row) == 1 and re.search("[;\t|]", there):
-                raise ValueError(f"{where} has one field only, {there!r}; part the columns by commas.")
+            fields = ", ".join(map(str, row))
+            if len(row) == 1 and re.search("[;\t|]", fields):
+                raise ValueError(f"{where} has one field only, {fields!r}; part the columns by commas.")
             raise ValueError(
-                f"{where} has no field {field!r}; its fields are: {there}. Set source_field and target_field to two of "
-                "them (a dot reaches into a nested one)."
+                f"{where} has no field {field!r}; its fields are: {fields}. Set source_field and target_field to two "
+                "of them (a dot reaches into a nested one)."
             )
         value = value[part]
     text = value.strip() if isinstance(value, str) else ""

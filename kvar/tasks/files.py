@@ -25,16 +25,16 @@ def find_split(folder: Path, split: str) -> Path | None:
         ValueError: several files qualify, or the only file so named is of another type.
     """
     wanted = [folder / f"{split}{suffix}{gz}" for suffix in SUFFIXES for gz in ("", ".gz")]
-    found = [path for path in wanted if path.exists() or path.is_symlink()]
-    if len(found) > 1:
-        raise ValueError(f"{folder} holds several files for {split!r}: {', '.join(p.name for p in found)}. Keep one.")
+    paths = [path for path in wanted if path.exists() or path.is_symlink()]
+    if len(paths) > 1:
+        raise ValueError(f"{folder} holds several files for {split!r}: {', '.join(p.name for p in paths)}. Keep one.")
     others = sorted(path.name for path in folder.glob(f"{split}.*") if path.is_file())
-    if not found and others:
+    if not paths and others:
         raise ValueError(
             f"{folder / others[0]} is of a type that cannot be read; write it as one of {', '.join(SUFFIXES)}, "
             "gzipped (.gz) or not."
         )
-    return found[0] if found else None
+    return paths[0] if paths else None
 
 
 def read_rows(path: Path) -> list[Row]:

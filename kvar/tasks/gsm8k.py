@@ -14,7 +14,7 @@ __all__ = ["GSM8KTask"]
 
 
 class GSM8KTask(TextTask):
-    """Questions and worked answers in GSM8K's form; no validation split there, so train's last rows serve as one.
+    """Questions and worked answers in GSM8K's form, which has no validation split: the last rows of train serve as one.
 
     Args:
         data: folder or hub name.
@@ -86,11 +86,11 @@ class GSM8KTask(TextTask):
         """
         truth = [extract_answer(example.target) for example in examples]
         marked = [extract_answer(text) for text in predictions]
-        found = [
+        answers = [
             last_number(t) if m is None and "####" not in t else m for m, t in zip(marked, predictions, strict=True)
         ]
         return {
-            "exact_answer": _share(found, truth),
+            "exact_answer": _share(answers, truth),
             "exact_answer_marked": _share(marked, truth),
         }
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kvar.tasks.base import Example
-from kvar.tasks.scores.bleu import bleu_score, sentence_bleu
+from kvar.tasks.scores.bleu import bleu_score
 from kvar.tasks.scores.bleu_tokenizers import check_bleu_tokenizer
 from kvar.tasks.scores.corpus_score import CorpusScore
 from kvar.tasks.text import TextTask
@@ -35,11 +35,3 @@ class TranslationTask(TextTask):
         """Corpus BLEU (sacreBLEU's, cased) and chrF, 0 to 100 each."""
         bleu = bleu_score(predictions, [example.target for example in examples], tokenizer=self.bleu_tokenizer)
         return {"bleu": bleu, **super().scores(predictions, examples)}
-
-    def example_scores(
-        self, predictions: Sequence[str], examples: Sequence[Example], name: str | None = None
-    ) -> list[float]:
-        """Sentence BLEU (see :func:`kvar.tasks.scores.bleu.sentence_bleu`) by default, or sentence chrF."""
-        if (name or self.reward) != "bleu":
-            return super().example_scores(predictions, examples, name)
-        return sentence_bleu(predictions, [example.target for example in examples], tokenizer=self.bleu_tokenizer)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from kvar.tasks.base import Example, Task
-from kvar.tasks.scores.corpus_score import CorpusScore
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    pass
 
 __all__ = ["TruncatedTask"]
 
@@ -38,6 +37,8 @@ class TruncatedTask:
         self.encode = encode or (lambda texts: list(tokenizer(texts)["input_ids"]))
         self.task, self.tokenizer, self.max_tokens = task, tokenizer, max_tokens
         self.name, self.reward, self.calculator_marks = task.name, task.reward, task.calculator_marks
+        self.scores, self.metrics, self.example_scores = task.scores, task.metrics, task.example_scores
+        self.build_tokenizer = task.build_tokenizer
         self.added = len(tokenizer("")["input_ids"])
         if max_tokens <= self.added:
             raise ValueError(f"truncate_prompts must leave room for text: more than {self.added}; got {max_tokens}.")
@@ -58,24 +59,6 @@ class TruncatedTask:
             Example(self._cut(example.prompt), example.target) if len(ids) > self.max_tokens else example
             for example, ids in zip(examples, encoded, strict=True)
         ]
-
-    def scores(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, CorpusScore]:
-        """The task's own."""
-        return self.task.scores(predictions, examples)
-
-    def metrics(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
-        """The task's own."""
-        return self.task.metrics(predictions, examples)
-
-    def example_scores(
-        self, predictions: Sequence[str], examples: Sequence[Example], name: str | None = None
-    ) -> list[float]:
-        """The task's own."""
-        return self.task.example_scores(predictions, examples, name)
-
-    def build_tokenizer(self) -> PreTrainedTokenizerFast:
-        """The task's own."""
-        return self.task.build_tokenizer()
 
     def _cut(self, prompt: str) -> str:
         ids = self.tokenizer(prompt, add_special_tokens=False)["input_ids"]

@@ -12,6 +12,7 @@ pytest.importorskip("ipywidgets", reason="explore needs the extra kvar[notebooks
 from kvar.analysis.exact import TokenMDP
 from kvar.gradients import gradient_moments
 from kvar.gradients.frames import gradient_frame, prompt_frame, trajectory_frame
+from kvar.intervals import number as printed
 from kvar.plots.explore import Explorer, explore
 from kvar.records import RunWriter, load
 from kvar.returns import Immediate, KStep, returns
@@ -64,7 +65,7 @@ def test_reads_out_the_number_of_the_chosen_k(frame: pd.DataFrame) -> None:
         axis=1
     )
     (number,) = frame[where]["value"]
-    assert f"trace of K=2, medium, step 100: <b>{number:.3g}</b> [" in explorer.caption.value
+    assert f"trace of K=2, medium, step 100: <b>{printed(number)} (" in explorer.caption.value
 
 
 def test_choices_follow_the_student_and_names_are_escaped() -> None:

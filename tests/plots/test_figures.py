@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 import kvar.plots as plots
 from kvar.analysis import across_seeds, power_law
-from kvar.plots.bias_against_variance import signed_root
+from kvar.intervals.jackknife import signed_root
 from kvar.plots.parts.draw import dodge
 from tests.plots.drawn import by_gid, clashes, legend
 from tests.plots.statistics_frames import KS, SIZES, row, study
@@ -175,7 +175,7 @@ def test_variance_over_training_of_one_student_has_a_line_a_kernel(frame):
 def test_efficiency_over_training_is_drawn_on_a_linear_axis(frame):
     ax = plots.variance_over_training(frame, statistic="efficiency")
     assert ax.get_yscale() == "linear"
-    assert ax.get_ylabel() == "efficiency eta"
+    assert ax.get_ylabel() == "efficiency η"
     assert clashes(ax) == []
     assert plots.variance_over_training(frame).get_yscale() == "log"
 

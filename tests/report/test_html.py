@@ -75,7 +75,7 @@ def test_page_has_verdict_first_then_figures_table_config_provenance(frame, pict
     ]
     assert order == sorted(order)
     assert [img["alt"] for img in page.all("img")] == ["SNR", "SNR again", "dot"]
-    assert not list(path.parent.glob(".*partial"))
+    assert not list(path.parent.glob(".*"))
 
 
 def test_page_is_self_contained(frame, picture, tmp_path):

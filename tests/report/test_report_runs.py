@@ -54,7 +54,7 @@ def test_every_figure_that_the_records_hold_is_drawn_and_the_others_have_a_reaso
 
 def test_variance_against_size_is_drawn_for_students_of_several_sizes(tmp_path):
     small, large = (statistics_of(write_run(tmp_path / str(n) / "r", parameters=n), str(n)) for n in (1_000, 5_000))
-    drawn, _ = draw_figures(pd.concat([small, large]), tmp_path / "figures")
+    drawn, _ = draw_figures(pd.concat([small, large]), tmp_path / "figures", "last", pd.DataFrame(), pd.DataFrame())
     assert drawn["Variance against size"].name == "variance_against_size.png"
 
 

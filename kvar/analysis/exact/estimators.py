@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from kvar.analysis.exact.moments import ExactMoments, row_gradients
+from kvar.analysis.exact.moments import ExactMoments, row_gradients, table_mean
 from kvar.analysis.exact.policy import TablePolicy
 from kvar.analysis.exact.tree import PrefixTree
 from kvar.estimators import Estimator, Evidence, NextTokenReward, Reward, SampledReward
@@ -100,28 +100,16 @@ def enumerated(
             share = share * weight
             second += float((share * (g**2).sum(dim=1)).sum())
             means.index_add_(0, evidence.rollouts.prompt_index[rows], share[:, None] * g)
-    mean = means.sum(dim=0)
-    conditional, square = float((means**2).sum()) * mdp.prompts, float((mean**2).sum())
-    return ExactMoments(
-        mean=mean,
-        trace=second - square,
-        bias=mean - _ideal(mdp, estimator.reward),
-        within=second - conditional,
-        between=conditional - square,
-        second_moment=second,
-    )
+    return ExactMoments.of_prompts(means, second, _ideal(mdp, estimator.reward))
 
 
 def _ideal(mdp: Tables, reward: Reward | None) -> Tensor:
     """(P,): E g of all lags of the reward, sampled on-policy, without a baseline."""
     evidence = table_evidence(mdp, reward)
     weights, _ = Estimator(LLMR(), reward=reward).coefficients(evidence)
-    share = mdp.probabilities
-    total = torch.zeros(mdp.policy.numel(), dtype=torch.float64)
-    for rows in torch.arange(len(share)).split(_BLOCK):
-        zero = torch.zeros_like(weights[rows])
-        total += share[rows] @ _gradients(mdp, None, evidence, rows, weights[rows], zero)
-    return total
+    rollouts = evidence.rollouts
+    expected = weights * mdp.probabilities[:, None]
+    return table_mean(expected, mdp.table_rows(rollouts), rollouts.tokens, mdp.policy).flatten()
 
 
 def _kernels(estimator: Estimator, horizon: int) -> Iterator[tuple[float, Estimator]]:
@@ -160,8 +148,7 @@ def _batches(
             "smaller vocabulary, horizon or rollouts_per_prompt."
         )
     for prompt in range(mdp.prompts):
-        own = torch.arange(each) + prompt * each
-        combos = torch.cartesian_prod(*[own] * count)
+        combos = torch.cartesian_prod(*[torch.arange(each) + prompt * each] * count)
         for block in combos.split(_BLOCK if baseline.scope == "prompt" else 1):
             weights, exact = estimator.coefficients(_selected(evidence, block))
             share = (probability[block] * mdp.prompts).prod(dim=1) / mdp.prompts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 
 import torch
@@ -172,24 +173,11 @@ class TokenMDP:
         weights, probability = self._returns(kernel, baseline), self.probabilities
         rows, policy = self.table_rows(rollouts), self.policy
         second = float((probability * table_sq_norm(weights, rows, rollouts.tokens, policy)).sum())
-        expected = weights * probability[:, None]
-        mean = torch.zeros_like(policy)
-        conditional = 0.0  # E_x |E[g | x]|^2
-        for m in range(self.prompts):
-            own = rollouts.prompt_index == m
-            part = table_mean(expected[own], rows[own], rollouts.tokens[own], policy)  # E[g | x = m] / M
-            mean += part
-            conditional += float((part**2).sum()) * self.prompts
-        ideal = table_mean(self._returns(LLMR(), None) * probability[:, None], rows, rollouts.tokens, policy)
-        square = float((mean**2).sum())
-        return ExactMoments(
-            mean=mean.flatten(),
-            trace=second - square,
-            bias=(mean - ideal).flatten(),
-            within=second - conditional,
-            between=conditional - square,
-            second_moment=second,
-        )
+        of_prompt = [rollouts.prompt_index == m for m in range(self.prompts)]
+        expected, tokens = weights * probability[:, None], rollouts.tokens
+        means = [table_mean(expected[i], rows[i], tokens[i], policy).flatten() for i in of_prompt]  # E[g | x = m] / M
+        ideal = table_mean(self._returns(LLMR(), None) * probability[:, None], rows, tokens, policy)
+        return ExactMoments.of_prompts(torch.stack(means), second, ideal.flatten())
 
     def _returns(self, kernel: Kernel, baseline: str | Callable[[Tensor, Tensor], Tensor] | None) -> Tensor:
         if isinstance(baseline, str) and baseline != "teacher-value":
@@ -222,5 +210,4 @@ class TokenMDP:
             prompt_index=prompt,
             log_probs=torch.zeros(tokens.shape, dtype=torch.float64),
         )
-        log_probs = self._log_probs(rollouts)
-        return Rollouts(**{**rollouts.__dict__, "log_probs": log_probs}), values
+        return replace(rollouts, log_probs=self._log_probs(rollouts)), values

@@ -30,6 +30,21 @@ class ExactMoments:
     between: float
     second_moment: float
 
+    @classmethod
+    def of_prompts(cls, means: Tensor, second_moment: float, ideal: Tensor) -> ExactMoments:
+        """From what is summed prompt by prompt.
+
+        Args:
+            means: (M, P), E[g | x = m] / M.
+            second_moment: E |g|^2.
+            ideal: (P,), g*.
+        """
+        mean = means.sum(dim=0)
+        conditional, square = len(means) * float((means**2).sum()), float((mean**2).sum())
+        return cls(
+            mean, second_moment - square, mean - ideal, second_moment - conditional, conditional - square, second_moment
+        )
+
 
 def table_mean(weights: Tensor, rows: Tensor, tokens: Tensor, policy: Tensor) -> Tensor:
     """sum_{n,t} weights[n,t] grad log pi(tokens[n,t] | rows[n,t]) with respect to a table of logits.
@@ -59,8 +74,8 @@ def table_sq_norm(weights: Tensor, rows: Tensor, tokens: Tensor, policy: Tensor,
     parts = []
     for start in range(0, len(weights), block):
         w, r, y = (x[start : start + block] for x in (weights, rows, tokens))
-        own, same = policy[r, y], r[:, :, None] == r[:, None, :]
-        inner = (y[:, :, None] == y[:, None, :]).double() - own[:, :, None] - own[:, None, :] + norm[r][:, :, None]
+        p, same = policy[r, y], r[:, :, None] == r[:, None, :]
+        inner = (y[:, :, None] == y[:, None, :]).double() - p[:, :, None] - p[:, None, :] + norm[r][:, :, None]
         parts.append((w[:, :, None] * w[:, None, :] * inner * same).sum(dim=(1, 2)))
     return torch.cat(parts)
 

@@ -50,7 +50,8 @@ def across_seeds(
         half=(statistics["high"] - statistics["low"]) / 2, unknown=statistics["value"].isna(), y=statistics["value"]
     )
     by_quantity = frame.groupby(keys, sort=False, dropna=False, observed=True)
-    logs = frame["statistic"].map(_geometric) & (by_quantity["value"].transform("min") > 0)
+    geometric = {name for name, statistic in TABLE.items() if statistic.geometric}
+    logs = frame["statistic"].isin(geometric) & (by_quantity["value"].transform("min") > 0)
     frame.loc[logs, "y"] = np.log(frame.loc[logs, "value"])
     groups = frame.assign(logs=logs).groupby(keys, sort=False, dropna=False, observed=True)
     table = groups.agg(
@@ -63,7 +64,3 @@ def across_seeds(
     ends = ["value", "low", "high"]
     table.loc[table["logs"], ends] = np.exp(table.loc[table["logs"], ends])
     return table[[*keys, *ends, "n", "within"]]
-
-
-def _geometric(statistic: str) -> bool:
-    return statistic in TABLE and TABLE[statistic].geometric

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COLUMNS", "at_step", "check_frame", "find", "select", "students"]
+__all__ = ["COLUMNS", "at_step", "check_frame", "find", "need_columns", "select", "students"]
 
 COLUMNS = (
     "student", "parameters", "step", "group", "kernel", "k", "statistic", "value", "low", "high", "n",
@@ -15,27 +16,38 @@ COLUMNS = (
 """One row an observation; ``k`` is inf for the immediate kernel and NaN for kernels that have no K."""
 
 
-def check_frame(frame: pd.DataFrame) -> None:
-    """Refuse what is not a statistics frame.
+def need_columns(table: pd.DataFrame, columns: Sequence[str], what: str) -> None:
+    """Refuse a table that lacks a column or has no row.
 
     Args:
-        frame: candidate, one row an observation, with the columns :data:`COLUMNS`.
+        table: candidate.
+        columns: what it must have.
+        what: what the table is called in the message.
 
     Raises:
         ValueError: a column is missing (named), or there is no row.
 
     >>> import pandas as pd
-    >>> check_frame(pd.DataFrame(columns=COLUMNS[:-1]))
+    >>> need_columns(pd.DataFrame({"lag": [1]}), ("lag", "value"), "autocorrelation table")
     Traceback (most recent call last):
         ...
-    ValueError: the statistics frame lacks the column n.
+    ValueError: the autocorrelation table lacks the column value.
     """
-    missing = [name for name in COLUMNS if name not in getattr(frame, "columns", ())]
-    if missing:
-        noun = "column" if len(missing) == 1 else "columns"
-        raise ValueError(f"the statistics frame lacks the {noun} {', '.join(missing)}.")
-    if len(frame) == 0:
-        raise ValueError("the statistics frame is empty: it has no observation to show. Measure something first.")
+    given = getattr(table, "columns", ())
+    missing = [name for name in columns if name not in given]
+    if missing and len(given):
+        raise ValueError(f"the {what} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}.")
+    if not len(table):
+        raise ValueError(f"the {what} is empty: it has nothing to show. Measure something first.")
+
+
+def check_frame(frame: pd.DataFrame) -> None:
+    """Refuse what is not a statistics frame, one row an observation with the columns :data:`COLUMNS`.
+
+    Raises:
+        ValueError: a column is missing (named), or there is no row.
+    """
+    need_columns(frame, COLUMNS, "statistics frame")
 
 
 def students(frame: pd.DataFrame) -> list[str]:

@@ -15,13 +15,13 @@ from kvar.analysis.paired import ratio_of
 from kvar.analysis.replicates import Replicates, Unit, replicates, resolve_reference
 from kvar.analysis.score_power import score_power_of
 from kvar.analysis.signal import signal_of
-from kvar.analysis.statistic_table import FORMED_WITH_THEORY, TABLE, estimate
+from kvar.analysis.statistic_table import TABLE, estimate
 from kvar.analysis.step.best_k import best_k_of
 from kvar.analysis.step.design import design_replicates
 from kvar.analysis.step.noise_scale import noise_scale_of
 from kvar.analysis.step.snr import snr_of
 from kvar.analysis.theory.calibration import calibration_of
-from kvar.analysis.theory.prediction import predict
+from kvar.analysis.theory.prediction import predicted_trace
 from kvar.analysis.trace_covariance import trace_of
 from kvar.gradients.moments import GradientMoments
 from kvar.intervals.jackknife import Array, Estimate
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
 __all__ = ["STATISTICS", "THEORY_STATISTICS", "kernel_of", "steps_of", "summarise"]
 
-STATISTICS = tuple(name for name in TABLE if name not in FORMED_WITH_THEORY)
-"""The values of the column "statistic"; those of ``FORMED_WITH_VALUES`` only where ``values`` are given."""
+STATISTICS = tuple(name for name, statistic in TABLE.items() if statistic.needs in (None, "values"))
+"""The values of the column "statistic"; those that need the teacher's values only where ``values`` are given."""
 
-THEORY_STATISTICS = FORMED_WITH_THEORY
+THEORY_STATISTICS = tuple(name for name, statistic in TABLE.items() if statistic.needs == "theory")
 """Further values where ``theory`` is asked for: the first three need ``values``, the last two measured score power."""
 
 
@@ -123,8 +123,8 @@ def summarise(
     if values is not None:
         if mask is None:
             raise ValueError("values came without mask: pass the rollouts' mask too.")
-        calibrated = data if theory and paired and moments.on is None else None
-        estimates |= _theory(moments, values, mask, kernels, plain, calibrated, group, confidence)
+        calibrated = theory and paired and moments.on is None
+        estimates |= _theory(data, plain, moments, values, mask, kernels, group, confidence, calibrated)
     if theory and paired and moments[group].score_power is not None:
         power = score_power_of(moments, group, data.units)
         estimates["score_power"] = formed("score_power", power)[np.zeros(len(moments.names), int)]
@@ -157,38 +157,36 @@ def _best(best: pd.DataFrame, units: int) -> dict[str, Estimate]:
 
 
 def _theory(
+    data: Replicates,
+    plain: int,
     moments: GradientMoments,
     values: TokenValues,
     mask: Tensor,
     kernels: Sequence[Kernel | None],
-    plain: int,
-    calibrated: Replicates | None,
     group: str,
     confidence: float,
+    calibrated: bool,
 ) -> dict[str, Estimate]:
     """The predictions, and how they compare with the measurement; NaN where a name says more than a kernel."""
     told = [kernel is not None and " - " not in name for name, kernel in zip(moments.names, kernels, strict=True)]
     known = np.where(told, 1.0, np.nan)
     compared = known if kernels[plain] is not None else np.full_like(known, np.nan)
     stated = [LLMR() if kernel is None else kernel for kernel in kernels]  # the prediction for None is not shown
-
-    def ratio(trace: Array) -> Estimate:
-        with np.errstate(all="ignore"):
-            return _bare(compared * trace / trace[plain], len(mask))
-
-    trace = predict(values, mask, stated, moments=moments, group=group)["trace"].to_numpy()
-    absolute = known if moments[group].score_power is not None else np.full_like(known, np.nan)
-    estimates = {"trace_t0": _bare(absolute * trace, len(mask)), "trace_ratio_t0": ratio(trace)}
-    if calibrated is not None:
-        with np.errstate(all="ignore"):  # trajectories that do not differ have no ratio
-            table = calibration_of(calibrated, plain, moments, values, mask, stated, group=group, confidence=confidence)
-        rows = table[table["scale"] == "relative"]
-        for level in ("T0", "T1"):
-            one = rows[rows["level"] == level]
-            value, low, high = (compared * one[column].to_numpy() for column in ("calibration", "low", "high"))
-            estimates[f"calibration_{level.lower()}"] = Estimate(value, low, high, int(one["n"].iloc[0]))
-            if level == "T1":
-                estimates["trace_ratio_t1"] = _bare(compared * one["predicted"].to_numpy(), len(mask))
+    power = moments[group].score_power
+    trace = predicted_trace(values, mask, stated, sq_score=power) - (0.0 if power is None else signal_of(data)[0])
+    with np.errstate(all="ignore"):  # trajectories that do not differ have no ratio
+        estimates = {
+            "trace_t0": _bare(known * (trace if power is not None else np.nan), len(mask)),
+            "trace_ratio_t0": _bare(compared * trace / trace[plain], len(mask)),
+        }
+        if not calibrated:
+            return estimates
+        table = calibration_of(data, plain, moments, values, mask, stated, group=group, confidence=confidence)
+    for level, rows in table[table["scale"] == "relative"].groupby("level"):
+        value, low, high = compared * rows[["calibration", "low", "high"]].to_numpy().T
+        estimates[f"calibration_{str(level).lower()}"] = Estimate(value, low, high, int(rows["n"].iloc[0]))
+        if level == "T1":
+            estimates["trace_ratio_t1"] = _bare(compared * rows["predicted"].to_numpy(), len(mask))
     return estimates
 
 

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kvar.analysis.bias import need_pairs
-from kvar.analysis.replicates import Replicates, Unit, resolve_reference
+from kvar.analysis.replicates import Replicates, Unit, need_pairs, resolve_reference
 from kvar.analysis.statistic_table import estimate
 from kvar.analysis.step.design import design_replicates
 from kvar.analysis.step.efficiency import direction_of, efficiency_estimate, signed_square

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kvar.analysis.bias import need_pairs
-from kvar.analysis.replicates import Replicates, Unit, resolve_reference
+from kvar.analysis.replicates import Replicates, Unit, need_pairs, resolve_reference
 from kvar.analysis.signal import signal_of
 from kvar.analysis.step.design import design_replicates, step_variance
 from kvar.gradients.moments import GradientMoments

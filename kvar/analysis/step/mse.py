@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from kvar.analysis.bias import bias_of, need_pairs
-from kvar.analysis.replicates import Replicates, Unit, resolve_reference
+from kvar.analysis.bias import bias_of
+from kvar.analysis.replicates import Replicates, Unit, need_pairs, resolve_reference
 from kvar.analysis.statistic_table import estimate
 from kvar.analysis.step.design import design_replicates, step_variance
 from kvar.gradients.moments import GradientMoments

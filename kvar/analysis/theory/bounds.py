@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kvar.analysis.bias import need_pairs
-from kvar.analysis.replicates import Unit, replicates, resolve_reference
+from kvar.analysis.replicates import Unit, need_pairs, replicates, resolve_reference
 from kvar.gradients.moments import GradientMoments
 from kvar.intervals.jackknife import Estimate, jackknife
 from kvar.returns import LLMR, Kernel, TokenValues, lag_sums
@@ -51,8 +50,8 @@ def deviation(
     need_pairs(moments, group, "deviation")
     data = replicates(moments, group, unit)
     r = resolve_reference(moments.names, reference)
-    own = np.diagonal(data.square, axis1=1, axis2=2)
-    budget = own - data.square[:, :, r] - data.square[:, r, :] + own[:, r : r + 1]
+    square = np.diagonal(data.square, axis1=1, axis2=2)
+    budget = square - data.square[:, :, r] - data.square[:, r, :] + square[:, r : r + 1]
     return jackknife(budget / data.n, data.units, confidence, scale="log")
 
 
@@ -97,7 +96,7 @@ def gap_deviation(
         raise ValueError(f"score_power must be a number or ({n},), one a trajectory; got shape {tuple(known.shape)}.")
     sums = lag_sums(gap, keep, [*kernels, to or LLMR()])
     squares = ((sums[:-1] - sums[-1]) ** 2).sum(dim=2) * known  # (E, N)
-    own = squares.T.cpu().numpy()
-    total = own.sum(axis=0)
-    stacked = np.concatenate([total[None] / n, (total - own) / max(n - 1, 1)]) if n > 1 else own
+    by_row = squares.T.cpu().numpy()
+    total = by_row.sum(axis=0)
+    stacked = np.concatenate([total[None] / n, (total - by_row) / max(n - 1, 1)]) if n > 1 else by_row
     return jackknife(stacked, n, confidence, scale="log")

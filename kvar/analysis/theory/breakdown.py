@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kvar.analysis.replicates import Unit, replicates
+from kvar.analysis.replicates import Unit, need_pairs, replicates
 from kvar.analysis.signal import signal_of
 from kvar.analysis.theory.calibration import unit_of_rows
 from kvar.analysis.theory.influence import weighted_replicates
 from kvar.analysis.theory.law import gap_law, score_power_by_position, second_moments
-from kvar.analysis.theory.prediction import advantage_parts
+from kvar.analysis.theory.prediction import advantage_parts, check_kernels
 from kvar.gradients.moments import GradientMoments
 from kvar.intervals.jackknife import jackknife
 from kvar.returns import Kernel, TokenValues, returns
@@ -82,16 +82,14 @@ def breakdown(
     """
     import pandas as pd
 
+    need_pairs(moments, group, "breakdown")
     q, gap, mask = advantage_parts(values, mask, baseline)
     if tuple(sq_score.shape) != tuple(mask.shape):
         raise ValueError(
             f"sq_score must be {tuple(mask.shape)}, one |s_t|^2 a token; got {tuple(sq_score.shape)}. Only totals "
             "are known? Then use calibrate."
         )
-    if len(moments.names) != len(kernels):
-        raise ValueError(
-            f"moments hold {len(moments.names)} estimators for {len(kernels)} kernels: measure these very kernels."
-        )
+    check_kernels(moments, kernels)
     power = score_power_by_position(sq_score, mask)
     plain = TokenValues(values.q.detach().double().cpu(), values.v.detach().double().cpu())
     squares = returns(plain, mask, kernels, baseline=baseline) ** 2
@@ -110,8 +108,6 @@ def breakdown(
     data = replicates(moments, group, unit)
     cumulative = weighted_replicates(predicted, unit_of_rows(moments, data.units), data.units)  # (1 + U, 5, E)
     second = np.diagonal(data.square, axis1=1, axis2=2) / data.n
-    if len(second) != len(cumulative):
-        raise ValueError("a breakdown's intervals need all moments: measure with fields='all' instead of 'norms'.")
     steps = np.diff(np.concatenate([cumulative, second[:, None]], axis=1), axis=1)
     terms = np.concatenate([cumulative[:, :1], steps, -signal_of(data)[:, None]], axis=1)
     rows = []

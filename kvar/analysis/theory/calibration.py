@@ -9,14 +9,15 @@ import numpy as np
 from torch import Tensor
 
 from kvar.analysis.paired import ratio_of
-from kvar.analysis.replicates import Replicates, Unit, replicates, resolve_reference
+from kvar.analysis.replicates import Replicates, Unit, need_pairs, replicates, resolve_reference
 from kvar.analysis.signal import signal_of
+from kvar.analysis.statistic_table import estimate
 from kvar.analysis.theory.influence import weighted_replicates
 from kvar.analysis.theory.law import score_power_by_position
-from kvar.analysis.theory.prediction import advantage_parts, predicted_second_moment
+from kvar.analysis.theory.prediction import advantage_parts, check_kernels, predicted_second_moment
 from kvar.analysis.trace_covariance import trace_of
 from kvar.gradients.moments import GradientMoments
-from kvar.intervals.jackknife import Array, jackknife
+from kvar.intervals.jackknife import Array
 from kvar.returns import Kernel, TokenValues
 
 if TYPE_CHECKING:
@@ -65,8 +66,7 @@ def calibrate(
     Raises:
         ValueError: moments of other kernels or of norms only, and as :func:`kvar.analysis.theory.predict`.
     """
-    if moments[group].pair is None:
-        raise ValueError("a calibration's interval needs all moments: measure with fields='all' instead of 'norms'.")
+    need_pairs(moments, group, "calibrate")
     data, r = replicates(moments, group, unit), resolve_reference(moments.names, reference)
     return calibration_of(data, r, moments, values, mask, kernels, sq_score, baseline, group, confidence)
 
@@ -87,10 +87,7 @@ def calibration_of(
     import pandas as pd
 
     q, gap, mask = advantage_parts(values, mask, baseline)
-    if len(moments.names) != len(kernels):
-        raise ValueError(
-            f"moments hold {len(moments.names)} estimators for {len(kernels)} kernels: measure these very kernels."
-        )
+    check_kernels(moments, kernels)
     known = sq_score if sq_score is not None else moments[group].score_power
     power = score_power_by_position(known, mask)
     member = unit_of_rows(moments, data.units)
@@ -125,7 +122,7 @@ def _rows(
     import pandas as pd
 
     with np.errstate(all="ignore"):
-        ratio = jackknife(predicted / measured, len(measured) - 1, confidence, scale="log")
+        ratio = estimate(f"calibration_{level.lower()}", predicted / measured, len(measured) - 1, confidence)
     return pd.DataFrame(
         {
             "kernel": list(names),

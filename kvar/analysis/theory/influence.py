@@ -34,10 +34,10 @@ def weighted_replicates(statistic: Callable[[Tensor], Tensor], member: np.ndarra
     weight = torch.ones(len(member), dtype=torch.float64, requires_grad=True)
     value = statistic(weight)
     flat = value.flatten()
-    own = torch.zeros(units, len(flat), dtype=torch.float64)
+    influence = torch.zeros(units, len(flat), dtype=torch.float64)
     index = torch.as_tensor(member)
     for e, one in enumerate(flat):
         (slope,) = torch.autograd.grad(one, weight, retain_graph=e + 1 < len(flat))
-        own[:, e].index_add_(0, index, slope)
+        influence[:, e].index_add_(0, index, slope)
     whole = flat.detach()
-    return np.asarray(torch.cat([whole[None], whole - own]).reshape(1 + units, *value.shape).numpy())
+    return np.asarray(torch.cat([whole[None], whole - influence]).reshape(1 + units, *value.shape).numpy())

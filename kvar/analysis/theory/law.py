@@ -84,8 +84,8 @@ def second_moments(law: GapLaw, mask: Tensor, kernels: Sequence[Kernel], weight:
         eye = torch.eye(length, dtype=torch.float64)
         w = lag_sums(eye, torch.ones(length, length), kernels).mT  # w[e, t, i]: gap i in G_t
         w = w.triu(1)  # the own gap is part of q_t
-        own = lag[:length, :length]
-        cov, q_gap = law.gap_cov[own], law.q_gap[own]
+        lags = lag[:length, :length]
+        cov, q_gap = law.gap_cov[lags], law.q_gap[lags]
         variance = law.q_var[:length] - 2 * (w * q_gap).sum(dim=2) + ((w @ cov) * w).sum(dim=2)
         mean = law.q_mean[:length] - law.mean * w.sum(dim=2)
         pad = (0, t - length)
@@ -107,9 +107,9 @@ def score_power_by_position(sq_score: Tensor | float | None, mask: Tensor) -> Te
     """
     n, t = mask.shape
     score = torch.as_tensor(1.0 if sq_score is None else sq_score, dtype=torch.float64).detach().cpu()
-    own = mask.cpu()
+    keep = mask.cpu()
     if score.dim() == 1 and score.shape == (n,):
-        score = (score / own.sum(dim=1).clamp(min=1))[:, None].expand(n, t)
+        score = (score / keep.sum(dim=1).clamp(min=1))[:, None].expand(n, t)
     if score.dim() not in (0, 2) or (score.dim() == 2 and tuple(score.shape) != (n, t)):
         raise ValueError(f"sq_score must be a number, ({n},) or {(n, t)}; got shape {tuple(score.shape)}.")
-    return torch.where(own, score, torch.zeros((), dtype=torch.float64))
+    return torch.where(keep, score, torch.zeros((), dtype=torch.float64))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,12 +16,13 @@ from kvar.analysis.statistic_table import estimate
 from kvar.analysis.theory.law import gap_law, score_power_by_position, second_moments
 from kvar.analysis.trace_covariance import trace_of
 from kvar.gradients.moments import GradientMoments
+from kvar.intervals.jackknife import Array
 from kvar.returns import LLMR, Kernel, TokenValues, check_mask
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["advantage_parts", "predict", "predicted_second_moment"]
+__all__ = ["advantage_parts", "check_kernels", "predict", "predicted_second_moment", "predicted_trace"]
 
 
 def predicted_second_moment(
@@ -63,6 +65,33 @@ def advantage_parts(
         raise ValueError("mask has no token: a prediction needs responses.")
     q = values.q if baseline is None else values.q - values.v
     return q.detach().double().cpu(), values.gap.detach().double().cpu(), mask
+
+
+def check_kernels(moments: GradientMoments, kernels: Sequence[Kernel]) -> None:
+    """Refuse kernels that are not as many as the estimators measured.
+
+    Raises:
+        ValueError: another number.
+    """
+    if len(moments.names) != len(kernels):
+        raise ValueError(
+            f"moments hold {len(moments.names)} estimators for {len(kernels)} kernels: measure these very kernels."
+        )
+
+
+def predicted_trace(
+    values: TokenValues,
+    mask: Tensor,
+    kernels: Sequence[Kernel],
+    level: Literal["T0", "T1"] = "T0",
+    sq_score: Tensor | float | None = None,
+    baseline: Literal["teacher-value"] | None = None,
+) -> Array:
+    """(E,) the trace of :func:`predict`, without its last term |E g|^2; the arguments are those of :func:`predict`."""
+    q, gap, mask = advantage_parts(values, mask, baseline)
+    power = score_power_by_position(sq_score, mask)
+    ones = torch.ones(len(mask), dtype=torch.float64)
+    return np.asarray(predicted_second_moment(q, gap, mask, power, kernels, level, ones).numpy())
 
 
 def predict(
@@ -116,16 +145,10 @@ def predict(
 
     if level not in ("T0", "T1"):
         raise ValueError(f"level must be 'T0' or 'T1'; got {level!r}.")
-    q, gap, mask = advantage_parts(values, mask, baseline)
-    if moments is not None and len(moments.names) != len(kernels):
-        raise ValueError(
-            f"moments hold {len(moments.names)} estimators for {len(kernels)} kernels: measure these very kernels."
-        )
-    if sq_score is None and moments is not None:
-        sq_score = moments[group].score_power
-    power = score_power_by_position(sq_score, mask)
-    ones = torch.ones(len(mask), dtype=torch.float64)
-    trace = predicted_second_moment(q, gap, mask, power, [*kernels, LLMR()], level, ones).numpy()
+    if moments is not None:
+        check_kernels(moments, kernels)
+        sq_score = moments[group].score_power if sq_score is None else sq_score
+    trace = predicted_trace(values, mask, [*kernels, LLMR()], level, sq_score, baseline)
     data = None if moments is None else replicates(moments, group)
     if data is not None and sq_score is not None:  # the signal is in gradient units: only where the trace is, too
         trace[:-1] -= signal_of(data)[0]

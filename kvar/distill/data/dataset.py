@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kvar.distill.data.rows import Row, as_row, check_ids, holds_ids
 from kvar.rollouts import Policy, Rollouts, TextEncoder
+from kvar.rollouts.padding import pad_right
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -145,17 +146,10 @@ class Collator:
                 f"a row with the columns {', '.join(rows[0])} holds no token ids (prompt, target, index). Tokenise the "
                 "rows first: build_dataset(rows, tokenizer, model=student)."
             )
-        prompt_ids, prompt_mask = self._pad([row["prompt"] for row in rows])
-        tokens, mask = self._pad([row["target"] for row in rows])
+        prompt_ids, prompt_mask = pad_right([row["prompt"] for row in rows], self.pad_token_id)
+        tokens, mask = pad_right([row["target"] for row in rows], self.pad_token_id)
         index = torch.tensor([row["index"] for row in rows])
         return {"prompt_ids": prompt_ids, "prompt_mask": prompt_mask, "tokens": tokens, "mask": mask, "index": index}
-
-    def _pad(self, lists: list[list[int]]) -> tuple[Tensor, Tensor]:
-        lengths = torch.tensor([len(ids) for ids in lists])
-        mask = torch.arange(max(int(lengths.max()), 1)) < lengths[:, None]
-        out = torch.full(mask.shape, self.pad_token_id)
-        out[mask] = torch.tensor([token for ids in lists for token in ids])
-        return out, mask
 
 
 def reference_rollouts(batch: dict[str, Tensor], policy: Policy) -> Rollouts:

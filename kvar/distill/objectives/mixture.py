@@ -50,10 +50,6 @@ class Mixture:
         without = [name for name, e in self.estimators(settings).items() if isinstance(e.reward, SampledReward)]
         return any(o.teacher and o.name not in without for _, o in self.parts)
 
-    def needs_score(self, settings: Settings) -> bool:
-        """Whether any part's reward is the task's score."""
-        return any(isinstance(e.reward, Score) for e in self.estimators(settings).values())
-
     def check_given(self, settings: Settings, teacher: Any, score: Any) -> None:
         """Refuse to start without what the parts need.
 
@@ -62,7 +58,7 @@ class Mixture:
         """
         if self.needs_teacher(settings) and teacher is None:
             raise ValueError(f"objective {self.name!r} needs a teacher: pass teacher=, or use objective sft.")
-        if self.needs_score(settings) and score is None:
+        if score is None and any(isinstance(e.reward, Score) for e in self.estimators(settings).values()):
             raise ValueError(
                 f"estimator {settings.estimator!r} needs score=, a function of responses and their examples such as a "
                 "task's example_scores."

@@ -39,6 +39,7 @@ def with_coefficients(
     student: nn.Module,
     teacher: nn.Module | None,
     settings: DistillationConfig,
+    values: bool = False,
     scored: Callable[[Rollouts], Any] | None = None,
     all_parts: Callable[[Part], Sequence[Part]] | None = None,
     process: int = 0,
@@ -51,6 +52,7 @@ def with_coefficients(
         student: the policy.
         teacher: None where no reward needs one.
         settings: of the run.
+        values: whether the teacher's values are wanted in any case.
         scored: rollouts -> N scores, for the reward ``score``.
         all_parts: what this process has -> what every process has, in order; None for one process.
         process: this process's place among them.
@@ -60,7 +62,7 @@ def with_coefficients(
     """
     rollouts = batch.responses["student"]
     asking = [e for e in estimators.values() if not e.exact_alone]
-    gathered = _gathered(asking, rollouts, student, teacher, settings, scored)
+    gathered = _gathered(asking, rollouts, student, teacher, settings, values, scored)
     mine = _part(gathered)
     length = mine[0].lengths.clamp(min=1)[:, None] if settings.length_normalised_returns else 1
     scaled = mine[0], {name: rows / length if name.startswith(REWARDS) else rows for name, rows in mine[1].items()}
@@ -129,6 +131,7 @@ def _gathered(
     student: nn.Module,
     teacher: nn.Module | None,
     settings: DistillationConfig,
+    wanted: bool,
     scored: Callable[[Rollouts], Any] | None,
 ) -> Evidence:
     """What the estimators need; the student is asked only where they need more of it than score norms."""
@@ -140,7 +143,7 @@ def _gathered(
         options: dict[str, Any] = {"centre": settings.centre, "value": settings.value, "values": teacher is not None}
         return gather(student, teacher, rollouts, estimators=asked, micro_batch=settings.teacher_micro_batch, **options)
     values = None
-    if estimators:
+    if estimators or wanted:
         assert teacher is not None  # the trainer refuses to start otherwise
         values = score(
             teacher, rollouts, centre=settings.centre, value=settings.value, micro_batch=settings.teacher_micro_batch

@@ -72,6 +72,7 @@ def prepare_step(
     step: int,
     on_policy: bool,
     scorer: Scorer | None = None,
+    values: bool = False,
     all_sum: Callable[[Tensor], Tensor] | None = None,
     all_parts: Callable[[Part], Sequence[Part]] | None = None,
     processes: int = 1,
@@ -90,6 +91,7 @@ def prepare_step(
         step: optimiser steps taken before; with ``settings.seed`` it names the random streams.
         on_policy: GKD's coin.
         scorer: texts and their examples -> scores, for the reward ``score``.
+        values: whether the teacher's values are wanted even where no estimator needs them.
         all_sum: adds a tensor up over processes; None where there is one, or where a batch stands alone.
         all_parts: gathers what every process knows of its responses; None likewise.
         processes: how many there are.
@@ -126,6 +128,7 @@ def prepare_step(
             student=student,
             teacher=teacher,
             settings=settings,
+            values=values and teacher is not None,
             scored=None if scorer is None else partial(_scores, data=data, tokenizer=tokenizer, scorer=scorer),
             all_parts=all_parts,
             process=process,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from kvar.evaluation.beam import beam_search
 from kvar.rollouts import Rollouts, policy_of, sample
+from kvar.rollouts.padding import pad_right
 from kvar.rollouts.seeds import stream_seed
 
 __all__ = ["TeacherResponses"]
@@ -95,12 +96,8 @@ class TeacherResponses:
         return [tokens[mask].tolist() for tokens, mask in zip(drawn.tokens, drawn.mask, strict=True)]
 
     def _rollouts(self, prompt_ids: Tensor, prompt_mask: Tensor, index: Tensor, responses: list[list[int]]) -> Rollouts:
-        lengths = torch.tensor([len(tokens) for tokens in responses])
-        mask = torch.arange(int(lengths.max())) < lengths[:, None]
-        tokens = torch.full(mask.shape, self.tokenizer.pad_token_id)
-        tokens[mask] = torch.tensor([token for row in responses for token in row])
-        device, policy = prompt_ids.device, policy_of(self.teacher, self.tokenizer)
-        tokens, mask = tokens.to(device), mask.to(device)
+        tokens, mask = (x.to(prompt_ids.device) for x in pad_right(responses, self.tokenizer.pad_token_id))
+        policy = policy_of(self.teacher, self.tokenizer)
         return Rollouts.of_tokens(prompt_ids, prompt_mask, tokens, mask, prompt_index=index, policy=policy)
 
     def _fingerprint(self) -> dict[str, Any]:

@@ -176,6 +176,7 @@ class DistillationTrainer(WholeCheckpoints):
         # Outside training there is one random stream for all times, so that evaluations differ by the policy alone.
         step = self.state.global_step if student.training else -1
         several = self.args.world_size > 1 and not alone
+        watched = any(hasattr(callback, "on_rollouts") for callback in self.callback_handler.callbacks)
         try:
             return prepare_step(
                 inputs,
@@ -188,6 +189,7 @@ class DistillationTrainer(WholeCheckpoints):
                 step=step,
                 on_policy=on_policy_coin(self.args.seed, step, self.args.gkd_lambda),
                 scorer=self.score,
+                values=watched and student.training,
                 all_sum=(lambda x: self.accelerator.reduce(x, reduction="sum")) if several else None,
                 all_parts=(lambda part: gather_object([part])) if several else None,
                 processes=self.args.world_size if several else 1,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from kvar.gradients.capture.axis import Axes, Axis, mapped, tensors_in
 from kvar.gradients.capture.plan import UncoveredError
-from kvar.gradients.rules.uses import Call, PerRow, Use
+from kvar.gradients.rules.uses import Call, Use, written_out
 
 __all__ = ["Rerun"]
 
@@ -49,14 +49,7 @@ class Rerun:
 
     def uses(self, place: int) -> Callable[[Call], dict[str, Use]]:
         """The rule for one of the module's results, by its place among the floating-point tensors it returns."""
-
-        def function(call: Call) -> dict[str, Use]:
-            return {
-                str(k): PerRow(lambda grad, name=name: self._take(place, grad, name))  # type: ignore[misc]
-                for k, name in enumerate(self.parameters)
-            }
-
-        return function
+        return written_out(list(self.parameters), lambda name, grad: self._take(place, grad, name))
 
     def _take(self, place: int, grad: Tensor, name: str) -> Tensor:
         """One parameter's gradients (N, *shape); computed for all parameters at once, and held until taken."""

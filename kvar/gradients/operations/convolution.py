@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kvar.gradients.operations.registry import Operation, operation, pulled
-from kvar.gradients.rules.uses import Call, PerRow, Use
+from kvar.gradients.rules.uses import written_out
 
 __all__ = ["convolution"]
 
@@ -36,30 +36,19 @@ def convolution(op: Operation) -> Any:
             at = k * dilation
             a = padded[..., at : at + stride * (length - 1) + 1 : stride].reshape(grad.shape[0], groups, ins, length)
             parts.append((b * a).sum(dim=-1, keepdim=True) if ins == 1 else b @ a.mT)
-        return _by_trajectory(parts, n).reshape(n, outs, ins, taps)
+        taps_of_rows = torch.stack(parts, dim=-1)
+        return taps_of_rows.reshape(n, -1, *taps_of_rows.shape[1:]).sum(dim=1).reshape(n, outs, ins, taps)
 
-    uses: dict[nn.Parameter, Callable[[Tensor], Tensor]] = {}
-    for p in op.roots_of([weight]):
-        uses[p] = lambda grad, p=p: pulled(weight, p, kernel(grad))  # type: ignore[misc]
-    for p in op.roots_of([bias]) if bias is not None else ():
-        uses[p] = lambda grad, p=p: pulled(  # type: ignore[misc]
-            bias, p, grad.sum(dim=-1).reshape(n, -1, outs).sum(dim=1)
-        )
-    parameters = tuple(uses)
+    of_weight = op.roots_of([weight])
+    parameters = of_weight + (op.roots_of([bias]) if bias is not None else ())
 
-    def function(call: Call) -> dict[str, Use]:
-        return {str(k): PerRow(uses[p]) for k, p in enumerate(parameters)}
+    def gradient(p: nn.Parameter, grad: Tensor) -> Tensor:
+        if any(p is root for root in of_weight):
+            return pulled(weight, p, kernel(grad))
+        return pulled(bias, p, grad.sum(dim=-1).reshape(n, -1, outs).sum(dim=1))
 
     out = F.conv1d(x, weight.detach(), None if bias is None else bias.detach(), **given)
-    return op.run(op.note, "joined", parameters, function, out, (source,))
-
-
-def _by_trajectory(parts: list[Tensor], n: int) -> Tensor:
-    """Taps side by side, summed over the rows of each trajectory."""
-    import torch
-
-    out = torch.stack(parts, dim=-1)
-    return out.reshape(n, -1, *out.shape[1:]).sum(dim=1)
+    return op.run(op.note, "joined", parameters, written_out(parameters, gradient), out, (source,))
 
 
 def _one(value: Any) -> int:

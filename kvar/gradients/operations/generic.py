@@ -10,7 +10,7 @@ from torch import Tensor
 from kvar.gradients.capture.axis import Axis
 from kvar.gradients.capture.plan import UncoveredError
 from kvar.gradients.operations.registry import Operation, operation, pulled
-from kvar.gradients.rules.uses import Call, PerRow, Use
+from kvar.gradients.rules.uses import written_out
 
 __all__ = ["generic"]
 
@@ -45,29 +45,20 @@ def generic(op: Operation) -> Any:
         return NotImplemented
     parameters = op.roots_of(list(common.values()))
 
-    def function(call: Call) -> dict[str, Use]:
-        def gradients(grad: Tensor, p: torch.nn.Parameter) -> Tensor:
-            total = grad.new_zeros(n, *p.shape)
-            with torch.enable_grad():
-                leaves = {key: u.detach().requires_grad_() for key, u in common.items()}
-                each = grad.shape[0] // n
-                for row in range(n):
-                    own = grad[row * each : (row + 1) * each]
-                    try:
-                        out = again(leaves, row)
-                    except RuntimeError as error:  # an argument that is no tensor tells the number of trajectories
-                        raise UncoveredError({id(p)}) from error
-                    made = torch.autograd.grad(
-                        out, list(leaves.values()), own, allow_unused=True, materialize_grads=True
-                    )
-                    for (key, u), g in zip(common.items(), made, strict=True):
-                        if any(p is root for root in op.roots_of([u])):
-                            total[row] += pulled(common[key], p, g[None])[0]
-            return total
+    @torch.enable_grad()
+    def gradient(p: torch.nn.Parameter, grad: Tensor) -> Tensor:
+        total = grad.new_zeros(n, *p.shape)
+        leaves = {key: u.detach().requires_grad_() for key, u in common.items()}
+        for row, part in enumerate(grad.split(grad.shape[0] // n)):
+            try:
+                out = again(leaves, row)
+            except RuntimeError as error:  # an argument that is no tensor holds the number of trajectories
+                raise UncoveredError({id(p)}) from error
+            made = torch.autograd.grad(out, list(leaves.values()), part, allow_unused=True, materialize_grads=True)
+            for u, g in zip(common.values(), made, strict=True):
+                if any(p is root for root in op.roots_of([u])):
+                    total[row] += pulled(u, p, g[None])[0]
+        return total
 
-        return {
-            str(k): PerRow(lambda grad, p=p: gradients(grad, p))  # type: ignore[misc]
-            for k, p in enumerate(parameters)
-        }
-
-    return op.run(op.note, op.name, parameters, function, out, tuple(x for x in op.given if id(x) in leading))
+    reads = tuple(x for x in op.given if id(x) in leading)
+    return op.run(op.note, op.name, parameters, written_out(parameters, gradient), out, reads)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kvar.gradients.operations.registry import Operation, matrix_of, operation, pulled
-from kvar.gradients.rules.uses import Call, Outer, PerRow, Use
+from kvar.gradients.rules.uses import Call, Outer, PerRow, Use, written_out
 
 __all__ = ["linear", "product"]
 
@@ -73,17 +73,10 @@ def _from_left(op: Operation, weight: Tensor, x: Tensor) -> Any:
         return NotImplemented
     parameters = op.roots_of([weight])
 
-    def turned(grad: Tensor) -> Tensor:
-        return grad.mT
-
-    def function(call: Call) -> dict[str, Use]:
-        if known is not None:
-            return {"0": Outer(given.mT, side=0 if known[1] else 1, grad=turned)}
-        return {
-            str(k): PerRow(lambda grad, p=p: pulled(weight, p, grad @ given.mT.to(grad.dtype)))  # type: ignore[misc]
-            for k, p in enumerate(parameters)
-        }
-
+    function = written_out(parameters, lambda p, grad: pulled(weight, p, grad @ given.mT.to(grad.dtype)))
+    if known is not None:
+        use = Outer(given.mT, side=0 if known[1] else 1, grad=lambda grad: grad.mT)
+        return op.run(op.note, "joined", parameters, lambda call: {"0": use}, weight.detach() @ x, (given,))
     return op.run(op.note, "joined", parameters, function, weight.detach() @ x, (given,))
 
 

@@ -1,4 +1,4 @@
-"""Which function speaks for which operation, and what it is given: an :class:`Operation`."""
+"""The registry of handlers by operation, and their argument, an :class:`Operation`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kvar.gradients.capture.axis import Axes, Axis
-from kvar.gradients.rules.uses import Call, PerRow, Use
+from kvar.gradients.rules.uses import Call, Use, written_out
 
 __all__ = ["Handler", "Note", "Operation", "find_operation", "matrix_of", "operation", "pulled"]
 
@@ -26,7 +26,7 @@ class Note(Protocol):
         output: Tensor,
         reads: tuple[Tensor, ...] = (),
     ) -> Tensor:
-        """Note that ``output``'s gradient gives the parameters' gradients by ``function``; return what goes on.
+        """Record that ``function`` makes the parameters' gradients from that of ``output``; return the output to use.
 
         Args:
             kind: "joined", or the operation's name where its effect has to be tried before it is trusted.
@@ -84,14 +84,8 @@ class Operation:
         view = u.detach().reshape(1, *[1] * (dims - u.dim()), *shape)
         copies = view.expand(n, *view.shape[1:]).requires_grad_()
         parameters = self.roots_of([u])
-
-        def function(call: Call) -> dict[str, Use]:
-            return {
-                str(k): PerRow(lambda grad, p=p: pulled(u, p, grad.reshape(n, *shape)))  # type: ignore[misc]
-                for k, p in enumerate(parameters)
-            }
-
-        copies = self.note(kind, parameters, function, copies)
+        rule = written_out(parameters, lambda p, grad: pulled(u, p, grad.reshape(n, *shape)))
+        copies = self.note(kind, parameters, rule, copies)
         self.axes.mark(copies, Axis.LEADING)
         return copies
 

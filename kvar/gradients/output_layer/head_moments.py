@@ -114,19 +114,10 @@ def output_layer_pairs(
     The field ``pair`` of :func:`output_layer_moments` alone (its diagonal is ``sq_norm``), a few trajectories at a
     time. Means over trajectories are what the other fields cost: a Gram of all tokens instead of one per trajectory.
 
-    Args:
-        hidden: see :func:`output_layer_moments`, as all the others.
-        logits: (N, T, V).
-        tokens: (N, T).
-        mask: (N, T).
-        weights: (E, N, T), or terms.
-        bias: count the head's bias in.
+    Arguments and errors are those of :func:`output_layer_moments`.
 
     Returns:
         Float64 on the CPU.
-
-    Raises:
-        ValueError: shapes that do not fit together.
     """
     _check(hidden, logits, tokens, mask, weights, torch.arange(len(tokens)))
     pairs = []

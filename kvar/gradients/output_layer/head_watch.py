@@ -36,7 +36,7 @@ class HeadWatch:
 
     Raises:
         ValueError: no head can be found, a compiled student, or logits that are the head's output scaled or capped
-            (asked of the config at once, and of the numbers at the first forward pass).
+            (checked in the config at once, and in the numbers at the first forward pass).
     """
 
     def __init__(self, student: nn.Module, head: nn.Module | None = None, *, training_only: bool = False) -> None:

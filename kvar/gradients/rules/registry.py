@@ -1,4 +1,4 @@
-"""Which rule speaks for which layer: the registry and its decorator."""
+"""The registry of rules by layer, and the decorator that fills it."""
 
 from __future__ import annotations
 
@@ -86,16 +86,16 @@ def find_rule(layer: nn.Module) -> Rule | None:
     """The rule of ``layer``'s class or nearest covered ancestor, by class before class name; None if it has none."""
     kind = type(layer)
     for ancestor in kind.__mro__:
-        found = _RULES.get(ancestor) or _by_name(ancestor.__name__)
-        if found is None:
+        nearest = _RULES.get(ancestor) or _by_name(ancestor.__name__)
+        if nearest is None:
             continue
-        if found.tap or getattr(kind, found.method, None) is getattr(ancestor, found.method, None):
-            return found
+        if nearest.tap or getattr(kind, nearest.method, None) is getattr(ancestor, nearest.method, None):
+            return nearest
         return None
     return None
 
 
 def _by_name(name: str) -> Rule | None:
     """The latest rule whose class-name pattern fits."""
-    fits = [found for pattern, found in _RULES.items() if isinstance(pattern, str) and fnmatchcase(name, pattern)]
+    fits = [one for pattern, one in _RULES.items() if isinstance(pattern, str) and fnmatchcase(name, pattern)]
     return fits[-1] if fits else None

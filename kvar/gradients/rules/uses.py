@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Call", "Outer", "PerExpert", "PerRow", "Use"]
+__all__ = ["Call", "Outer", "PerExpert", "PerRow", "Use", "written_out"]
 
 
 @dataclass(frozen=True)
@@ -109,3 +110,16 @@ class PerExpert:
 
 
 Use: TypeAlias = Outer | PerRow | PerExpert
+K = TypeVar("K")
+
+
+def written_out(
+    parameters: Sequence[K], gradient: Callable[[K, Tensor], Tensor]
+) -> Callable[[Call], dict[str, PerRow | Outer | PerExpert]]:
+    """The rule of parameters named "0", "1", ... whose gradients are written out.
+
+    Args:
+        parameters: what ``gradient`` takes to know them.
+        gradient: (one of them, the output's gradient) -> (N, *parameter.shape).
+    """
+    return lambda call: {str(k): PerRow(partial(gradient, one)) for k, one in enumerate(parameters)}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
-__all__ = ["dodge", "draw_band", "draw_line", "fit_log", "log_if_positive", "power_label"]
+__all__ = [
+    "by_student", "dodge", "draw_band", "draw_intervals", "draw_line", "ends_of", "fit_log", "log_if_positive",
+    "power_label", "zero_line",
+]  # fmt: skip
 
 
 def dodge(index: int, count: int, step: float = 0.07) -> float:
@@ -24,6 +27,24 @@ def dodge(index: int, count: int, step: float = 0.07) -> float:
     [-0.07, 0.0, 0.07]
     """
     return (index - (count - 1) / 2) * step
+
+
+def by_student(
+    looks: Mapping[str, Series], rows: pd.DataFrame, places: Mapping[float, float], spread: float
+) -> Iterator[tuple[str, Series, pd.DataFrame, np.ndarray]]:
+    """The students that have some of the rows: name, style, its rows, and where these stand on the K axis.
+
+    Args:
+        looks: student -> style, of all students in the figure.
+        rows: those that are drawn.
+        places: of :func:`kvar.plots.parts.ticks.k_axis`.
+        spread: sideways shift from one student to the next, as :func:`dodge` takes it.
+    """
+    for i, (name, look) in enumerate(looks.items()):
+        of_student = rows[rows["student"] == name]
+        if len(of_student):
+            x = of_student["k"].map(places).to_numpy(dtype=float) + dodge(i, len(looks), spread)
+            yield name, look, of_student, x
 
 
 def draw_line(
@@ -39,24 +60,40 @@ def draw_line(
         gid: name of the line in the drawing and the SVG; the bars' is ``gid + ":interval"``.
         line: line style in place of the style's own.
     """
-    value, low, high = (rows[name].to_numpy(dtype=float) for name in ("value", "low", "high"))
+    value, low, high = ends_of(rows)
     style = look.line if line is None else line
     (drawn,) = ax.plot(
         x, value, color=look.colour, marker=look.marker, linestyle=style, label=look.label, gid=gid, zorder=3
     )
+    draw_intervals(ax, x, low, high, gid=f"{gid}:interval", color=look.colour, linewidth=1.0, alpha=0.75, zorder=2)
+    return drawn
+
+
+def draw_intervals(
+    ax: Axes, at: np.ndarray, low: np.ndarray, high: np.ndarray, *, gid: str, flat: bool = False, **style: Any
+) -> None:
+    """A bar for each interval whose ends are known: upright, or ``flat``."""
     known = np.isfinite(low) & np.isfinite(high)
     if known.any():
-        ax.vlines(x[known], low[known], high[known], color=look.colour, linewidth=1.0, alpha=0.75, zorder=2).set_gid(
-            f"{gid}:interval"
-        )
-    return drawn
+        (ax.hlines if flat else ax.vlines)(at[known], low[known], high[known], **style).set_gid(gid)
 
 
 def draw_band(ax: Axes, x: np.ndarray, rows: pd.DataFrame, look: Series, *, gid: str) -> None:
     """The interval as a pale band along a line; nothing where it is unknown."""
-    low, high = (rows[name].to_numpy(dtype=float) for name in ("low", "high"))
+    _, low, high = ends_of(rows)
     if (np.isfinite(low) & np.isfinite(high)).any():
         ax.fill_between(x, low, high, color=look.colour, alpha=0.15, linewidth=0, zorder=1).set_gid(f"{gid}:interval")
+
+
+def zero_line(ax: Axes, axis: str = "y") -> None:
+    """A thin line where the values of an axis are zero."""
+    (ax.axhline if axis == "y" else ax.axvline)(0.0, color="0.7", linewidth=0.7, zorder=0, gid="zero")
+
+
+def ends_of(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Value, low and high of some rows, as arrays."""
+    value, low, high = rows[["value", "low", "high"]].to_numpy(dtype=float).T
+    return value, low, high
 
 
 def fit_log(ax: Axes, *columns: Iterable[float], axis: str = "y") -> None:
@@ -96,15 +133,23 @@ def power_label(value: float) -> str:
     return f"$10^{{{int(power)}}}$" if mantissa == "1" else rf"${mantissa}\times10^{{{int(power)}}}$"
 
 
-def log_if_positive(ax: Axes, rows: pd.DataFrame) -> bool:
+def log_if_positive(ax: Axes, rows: pd.DataFrame, *more: Iterable[float], axis: str = "y") -> bool:
     """A logarithmic value axis where every value is positive; else a linear one with a line at zero.
 
     On the logarithmic axis an interval that reaches zero runs off the floor. Its end does not stretch the axis.
+
+    Args:
+        ax: axes.
+        rows: what is drawn: value, low, high.
+        more: other numbers that the logarithmic axis has to hold.
+        axis: "y" or "x", which shows the values.
+
+    Returns:
+        Whether it is logarithmic.
     """
-    value = rows["value"].to_numpy(dtype=float)
+    value, low, high = ends_of(rows)
     if (value > 0).all():
-        low = rows["low"].to_numpy(dtype=float)
-        fit_log(ax, value, rows["high"], low[low > value.min() / 30])
+        fit_log(ax, value, high, low[low > value.min() / 30], *more, axis=axis)
         return True
-    ax.axhline(0.0, color="0.7", linewidth=0.7, zorder=0, gid="zero")
+    zero_line(ax, axis)
     return False

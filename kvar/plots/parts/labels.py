@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["label_points"]
 
+_SIZE = 6.5
+"""Points, of the font."""
 _DIRECTIONS = ((0, 1), (1, 1), (-1, 1), (1, 0), (-1, 0), (0, -1), (1, -1), (-1, -1))
 
 
@@ -31,9 +33,7 @@ def label_points(
     ax: Axes,
     points: Sequence[tuple[float, float, str, str]],
     paths: Sequence[np.ndarray] = (),
-    size: float = 6.5,
     gap: float = 3.5,
-    settled: bool = False,
 ) -> list[Annotation]:
     """Write a text beside each point.
 
@@ -41,9 +41,7 @@ def label_points(
         ax: axes whose scales and limits are final.
         points: (x, y, text, colour) each, in data units.
         paths: (n, 2) polylines in data units that labels should keep off, intervals included.
-        size: font size in points.
         gap: least distance from the point, in points.
-        settled: the figure has been laid out, so that positions are known; else it is first drawn for them.
 
     Returns:
         The annotations, in order.
@@ -53,8 +51,7 @@ def label_points(
     figure = ax.get_figure(root=True)
     if figure is None or not points:
         return []
-    if not settled:
-        figure.draw_without_rendering()
+    figure.draw_without_rendering()  # positions are known from here on
     to_points = 72.0 / figure.dpi
     with np.errstate(invalid="ignore", divide="ignore"):
         spots = ax.transData.transform([(x, y) for x, y, _, _ in points]) * to_points
@@ -67,7 +64,7 @@ def label_points(
     drawn = []
     halo = [withStroke(linewidth=1.5, foreground="white", alpha=0.85)]
     for (x, y, text, colour), spot in zip(points, spots, strict=True):
-        half = np.array([len(text) * size * 0.35 + 0.5, size * 0.5])
+        half = np.array([len(text) * _SIZE * 0.35 + 0.5, _SIZE * 0.5])
         best: tuple[float, np.ndarray] | None = None
         for ring, (dx, dy) in itertools.product((1, 2, 3), _DIRECTIONS):
             reach = gap + 3.5 * (ring - 1)
@@ -84,16 +81,8 @@ def label_points(
         taken.append((spot + offset - half, spot + offset + half))
         drawn.append(
             ax.annotate(
-                text,
-                (x, y),
-                xytext=tuple(offset),
-                textcoords="offset points",
-                ha="center",
-                va="center",
-                fontsize=size,
-                color=colour,
-                zorder=5,
-                path_effects=halo,
+                text, (x, y), xytext=tuple(offset), textcoords="offset points", ha="center", va="center",
+                fontsize=_SIZE, color=colour, zorder=5, path_effects=halo,
             )
-        )
+        )  # fmt: skip
     return drawn

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,10 +10,11 @@ import numpy as np
 from kvar.plots.parts.ticks import compact_count
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["legend_below", "need_columns", "new_panels", "panel_title", "settle"]
+__all__ = ["legend_below", "new_panels", "settle", "student_panels"]
 
 
 def new_panels(
@@ -37,42 +38,59 @@ def new_panels(
 
 def legend_below(figure: Figure, axes: Sequence[Axes], handles: Sequence[Any] | None = None) -> None:
     """One legend for all panels, under them: every label once, in order of first appearance."""
-    found: dict[str, Any] = {}
+    by_label: dict[str, Any] = {}
     for handle in handles if handles is not None else [h for ax in axes for h in ax.get_legend_handles_labels()[0]]:
-        found.setdefault(str(handle.get_label()), handle)
-    if not found:
+        by_label.setdefault(str(handle.get_label()), handle)
+    if not by_label:
         return
-    longest = max(map(len, found))
-    columns = max(1, min(len(found), int(figure.get_figwidth() * 72 // (3.7 * longest + 34))))
+    columns = max(1, min(len(by_label), int(figure.get_figwidth() * 72 // (3.7 * max(map(len, by_label)) + 34))))
     figure.legend(
-        handles=list(found.values()), loc="outside lower left", ncols=columns, columnspacing=1.0, handletextpad=0.5
+        handles=list(by_label.values()), loc="outside lower left", ncols=columns, columnspacing=1.0, handletextpad=0.5
     ).set_gid("legend")
 
 
-def panel_title(task: object, student: object, parameters: float) -> str:
-    """Task, student and its parameter count.
+def student_panels(
+    rows: pd.DataFrame,
+    draw: Callable[[Axes, pd.DataFrame, str], None],
+    *,
+    labels: tuple[str, str],
+    width: float,
+    height: float,
+    sharex: bool = False,
+    label_size: float | None = None,
+) -> Figure:
+    """A row of panels a task, a panel a student, smallest first; one legend for all.
 
-    >>> panel_title("sums", "small", 51_728.0), panel_title("", "small", float("nan"))
-    ('sums, small (52k)', 'small')
+    Args:
+        rows: task, student, parameters, and what ``draw`` reads.
+        draw: takes the axes, the rows of one task and student, and "TASK:STUDENT".
+        labels: of the horizontal axes, and of the vertical ones.
+        width: inches of the figure.
+        height: inches of one row.
+        sharex: as ``Figure.subplots``.
+        label_size: of the horizontal axes' labels, in points.
     """
-    count = f" ({compact_count(parameters)})" if parameters == parameters else ""
-    return f"{task}, {student}{count}".removeprefix(", ")
+    tasks = [str(task) for task in rows["task"].unique()]
+    sizes = rows.groupby("student")["parameters"].max().sort_values()
+    figure, axes = new_panels(len(tasks), len(sizes), width=width, height=height, sharex=sharex)
+    for i, task in enumerate(tasks):
+        axes[i, 0].set_ylabel(labels[1])
+        for ax, student in zip(axes[i], sizes.index, strict=True):
+            shown = rows[(rows["task"] == task) & (rows["student"] == student)]
+            count = f" ({compact_count(shown['parameters'].max())})" if shown["parameters"].notna().any() else ""
+            ax.set_title(f"{task}, {student}{count}".removeprefix(", "), fontsize=7.5)
+            if i == len(tasks) - 1:
+                ax.set_xlabel(labels[0], fontsize=label_size)
+            if len(shown):
+                draw(ax, shown, f"{task}:{student}")
+            else:
+                ax.set_axis_off()
+    legend_below(figure, axes.ravel().tolist())
+    settle(figure)
+    return figure
 
 
 def settle(figure: Figure) -> None:
     """Lay the figure out for good: what is drawn or saved afterwards finds the panels where they are."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
-
-
-def need_columns(frame: Any, columns: Sequence[str], what: str) -> None:
-    """Refuse a frame that lacks a column or has no row.
-
-    Raises:
-        ValueError: naming the columns and what the frame is.
-    """
-    missing = [name for name in columns if name not in getattr(frame, "columns", ())]
-    if missing:
-        raise ValueError(f"the frame of {what} lacks {', '.join(missing)}; it needs {', '.join(columns)}.")
-    if not len(frame):
-        raise ValueError(f"the frame of {what} is empty: there is nothing to draw.")

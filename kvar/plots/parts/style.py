@@ -14,16 +14,22 @@ from kvar.plots.parts.ticks import compact_count
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
 
 __all__ = [
-    "COLUMN_WIDTH", "DOUBLE_WIDTH", "LINES", "MARKERS", "OKABE_ITO", "RC", "Series", "context", "legend_above",
-    "new_axes", "series", "student_series",
+    "COLUMN_WIDTH", "DOUBLE_WIDTH", "LINES", "MARKERS", "OKABE_ITO", "PREDICTED", "RC", "Series", "context",
+    "legend_above", "names_count", "new_axes", "series", "student_series",
 ]  # fmt: skip
 
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 """Okabe and Ito's palette, safe for the common kinds of colour-blindness, in order of contrast on white."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES: tuple[Any, ...] = ("-", (0, (6, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (3, 1)), (0, (8, 3)))
+
+PREDICTED: dict[str, Any] = {
+    "linestyle": (0, (3, 2)), "linewidth": 0.8, "markersize": 3.6, "markerfacecolor": "white", "markeredgewidth": 0.8,
+}  # fmt: skip
+"""Small hollow markers on a pale dashed line: what theory predicts, beside what was measured."""
 
 COLUMN_WIDTH = 3.3
 """Inches: one column of a two-column page."""
@@ -58,6 +64,12 @@ class Series:
     colour: str
     marker: str
     line: Any
+
+    def handle(self) -> Line2D:
+        """Its marker and label for a legend, without the line."""
+        from matplotlib.lines import Line2D
+
+        return Line2D([], [], color=self.colour, marker=self.marker, linestyle="none", label=self.label)
 
 
 @contextmanager
@@ -100,15 +112,15 @@ def names_count(name: str, count: int) -> bool:
     (True, True, False)
     """
     units = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9}
-    said = re.findall(r"(\d+(?:\.\d+)?)([kmb]?)(?![a-z])", name.lower())
-    return any(abs(float(digits) * units[unit] - count) <= 0.1 * count for digits, unit in said)
+    counts = re.findall(r"(\d+(?:\.\d+)?)([kmb]?)(?![a-z])", name.lower())
+    return any(abs(float(digits) * units[unit] - count) <= 0.1 * count for digits, unit in counts)
 
 
-def student_series(frame: pd.DataFrame) -> dict[str, Series]:
+def student_series(frame: pd.DataFrame, drawn: pd.DataFrame | None = None) -> dict[str, Series]:
     """One style a student, smallest first; the whole frame decides, so that figures of one frame agree.
 
     The label carries the parameter count, unless the name already does or it has several, as over tasks whose
-    vocabularies differ.
+    vocabularies differ. With ``drawn``, some rows of the frame, only the students in these have an entry.
     """
     names = students(frame)
     counts = {str(name): rows.unique() for name, rows in frame.groupby("student")["parameters"]}
@@ -117,7 +129,8 @@ def student_series(frame: pd.DataFrame) -> dict[str, Series]:
         else f"{name} ({compact_count(counts[name][0])})"
         for name in names
     ]  # fmt: skip
-    return dict(zip(names, series(labels), strict=True))
+    shown = set(names if drawn is None else drawn["student"])
+    return {name: look for name, look in zip(names, series(labels), strict=True) if name in shown}
 
 
 def legend_above(ax: Axes, handles: Sequence[Any] | None = None, title: str | None = None, short: bool = False) -> None:

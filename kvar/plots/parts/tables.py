@@ -1,33 +1,13 @@
-"""Tables that are no statistics frames: what is refused, and whose rows are drawn."""
+"""Tables that name students: whose rows are drawn."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["check_table", "one_student", "student_title"]
-
-
-def check_table(table: pd.DataFrame, columns: Sequence[str], what: str) -> None:
-    """Refuse a table that lacks columns or rows.
-
-    Args:
-        table: candidate.
-        columns: what it must have.
-        what: its name, for the message.
-
-    Raises:
-        ValueError: a missing column (named), or no row.
-    """
-    missing = [name for name in columns if name not in getattr(table, "columns", ())]
-    if missing and len(getattr(table, "columns", ())):
-        noun = "column" if len(missing) == 1 else "columns"
-        raise ValueError(f"the {what} table lacks the {noun} {', '.join(missing)}.")
-    if not len(table):
-        raise ValueError(f"the {what} table is empty: it has nothing to show.")
+__all__ = ["one_student", "student_title"]
 
 
 def one_student(table: pd.DataFrame, student: str | None) -> pd.DataFrame:

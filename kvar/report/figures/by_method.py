@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvar import plots
+from kvar.analysis.statistic_table import TABLE
 from kvar.report.figures.draw_all import draw_all
 from kvar.results.combined import best_chances
 from kvar.results.outcomes import StudyValues
@@ -52,29 +53,26 @@ def draw_study_figures(
     def learning(quantity: str, methods: list[str]) -> Callable[[], Figure]:
         return lambda: plots.learning_curves(curves, quantity, methods=methods)
 
-    def against(statistic: str, outcome: str, label: str, log_x: bool) -> Callable[[], Figure]:
+    def kernels(method: str) -> Callable[[], Figure]:
+        return lambda: plots.kernels_over_tasks(combined[combined["method"] == method] if len(combined) else combined)
+
+    def against(statistic: str, outcome: str) -> Callable[[], Figure]:
         def draw() -> Figure:
             points = gains(values.outcomes, estimators, dict(metrics), start, statistic)
-            points = points[(points["outcome"] == "J") == (outcome == "J")]
+            points = _with_parameters(points[(points["outcome"] == "J") == (outcome == "J")], values.cells)
+            facts = TABLE[statistic]
             return plots.score_against_variance(
-                _with_parameters(points, values.cells), x_label=label, y_label=f"gain in {outcome}", log_x=log_x
+                points, x_label=f"{facts.label} at the start", y_label=f"gain in {outcome}", log_x=facts.log
             )
 
         return draw
 
-    def kernels(method: str) -> Callable[[], Figure]:
-        return lambda: plots.kernels_over_tasks(combined[combined["method"] == method] if len(combined) else combined)
-
     occasions = {start: "at the start", reference: f"after {reference}"}
-    measures = {
-        "efficiency": ("efficiency η at the start", False),
-        "trace": ("tr Cov(g) at the start", True),
-    }
     wanted: dict[str, tuple[str, Callable[[], Figure]]] = {
         f"Gain in {outcome} against the {name} of each method's estimator": (
-            f"{outcome}_against_{name}", against(name, outcome, label, log_x)
+            f"{outcome}_against_{name}", against(name, outcome)
         )
-        for name, (label, log_x) in measures.items()
+        for name in ("efficiency", "trace")
         for outcome in ("J", "score")
     } | {
         f"Variance, bias, error and efficiency against K before the methods ({start})": (

@@ -1,4 +1,4 @@
-"""The figures of a report: what the tables hold is drawn, what they do not is named with the reason."""
+"""The figures of a report of runs."""
 
 from __future__ import annotations
 
@@ -14,20 +14,16 @@ __all__ = ["draw_figures"]
 
 
 def draw_figures(
-    frame: pd.DataFrame,
-    folder: Path,
-    step: int | str = "last",
-    gaps: pd.DataFrame | None = None,
-    positions: pd.DataFrame | None = None,
+    frame: pd.DataFrame, folder: Path, step: int | str, gaps: pd.DataFrame, positions: pd.DataFrame
 ) -> tuple[dict[str, Path], dict[str, str]]:
-    """Draw the standard figures of a study into ``folder`` as PNG and SVG.
+    """Draw the standard figures of some runs into ``folder`` as PNG and SVG.
 
     Args:
         frame: statistics.
         folder: made where missing.
-        step: training step, or "last"; the figure over training shows all.
-        gaps: autocorrelation of gaps, with a column "student".
-        positions: variance by position, with a column "student".
+        step: training step, or "last"; the figures over training show all.
+        gaps: autocorrelation of gaps, with a column "student"; empty where no trajectories are recorded at that step.
+        positions: variance by position, with a column "student"; empty where no probe has estimators split by position.
 
     Returns:
         title -> PNG of what was drawn, and title -> reason of what the frame does not hold (for instance an efficiency
@@ -42,14 +38,6 @@ def draw_figures(
     def at_step(draw: Any, **options: Any) -> Any:
         return lambda: draw(frame, step=step, **options)
 
-    def table(draw: Any, rows: pd.DataFrame | None, why: str) -> Any:
-        def draw_table() -> Any:
-            if rows is None or not len(rows):
-                raise ValueError(why)
-            return draw(rows)
-
-        return draw_table
-
     wanted: dict[str, tuple[str, Any]] = {
         "Variance against K, with the T0 prediction": ("variance_against_k", at_step(plots.variance_against_k)),
         "Theory beside measurement": ("theory_beside_measurement", at_step(plots.theory_beside_measurement)),
@@ -59,14 +47,8 @@ def draw_figures(
         "Signal-to-noise ratio against K": ("snr_against_k", at_step(plots.snr_against_k)),
         "Within and between prompts": ("within_between_shares", at_step(plots.within_between_shares)),
         "Variance by layer": ("variance_by_layer", at_step(plots.variance_by_layer)),
-        "Variance by position": (
-            "variance_by_position",
-            table(plots.variance_by_position, positions, "no probe has estimators split by position."),
-        ),
-        "Autocorrelation of gaps": (
-            "gap_autocorrelation",
-            table(plots.gap_autocorrelation, gaps, "no trajectories are recorded at that step."),
-        ),
+        "Variance by position": ("variance_by_position", lambda: plots.variance_by_position(positions)),
+        "Autocorrelation of gaps": ("gap_autocorrelation", lambda: plots.gap_autocorrelation(gaps)),
     }
     for statistic, title in (
         ("trace", "Variance against size"),

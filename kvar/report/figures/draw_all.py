@@ -1,4 +1,4 @@
-"""Figures that a report asks for: those that its data allow are drawn, and of the others it is said why not."""
+"""Draws the figures of a report, and collects why the others cannot be drawn."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def draw_all(
     """Draw and save every figure, as PNG and SVG.
 
     Args:
-        wanted: title -> (file name without its ending, what draws it; it raises ValueError where the data are not
-            there).
+        wanted: title -> (file name without its ending, what draws it; it raises ValueError where data are
+            missing).
         folder: where to write; made where missing.
 
     Returns:

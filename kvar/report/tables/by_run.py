@@ -108,7 +108,7 @@ def choice_table(
     """
     import pandas as pd
 
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for run, name in zip(runs, names, strict=True):
         try:
             designs = choices([run], prompts, rollouts, step=step, reference=reference)

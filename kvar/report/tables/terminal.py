@@ -60,7 +60,7 @@ def legend(frame: pd.DataFrame, batch: float | None = None) -> list[str]:
         "true gradient, 1 is perfect. P(best): how often it is the largest when the draws are repeated; * may be the "
         f"best, all others together have less than {1 - SURE:.2f}."
     ]
-    if "reference" in frame.attrs:
+    if "reference" in frame.attrs and bool(frame.loc[frame["statistic"] == "bias_sq", "value"].notna().any()):
         lines.append(_toward(frame))
     if (frame["k"] > 1).any():
         lines.append("K=1 rewards a token by all that follows, K=4 by every fourth, immediate by itself alone.")
@@ -120,15 +120,15 @@ def table_blocks(
 
 
 def _layout(header: list[str], blocks: list[tuple[str, list[list[str]]]]) -> str:
-    """Columns as wide as their longest cell; a name that would pass the width goes on in the line below."""
+    """Columns as wide as their longest cell; a name that would pass the width has a line of its own above."""
     lines = [header, *(line for _, block in blocks for line in block)]
     widths = [max(len(line[c]) for line in lines) for c in range(len(header))]
     widths[0] = min(widths[0], TABLE_WIDTH - sum(widths[1:]) - 2 * (len(header) - 1))
 
     def draw(line: list[str]) -> list[str]:
-        first, *more = textwrap.wrap(line[0], max(widths[0], 8), subsequent_indent="  ")
+        above = [] if len(line[0]) <= widths[0] else textwrap.wrap(line[0], TABLE_WIDTH)
         cells = [t.rjust(w) for t, w in zip(line[1:], widths[1:], strict=True)]
-        return ["  ".join([first.ljust(widths[0]), *cells]), *more]
+        return [*above, "  ".join([("" if above else line[0]).ljust(widths[0]), *cells])]
 
     rule = "-" * (sum(widths) + 2 * (len(header) - 1))
     out = [*draw(header), rule]

@@ -11,7 +11,7 @@ __all__ = ["NonFiniteLogitsError", "check_finite", "draw", "uniforms"]
 
 
 class NonFiniteLogitsError(ValueError):
-    """A model whose token is to be chosen gave logits that are NaN or +inf, or all -inf.
+    """Logits of a token to be drawn are NaN or +inf, or all -inf.
 
     Args:
         row: of the batch.

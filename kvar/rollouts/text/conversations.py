@@ -56,7 +56,7 @@ class ChatTemplate:
         self.marks = {i: name for i, name in added.items() if name.strip() and name in source} | self.special
 
     def prompt(self, messages: Sequence[Message], what: str = "conversation") -> list[int]:
-        """Tokens of a conversation up to where the answer begins; an answer begun by its last message is gone on with.
+        """Tokens of a conversation up to where the answer begins; a last message of the assistant is to be continued.
 
         Raises:
             ValueError: something that is no conversation, or one that the template refuses.

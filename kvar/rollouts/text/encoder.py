@@ -32,8 +32,8 @@ class TextEncoder:
 
     Args:
         tokenizer: fast or slow.
-        model: tells causal models from encoder-decoders, and which tokens end a response. None: the tokenizer's special
-            tokens around prompts are kept as they are, and targets are encoded where that is sure for both kinds.
+        model: causal or encoder-decoder, with the tokens that end a response. None: the tokenizer's special tokens
+            around prompts are kept, and targets are encoded where both kinds of model agree.
         policy: default that of model and tokenizer.
         options: passed to the chat template.
     """
@@ -169,8 +169,8 @@ class TextEncoder:
             if set(after) <= {eos} and (not before or (before == (start,) and not after)):
                 return (), (eos,)
             raise ValueError(
-                f"the tokenizer puts {self._named((*before, *after))} around targets, and only the model tells which "
-                "of them it emits: pass model=student."
+                f"the tokenizer puts {self._named((*before, *after))} around targets, and which of them are emitted "
+                "depends on the model: pass model=student."
             )
         return self._emitted(before), (self._one_end(after, eos),)
 

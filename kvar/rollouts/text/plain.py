@@ -82,7 +82,7 @@ def spelt(
     target: bool = False,
     what: str = "text",
 ) -> list[int]:
-    """Tokens of a text in which control tokens are ordinary text, but for those ``written`` by someone entitled to.
+    """Tokens of a text in which control tokens are ordinary text, except those in ``written``.
 
     The tokenizer's own switch (``split_special_tokens``) is not enough: it leaves added tokens that are not special,
     and vocabularies that hold a special token's text as a piece (T5's) still find it. So a fast tokenizer's twin is

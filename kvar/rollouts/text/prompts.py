@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kvar.rollouts.padding import pad_right
 from kvar.rollouts.policy import Policy
 from kvar.rollouts.text.conversations import is_conversation
 from kvar.rollouts.text.encoder import FORMS, Prompt, TextEncoder, check_prompts
@@ -49,14 +50,13 @@ def encode_prompts(
         return _checked(*prompts)
     first = prompts[0]
     if not isinstance(first, str) and not is_conversation(first):
-        return _pad_right([_ids(ids, row) for row, ids in enumerate(prompts)])
+        return pad_right([_ids(ids, row) for row, ids in enumerate(prompts)])
     if tokenizer is None:
         raise ValueError("prompts are texts, so a tokenizer is needed: pass tokenizer=, or (prompt_ids, prompt_mask).")
     if tokenizer.pad_token_id is None:
         raise ValueError("tokenizer.pad_token is None: set it (tokenizer.pad_token = tokenizer.eos_token will do).")
     rows = TextEncoder(tokenizer, model, policy).prompts(list(prompts))  # type: ignore[arg-type]
-    ids, mask = _pad_right([torch.tensor(row) for row in rows])
-    return ids.masked_fill(~mask, tokenizer.pad_token_id), mask
+    return pad_right(rows, tokenizer.pad_token_id)
 
 
 def _of_tokenizer(encoded: Mapping[str, Any], pad: int | None) -> tuple[Tensor, Tensor]:
@@ -76,7 +76,7 @@ def _of_tokenizer(encoded: Mapping[str, Any], pad: int | None) -> tuple[Tensor, 
     rows = [_ids(row, place) for place, row in enumerate(ids)]
     if mask is not None:
         rows = [row[torch.as_tensor(kept).bool()] for row, kept in zip(rows, mask, strict=True)]
-    return _pad_right(rows)
+    return pad_right(rows)
 
 
 def _checked(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,11 +98,3 @@ def _ids(ids: Any, row: int) -> Tensor:
     except (TypeError, ValueError, RuntimeError):
         pass
     raise ValueError(f"prompts must be {FORMS}; got {type(ids).__name__} in row {row}.")
-
-
-def _pad_right(rows: list[Tensor]) -> tuple[Tensor, Tensor]:
-    lengths = torch.tensor([len(row) for row in rows])
-    mask = torch.arange(max(int(lengths.max()), 1)) < lengths[:, None]
-    ids = torch.zeros(mask.shape, dtype=torch.long)
-    ids[mask] = torch.cat(rows)
-    return ids, mask

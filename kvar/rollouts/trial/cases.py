@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kvar.rollouts.forward import decoder_prefix, is_encoder_decoder
+from kvar.rollouts.padding import pad_right
 from kvar.rollouts.policy import Policy
 from kvar.rollouts.types import Rollouts
 
@@ -22,7 +23,7 @@ LONGEST = 64
 
 @dataclass(frozen=True)
 class Trial:
-    """Three prompts of different lengths with given responses, and the truth about them.
+    """Three prompts of different lengths with given responses, and reference logits.
 
     Attributes:
         rollouts: (3, T) responses, tokens of the action set.
@@ -45,7 +46,7 @@ def make_trial(model: Any, prompt_ids: Tensor, prompt_mask: Tensor, policy: Poli
         policy: the action set; None for all tokens.
 
     Returns:
-        The trial; None where nothing can be told: the logits are not finite, or all the same.
+        The trial; None where the logits are not finite, or all the same.
     """
     policy = Policy() if policy is None else policy
     prompts = _prompts(prompt_ids, prompt_mask, _room(model))
@@ -54,7 +55,8 @@ def make_trial(model: Any, prompt_ids: Tensor, prompt_mask: Tensor, policy: Poli
     passes = [
         [_logits(model, p, row[:t], policy) for t in range(STEPS)] for p, row in zip(prompts, tokens, strict=True)
     ]
-    rollouts = _rollouts(prompts, tokens, policy)
+    ids, mask = (x.to(tokens.device) for x in pad_right(prompts))
+    rollouts = Rollouts.of_tokens(ids, mask, tokens, policy=policy)
     truth = torch.stack([torch.stack([logits[-1] for logits in row]) for row in passes])
     whole = torch.stack([row[-1][len(row[-1]) - STEPS :] for row in passes])
     truth, whole = policy.restricted(truth), policy.restricted(whole)
@@ -105,7 +107,7 @@ def _room(model: Any) -> int:
     limit = getattr(model.config, "max_position_embeddings", None)
     if is_encoder_decoder(model) or not isinstance(limit, int) or limit <= 0:
         return LONGEST
-    return max(min(LONGEST, limit - STEPS - 2), 3)  # RoBERTa's kin count positions from two on
+    return max(min(LONGEST, limit - STEPS - 2), 3)  # RoBERTa and others count positions from two on
 
 
 def _prompts(prompt_ids: Tensor, prompt_mask: Tensor, most: int) -> list[Tensor]:
@@ -140,14 +142,6 @@ def _tokens(model: Any, policy: Policy, width: int, device: torch.device) -> Ten
 
 def _ids(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
-
-
-def _rollouts(prompts: list[Tensor], tokens: Tensor, policy: Policy) -> Rollouts:
-    lengths = torch.tensor([len(prompt) for prompt in prompts], device=tokens.device)
-    mask = torch.arange(int(lengths.max()), device=tokens.device) < lengths[:, None]
-    ids = torch.zeros_like(mask, dtype=torch.long)
-    ids[mask] = torch.cat(prompts)
-    return Rollouts.of_tokens(ids, mask, tokens, policy=policy)
 
 
 def tolerance(logits: Tensor) -> float:

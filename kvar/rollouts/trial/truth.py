@@ -1,9 +1,9 @@
-"""Tried at first use: what is sampled, scored and differentiated is what a model says of each prefix on its own.
+"""A trial at first use: sampling, scoring and gradients use the logits that a model gives each prefix alone.
 
-The truth is a fresh forward pass over one unpadded prefix, without a cache. Three prompts of different lengths and a
-few given tokens are tried, once a model. A model whose logits of a prefix change with later tokens is refused, and so
-is one whose rows change in a padded batch: there the policy has no gradient that could be measured. Where only cached
-decoding goes wrong, the model is decoded another way: exact, slower, and said once.
+The reference is a forward pass over one unpadded prefix, without a cache. Three prompts of different lengths and a few
+given tokens are tried, once for each model. A model whose logits of a prefix change with later tokens, or in a padded
+batch, is refused: its policy has no gradient that could be measured. Where only cached decoding is wrong, the model is
+decoded in a slower, exact way, with one warning.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Way: TypeAlias = type[Decoding]
 
 @dataclass
 class _Verdict:
-    """What the trial of one model came to; ``way`` is None until the model is first sampled from."""
+    """The result of one model's trial; ``way`` is None until the model is first sampled from."""
 
     refusal: str | None
     way: Way | None = None
@@ -47,7 +47,7 @@ _ENABLED = [True]
 
 @contextmanager
 def unchecked() -> Iterator[None]:
-    """No model is tried meanwhile: a switch for all functions that take ``check``."""
+    """Skip the trial while the block runs, in all functions that take ``check``."""
     _ENABLED.append(False)
     try:
         yield
@@ -59,7 +59,7 @@ def check_model(model: nn.Module, prompt_ids: Tensor, prompt_mask: Tensor, polic
     """Refuse a model whose logits over rollouts are not those of each prefix on its own; tried once a model.
 
     Args:
-        model: of transformers, or what wraps one; any other module is taken at its word.
+        model: of transformers, or a wrapper of one; other modules are not tried.
         prompt_ids: (M, S) int64; the trial's prompts are cut from them.
         prompt_mask: (M, S) bool.
         policy: the action set; None for all tokens.
@@ -109,7 +109,7 @@ def decoding_of(model: nn.Module, prompt_ids: Tensor, prompt_mask: Tensor, polic
 
 
 def _verdict(model: nn.Module, prompt_ids: Tensor, prompt_mask: Tensor, policy: Policy | None) -> _Verdict | None:
-    """What is known of a model, tried now if nothing is; None where nothing can be told."""
+    """The verdict on a model, tried now if it is new; None where the trial decides nothing."""
     if not _ENABLED[-1] or getattr(getattr(model, "config", None), "model_type", None) is None or not len(prompt_ids):
         return None
     known = _KNOWN.setdefault(model, {})
@@ -139,7 +139,7 @@ def _key(model: Any, policy: Policy | None) -> tuple:
 
 
 def _refusal(model: nn.Module, prompt_ids: Tensor, prompt_mask: Tensor, policy: Policy | None) -> str | None:
-    """Why the model cannot be used, "" if it can; None where nothing can be told."""
+    """Why the model cannot be used, "" if it can; None where the trial decides nothing."""
     name = type(unwrapped(model)).__name__
     if getattr(model.config, "attention_type", None) == "block_sparse":
         return (
@@ -187,7 +187,7 @@ def _not_causal(model: Any) -> str:
 
 
 def _exact_way(model: Any, trial: Trial) -> Way:
-    """The first way to decode that gives the truth; warns where it is not the first of all."""
+    """The first exact way to decode; warns where it is not the fastest."""
     ways: dict[Way, str] = {CachedDecoding: ""}
     if not is_encoder_decoder(model):
         ways[DecodingByLength] = "prompts of one length at a time"

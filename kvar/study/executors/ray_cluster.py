@@ -1,7 +1,11 @@
-"""The cells of a study on a Ray cluster, a task each; needs the extra ``kvar[ray]``."""
+"""The cells of a study on a Ray cluster, a task each, in a worker of its own; needs the extra ``kvar[ray]``."""
 
 from __future__ import annotations
 
+import logging
+import math
+import os
+import socket
 import uuid
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -9,18 +13,21 @@ from pathlib import Path
 from typing import Any
 
 from kvar._version import __version__
-from kvar.study.executors.local import Job
-from kvar.study.executors.ray_cell import run_cell
-from kvar.study.executors.ray_nodes import check_nodes, connect, first_line, lost_errors, places
+from kvar.records.lock import lock_folder
+from kvar.study.executors.local import LOG, InProcess, Job
 
 __all__ = ["RayCluster"]
 
+LOCK_SECONDS = 60.0  # how long the worker of a lost attempt may still hold its run's folder
+NODE_SECONDS = 120.0  # a worker's first task imports kvar
+
 
 class RayCluster:
-    """Runs each cell as a Ray task; on its node the cell has a process of its own, which ends with its Ray worker.
+    """Runs each cell as a Ray task, in a Ray worker that runs nothing else.
 
     The cluster is joined, and its nodes are looked at, when the first cell is due. A cell whose worker or node dies is
     begun again, on whichever node has room, and goes on from its last checkpoint; a cell that fails by itself is not.
+    The attempts are counted here, since Ray's own retries are silent and without a bound where memory runs out.
 
     Args:
         folder: the study's folder, on a file system that the nodes share, as the working folder is.
@@ -57,9 +64,10 @@ class RayCluster:
             raise ValueError(f"cell_retries must be 0 or more; got {retries}.")
         if address.startswith("ray://"):
             raise ValueError(f"ray_address {address!r} is Ray Client's; give host:port, on a node of the cluster.")
-        self.folder, self.here = Path(folder).absolute(), str(Path.cwd())
+        self.folder = Path(folder).absolute()
         self.address, self.cpus, self.gpus, self.retries, self.say = address, cpus, gpus, retries, say
         self._token = f".ray-{uuid.uuid4().hex}"
+        self._where = (str(Path.cwd()), str(self.folder), self._token, __version__)
         self._joined = self._own = False
         self._running: dict[Any, Job] = {}
         self._attempts: dict[str, int] = {}
@@ -76,15 +84,19 @@ class RayCluster:
         self._attempts[job.name] = self._attempts.get(job.name, 0) + 1
         import ray
 
-        options = {"num_cpus": self.cpus, "num_gpus": self.gpus, "max_retries": 0, "name": job.name}
-        task = ray.remote(run_cell).options(**options)
-        threads = max(1, int(self.cpus))
-        reference = task.remote(job, self.here, str(self.folder), self._token, __version__, threads)
-        self._running[reference] = job
+        threads = str(max(1, int(self.cpus)))
+        task = ray.remote(max_calls=1, max_retries=0)(run_cell).options(
+            num_cpus=self.cpus,
+            num_gpus=self.gpus,
+            name=job.name,
+            runtime_env={"env_vars": {"OMP_NUM_THREADS": threads}},
+        )
+        self._running[task.remote(job, *self._where)] = job
 
     def wait(self) -> tuple[str, str | None]:
         """Wait for a cell to end; one whose worker was lost is begun again."""
         import ray
+        from ray.exceptions import LocalRayletDiedError, NodeDiedError, OutOfMemoryError, WorkerCrashedError
 
         while True:
             ready, _ = ray.wait(list(self._running), num_returns=1, timeout=1.0)
@@ -92,7 +104,7 @@ class RayCluster:
                 job = self._running.pop(reference)
                 try:
                     return job.name, ray.get(reference)
-                except lost_errors() as error:
+                except (LocalRayletDiedError, NodeDiedError, OutOfMemoryError, WorkerCrashedError) as error:
                     what = first_line(error).partition(". ")[0]
                 except Exception as error:  # a defect in the worker: the other cells have nothing to do with it
                     return job.name, f"{type(error).__name__}: {first_line(error)}"
@@ -142,7 +154,7 @@ class RayCluster:
                 f"no node of the Ray cluster has room for a cell of {self.cpus:g} CPUs and {self.gpus:g} GPUs; the "
                 f"most are {largest['CPU']:g} CPUs and {largest['GPU']:g} GPUs. Lower --cell-cpus or --cell-gpus."
             )
-        check_nodes(nodes, (self.here, str(self.folder), self._token, __version__))
+        check_nodes(nodes, self._where)
 
     def _nodes(self) -> list[dict[str, Any]]:
         import ray
@@ -151,3 +163,133 @@ class RayCluster:
 
     def _places(self, node: dict[str, Any]) -> int:
         return places(node["Resources"], self.cpus, self.gpus or 0.0)
+
+
+def check_nodes(nodes: list[dict[str, Any]], arguments: tuple[str, str, str, str]) -> None:
+    """Ask each node whether it can run cells.
+
+    Args:
+        nodes: what ``ray.nodes()`` gave.
+        arguments: those of ``check_node``.
+
+    Raises:
+        ValueError: one cannot; the message says which, why, and what to do.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    answers = {}
+    for node in nodes:
+        where = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        task = ray.remote(check_node).options(num_cpus=0, scheduling_strategy=where, max_retries=0)
+        answers[task.remote(*arguments)] = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+    for reference, name in answers.items():
+        try:
+            wrong = ray.get(reference, timeout=NODE_SECONDS)
+        except Exception as error:  # whatever keeps a node from answering, kvar's absence among it
+            remedy = f"Install kvar {arguments[-1]} there, in the Python that runs Ray"
+            wrong = f"cannot run kvar: {first_line(error)}. {remedy}."
+        if wrong is not None:
+            raise ValueError(f"node {name} of the Ray cluster {wrong}")
+
+
+def places(resources: dict[str, float], cpus: float, gpus: float) -> int:
+    """Cells that a node has places for.
+
+    >>> places({"CPU": 8.0, "GPU": 2.0}, cpus=2, gpus=1), places({"CPU": 8.0}, cpus=3, gpus=0)
+    (2, 2)
+    >>> places({"CPU": 8.0, "GPU": 2.0}, cpus=1, gpus=0.4)  # a cell keeps to one GPU
+    4
+    """
+    by_cpu = math.floor(resources.get("CPU", 0) / cpus + 1e-6)
+    if not gpus:
+        return by_cpu
+    return min(by_cpu, math.floor(resources.get("GPU", 0)) * math.floor(1 / gpus + 1e-6))
+
+
+def connect(address: str) -> None:
+    """Join a cluster.
+
+    Raises:
+        ValueError: none answers.
+    """
+    import ray
+
+    named = os.environ.get("RAY_ADDRESS") if address == "auto" else address
+    remedy = "Start one (ray start --head), or give its head as --ray-address HOST:PORT."
+    host, colon, port = (named or "").rpartition(":")
+    if colon:  # ray itself would try for a long time, and then end this process
+        try:
+            socket.create_connection((host, int(port)), timeout=10.0).close()
+        except (OSError, ValueError, OverflowError) as error:
+            raise ValueError(f"no Ray cluster answers at {named} ({error}). {remedy}") from None
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        where = f" at {named}" if named else ""
+        raise ValueError(f"no Ray cluster answers{where} ({first_line(error)}). {remedy}") from None
+
+
+def check_node(here: str, folder: str, token: str, version: str) -> str | None:
+    """Whether cells can run on this machine.
+
+    Args:
+        here: the folder that the study was started from, absolute.
+        folder: the study's folder, absolute.
+        token: name of a file in it.
+        version: kvar's, where the study was started.
+
+    Returns:
+        What is wrong and its remedy, or None.
+    """
+    from kvar._version import __version__
+
+    shared = "Put it on a file system that all nodes share, under the same path."
+    if not (Path(folder) / token).is_file():
+        return f"does not see the study's folder {folder}. {shared}"
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return f"cannot write to the study's folder {folder}. {shared}"
+    if not Path(here).is_dir():
+        return f"does not see {here}, where the study was started. {shared}"
+    if __version__ != version:
+        return f"has kvar {__version__}, but the study was started with {version}. Install the same version."
+    return None
+
+
+def run_cell(job: Job, here: str, folder: str, token: str, version: str) -> str | None:
+    """Run a cell in this Ray worker, which ends with it; what is printed goes to ``output.log`` in the run's folder.
+
+    Args:
+        job: the cell.
+        here: the folder to run it in; see :func:`check_node` for the others.
+        folder: the study's.
+        token: a file in it.
+        version: kvar's.
+
+    Returns:
+        What went wrong, or None.
+    """
+    wrong = check_node(here, folder, token, version)  # the node may have come after the study began
+    if wrong is not None:
+        return f"node {os.uname().nodename} {wrong}"
+    os.chdir(here)
+    run = Path(str(job.values["output_dir"]))
+    run.mkdir(parents=True, exist_ok=True)
+    lock = lock_folder(run, LOCK_SECONDS)  # the worker of a lost attempt may be about to end
+    with open(run / LOG, "ab") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    executor = InProcess()
+    executor.start(job)
+    _, error = executor.wait()
+    del lock
+    if error is not None:
+        print(error, flush=True)
+    return error and f"{error} (log: {run / LOG})"
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says first, without a full stop; of one that a task raised, what its cause says."""
+    cause = getattr(error, "cause", None)
+    text = str(cause if isinstance(cause, BaseException) else error)
+    return next((line for line in text.splitlines() if line.strip()), type(error).__name__).strip().rstrip(".")

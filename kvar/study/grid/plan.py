@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -121,12 +121,8 @@ def _check_overrides(overrides: Mapping[str, Any], study: Mapping[str, Any]) -> 
 
 def _check_starts(planned: Sequence[Planned], output: Path) -> None:
     asked = {item.cell.name for item in planned}
-    for cell in _waiting(planned):
+    for cell in (item.cell for item in planned if item.state != "done"):
         if cell.needs is not None and cell.needs not in asked and not (output / cell.needs / "model").is_dir():
             raise ValueError(
                 f"cell {cell.name} starts from {cell.needs}, which has not run in {output}; add {cell.needs} to --only."
             )
-
-
-def _waiting(planned: Sequence[Planned]) -> Iterator[Cell]:
-    return (item.cell for item in planned if item.state != "done")

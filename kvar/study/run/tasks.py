@@ -10,6 +10,12 @@ if TYPE_CHECKING:
 
 __all__ = ["build_task", "check_calculator", "fit_task"]
 
+SAME_NAME = (
+    "data", "source_field", "target_field", "prefix", "vocabulary", "held_out", "held_out_test", "skip_empty",
+    "stemmer", "rouge_tokenizer", "bleu_tokenizer", "max_calculations",
+)  # fmt: skip
+"""Settings that ``task_from_options`` calls by the same name."""
+
 
 def build_task(settings: TaskSettings) -> Task:
     """The task of a run.
@@ -27,22 +33,11 @@ def build_task(settings: TaskSettings) -> Task:
         )
     task = task_from_options(
         settings.task,
-        data=settings.data,
         subset=settings.data_subset,
-        source_field=settings.source_field,
-        target_field=settings.target_field,
-        prefix=settings.prefix,
-        vocabulary=settings.vocabulary,
         difficulty=(settings.min_problem_steps, settings.max_problem_steps),
         seed=settings.task_seed,
-        held_out=settings.held_out,
-        held_out_test=settings.held_out_test,
-        skip_empty=settings.skip_empty,
-        stemmer=settings.stemmer,
-        rouge_tokenizer=settings.rouge_tokenizer,
-        bleu_tokenizer=settings.bleu_tokenizer,
         calculator_marks=(marks[0], marks[1]),
-        max_calculations=settings.max_calculations,
+        **{name: getattr(settings, name) for name in SAME_NAME},
     )
     if settings.reward_score is not None:
         task.example_scores(["x"], [Example("x", "x")], settings.reward_score)  # refuses what the task does not have

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,13 @@ from numpy.typing import NDArray
 from kvar.tasks.scores.bleu_tokenizers import check_bleu_tokenizer, warn_of_unsplit
 from kvar.tasks.scores.corpus_score import CorpusScore, check_pairs
 
-__all__ = ["bleu_score", "chrf_score", "sentence_bleu"]
+__all__ = ["bleu_score", "chrf_score"]
 
 
 def bleu_score(predictions: Sequence[str], references: Sequence[str], *, tokenizer: str = "13a") -> CorpusScore:
     """Corpus BLEU-4, 0 to 100, with sacreBLEU's defaults (13a tokens, cased, exponential smoothing; Post 2018).
+
+    The score of an example alone is sacreBLEU's sentence BLEU, without n-grams longer than the sentence.
 
     Args:
         predictions: generated texts.
@@ -24,9 +27,11 @@ def bleu_score(predictions: Sequence[str], references: Sequence[str], *, tokeniz
             flores200. Where the references have no blanks between words and it cannot part them, a warning says so.
 
     Raises:
-        ValueError: predictions and references of different number, or a tokeniser that is unknown or not here.
+        ValueError: predictions and references of different number, or a tokeniser that is unknown or not installed.
 
     Example:
+        >>> [round(x, 1) for x in bleu_score(["the cat", "a dog"], ["the cat", "the dog"]).each]
+        [100.0, 50.0]
         >>> round(bleu_score(["the cat is on the mat"], ["the cat sat on the mat"]).value, 2)
         37.99
         >>> round(bleu_score(["市议会通过了森林法"], ["市议会通过了新森林法"], tokenizer="zh").value, 2)
@@ -36,28 +41,8 @@ def bleu_score(predictions: Sequence[str], references: Sequence[str], *, tokeniz
 
     check_bleu_tokenizer(tokenizer)
     warn_of_unsplit(tokenizer, references)
-    return _by_sacrebleu(BLEU(tokenize=tokenizer), predictions, references)
-
-
-def sentence_bleu(predictions: Sequence[str], references: Sequence[str], *, tokenizer: str = "13a") -> list[float]:
-    """BLEU of every sentence alone, 0 to 100, without n-grams longer than the sentence: sacreBLEU's ``sentence_bleu``.
-
-    Args:
-        predictions: generated texts.
-        references: one reference a prediction.
-        tokenizer: as of :func:`bleu_score`.
-
-    Example:
-        >>> [round(x, 1) for x in sentence_bleu(["the cat", "a dog"], ["the cat", "the dog"])]
-        [100.0, 50.0]
-    """
-    from sacrebleu.metrics import BLEU
-
-    check_pairs(predictions, references)
-    metric = BLEU(tokenize=tokenizer, effective_order=True)
-    return [
-        metric.sentence_score(text, [reference]).score for text, reference in zip(predictions, references, strict=True)
-    ]
+    score = _by_sacrebleu(BLEU(tokenize=tokenizer), predictions, references)
+    return replace(score, single=_combine(BLEU(tokenize=tokenizer, effective_order=True)))
 
 
 def chrf_score(predictions: Sequence[str], references: Sequence[str]) -> CorpusScore:
@@ -71,8 +56,8 @@ def _by_sacrebleu(metric: Any, predictions: Sequence[str], references: Sequence[
     """The per-sentence statistics that sacreBLEU's own bootstrap (sacrebleu.significance) works on."""
     check_pairs(predictions, references)
     rows = metric._extract_corpus_statistics(list(predictions), [list(references)])
+    return CorpusScore(np.asarray(rows, dtype=np.float64).reshape(len(predictions), -1), _combine(metric))
 
-    def combine(sums: NDArray[np.float64]) -> float:
-        return float(metric._compute_score_from_stats(np.rint(sums).astype(int).tolist()).score)
 
-    return CorpusScore(np.asarray(rows, dtype=np.float64).reshape(len(predictions), -1), combine)
+def _combine(metric: Any) -> Callable[[NDArray[np.float64]], float]:
+    return lambda sums: float(metric._compute_score_from_stats(np.rint(sums).astype(int).tolist()).score)

@@ -1,4 +1,4 @@
-"""Which of sacreBLEU's tokenisers tell words apart for BLEU, whether they can be had here, and what they miss."""
+"""sacreBLEU's tokenisers: which there are, what they need installed, and which scripts they cannot part into words."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MODEL = "flores200sacrebleuspm"
 
 
 def check_bleu_tokenizer(name: str) -> None:
-    """Refuse a tokeniser that is unknown, or needs what is not here; nothing is downloaded.
+    """Refuse a tokeniser that is unknown, or needs what is not installed; nothing is downloaded.
 
     Raises:
         ValueError: the message names the remedy.

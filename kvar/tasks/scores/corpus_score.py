@@ -21,6 +21,7 @@ class CorpusScore:
     Attributes:
         rows: (n, s) float64, the statistics of every example.
         combine: from the (s,) sums over any examples to the score.
+        single: from one example's statistics to its score alone, where that is another formula.
         share: whether the score is the share of examples with some property; its interval is then a binomial one.
 
     Example:
@@ -32,6 +33,7 @@ class CorpusScore:
     rows: NDArray[np.float64]
     combine: Callable[[NDArray[np.float64]], float]
     share: bool = False
+    single: Callable[[NDArray[np.float64]], float] | None = None
 
     def __len__(self) -> int:
         """N, the number of examples."""
@@ -45,7 +47,7 @@ class CorpusScore:
     @property
     def each(self) -> list[float]:
         """The score of every example alone, for instance sentence chrF."""
-        return [float(self.combine(row)) for row in self.rows]
+        return [float((self.single or self.combine)(row)) for row in self.rows]
 
 
 def mean_score(values: ArrayLike, scale: float = 1.0, *, share: bool = False) -> CorpusScore:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import TrainerCallback
 
 from kvar.distill import DistillationTrainer
 from kvar.distill.objectives import NORMALISATIONS, Batch, Passes, count
@@ -204,6 +205,18 @@ def test_thinning_draws_anew_every_step() -> None:
     settings = config(objective="policy-gradient", estimator="gap thinning(2, 5)")
     drawn = [redrawn(settings.mixture.estimators(settings), step)["policy-gradient"].name for step in (0, 1, 2)]
     assert drawn == ["gap thinning(2, 5)", "gap thinning(2, 6)", "gap thinning(2, 7)"]
+
+
+def test_a_callback_that_watches_rollouts_gets_the_teachers_values(tmp_path: Path) -> None:
+    seen: list[Tensor] = []
+
+    class Watching(TrainerCallback):
+        def on_rollouts(self, rollouts: Rollouts, values: Any) -> None:
+            seen.append(values.gap[rollouts.mask])
+
+    _, _, log = trained(tmp_path, 4, 1, estimator="kl immediate exact", callbacks=[Watching()])
+    assert len(seen) == 1 and float(seen[0].min()) >= 0
+    assert log["gap_per_token"] == pytest.approx(float(seen[0].mean()), rel=1e-6)
 
 
 def test_a_score_is_trained_without_a_teacher(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def models() -> tuple[Any, Any]:
 
 
 def trained(
-    folder: Path, rows: int, steps: int, *, alone: bool = False, **changes: Any
+    folder: Path, rows: int, steps: int, *, alone: bool = False, callbacks: Any = None, **changes: Any
 ) -> tuple[Tensor, list[Batch], dict[str, float]]:
     """The gradient that the optimiser gets, the step's batches, and what was logged."""
     batches: list[Batch] = []
@@ -105,7 +105,7 @@ def trained(
     teacher = None if alone else teacher
     trainer = Kept(
         student, DistillationConfig(**{**plain, **changes}), teacher=teacher, score=letters, train_dataset=DATA,
-        processing_class=TOKENIZER,
+        processing_class=TOKENIZER, callbacks=callbacks,
     )  # fmt: skip
     trainer.train()
     return gradients[0], batches, next(log for log in trainer.state.log_history if "loss" in log)

@@ -59,6 +59,12 @@ def gradient(trainer: Any, rows: list[dict[str, Any]], repeated: list[bool] | No
         {"objective": "ketchup", "baseline": "position-mean"},
         {"objective": "llmr", "baseline": "minimum-variance", "rollouts_per_prompt": 2, "entropy_weight": 0.1},
         {"objective": "llmr", "baseline": "leave-one-out", "rollouts_per_prompt": 2},
+        {
+            "objective": "policy-gradient",
+            "estimator": "gap K=1 exact expected - position-mean",
+            "length_normalised_returns": True,
+        },
+        {"objective": "policy-gradient", "estimator": "kl K=1 - group-normalised", "rollouts_per_prompt": 2},
         {"objective": "js + 0.1 sft", "normalisation": "sequence-token-mean"},
         {"objective": "seqkd + kl", "normalisation": "sequence-mean"},
     ],

@@ -12,10 +12,9 @@ import pytest
 
 from kvar import __version__
 from kvar.commands.main import main
-from kvar.study.executors import ray_cell
+from kvar.records.lock import lock_folder
 from kvar.study.executors.local import Job
-from kvar.study.executors.ray_cell import CellKilledError, await_writer, check_node, run_cell
-from kvar.study.executors.ray_cluster import RayCluster
+from kvar.study.executors.ray_cluster import RayCluster, check_node, run_cell
 
 
 class LostError(Exception):
@@ -42,15 +41,17 @@ class FakeRay(types.ModuleType):
     def nodes(self) -> list[dict[str, Any]]:
         return [{"Alive": True, "NodeID": str(i), "Resources": r} for i, r in enumerate(self.resources)]
 
-    def remote(self, function: Any) -> Any:
-        def options(**given: Any) -> Any:
+    def remote(self, **once: Any) -> Any:
+        def options(**more: Any) -> Any:
+            given = once | more
+
             def begin(job: Job, *rest: Any) -> int:
                 self.begun.append((job.name, given))
                 return len(self.begun) - 1
 
             return types.SimpleNamespace(remote=begin)
 
-        return types.SimpleNamespace(options=options)
+        return lambda function: types.SimpleNamespace(options=options)
 
     def wait(self, references: list[int], **options: Any) -> tuple[list[int], list[int]]:
         return references[:1], references[1:]
@@ -79,7 +80,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_a_lost_cell_is_begun_again_a_failed_one_is_not(cluster: Any, tmp_path: Path) -> None:
     lost = LostError("The worker died.\nmore")
-    fake = cluster([lost, CellKilledError("killed by signal 9"), None, "ValueError: bad", lost, lost, lost])
+    fake = cluster([lost, LostError("The node died."), None, "ValueError: bad", lost, lost, lost])
     said: list[str] = []
     executor = RayCluster(tmp_path / "out", retries=2, say=said.append)
     executor.start(Job("a", {}, overwrite=True))
@@ -91,9 +92,10 @@ def test_a_lost_cell_is_begun_again_a_failed_one_is_not(cluster: Any, tmp_path: 
     assert [name for name, _ in fake.begun] == ["a", "a", "a", "b", "c", "c", "c"]
     assert said[:2] == [
         "a was lost (The worker died); it is begun again (1 of 2)",
-        "a was lost (killed by signal 9); it is begun again (2 of 2)",
+        "a was lost (The node died); it is begun again (2 of 2)",
     ]
-    assert all(options["max_retries"] == 0 and options["num_cpus"] == 1 for _, options in fake.begun)
+    once = {"max_calls": 1, "max_retries": 0, "num_cpus": 1, "runtime_env": {"env_vars": {"OMP_NUM_THREADS": "1"}}}
+    assert all(once.items() <= options.items() for _, options in fake.begun)
 
 
 def test_a_defect_in_a_worker_is_the_cells_own(cluster: Any, tmp_path: Path) -> None:
@@ -177,25 +179,18 @@ def test_a_node_says_why_it_cannot_run_cells(tmp_path: Path) -> None:
     assert "was started with 0.0.0. Install the same" in str(check_node(here, here, "token", "0.0.0"))
 
 
-@pytest.mark.parametrize(("status", "error"), [(0, None), (1, "OSError: broken"), (-9, "killed by signal 9")])
-def test_a_cell_that_a_signal_ends_counts_as_lost(
-    status: int, error: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def begin(job: Job, threads: int) -> Any:
-        log = tmp_path / "out" / "cell" / "output.log"
-        log.write_text("OSError: broken\n")
-        return types.SimpleNamespace(wait=lambda: status), log
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(ray_cell, "begin_process", begin)
+def test_what_a_cell_prints_goes_to_its_log_and_its_error_comes_back(tmp_path: Path) -> None:
     (tmp_path / "token").touch()
-    arguments = (Job("cell", {"output_dir": "out/cell"}), str(tmp_path), str(tmp_path), "token", __version__, 1)
-    if status < 0:
-        with pytest.raises(CellKilledError, match=error):
-            run_cell(*arguments)
-    else:
-        assert str(run_cell(*arguments)).startswith(str(error))
-    assert "does not see" in str(run_cell(*arguments[:3], "gone", *arguments[4:]))
+    script = (
+        "import os, sys; from kvar.study.executors.ray_cluster import Job, run_cell; said = os.fdopen(os.dup(1), 'w')\n"
+        "said.write(run_cell(Job('cell', {'output_dir': 'out/cell'}), *sys.argv[1:]))"
+    )
+    where = (str(tmp_path), str(tmp_path), "token", __version__)
+    done = subprocess.run([sys.executable, "-c", script, *where], capture_output=True, text=True, check=True)
+    log = tmp_path / "out" / "cell" / "output.log"
+    assert done.stdout.startswith("ValueError: no student") and done.stdout.endswith("(log: out/cell/output.log)")
+    assert log.read_text().splitlines()[-1] == done.stdout.partition(" (log: ")[0]
+    assert "does not see" in str(run_cell(Job("cell", {}), *where[:2], "gone", __version__))
 
 
 def test_a_cell_waits_for_the_process_that_still_holds_its_folder(tmp_path: Path) -> None:
@@ -206,6 +201,6 @@ def test_a_cell_waits_for_the_process_that_still_holds_its_folder(tmp_path: Path
         assert process.stdin is not None and process.stdout is not None
         assert process.stdout.readline() == b"held\n"
         with pytest.raises(ValueError, match="another process is writing this run"):
-            await_writer(tmp_path, seconds=0.3)
+            lock_folder(tmp_path, seconds=0.3)
         process.stdin.close()
-        await_writer(tmp_path, seconds=30)
+        lock_folder(tmp_path, seconds=30)

@@ -164,6 +164,20 @@ def test_long_prompts_are_cut_for_training_and_evaluation_alike(tmp_path: Path) 
         fit_task(settings.task, task, tokenizer)
 
 
+def test_which_score_is_the_reward_is_settled_before_models_are_loaded() -> None:
+    from kvar.study.run.tasks import build_task, fit_task
+    from kvar.study.settings.run_settings import TaskSettings
+    from kvar.tasks import Example
+
+    pair = ["#### 3"], [Example("", "Monday<<1+2=3>>3 #### 3")]
+    assert build_task(TaskSettings()).example_scores(*pair) == [0.5]
+    settings = TaskSettings(reward_score="exact_answer", truncate_prompts=30)
+    task = build_task(settings)
+    assert task.example_scores(*pair) == fit_task(settings, task, task.build_tokenizer()).example_scores(*pair) == [1.0]
+    with pytest.raises(ValueError, match="score 'bleu' is unknown for this task; choose one of: partial_credit, exact"):
+        build_task(TaskSettings(reward_score="bleu"))
+
+
 def test_a_calculator_needs_marks_that_can_be_written() -> None:
     from kvar.study.run.tasks import check_calculator
     from kvar.study.settings.run_settings import TaskSettings
