@@ -19,7 +19,7 @@ from kvar.rollouts import Rollouts, concatenate
 from kvar.tasks import Example
 from tests.distill.objectives.objective_cases import config, gradient
 from tests.distill.objectives.table_models import EOS, WORD, Table, written
-from tests.distill.objectives.trained_step import DATA, NAMES, SHARED, TOKENIZER, letters, models, trained
+from tests.distill.objectives.trained_step import DATA, NAMES, SHARED, TOKENIZER, letters, main, models, trained
 from tests.two_processes import results
 
 
@@ -77,7 +77,7 @@ def test_what_is_measured_is_what_is_trained(
 
 @pytest.mark.slow
 def test_two_processes_train_what_is_measured_on_one(tmp_path: Path, measured: Any) -> None:
-    for gradients in results("tests/distill/objectives/trained_step.py", tmp_path):
+    for gradients in results(main, tmp_path):
         for rows in (1, 2):
             check(SHARED, [gradients[name, rows] for name in SHARED], measured[0])
 

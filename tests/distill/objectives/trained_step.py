@@ -1,8 +1,7 @@
-"""One step of training by an estimator; torchrun runs it on two processes for test_policy_gradient.py, beside it."""
+"""One step of training by an estimator, on one process or on two for test_policy_gradient.py, beside it."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +110,8 @@ def trained(
     return gradients[0], batches, next(log for log in trainer.state.log_history if "loss" in log)
 
 
-def main() -> None:
+def main(folder: Path) -> None:
     """The gradients on two processes, of one micro-batch and of two on each, into FOLDER/RANK.pt."""
-    folder = Path(sys.argv[1])
     torch.distributed.init_process_group("gloo")
     gradients = {
         (name, rows): trained(folder / f"{place}-{rows}", rows, 2 // rows, estimator=name, ddp_backend="gloo")[0]
@@ -122,7 +120,3 @@ def main() -> None:
     }
     torch.save(gradients, folder / f"{torch.distributed.get_rank()}.pt")
     torch.distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main()

@@ -21,6 +21,7 @@ CASES: dict[str, dict[str, Any]] = {
     "ketchup": {"objective": "ketchup + 0.1 sft", "baseline": "batch-mean", "normalisation": "sequence-mean"},
     "by length": {"objective": "seqkd", "train_sampling_strategy": "group_by_length"},
     "two rollouts": {"objective": "llmr", "baseline": "minimum-variance", "rollouts_per_prompt": 2},
+    "estimator": {"objective": "policy-gradient", "estimator": "kl K=1 expected - position-mean"},
 }
 CUTS = {1: [(4, 1)], 2: [(2, 1), (1, 2)]}
 """Processes -> (batch, micro-batches a step); always four rows a step."""
