@@ -38,7 +38,7 @@ def test_the_rooms_import_nothing_heavy(imported: dict[str, Any]) -> None:
 
 def test_load_imports_what_it_needs_when_it_is_asked_for(imported: dict[str, Any]) -> None:
     assert imported["origin"] == "kvar.front.load"
-    assert "pandas" in imported["load"]
+    assert "pyarrow" in imported["load"] and "pandas" not in imported["load"]
     assert "transformers" not in imported["load"]
 
 
