@@ -111,7 +111,7 @@ def read_earlier(folder: str | Path, cells: Sequence[StudyCell]) -> EarlierRepor
                 "the same study, or leave it out."
             )
     cells_then = _cells(planned, done, tables["statistics"])
-    values = StudyValues(cells_then, *(tables[name] for name in _TABLES))
+    values = StudyValues(cells_then, tables["outcomes"], tables["curves"], tables["statistics"])
     return EarlierReport(folder, batch, reference, teachers, values)
 
 
@@ -151,8 +151,8 @@ def with_earlier(
         both = pd.concat([table, other[[not ours[key]["finished"] for key in _keys(other)]]], ignore_index=True)
         return both.iloc[np.argsort([order[key] for key in _keys(both)], kind="stable")].reset_index(drop=True)
 
-    tables = (joined(getattr(values, name), getattr(earlier.values, name)) for name in _TABLES)
-    return StudyValues(pd.DataFrame(list(rows.values())), *tables, left_out=values.left_out)
+    outcomes, curves, measured = (joined(getattr(values, name), getattr(earlier.values, name)) for name in _TABLES)
+    return StudyValues(pd.DataFrame(list(rows.values())), outcomes, curves, measured, values.left_out)
 
 
 def earlier_notes(values: StudyValues, cells: Sequence[StudyCell], folder: str | Path) -> list[str]:
