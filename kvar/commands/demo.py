@@ -6,7 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
-HELP = "the arithmetic study and its report"
+HELP = "measure and reinforce the shipped students, and report"
 KEPT = "finished cells are kept; give the same command again to go on."
 
 
@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     start = time.perf_counter()
     failed = run_study(read_study("demo"), arguments.output, overwrite=arguments.overwrite)
-    print(f"students distilled and probed in {time.perf_counter() - start:.0f} s", flush=True)
+    print(f"students measured and reinforced in {time.perf_counter() - start:.0f} s", flush=True)
     if failed:
         return 1
     print(report_runs([arguments.output], arguments.output, batch=arguments.batch))

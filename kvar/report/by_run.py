@@ -17,6 +17,7 @@ from kvar.report.page.provenance import provenance_of
 from kvar.report.page.responses import responses_data, spread
 from kvar.report.tables.by_run import calibration_table, choice_table
 from kvar.report.tables.terminal import render_table
+from kvar.report.words.by_run import verdict_paragraphs
 from kvar.results.places import at_places, places_of
 from kvar.results.run_folders import find_runs, student_names, usable_statistics
 from kvar.results.same_run import differences
@@ -98,7 +99,8 @@ def report_runs(
     notes += left_out_notes(left_out)
     if bare:
         notes.append(f"{len(bare)} of {len(every)} runs hold no gradient probe: of these there are scores only.")
-    table = "\n".join([*notes, render_table(frame, step=step, batch=batch)])
+    lead = verdict_paragraphs(frame, step=step)[0]
+    table = "\n".join([*notes, render_table(frame, step=step, batch=batch), *lead])
     (output / "table.txt").write_text(table + "\n", encoding="utf-8")
     write_report(
         output / "report.html",

@@ -10,6 +10,7 @@ import pytest
 
 from kvar.intervals import Interval
 from kvar.report import render_table
+from kvar.report.tables.by_run import verdict_table
 from kvar.report.tables.terminal import TABLE_WIDTH
 from tests.plots.statistics_frames import row
 
@@ -40,6 +41,8 @@ def test_a_baseline_heads_the_block_where_it_is_the_best_and_no_k_beside_it(fram
 
 def test_where_no_direction_is_known_no_best_is_named(frame):
     frame.loc[frame["statistic"] == "best_probability", "value"] = math.nan
+    frame.loc[frame["statistic"] == "efficiency", "value"] = math.nan
+    assert verdict_table(frame)["points best"].tolist() == ["not resolved"] * 3
     text = render_table(frame)
     assert text.count("best is not resolved: the true gradient's direction is not told") == 3 and "*  " not in text
 
