@@ -1,8 +1,8 @@
 """The data's likelihood as a target: sampled and reference responses in one batch.
 
-The gradient of E log pi(y* | x) on the references y* lives on other responses than those that estimators sample. In one
-batch with both, every estimator is zero on the references and ``data`` is zero on the samples; inner products over
-pairs of distinct prompts are then those of the estimators with the data's gradient, as among the estimators.
+The gradient of E log pi(y* | x) is over references y*, estimators are over sampled responses. In one batch with both,
+every estimator is zero on the references and ``data`` is zero on the samples; inner products over pairs of distinct
+prompts then give those of the estimators with the data's gradient, as among the estimators.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def with_references(terms: Terms, references: Rollouts) -> Terms:
     ``gradient_moments(student, joint.evidence.rollouts, joint)`` measures them.
 
     Args:
-        terms: of E estimators on N sampled trajectories, see :meth:`kvar.estimators.Terms.of`.
-        references: of L references (:func:`kvar.rollouts.references`); ``prompt_index`` as the sampled ones have it.
+        terms: E estimators on N sampled trajectories, see :meth:`kvar.estimators.Terms.of`.
+        references: L references (:func:`kvar.rollouts.references`), with the sampled ones' ``prompt_index``.
 
     Returns:
         E + 1 estimators on N + L trajectories, the last called ``data``.

@@ -23,9 +23,8 @@ class Estimator:
     """One policy-gradient estimator, g = sum_t rho_t [ I_t + ( sum_{j>=1} w_j uhat_{t+j} - b_t ) s_t ], (22).
 
     Without a reward it is theory.md (4): the gap, sampled, with V_t left in. For one reward and kernel, sampled,
-    centred and exact immediate terms and sampled or expected futures all have the same mean, (23): they differ in
-    variance alone. Whether that mean is the gradient of something is said by the reward, the kernel, the baseline and
-    the correction, each of its own.
+    centred and exact immediate terms and sampled or expected futures all have the same mean, (23), and differ only in
+    variance. The docstrings of rewards, kernels, baselines and corrections state what that mean is the gradient of.
 
     Attributes:
         kernel: which later rewards count, w_j.
@@ -88,7 +87,7 @@ class Estimator:
 
     @property
     def name(self) -> str:
-        """Reads back: ``parse_estimators(e.name) == [e]`` for everything that is kvar's."""
+        """The name; ``parse_estimators(e.name) == [e]`` for kvar's rewards, kernels, baselines and corrections."""
         words = [self.reward.name] if self.reward is not None else []
         if not (isinstance(self.reward, Score) and self.kernel == LLMR()):
             words.append(self.kernel.name)
@@ -101,7 +100,7 @@ class Estimator:
 
     @property
     def plain(self) -> bool:
-        """Whether it is (4) with a baseline of ``kvar.returns.returns``: a matter of q and V alone."""
+        """Whether it is (4) with a baseline of ``kvar.returns.returns``, which depends on q and V only."""
         known = (None, "teacher-value", "batch-mean", "position-mean", "leave-one-out")
         return self.reward is None and self.correction is None and self.baseline in known
 
@@ -109,9 +108,8 @@ class Estimator:
     def objective(self) -> str | None:
         """What its expectation is the gradient of: "J" (6), "J_kl", "score" or another sampled reward; else None.
 
-        That is an estimator with all lags, K=1, without a baseline or one that leaves the expectation as it is, and
-        without a correction but whole ratios. What is only nearly unbiased (baselines that hold the row's own return)
-        and what leaves part of the future out is None.
+        It takes all lags (K=1), no baseline or one that leaves the expectation unchanged, and no correction or whole
+        ratios. It is None for baselines that include the row's own return and for kernels that omit part of the future.
         """
         unbiased = self.kernel == LLMR() and self.baseline in (None, "teacher-value", "leave-one-out")
         if not unbiased or not isinstance(self.correction, SequenceRatio | type(None)):
@@ -124,7 +122,7 @@ class Estimator:
 
     @property
     def exact_alone(self) -> bool:
-        """Whether it is a sum of exact terms alone, such as "kl immediate exact": no score has a weight."""
+        """Whether it is a sum of exact terms only, such as "kl immediate exact": no score has a weight."""
         rest = self.baseline is None and self.correction is None
         return self.immediate == "exact" and isinstance(self.kernel, Immediate) and rest
 
@@ -158,7 +156,7 @@ class Estimator:
         return weights.masked_fill(~mask, 0.0), exact
 
     def _returns(self, evidence: Evidence) -> Tensor:
-        """(N, T): what is left of (22) as a weight of s_t, before baseline and correction."""
+        """(N, T) weights of s_t in (22), before baseline and correction."""
         mask = evidence.rollouts.mask
         if self.reward is None:
             if evidence.values is None:

@@ -1,4 +1,4 @@
-"""``Evidence``: what estimators need to know of student and teacher about some trajectories."""
+"""``Evidence``: what estimators need from student and teacher for some trajectories."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from kvar.rollouts.types import Rollouts
 __all__ = ["MAX_LOGITS", "Evidence"]
 
 MAX_LOGITS = 2**24
-"""Most logits of the teacher that exist at a time, if one trajectory has no more."""
+"""Most of the teacher's logits in memory at a time, if one trajectory has no more."""
 
 
 @dataclass(frozen=True)
 class Evidence:
     """Rewards of N trajectories, from one pass of teacher and student; :func:`kvar.estimators.gather` makes it.
 
-    It belongs to the student as it was then: after a step of training, gather anew.
+    It is valid for the student as it was then: gather again after a training step.
 
     Attributes:
         rollouts: the N trajectories.
@@ -55,7 +55,7 @@ class Evidence:
         """(N, T): u_t, or ubar_t, of a reward.
 
         Raises:
-            ValueError: not gathered; no expectation.
+            ValueError: the reward was not gathered, or has no expectation.
         """
         held = self.expected if expected else self.sampled
         if name not in self.sampled:
@@ -80,7 +80,7 @@ class Evidence:
         """
         reward = self.rewards[name]
         assert isinstance(reward, NextTokenReward) and self.teacher_logits is not None
-        found = torch.empty_like(student)
+        out = torch.empty_like(student)
         size = max(1, MAX_LOGITS // max(student[:1].numel(), 1))
         for start in range(0, len(rows), size):
             block = slice(start, start + size)
@@ -88,15 +88,15 @@ class Evidence:
             with torch.no_grad():
                 teacher = self.teacher_logits(some).to(student.device, student.dtype)
                 weighted = reward.weighted(teacher, student[block].detach())
-                found[block] = torch.where(some.mask.to(student.device)[..., None], weighted, 0.0)
-        return found
+                out[block] = torch.where(some.mask.to(student.device)[..., None], weighted, 0.0)
+        return out
 
     def table(self, name: str, some: Rollouts, student: Tensor) -> Tensor:
         """(n, T, V): u(x_t, a) itself, of trajectories whose student logits are given.
 
         Args:
             name: of a reward of every next token.
-            some: n trajectories, all their teacher needs to be asked.
+            some: n trajectories.
             student: (n, T, V) over the action set.
         """
         reward = self.rewards[name]

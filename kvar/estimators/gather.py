@@ -1,4 +1,4 @@
-"""``gather``: what estimators need of student and teacher, a few trajectories at a time."""
+"""``gather``: what estimators need from student and teacher, a few trajectories at a time."""
 
 from __future__ import annotations
 
@@ -48,25 +48,25 @@ def gather(
 ) -> Evidence:
     """Rewards of the sampled tokens and their expectations over the next token, theory.md (21), block by block.
 
-    One pass of teacher and student without gradient, in eval mode; the logits of a few trajectories exist at a time,
-    never (N, T, V) of them, and none is kept. Exact terms ask the teacher again when gradients are measured.
+    One pass of teacher and student without gradient, in eval mode; only the logits of a few trajectories are in memory
+    at a time, and none is kept. Exact terms run the teacher again when gradients are measured.
 
     Args:
-        student: seq2seq or causal model, the one that is to be measured.
+        student: seq2seq or causal model to be measured.
         teacher: a model with the student's tokenizer, or a function: some rollouts -> their (n, T, V) logits. None
             where no reward needs one.
-        rollouts: N trajectories; tokens outside their action set have no part in any sum.
+        rollouts: N trajectories; tokens outside their action set enter no sum.
         score: rollouts -> N scores of whole responses, for the reward ``score``.
         estimators: gather only what these need. By default the rewards ``gap`` and ``kl``, ``score`` where given.
-        rewards: more rewards, of yours for instance.
+        rewards: further rewards, for instance your own.
         centre: of the teacher's logits, as in ``kvar.returns.token_values``; only (4) with V_t left in depends on it.
         value: hard or soft V, likewise.
-        values: the teacher's q and V as well, which a teacher that gives only its best tokens has not; by default
-            unless every one of ``estimators`` names a reward.
-        score_norms: measure |s_t|^2 of the output layer, one more pass of the student; by default where a baseline of
-            ``estimators`` needs it.
+        values: also compute the teacher's q and V, which a teacher that gives only its best tokens does not have;
+            by default unless every one of ``estimators`` names a reward.
+        score_norms: measure |s_t|^2 of the output layer in one more pass of the student; by default where a baseline
+            of ``estimators`` needs it.
         micro_batch: most trajectories in one pass.
-        max_logits: most logits of one model at a time, if one trajectory has no more.
+        max_logits: most logits of one model in memory at a time, if one trajectory has no more.
 
     Returns:
         The evidence, on the rollouts' device.
@@ -98,14 +98,16 @@ def gather(
     if isinstance(teacher, nn.Module):
         check_rollouts(teacher, rollouts)
     with eval_mode(student, teacher):
-        valued = teacher is not None and (_needed(chosen) if values is None else values)
-        blocks = _Blocks(student, asked, rollouts, tables, (centre, value) if valued else None)
+        if values is None:
+            values = chosen is None or any(estimator.reward is None for estimator in chosen)  # V_t is left in
+        blocks = _Blocks(student, asked, rollouts, tables, (centre, value) if values and teacher is not None else None)
         for start, stop in blocks.slices(micro_batch, max_logits):
             blocks.add(rollouts[start:stop])
     joined = blocks.joined()
     _warn_off_policy(rollouts, joined["log_probs"], chosen)
     if score_norms is None:
         score_norms = any(e.subtracted is not None and e.subtracted.score_norms for e in chosen or ())
+    norms = measured_score_norms(student, rollouts.to(blocks.device)).double() if score_norms else None
     return Evidence(
         rollouts=rollouts,
         rewards=wanted,
@@ -114,14 +116,9 @@ def gather(
         log_probs=joined["log_probs"],
         logit_power=joined["logit_power"],
         values=TokenValues(joined["q"], joined["v"]) if "q" in joined else None,
-        score_norms=_norms(student, rollouts) if score_norms else None,
+        score_norms=None if norms is None else norms.to(rollouts.tokens.device),
         teacher_logits=asked,
     )
-
-
-def _needed(estimators: Sequence[Estimator] | None) -> bool:
-    """Whether some estimator leaves V in, or none were named."""
-    return estimators is None or any(estimator.reward is None for estimator in estimators)
 
 
 def _rewards(
@@ -131,13 +128,13 @@ def _rewards(
     more: Iterable[Reward],
     value: Literal["max", "soft"],
 ) -> dict[str, Reward]:
-    """Name -> reward, with what gather's arguments say of it filled in."""
+    """Name -> reward, with ``value`` and ``score`` filled in."""
     if estimators is None:
-        found: list[Reward] = [Gap(), LogRatio()] if teacher is not None else []
-        found += [Score()] if score is not None else []
+        named: list[Reward] = [Gap(), LogRatio()] if teacher is not None else []
+        named += [Score()] if score is not None else []
     else:
-        found = [e.reward for e in estimators if e.reward is not None]
-    wanted = {reward.name: reward for reward in [*found, *more]}
+        named = [e.reward for e in estimators if e.reward is not None]
+    wanted = {reward.name: reward for reward in [*named, *more]}
     for name, reward in wanted.items():
         if isinstance(reward, Gap):
             wanted[name] = Gap(value)
@@ -147,7 +144,7 @@ def _rewards(
 
 
 class _Blocks:
-    """Adds up what one block of trajectories after another gives."""
+    """Collects rewards, log-probabilities and values, one block of trajectories at a time."""
 
     def __init__(
         self,
@@ -164,7 +161,7 @@ class _Blocks:
         self.done = 0
 
     def slices(self, micro_batch: int | None, max_logits: int) -> Iterator[tuple[int, int]]:
-        """Rows that fit; the first row alone tells how wide the logits are."""
+        """Start and end of blocks of rows that fit; the first row gives the width of the logits."""
         n, t = self.rollouts.tokens.shape
         width = token_logits(self.student, self.rollouts[:1].to(self.device)).shape[-1]
         size = min(micro_batch or n, max(1, max_logits // max(width * t, 1)))
@@ -242,10 +239,10 @@ def _asked(teacher: Teacher | None) -> Callable[[Rollouts], Tensor] | None:
 
 
 def _warn_off_policy(rollouts: Rollouts, log_probs: Tensor, estimators: Sequence[Estimator] | None) -> None:
-    """Warn of rollouts that another distribution drew, where some estimator has no correction for it."""
+    """Warn where another distribution drew the rollouts and some estimator has no correction for it."""
     drawn = rollouts.log_probs[rollouts.mask].double()
     if not bool(drawn.any()) or (estimators and all(e.correction is not None for e in estimators)):
-        return  # responses that nobody sampled, or corrected ones
+        return  # responses that were not sampled, or corrected ones
     difference = float((drawn - log_probs[rollouts.mask]).abs().mean())
     if difference > OFF_POLICY:
         warnings.warn(
@@ -254,11 +251,6 @@ def _warn_off_policy(rollouts: Rollouts, log_probs: Tensor, estimators: Sequence
             "student at temperature 1, or name a correction such as 'ratio'.",
             stacklevel=4,
         )
-
-
-def _norms(student: nn.Module, rollouts: Rollouts) -> Tensor:
-    device = next(student.parameters()).device
-    return measured_score_norms(student, rollouts.to(device)).double().to(rollouts.tokens.device)
 
 
 def _check_widths(student: Tensor, teacher: Tensor, some: Rollouts) -> None:

@@ -1,4 +1,4 @@
-"""What a mistyped word may have meant."""
+"""Suggestions for mistyped words."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ def nearest(word: str, known: Iterable[str]) -> str:
         >>> nearest("centerd", ["centred", "exact"])
         " (did you mean 'centred'?)"
     """
-    found = get_close_matches(word.lower(), list(known), n=1, cutoff=0.5)
-    return f" (did you mean {found[0]!r}?)" if found else ""
+    matches = get_close_matches(word.lower(), list(known), n=1, cutoff=0.5)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""

@@ -63,38 +63,38 @@ def parse_estimators(
     """Estimators from names such as ``"K=4, gap K=1 exact expected - leave-one-out, kl immediate exact, score"``.
 
     A name is [reward] kernel [words] [- baseline]. Words: ``exact`` or ``centred`` (the immediate term), ``expected``
-    (the future), ``ratio``, ``truncated(2)``, ``ppo-clip(0.2)``, ``sequence-ratio`` (the correction), in any order; a
-    name that is made from an estimator has them in this one. Without a reward it is theory.md (4): the gap, sampled,
-    V_t left in. ``score`` needs no kernel: all lags.
+    (the future), ``ratio``, ``truncated(2)``, ``ppo-clip(0.2)``, ``sequence-ratio`` (the correction), in any order;
+    ``Estimator.name`` has them in this one. Without a reward it is theory.md (4): the gap, sampled, V_t left in.
+    ``score`` needs no kernel: it takes all lags.
 
     Args:
         text: names, or one text that separates them by commas.
-        baseline: for every name that has none of its own.
-        rewards: rewards of yours, known by their names.
-        kernels: kernels of yours, known by their names.
+        baseline: for every name without one.
+        rewards: your own rewards, read by their names.
+        kernels: your own kernels, read by their names.
 
     Returns:
         The estimators, in order.
 
     Raises:
-        ValueError: a word that is unknown, out of place or given twice (it is named, with what is near); none at all,
-            or the same estimator twice.
+        ValueError: a word that is unknown, out of place or given twice (named, with the nearest known one); no
+            estimator, or the same one twice.
 
     Example:
         >>> [e.name for e in parse_estimators("1, 4, inf, kl expected immediate exact, score - leave-one-out")]
         ['K=1', 'K=4', 'immediate', 'kl immediate exact expected', 'score - leave-one-out']
     """
     words = _split(text, ",") if isinstance(text, str) else [str(word).strip() for word in text]
-    own = {reward.name: reward for reward in rewards}
-    own_kernels = {kernel.name: kernel for kernel in kernels}
-    found = [_one(word, baseline, own, own_kernels) for word in filter(None, words)]
-    names = [estimator.name for estimator in found]
+    custom_rewards = {reward.name: reward for reward in rewards}
+    custom_kernels = {kernel.name: kernel for kernel in kernels}
+    estimators = [_one(word, baseline, custom_rewards, custom_kernels) for word in filter(None, words)]
+    names = [estimator.name for estimator in estimators]
     if not names:
         raise ValueError("estimators are empty: name at least one, for example K=1.")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"estimators name {', '.join(twice)} twice; keep one of each.")
-    return found
+    return estimators
 
 
 def parse_reward(text: str) -> Reward:
@@ -162,8 +162,8 @@ def _kernel(text: str, words: list[str], reward: Reward | None, kernels: dict[st
     )
 
 
-def _word(text: str, word: str, own: Iterable[str]) -> tuple[str, str | Correction]:
-    """What a word behind the kernel chooses, and what it chooses."""
+def _word(text: str, word: str, custom: Iterable[str]) -> tuple[str, str | Correction]:
+    """The field that a word besides reward and kernel sets, and its value."""
     lower = word.lower()
     if lower in _IMMEDIATE:
         return "immediate term", _IMMEDIATE[lower]
@@ -177,7 +177,7 @@ def _word(text: str, word: str, own: Iterable[str]) -> tuple[str, str | Correcti
         raise ValueError(f"estimator {text!r}: baseline {word!r} follows a dash: '... - {word}'.")
     if bare in _REWARDS:
         raise ValueError(f"estimator {text!r}: reward {word!r} stands first, and there is one at most.")
-    known = [*_REWARDS, *_IMMEDIATE, "expected", *_CORRECTIONS, *_KERNELS, *own]
+    known = [*_REWARDS, *_IMMEDIATE, "expected", *_CORRECTIONS, *_KERNELS, *custom]
     raise ValueError(
         f"estimator {text!r}: the word {word!r} is unknown{nearest(bare, known)}. A name is [reward] kernel [exact or "
         "centred] [expected] [correction] [- baseline], for instance 'gap K=1 exact expected - leave-one-out'; "
@@ -186,7 +186,7 @@ def _word(text: str, word: str, own: Iterable[str]) -> tuple[str, str | Correcti
 
 
 def _made(table: Mapping[str, tuple[Callable[..., _M], type | None]], word: str, text: str | None = None) -> _M | None:
-    """What a word such as ``kl`` or ``jsd(0.5)`` makes; None where the table has no such name."""
+    """The table's entry for a word such as ``kl`` or ``jsd(0.5)``; None where it has no such name."""
     match = re.fullmatch(r"([a-z0-9-]+)(?:\((.*)\))?", word)
     if match is None or match[1] not in table:
         return None
@@ -210,7 +210,7 @@ def _made(table: Mapping[str, tuple[Callable[..., _M], type | None]], word: str,
 
 
 def _split(text: str, at: str) -> list[str]:
-    """The parts of a text, stripped, empty ones left out; separators inside parentheses do not part."""
+    """The non-empty parts of a text, stripped, split at a separator outside parentheses."""
     parts, depth, start = [], 0, 0
     for i, letter in enumerate(text + at):
         depth += (letter == "(") - (letter == ")")

@@ -24,7 +24,7 @@ class Terms:
         weights: (E, N, T), w.
         exact: name of a reward -> (E, N, T), k: 1 (or a ratio) for estimators with that reward's exact term, else 0.
         evidence: of the N trajectories.
-        on: (E, N) bool, the trajectories that each estimator is an estimate from; None for all.
+        on: (E, N) bool, the trajectories that each estimator uses; None for all.
     """
 
     names: tuple[str, ...]
@@ -43,16 +43,18 @@ class Terms:
         names = tuple(estimator.name for estimator in estimators)
         if not names or len(set(names)) < len(names):
             raise ValueError(f"estimators must be one or more, with distinct names; got {list(names)}.")
-        found = [estimator.coefficients(evidence) for estimator in estimators]
+        coefficients = [estimator.coefficients(evidence) for estimator in estimators]
         exact = {
-            e.reward.name: torch.zeros(len(names), *evidence.rollouts.mask.shape, dtype=torch.float64).to(found[0][0])
+            e.reward.name: torch.zeros(len(names), *evidence.rollouts.mask.shape, dtype=torch.float64).to(
+                coefficients[0][0]
+            )
             for e in estimators
             if e.immediate == "exact" and e.reward is not None
         }
-        for number, (estimator, (_, coefficient)) in enumerate(zip(estimators, found, strict=True)):
+        for number, (estimator, (_, coefficient)) in enumerate(zip(estimators, coefficients, strict=True)):
             if estimator.immediate == "exact" and estimator.reward is not None:
                 exact[estimator.reward.name][number] = coefficient
-        return cls(names, torch.stack([weights for weights, _ in found]), exact, evidence)
+        return cls(names, torch.stack([weights for weights, _ in coefficients]), exact, evidence)
 
     def check(self, rollouts: Rollouts) -> None:
         """Refuse rollouts other than the evidence's.

@@ -19,8 +19,8 @@ __all__ = ["batch_mean", "leave_one_out", "minimum_variance", "position_mean", "
 def teacher_value(values: TokenValues) -> Tensor:
     """The state's value V_t, which eq. (4) holds already: A_t = -sum_j w_j gap_{t+j}.
 
-    E[g] is exactly unchanged, since V_t depends on the state alone. Free of cost, though not always of less variance:
-    it leaves the gaps' mean uncentred.
+    E[g] is exactly unchanged, since V_t depends on the state only. It costs nothing, but need not reduce the variance:
+    the gaps' mean stays uncentred.
 
     Args:
         values: of N responses of T tokens.

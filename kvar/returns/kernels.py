@@ -109,10 +109,7 @@ def LLMR() -> KStep:  # noqa: N802 (a method's name)
 class Immediate(Kernel):
     """Only the token's own reward, w_j = 1 at j = 0: the free K-step kernel as K goes to infinity."""
 
-    @property
-    def name(self) -> str:
-        """``immediate``."""
-        return "immediate"
+    name = "immediate"
 
     def _weights(self, lags: Tensor, remaining: Tensor | None) -> Tensor:
         return lags == 0

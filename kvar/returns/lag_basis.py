@@ -19,7 +19,7 @@ def lag_basis(values: TokenValues, mask: Tensor, lags: int) -> tuple[Tensor, lis
     """Token weights V_t and -gap_{t+j}, j = 0 .. L-1: with them measured, any kernel can be evaluated afterwards.
 
     G^w_t = V_t - sum_j w_j gap_{t+j} is linear in (1, w_0, w_1, ...), and so is g; moments of the basis give those of
-    every kernel whose weights depend on the lag alone (:func:`kvar.gradients.recombine`).
+    every kernel whose weights depend on the lag only (:func:`kvar.gradients.recombine`).
 
     Args:
         values: (N, T) teacher values.
@@ -53,7 +53,7 @@ def kernel_coefficients(kernels: Sequence[Kernel], lags: int, *, teacher_value: 
     Args:
         kernels: E kernels whose weights depend on the lag alone.
         lags: L.
-        teacher_value: leave V_t out: the teacher-value baseline.
+        teacher_value: subtract the teacher-value baseline, which leaves V_t out.
 
     Returns:
         float64; the first column is that of V.

@@ -35,7 +35,7 @@ def lag_sums(rewards: Tensor, mask: Tensor, kernels: Sequence[Kernel]) -> Tensor
 
     Raises:
         ValueError: rewards and mask of different shapes, or a mask with a hole.
-        TypeError: something among the kernels that is none.
+        TypeError: an entry of ``kernels`` is not a kernel.
 
     Examples:
         >>> import torch

@@ -45,37 +45,32 @@ def parse_kernel(text: str | int | float | Kernel) -> Kernel:
         return KStep(int(match[1]), match[2] or "anchored")
     if re.fullmatch(r"(?:k\s*=\s*)?(inf|infinity|immediate)", name):
         return Immediate()
-    if match := re.fullmatch(r"([a-z-]+)\s*\((.*)\)", name):
-        made = _called(text, match[1], match[2])
-        if made is not None:
-            return made
+    if (match := re.fullmatch(r"([a-z-]+)\s*\((.*)\)", name)) and match[1] in _CALLED:
+        return _called(text, match[1], match[2])
     raise ValueError(
         f"kernel {text!r} is unknown; use for instance 'K=4', '4-free', 'llmr', 'immediate', 'inf', "
         "'geometric(0.95)', 'lags(1, 0.5)', 'window(8)', 'scaled-comb(4)' or 'thinning(4)'."
     )
 
 
-_CALLED: dict[str, tuple[Callable[..., Kernel], int, type]] = {
+_CALLED: dict[str, tuple[Callable[..., Kernel], float, type]] = {
     "geometric": (Geometric, 1, float),
+    "lags": (lambda *weights: LagKernel(weights), math.inf, float),
     "window": (Window, 1, int),
     "scaled-comb": (ScaledComb, 1, int),
     "thinning": (Thinning, 2, int),
 }
-"""Name -> kernel, its most numbers, their type; ``lags`` takes a list."""
+"""Name -> kernel, the most numbers that it takes, their type."""
 
 
-def _called(text: str, name: str, inside: str) -> Kernel | None:
-    """The kernel that is written like a call; None where there is none of that name."""
-    if name != "lags" and name not in _CALLED:
-        return None
-    make, most, kind = (LagKernel, None, float) if name == "lags" else _CALLED[name]
+def _called(text: str, name: str, inside: str) -> Kernel:
+    """A kernel that is written as a call."""
+    make, most, kind = _CALLED[name]
     try:
         given = [kind(part) for part in inside.split(",")]
     except ValueError:
         what = "a comma-separated list of numbers" if kind is float else "made of integers"
         raise ValueError(f"kernel {text!r}: {inside!r} is not {what}.") from None
-    if most is None:
-        return LagKernel(given)
     if len(given) > most:
         raise ValueError(f"kernel {text!r}: {name} takes {most} number{'s' if most > 1 else ''}; got {len(given)}.")
     return make(*given)

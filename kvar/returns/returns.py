@@ -27,8 +27,8 @@ def returns(
 ) -> Tensor:
     """Every kernel's return of every token, G_t = V_t - sum_{j>=0} w_j gap_{t+j}; theory.md eq. (4).
 
-    The K-step return of eq. (3) and LLMR's of eq. (2) are this with their kernels. A response that ends in EOS and one
-    that the length limit cut (its unknown tail V_{T+1} added back) give the same expression.
+    With their kernels this is the K-step return of eq. (3) and LLMR's of eq. (2). The expression is the same for a
+    response that ends in EOS and one that the length limit cut (its unknown tail V_{T+1} added back).
 
     Args:
         values: the teacher's values of N responses of T tokens.
@@ -45,7 +45,7 @@ def returns(
     Raises:
         ValueError: values and mask of different shapes, a mask with a hole, an unknown baseline, "leave-one-out"
             without prompt_index, or a callable's result of a shape that cannot be broadcast.
-        TypeError: something among the kernels that is none, or a baseline that is neither a name nor callable.
+        TypeError: an entry of ``kernels`` is not a kernel, or a baseline is neither a name nor callable.
 
     Examples:
         >>> import torch

@@ -1,4 +1,4 @@
-"""A comb whose teeth make up for the rewards between them."""
+"""A comb whose teeth carry the weight of the lags between them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class ScaledComb(Kernel):
 
     Where u_{t+j} s_t has the same mean at the k lags up to each tooth (a stationary process, far from the response's
     end) the mean is that of all lags; elsewhere it is biased for the gradient of J by the difference, theory.md (7).
-    Free of the scale that a plain comb loses as 1/k [derived].
+    The sum of a plain comb shrinks as 1/k; this one keeps its scale [derived].
 
     Attributes:
         k: the distance of the teeth, an integer of at least 1.
 
     Raises:
-        ValueError: another k.
+        ValueError: k is not an integer of at least 1.
 
     Examples:
         >>> ScaledComb(2)([0, 1, 2, 3, 4]).tolist(), ScaledComb(2).name

@@ -1,4 +1,4 @@
-"""A comb with random teeth: unbiased, whatever the rewards are."""
+"""A comb with random teeth: unbiased for any rewards."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class Thinning(Kernel):
     (LLMR) is unbiased for; the draws add the variance (k - 1) E|sum_t u_{t+j} s_t|^2 a lag [derived]. Called with lags
     it gives the mean weights, all one.
 
-    The draws depend on the seed, the row's number in the batch and the lag alone, not on padding: batches that are to
-    be independent of each other need seeds of their own.
+    The draws depend only on the seed, the row's number in the batch and the lag: independent batches need different
+    seeds.
 
     Attributes:
         k: one over the probability that a lag is kept, an integer of at least 1.
         seed: of the draws, 0 or more.
 
     Raises:
-        ValueError: another k or seed.
+        ValueError: k or seed is not an integer in range.
 
     Examples:
         >>> Thinning(2)([0, 1, 2]).tolist(), Thinning(2).name, Thinning(4, seed=7).name
@@ -58,7 +58,7 @@ class Thinning(Kernel):
         return torch.ones_like(lags)
 
     def draws(self, rows: int, lags: int, device: torch.device | str | None = None) -> Tensor:
-        """(rows, lags) float64: the weights w_0, w_1, ... of each trajectory, 0 or k but for w_0 = 1."""
+        """(rows, lags) float64: the weights w_0, w_1, ... of each trajectory: w_0 = 1, the others 0 or k."""
         row, lag = torch.arange(rows, device=device)[:, None], torch.arange(lags, device=device)
         first, second, third = _MULTIPLIERS
         code = (row + 1) * first + (lag + 1) * second + _wrapped((self.seed + 1) * third)
@@ -85,5 +85,5 @@ class Thinning(Kernel):
 
 
 def _wrapped(number: int) -> int:
-    """The signed 64-bit integer that a number is, modulo 2^64."""
+    """``number`` modulo 2^64, as a signed 64-bit integer."""
     return (number + 2**63) % 2**64 - 2**63

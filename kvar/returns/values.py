@@ -128,7 +128,7 @@ def _block_values(
     block: Tensor, tokens: Tensor, mask: Tensor, first_row: int, centre: str, value: str
 ) -> tuple[Tensor, Tensor]:
     """Q and V of some rows, (rows, T) each, padding not yet zeroed."""
-    low, high = block.detach().aminmax(dim=-1)  # both carry a NaN on
+    low, high = block.detach().aminmax(dim=-1)  # both propagate NaN
     chosen = block.gather(-1, tokens[..., None]).squeeze(-1)
     _check_logits(high, chosen.detach(), tokens, mask, first_row)
     outside = block.detach() == -torch.inf if bool((low == -torch.inf).any()) else None
@@ -150,7 +150,7 @@ def _block_values(
 
 
 def _check_logits(high: Tensor, chosen: Tensor, tokens: Tensor, mask: Tensor, first_row: int) -> None:
-    """Every unmasked position has no NaN, no +inf, something finite, and a sampled token that is not at -inf."""
+    """Refuse NaN, +inf, rows without a finite logit and sampled tokens at -inf, where unmasked."""
     bad = mask & ~(high.isfinite() & chosen.isfinite())
     if not bool(bad.any()):
         return

@@ -1,4 +1,4 @@
-"""A window: the next few tokens' rewards count in full, none beyond."""
+"""A window: the rewards of a fixed number of tokens count in full, later ones not at all."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Window(Kernel):
         length: lags that count, an integer of at least 1.
 
     Raises:
-        ValueError: another length.
+        ValueError: length is not an integer of at least 1.
 
     Examples:
         >>> Window(2)([0, 1, 2, 3]).tolist(), Window(2).name

@@ -30,4 +30,4 @@ BASELINES: dict[str, Baseline] = {
         GroupNormalised(),
     )
 }
-"""Name -> baseline; "teacher-value", which is part of (4), stands apart."""
+"""Name -> baseline; "teacher-value" is part of (4) and not among them."""

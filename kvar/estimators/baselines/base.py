@@ -1,4 +1,4 @@
-"""What a baseline does to returns."""
+"""The interface of baselines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Baseline(ABC):
     """Turns returns into advantages; immutable."""
 
     scope: Literal["row", "prompt", "batch"] = "batch"
-    """What the advantage of a trajectory is formed from: itself alone, the rollouts of its prompt, or all of them."""
+    """What the advantage of a trajectory is formed from: itself, the rollouts of its prompt, or all of them."""
     score_norms: bool = False
     """Whether measured |s_t|^2 are needed, ``gather(score_norms=True)``."""
 

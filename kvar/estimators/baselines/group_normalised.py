@@ -1,4 +1,4 @@
-"""GRPO's advantage: less the mean of a prompt's rollouts, divided by their standard deviation."""
+"""GRPO's advantage: returns minus the mean of a prompt's rollouts, over their standard deviation."""
 
 from __future__ import annotations
 
@@ -20,16 +20,13 @@ class GroupNormalised(Baseline):
     """A_t = (G_t - m) / sd over the R rollouts of a prompt, each rollout of the same weight.
 
     m = mean_i mean_t G_it and sd^2 = sum_i mean_t (G_it - m)^2 / (R - 1): for "score" GRPO's (R_i - mean) / std (arXiv
-    2402.03300). Biased: m holds the row's own return (a factor 1 - 1/R for a score), and sd weighs prompts anew, the
-    more the less their rollouts differ. Zero where all returns of a prompt are equal, or it has one rollout.
+    2402.03300). Biased: m includes the row's own return (a factor 1 - 1/R for a score), and 1 / sd gives more weight to
+    prompts whose rollouts differ less. Zero where all returns of a prompt are equal, or it has one rollout.
     """
 
     scope: Literal["row", "prompt", "batch"] = "prompt"
 
-    @property
-    def name(self) -> str:
-        """``group-normalised``."""
-        return "group-normalised"
+    name = "group-normalised"
 
     def advantages(self, returns: Tensor, evidence: Evidence) -> Tensor:
         """See :class:`Baseline`.

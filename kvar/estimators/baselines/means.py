@@ -20,10 +20,7 @@ __all__ = ["BatchMean", "LeaveOneOut", "MinimumVariance", "PositionMean"]
 class BatchMean(Baseline):
     """:func:`kvar.returns.batch_mean`; biased by O(1/N)."""
 
-    @property
-    def name(self) -> str:
-        """``batch-mean``."""
-        return "batch-mean"
+    name = "batch-mean"
 
     def advantages(self, returns: Tensor, evidence: Evidence) -> Tensor:
         """See :class:`Baseline`."""
@@ -35,10 +32,7 @@ class BatchMean(Baseline):
 class PositionMean(Baseline):
     """:func:`kvar.returns.position_mean`; biased by O(1/N)."""
 
-    @property
-    def name(self) -> str:
-        """``position-mean``."""
-        return "position-mean"
+    name = "position-mean"
 
     def advantages(self, returns: Tensor, evidence: Evidence) -> Tensor:
         """See :class:`Baseline`."""
@@ -52,10 +46,7 @@ class LeaveOneOut(Baseline):
 
     scope: Literal["row", "prompt", "batch"] = "prompt"
 
-    @property
-    def name(self) -> str:
-        """``leave-one-out``."""
-        return "leave-one-out"
+    name = "leave-one-out"
 
     def advantages(self, returns: Tensor, evidence: Evidence) -> Tensor:
         """See :class:`Baseline`."""
@@ -70,10 +61,7 @@ class MinimumVariance(Baseline):
 
     score_norms: bool = True
 
-    @property
-    def name(self) -> str:
-        """``minimum-variance``."""
-        return "minimum-variance"
+    name = "minimum-variance"
 
     def advantages(self, returns: Tensor, evidence: Evidence) -> Tensor:
         """See :class:`Baseline`."""

@@ -1,4 +1,4 @@
-"""The optimum at each position."""
+"""The minimum-variance baseline at each position."""
 
 from __future__ import annotations
 
@@ -19,17 +19,14 @@ __all__ = ["PositionOptimum"]
 class PositionOptimum(Baseline):
     """b_t = E[G_t W_t] / E[W_t] with W_t = |s_t|^2 of the output layer, over all trajectories.
 
-    The number a position that minimises E[(G_t - b_t)^2 |s_t|^2] (Greensmith et al. 2004, position by position); the
-    cross terms <s_t, s_u> are left out of account. As a constant it would leave E[g] as it is; estimated on the batch
-    that it is subtracted from, it biases E[g] by O(1/N).
+    b_t minimises E[(G_t - b_t)^2 |s_t|^2] (Greensmith et al. 2004, position by position), which ignores the cross terms
+    <s_t, s_u>. A constant leaves E[g] unchanged; estimated on the batch that it is subtracted from, it biases E[g] by
+    O(1/N).
     """
 
     score_norms: bool = True
 
-    @property
-    def name(self) -> str:
-        """``position-optimum``."""
-        return "position-optimum"
+    name = "position-optimum"
 
     def advantages(self, returns: Tensor, evidence: Evidence) -> Tensor:
         """See :class:`Baseline`."""

@@ -19,18 +19,15 @@ __all__ = ["WProxy"]
 class WProxy(Baseline):
     """b_t = sum_i G_it W_it / sum_i W_it over the rollouts of a prompt.
 
-    The proxy W_it = sum_{s<=t} (1 - 2 pi_s(y_s) + sum_a pi_s(a)^2) is |s|^2 at the logits, summed over the path so
-    far. A row's own return is in its baseline, which biases
-    E[g]: with R rollouts by a share of about 1/R. Source: verl's ``optimal_token_baseline`` (arXiv 2602.07078).
+    The proxy W_it = sum_{s<=t} (1 - 2 pi_s(y_s) + sum_a pi_s(a)^2) is |s|^2 at the logits, summed up to position t. A
+    row's own return enters its baseline, which biases E[g] by a share of about 1/R with R rollouts. Source: verl's
+    ``optimal_token_baseline`` (arXiv 2602.07078).
     """
 
     scope: Literal["row", "prompt", "batch"] = "prompt"
     logit_power: bool = True
 
-    @property
-    def name(self) -> str:
-        """``w-proxy``."""
-        return "w-proxy"
+    name = "w-proxy"
 
     def advantages(self, returns: Tensor, evidence: Evidence) -> Tensor:
         """See :class:`Baseline`.

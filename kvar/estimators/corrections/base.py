@@ -1,4 +1,4 @@
-"""What a correction does for responses that another policy drew."""
+"""The interface of corrections for responses that another policy drew."""
 
 from __future__ import annotations
 

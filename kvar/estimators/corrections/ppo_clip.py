@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kvar.estimators.corrections.base import Correction
+from kvar.returns.kernels import short
 
 __all__ = ["PPOClip"]
 
@@ -16,15 +17,15 @@ __all__ = ["PPOClip"]
 class PPOClip(Correction):
     """The gradient of min(rho A, clip(rho, 1 - eps, 1 + eps) A): rho_t A_t s_t, and 0 where the clip is the smaller.
 
-    That is where A > 0 and rho > 1 + eps, or A < 0 and rho < 1 - eps. Unbiased for nothing but what ``ratio`` is, where
-    nothing is clipped; on-policy it changes nothing. Source: Schulman et al. 2017 (arXiv 1707.06347). It clips the
-    advantage of a sampled token, so that exact immediate terms have no such form.
+    The clip is the smaller where A > 0 and rho > 1 + eps, or A < 0 and rho < 1 - eps. Where nothing is clipped the mean
+    is that of ``ratio``; on-policy it changes nothing. Exact immediate terms have no sampled advantage to clip.
+    Source: Schulman et al. 2017 (arXiv 1707.06347).
 
     Attributes:
         epsilon: above 0.
 
     Raises:
-        ValueError: another epsilon.
+        ValueError: epsilon is not above 0.
     """
 
     epsilon: float = 0.2
@@ -37,8 +38,7 @@ class PPOClip(Correction):
     @property
     def name(self) -> str:
         """For instance ``ppo-clip(0.2)``."""
-        short = f"{self.epsilon:g}"
-        return f"ppo-clip({short})" if float(short) == self.epsilon else f"ppo-clip({self.epsilon!r})"
+        return f"ppo-clip({short(self.epsilon)})"
 
     def corrected(self, advantages: Tensor, log_ratio: Tensor) -> tuple[Tensor, Tensor]:
         """See :class:`Correction`."""

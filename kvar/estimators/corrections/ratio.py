@@ -8,22 +8,20 @@ import torch
 from torch import Tensor
 
 from kvar.estimators.corrections.base import Correction
+from kvar.returns.kernels import short
 
 __all__ = ["Ratio", "Truncated"]
 
 
 @dataclass(frozen=True)
 class Ratio(Correction):
-    """Weights times rho_t = pi(y_t | x_t) / mu(y_t | x_t); exact terms, which sum over pi itself, as they are.
+    """Weights times rho_t = pi(y_t | x_t) / mu(y_t | x_t); exact terms, which sum over pi itself, are unchanged.
 
     Unbiased for the gradient of the immediate reward summed over the states that mu visits (Degris et al. 2012,
     arXiv 1205.4839), sampled, centred or exact alike; biased for grad J, since states and futures remain mu's.
     """
 
-    @property
-    def name(self) -> str:
-        """``ratio``."""
-        return "ratio"
+    name = "ratio"
 
     def corrected(self, advantages: Tensor, log_ratio: Tensor) -> tuple[Tensor, Tensor]:
         """See :class:`Correction`."""
@@ -40,7 +38,7 @@ class Truncated(Correction):
         cap: the largest ratio, above 0.
 
     Raises:
-        ValueError: another cap.
+        ValueError: the cap is not above 0.
     """
 
     cap: float = 2.0
@@ -52,7 +50,7 @@ class Truncated(Correction):
     @property
     def name(self) -> str:
         """For instance ``truncated(2)``."""
-        return f"truncated({self.cap:g})" if float(f"{self.cap:g}") == self.cap else f"truncated({self.cap!r})"
+        return f"truncated({short(self.cap)})"
 
     def corrected(self, advantages: Tensor, log_ratio: Tensor) -> tuple[Tensor, Tensor]:
         """See :class:`Correction`."""

@@ -19,10 +19,7 @@ class SequenceRatio(Correction):
     depend on the prompt alone; its variance grows exponentially with the length. Source: importance sampling.
     """
 
-    @property
-    def name(self) -> str:
-        """``sequence-ratio``."""
-        return "sequence-ratio"
+    name = "sequence-ratio"
 
     def corrected(self, advantages: Tensor, log_ratio: Tensor) -> tuple[Tensor, Tensor]:
         """See :class:`Correction`."""

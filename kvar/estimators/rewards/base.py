@@ -1,4 +1,4 @@
-"""What a reward is: a number for each sampled token, and for the best of them for every token that could be next."""
+"""The interfaces of rewards: of sampled tokens, and of every token that could come next."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Reward(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """For instance ``gap``; no blanks, and a name of its own for every setting."""
+        """For instance ``gap``; without blanks, distinct for every setting."""
 
 
 class NextTokenReward(Reward):
@@ -47,12 +47,12 @@ class NextTokenReward(Reward):
 
 
 class SampledReward(Reward):
-    """A reward that is known for the sampled tokens alone: no expectation over the next token, no exact term."""
+    """A reward that is known for the sampled tokens only: no expectation over the next token, no exact term."""
 
     @abstractmethod
     def sampled(self, rollouts: Rollouts) -> Tensor:
         """(N, T), finite on response tokens.
 
         Raises:
-            ValueError: what the reward's function gives is no such thing; names row and remedy.
+            ValueError: the reward's function gives another shape or a value that is not finite.
         """

@@ -18,7 +18,7 @@ __all__ = ["TokenReward"]
 class TokenReward(SampledReward):
     """u_t = function(rollouts)[i, t]: with all lags (K=1) unbiased for the gradient of E[sum_t u_t], theory.md (4').
 
-    Provided that the function does not depend on the student's parameters.
+    The function must not depend on the student's parameters.
 
     Attributes:
         label: the reward's name.

@@ -20,10 +20,7 @@ class ForwardKL(NextTokenReward):
     the same mean. Source: Hinton et al. 2015 (arXiv 1503.02531), on the student's samples as in GKD (arXiv 2306.13649).
     """
 
-    @property
-    def name(self) -> str:
-        """``forward-kl``."""
-        return "forward-kl"
+    name = "forward-kl"
 
     def table(self, teacher: Tensor, student: Tensor) -> Tensor:
         """The ratio."""

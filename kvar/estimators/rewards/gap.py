@@ -26,10 +26,7 @@ class Gap(NextTokenReward):
 
     value: Literal["max", "soft"] = "max"
 
-    @property
-    def name(self) -> str:
-        """``gap``."""
-        return "gap"
+    name = "gap"
 
     def table(self, teacher: Tensor, student: Tensor) -> Tensor:
         """F(a) - V, which no shift of the logits f changes."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kvar.estimators.rewards.base import NextTokenReward
+from kvar.returns.kernels import short
 
 __all__ = ["JSD"]
 
@@ -24,7 +25,7 @@ class JSD(NextTokenReward):
         beta: between 0 and 1, both excluded; at the ends it vanishes.
 
     Raises:
-        ValueError: another beta.
+        ValueError: beta is not between 0 and 1.
     """
 
     beta: float = 0.5
@@ -38,7 +39,7 @@ class JSD(NextTokenReward):
     @property
     def name(self) -> str:
         """For instance ``jsd(0.5)``."""
-        return f"jsd({self.beta:g})" if float(f"{self.beta:g}") == self.beta else f"jsd({self.beta!r})"
+        return f"jsd({short(self.beta)})"
 
     def table(self, teacher: Tensor, student: Tensor) -> Tensor:
         """(1 - beta) (log m - log pi)."""

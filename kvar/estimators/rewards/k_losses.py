@@ -1,8 +1,7 @@
-"""Schulman's estimators of KL(pi || p), back-propagated as losses on the sampled tokens.
+"""Schulman's estimators of KL(pi || p), differentiated as losses on the sampled tokens.
 
 With r = log p(y_t) - log pi(y_t): k1 = -r, k2 = r^2 / 2, k3 = exp(r) - 1 - r (joschu.net/blog/kl-approx.html). As
-losses, their negative gradients are u_t s_t with u = -1, r and exp(r) - 1: what they descend is another matter than
-what they estimate.
+losses, their negative gradients are u_t s_t with u = -1, r and exp(r) - 1, which need not descend KL(pi || p).
 """
 
 from __future__ import annotations
@@ -20,12 +19,9 @@ __all__ = ["K1Loss", "K2Loss", "K3Loss"]
 
 @dataclass(frozen=True)
 class K1Loss(NextTokenReward):
-    """u = -1: "k1-loss immediate" is -s_t, of mean zero. It is unbiased for nothing but zero (arXiv 2512.21852)."""
+    """u = -1: "k1-loss immediate" is -s_t, of mean zero: unbiased for zero only (arXiv 2512.21852)."""
 
-    @property
-    def name(self) -> str:
-        """``k1-loss``."""
-        return "k1-loss"
+    name = "k1-loss"
 
     def table(self, teacher: Tensor, student: Tensor) -> Tensor:
         """Minus one."""
@@ -36,10 +32,7 @@ class K1Loss(NextTokenReward):
 class K2Loss(NextTokenReward):
     """u = log p - log pi: "k2-loss immediate" is "kl immediate", unbiased for the gradient of reverse KL per state."""
 
-    @property
-    def name(self) -> str:
-        """``k2-loss``."""
-        return "k2-loss"
+    name = "k2-loss"
 
     def table(self, teacher: Tensor, student: Tensor) -> Tensor:
         """The log ratio."""
@@ -54,10 +47,7 @@ class K3Loss(NextTokenReward):
     [derived; theory.md (24)]. verl's default (docs/algo/opd.md).
     """
 
-    @property
-    def name(self) -> str:
-        """``k3-loss``."""
-        return "k3-loss"
+    name = "k3-loss"
 
     def table(self, teacher: Tensor, student: Tensor) -> Tensor:
         """P / pi - 1."""

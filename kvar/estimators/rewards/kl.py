@@ -22,10 +22,7 @@ class LogRatio(NextTokenReward):
     so TRL's distillation loss on the student's own samples.
     """
 
-    @property
-    def name(self) -> str:
-        """``kl``."""
-        return "kl"
+    name = "kl"
 
     def table(self, teacher: Tensor, student: Tensor) -> Tensor:
         """Log p - log pi."""

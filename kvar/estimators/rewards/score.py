@@ -21,16 +21,13 @@ class Score(SampledReward):
 
     Attributes:
         function: rollouts -> N numbers (list, array or tensor), one a response; None to leave it to ``gather(score=)``.
-        constant: let one score for all responses pass, whose gradient with a baseline is zero.
+        constant: accept one score for all responses, whose gradient with a baseline is zero.
     """
 
     function: Callable[[Rollouts], Sequence[float] | Tensor | Any] | None = None
     constant: bool = False
 
-    @property
-    def name(self) -> str:
-        """``score``."""
-        return "score"
+    name = "score"
 
     def sampled(self, rollouts: Rollouts) -> Tensor:
         """(N, T) float64: the score at each response's last token.

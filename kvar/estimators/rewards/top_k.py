@@ -20,9 +20,9 @@ class TopK(NextTokenReward):
 
     Renormalised, KL(pi_S || p_S) with both divided by their sums over S: u(a) = (r'(a) - E_S[r']) / pi(S) on S, r' the
     log ratio of the renormalised, E_S under pi_S; 0 off S. With a tail, one token stands for all the others: u(a) =
-    log(p / pi) on S, log(p(tail) / pi(tail)) off S. The choice of S is not differentiated.
-    Exact it is the gradient of minus that divergence at the visited states, biased for reverse KL's by what S leaves
-    out; with k = V it is "kl immediate exact" [derived]. Sources: TRL's SDFT, NeMo-RL, verl (top-k distillation).
+    log(p / pi) on S, log(p(tail) / pi(tail)) off S. The choice of S is not differentiated. With the exact immediate
+    term it is the gradient of minus that divergence at the visited states, which differs from reverse KL's by what S
+    omits; with k = V it is "kl immediate exact" [derived]. Sources: TRL's SDFT, NeMo-RL, verl (top-k distillation).
 
     Attributes:
         k: tokens in S; all where the action set has no more.
