@@ -44,10 +44,9 @@ class Terms:
         if not names or len(set(names)) < len(names):
             raise ValueError(f"estimators must be one or more, with distinct names; got {list(names)}.")
         coefficients = [estimator.coefficients(evidence) for estimator in estimators]
+        shape = (len(names), *evidence.rollouts.mask.shape)
         exact = {
-            e.reward.name: torch.zeros(len(names), *evidence.rollouts.mask.shape, dtype=torch.float64).to(
-                coefficients[0][0]
-            )
+            e.reward.name: coefficients[0][0].new_zeros(shape)
             for e in estimators
             if e.immediate == "exact" and e.reward is not None
         }
