@@ -28,6 +28,12 @@ class LogRatio(NextTokenReward):
         """Log p - log pi."""
         return log_ratio(teacher, student)
 
+    def weighted(self, teacher: Tensor, student: Tensor) -> Tensor:
+        """Pi (log p - log pi), with one softmax of each."""
+        log_pi = student.log_softmax(dim=-1)
+        ratio, pi = teacher.log_softmax(dim=-1) - log_pi, log_pi.exp()
+        return ratio.mul_(pi).masked_fill_(pi == 0, 0.0)
+
 
 def log_ratio(teacher: Tensor, student: Tensor) -> Tensor:
     """(..., V): log p(a) - log pi(a) from logits; 0 where the student's is minus infinity."""
