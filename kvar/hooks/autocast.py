@@ -1,4 +1,4 @@
-"""Measure the weights as they are, in fp32, while training runs under autocast."""
+"""Measure in the weights' own precision while training runs under autocast."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ __all__ = ["plain_forward"]
 
 @contextmanager
 def plain_forward(model: nn.Module) -> Iterator[None]:
-    """The model with its own forward: accelerate puts one with autocast (``bf16``) in its place for training."""
-    own: Any = model.__dict__.get("_original_forward")
-    swap = own is not None and "forward" in model.__dict__
-    with replaced(model, "forward", own) if swap else nullcontext():
+    """The model with its original forward, which accelerate replaces by one under autocast (``bf16``) for training."""
+    original: Any = model.__dict__.get("_original_forward")
+    swap = original is not None and "forward" in model.__dict__
+    with replaced(model, "forward", original) if swap else nullcontext():
         yield

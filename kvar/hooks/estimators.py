@@ -1,4 +1,4 @@
-"""What a probe measures, by name; and the token weights of those estimators that are a matter of q and V alone."""
+"""Estimators by name, and the token weights of those that depend on q and V only."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def parse_estimators(text: str | Sequence[str], baseline: str | None = None) -> 
 
     Args:
         text: names, or one text that separates them by commas; see :func:`kvar.estimators.parse_estimators`.
-        baseline: for every name that has none of its own.
+        baseline: for every name without one.
 
     Raises:
-        ValueError: a word that is unknown, none at all, or the same estimator twice.
+        ValueError: an unknown word, no estimator, or the same one twice.
 
     Example:
         >>> [e.name for e in parse_estimators("1, 4, inf, K=1 - leave-one-out")]
@@ -41,10 +41,10 @@ def estimators_of(given: Any, baseline: str | None = None) -> tuple[Estimator, .
 
     Args:
         given: one or several.
-        baseline: for every kernel and name that has none of its own.
+        baseline: for every kernel and name without one.
 
     Raises:
-        TypeError: neither these nor a collection of them.
+        TypeError: ``given`` is neither one of these nor a collection of them.
         ValueError: as :func:`parse_estimators`.
     """
     several = [given] if isinstance(given, str | int | float | Kernel | Estimator) else given
@@ -82,10 +82,10 @@ def check_plain(
 def estimator_weights(
     estimators: Sequence[Estimator], values: TokenValues, mask: Tensor, prompt_index: Tensor
 ) -> Tensor:
-    """The weights of log pi(y_t | s_t) that make each estimator, theory.md (5).
+    """The token weights of each estimator, whose gradient is that of sum_t weight_t log pi(y_t | s_t), theory.md (5).
 
     Args:
-        estimators: E of them.
+        estimators: E estimators.
         values: (N, T) teacher values.
         mask: (N, T).
         prompt_index: (N,), for leave-one-out baselines.

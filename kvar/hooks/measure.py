@@ -1,4 +1,4 @@
-"""The one way a measurement is made: sample, value, weigh, and take the gradient's moments."""
+"""A measurement: sample responses, value and weigh them, and take the gradient's moments."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ def measure_gradients(
     Args:
         student: seq2seq or causal model, plain or data-parallel.
         prompts: (M, S) ids and (M, S) mask.
-        settings: what is measured and how.
+        settings: of the measurement.
         teacher: values the responses; None with ``reward``.
         reward: rollouts -> (N, T) per-token rewards.
-        references: the data's responses to these prompts: the gradient of their likelihood is measured beside the
-            estimators, as one called ``data``.
-        policy: what the student may emit.
-        tokenizer: of the student; names its pad token.
+        references: the data's responses to these prompts; the gradient of their likelihood is measured as one more
+            estimator, called ``data``.
+        policy: the student's action set.
+        tokenizer: the student's; names the pad token.
         step: names the measurement, and selects its random stream.
-        distributed: share the prompts out among all processes, which must all call and all get the whole.
-        config: what the measurement is to say of itself, see :class:`kvar.measurement.Measurement`.
+        distributed: divide the prompts among all processes; all must call this and all get the whole result.
+        config: of the measurement, see :class:`kvar.measurement.Measurement`.
 
     Raises:
         ValueError: references on several processes or with fields="norms", fewer prompts than processes, groups that
@@ -62,7 +62,7 @@ def measure_gradients(
     named = layer_groups(student) if settings.groups == "layers" else settings.groups
     resolve_groups(student, named)  # refuses what cannot be measured before anything is sampled
     rank, count = (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
-    own = torch.arange(rank, len(prompts[0]), count)
+    share = torch.arange(rank, len(prompts[0]), count)  # this process's prompts
     if len(prompts[0]) < count:
         raise ValueError(f"the probe has {len(prompts[0])} prompts for {count} processes: give it one for each.")
     if references is not None and (distributed or settings.fields == "norms"):
@@ -73,16 +73,16 @@ def measure_gradients(
         nonlocal evidence
         rollouts = sample(
             student,
-            (prompts[0][own], prompts[1][own]),
+            (prompts[0][share], prompts[1][share]),
             tokenizer,
             rollouts_per_prompt=settings.rollouts_per_prompt,
             max_new_tokens=settings.max_new_tokens,
             seed=((settings.seed * 1_000_003 + step) * count + rank) % (2**63),
             policy=policy,
         )
-        rollouts = replace(rollouts, prompt_index=own.to(rollouts.tokens.device)[rollouts.prompt_index])
-        found, evidence = valued(student, rollouts, settings, teacher, reward)
-        return found
+        rollouts = replace(rollouts, prompt_index=share.to(rollouts.tokens.device)[rollouts.prompt_index])
+        responses, evidence = valued(student, rollouts, settings, teacher, reward)
+        return responses
 
     parts = exchanged(work) if distributed else [work()]
     whole, mine = joined(parts), parts[rank].rollouts

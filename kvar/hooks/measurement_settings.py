@@ -1,4 +1,4 @@
-"""What is measured and how, checked once: for ``kvar.measure`` and for ``GradientProbe``."""
+"""The checked settings of a measurement, for ``kvar.measure`` and ``GradientProbe``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class MeasurementSettings:
     """The settings of a measurement.
 
     Attributes:
-        estimators: E of them.
+        estimators: E estimators.
         score: rollouts -> N scores of whole responses, for estimators of the reward ``score``.
         rollouts_per_prompt: R.
         max_new_tokens: T, the length limit of responses.
@@ -38,10 +38,10 @@ class MeasurementSettings:
         centre: of the teacher's logits, see ``kvar.returns.token_values``.
         value: hard or soft V, see there.
         vocabulary: draw, score and normalise over the first this many tokens at most.
-        constant_scores: let one score for all responses pass, as a training may have at some steps.
+        constant_scores: accept equal scores of all responses, which a training may have at some steps.
 
     Raises:
-        ValueError: no estimators, two of one name, a number out of range, or a choice that is none.
+        ValueError: no estimators, two of one name, a number out of range, or an unknown choice.
     """
 
     estimators: tuple[Estimator, ...]
@@ -86,7 +86,7 @@ class MeasurementSettings:
                 )
 
     def check_teacher(self, teacher: object, reward: Callable[[Rollouts], Tensor] | None) -> None:
-        """Refuse a measurement without, or with too much of, what values the responses.
+        """Require exactly one of teacher and reward, and the teacher where an estimator needs it.
 
         Raises:
             ValueError: neither or both of teacher and reward; an estimator that needs a teacher where there is none.

@@ -32,12 +32,12 @@ class StepStatistics:
     """The output layer's gradient at one step, one micro-batch of N trajectories; squared-gradient units.
 
     Attributes:
-        step: optimiser steps taken before: the policy that sampled the trajectories is the one after that many.
-        power: (E,) mean of |g_i^e|^2; tr Cov is this less the signal.
+        step: optimiser steps that the policy which sampled the trajectories has taken.
+        power: (E,) mean of |g_i^e|^2; tr Cov is this minus the signal.
         inner: (E, E) unbiased <E g^e, E g^f>, from pairs of distinct prompts; its diagonal is the signal. None at steps
             where only norms were measured.
         n: trajectories.
-        seconds: what the measurement cost.
+        seconds: time of the measurement.
     """
 
     step: int
@@ -48,36 +48,35 @@ class StepStatistics:
 
 
 class OutputLayerProbe(TrainerCallback):
-    """Measures every kernel at the output layer at every step; nothing is sampled, run or differentiated for it.
+    """Measures every kernel at the output layer at every step, without sampling or passes of its own.
 
     The training step samples responses, has the teacher value them and runs the student forward; the head's moments
-    follow from these (theory.md (14)). The trainer hands over rollouts and values once a micro-batch has run forward::
+    follow from these (theory.md (14)). The trainer passes rollouts and values after a micro-batch's forward pass::
 
         callback.on_rollouts(rollouts, values)
 
-    ``DistillationTrainer`` does so for every callback that has the method; in a trainer of your own call it in
-    ``compute_loss``, after ``kvar.rollouts.log_probs(model, rollouts)``. The figures are those of the head's own use of
-    its weight; docs/output-layer.md shows how well they follow the gradient of all parameters. A single step is noisy:
-    average over steps (``kvar.analysis.output_layer``). Dropout, where the training uses it, is in them.
+    ``DistillationTrainer`` does so for every callback that has the method; in your own trainer call it in
+    ``compute_loss``, after ``kvar.rollouts.log_probs(model, rollouts)``. The numbers are those of the weight's use in
+    the head; docs/output-layer.md shows how well they follow the gradient of all parameters. A single step is noisy:
+    average over steps (``kvar.analysis.output_layer``). They include the training's dropout.
 
-    Norms are cheap; with inner products of means, a Gram of all tokens, it costs two to three times as much; these are
-    a small part of the variance there. So norms are taken every ``every`` steps, means every ``means_every``-th time.
-    In a training of several processes the first measures its own share of the batch.
+    Norms are cheap. Inner products of means, a Gram of all tokens, cost two to three times as much and are a small part
+    of the variance at the head; so norms are taken every ``every`` steps, means every ``means_every``-th time. In a
+    training of several processes the first measures its share of the batch.
 
-    Estimators beyond q and V (``kl immediate exact``) need ``teacher``: each measurement then takes one more pass of
-    student and teacher without gradient, in eval mode, and asks the teacher again for exact terms.
+    Estimators that need more than q and V (``kl immediate exact``) need ``teacher``: each measurement then takes one
+    more pass of student and teacher without gradient, in eval mode, and runs the teacher again for exact terms.
 
     Args:
         estimators: names, kernels and :class:`Estimator` in any mix, names distinct.
         teacher: for estimators that are more than a weight by q and V.
         every: optimiser steps between measurements.
         means_every: measurements between two that take means.
-        writer: where to append rows of ``metrics`` (split ``name``): "power K=4", and where means were taken "signal
-            K=4" and "inner K=4", the last with the first estimator. None keeps :class:`StepStatistics` in
-            ``.measurements`` only.
+        writer: appends rows of ``metrics`` (split ``name``): "power K=4", and where means were taken "signal K=4" and
+            "inner K=4", the last with the first estimator. None keeps :class:`StepStatistics` in ``.measurements``.
         name: the split's name in the records.
         vocabulary: normalise over the first this many tokens at most; default the rollouts' action set.
-        head: the output layer, where the model does not name it.
+        head: the output layer, if the model does not name it.
 
     Raises:
         ValueError: no estimators, names that repeat, a score, ``every`` or ``means_every`` below 1, an estimator that
@@ -131,17 +130,17 @@ class OutputLayerProbe(TrainerCallback):
         """Measure one micro-batch, right after its forward pass.
 
         Args:
-            rollouts: N trajectories sampled from the student as it is.
+            rollouts: N trajectories sampled from the current student.
             values: (N, T) the teacher's.
-            hidden: (N, T, p) the head's inputs, where the forward pass was not kvar's.
+            hidden: (N, T, p) the head's inputs, if the forward pass was not kvar's.
             logits: (N, T, V), with ``hidden``.
 
         Raises:
             ValueError: the last training forward pass was not over these rollouts.
         """
         mask, index = rollouts.mask, rollouts.prompt_index
-        own = mask.any(dim=1)  # a row without a token only evens out the processes' batches: its gradient is no sample
-        if self._idle or self._step % self.every or not bool(own.any()):
+        filled = mask.any(dim=1)  # rows without a token only even out the processes' batches and are no samples
+        if self._idle or self._step % self.every or not bool(filled.any()):
             return
         start = time.perf_counter()
         inner = None
@@ -152,21 +151,21 @@ class OutputLayerProbe(TrainerCallback):
                 logits = logits if rollouts.policy is None else rollouts.policy.restricted(logits)
                 tokens = rollouts.tokens.masked_fill(~mask, 0)
                 moments = output_layer_moments(hidden, logits, tokens, mask, weights, index)
-                norms, inner = moments.sq_norm, _inner(moments, index, own)
+                norms, inner = moments.sq_norm, _inner(moments, index, filled)
             elif self._watch is None:
                 raise ValueError("OutputLayerProbe is not in a training yet: give it to a trainer as a callback.")
             elif self._step // self.every % self.means_every == 0:
                 moments = self._watch.moments(rollouts, weights, vocabulary=self.vocabulary)
-                norms, inner = moments.sq_norm, _inner(moments, index, own)
+                norms, inner = moments.sq_norm, _inner(moments, index, filled)
             else:
                 norms = self._watch.norms(rollouts, weights, vocabulary=self.vocabulary)
         seconds = time.perf_counter() - start
-        power = norms[:, own.to(norms.device)].mean(dim=1)
-        found = StepStatistics(self._step, power, inner, int(own.sum()), seconds)
+        power = norms[:, filled.to(norms.device)].mean(dim=1)
+        statistics = StepStatistics(self._step, power, inner, int(filled.sum()), seconds)
         if self.writer is None:
-            self.measurements.append(found)
+            self.measurements.append(statistics)
         else:
-            self._pending.append(found)
+            self._pending.append(statistics)
             if len(self._pending) >= _FLUSH:
                 self.flush()
 
@@ -200,7 +199,7 @@ class OutputLayerProbe(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Start to watch the student's head; what was measured past the point that training starts from is let go."""
+        """Watch the student's head; drop measurements past the step that training starts from."""
         step = self._step = state.global_step
         self._idle = not state.is_world_process_zero
         self._close()
@@ -218,13 +217,13 @@ class OutputLayerProbe(TrainerCallback):
         self._step = state.global_step
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Write, so that records are never behind a checkpoint."""
+        """Write pending measurements, so that records are never behind a checkpoint."""
         self.flush()
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Write, and leave the student's head alone."""
+        """Write pending measurements and stop watching the head."""
         self.flush()
         self._close()
 
@@ -241,15 +240,15 @@ def _average(parts: list[tuple[int, Tensor]]) -> Tensor:
     return torch.stack([n * x for n, x in parts]).sum(dim=0) / sum(n for n, _ in parts)
 
 
-def _inner(moments: GroupMoments, prompt_index: Tensor, own: Tensor) -> Tensor:
-    """(E, E) unbiased <E g^e, E g^f>, theory.md (12) over pairs of distinct prompts; NaN where there is one prompt.
+def _inner(moments: GroupMoments, prompt_index: Tensor, filled: Tensor) -> Tensor:
+    """(E, E) unbiased <E g^e, E g^f>, theory.md (12) over pairs of distinct prompts; NaN with a single prompt.
 
-    Rows that are not ``own``, (N,) bool, have no gradient: they add nothing to the sums, and are not counted.
+    Rows outside ``filled``, (N,) bool, have no gradient and are not counted.
     """
     prompt_pair = moments.prompt_pair
     assert prompt_pair is not None  # the output-layer pass gives every field
     sizes = prompt_index.unique(return_counts=True)[1].double().cpu()
     same = (sizes**2 * prompt_pair).sum(dim=-1)
     total = len(prompt_index) ** 2 * moments.mean_pair
-    counted = prompt_index[own].unique(return_counts=True)[1].double().cpu()
+    counted = prompt_index[filled].unique(return_counts=True)[1].double().cpu()
     return (total - same) / (float(counted.sum()) ** 2 - float((counted**2).sum()))

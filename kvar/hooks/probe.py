@@ -27,9 +27,9 @@ __all__ = ["GradientProbe"]
 class GradientProbe(TrainerCallback):
     """Measures every estimator's gradient moments every ``every`` steps on fresh rollouts of a fixed prompt set.
 
-    Responses are drawn from the student itself at temperature 1, so that the estimates are on-policy and need no
-    importance weights. The training run is not disturbed: parameters, ``.grad``, buffers, modes and random state are
-    as before, and the probe's own sampling depends on (seed, step) alone.
+    Responses are drawn from the student at temperature 1, so that the estimates are on-policy and need no importance
+    weights. The training run is not disturbed: parameters, ``.grad``, buffers, modes and random state stay as they are,
+    and the probe's sampling depends on (seed, step) only.
 
     Args:
         prompts: in any form that ``kvar.rollouts.encode_prompts`` takes.
@@ -38,26 +38,26 @@ class GradientProbe(TrainerCallback):
         teacher: scores the responses; None with ``reward``.
         reward: rollouts -> (N, T) per-token rewards u_t, used as theory.md (4') does.
         score: rollouts -> N scores of whole responses, for estimators of the reward ``score``.
-        references: the data's response to each prompt, texts: the gradient of their likelihood is measured as well, as
-            an estimator called ``data``. They are cut at ``max_new_tokens``. On one process.
+        references: the data's response to each prompt, as text; the gradient of their likelihood is measured as one
+            more estimator, called ``data``. They are cut at ``max_new_tokens``. On one process only.
         tokenizer: needed for texts; default the trainer's.
-        every: training steps between probes; the last step is measured whatever it is.
-        first: measure the student before its first step as well.
+        every: training steps between probes; the last step is always measured.
+        first: also measure the student before its first step.
         rollouts_per_prompt: responses to each prompt.
         max_new_tokens: length limit of responses.
         seed: seed of the sampling.
-        writer: where to append ``trajectories``, ``gradients``, ``prompt_gradients`` and timings; None keeps
-            measurements in ``.measurements`` only.
+        writer: appends ``trajectories``, ``gradients``, ``prompt_gradients`` and timings; None keeps measurements in
+            ``.measurements``.
         name: the probe's name in the records.
         groups: parameter groups, see ``kvar.gradients.gradient_moments``; "layers" for one a layer
             (``kvar.gradients.layer_groups``).
         position_bins: also split every estimator over this many ranges of positions, named "K=4 @ 0-3"
             (``kvar.returns.split_by_position``), at the cost of as many more estimators; 0 for none.
-        engine: see there.
-        fields: see there.
-        micro_batch: see there; also the rows that one teacher pass takes.
+        engine: see ``kvar.gradients.gradient_moments``.
+        fields: see ``kvar.gradients.gradient_moments``.
+        micro_batch: trajectories that the teacher and the gradient take at a time; None for all.
         centre: of the teacher's logits, see ``kvar.returns.token_values``.
-        value: hard or soft V, see there.
+        value: hard or soft V, see ``kvar.returns.token_values``.
         vocabulary: draw, score and normalise over the first this many tokens only; default the tokenizer's.
 
     Raises:
@@ -127,7 +127,7 @@ class GradientProbe(TrainerCallback):
         Args:
             student: seq2seq or causal model, plain or data-parallel.
             step: names the measurement, and selects its random stream.
-            distributed: share the prompts out among all processes, which must all call and all get the whole.
+            distributed: divide the prompts among all processes; all must call this and all get the whole result.
 
         Raises:
             ValueError: fewer prompts than processes.
@@ -155,17 +155,16 @@ class GradientProbe(TrainerCallback):
         )
 
     def record(self, measurement: Measurement) -> None:
-        """Append a measurement to the writer's tables; the same (name, step) again replaces, never repeats."""
-        if self.writer is None:
-            return
-        record(measurement, self.writer, self.name)
+        """Append a measurement to the writer's tables, in place of an earlier one of the same (name, step)."""
+        if self.writer is not None:
+            record(measurement, self.writer, self.name)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Take the trainer's tokenizer, and measure the student before its first step, unless ``first`` is False.
 
-        A new training is measured anew; one that goes on from a checkpoint, from there on.
+        Measurements of an earlier training, or past the checkpoint that this one resumes from, are dropped.
         """
         if self.tokenizer is None or self._taken:
             self.tokenizer, self._taken, self.prompts = kwargs.get("processing_class"), True, self._prompts
@@ -192,7 +191,7 @@ class GradientProbe(TrainerCallback):
         self._probe(kwargs["model"], state.global_step, args, state)
 
     def _check_lengths(self, student: nn.Module) -> None:
-        """Before training, not at the first measurement."""
+        """Check prompts and responses against the models' positions before training."""
         self.prompts = encode_prompts(self.prompts, self.tokenizer, unwrap(student))
         lengths = self.prompts[1].sum(dim=1)
         row = int(lengths.argmax())

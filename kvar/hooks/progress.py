@@ -1,4 +1,4 @@
-"""``Progress``: one line that says how training goes: loss, return, response length, tokens a second."""
+"""``Progress``: loss, return, response length and tokens per second of a training, in one line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHOWN = {
 
 
 def describe(logs: Mapping[str, Any]) -> dict[str, str]:
-    """The numbers of a log that a reader follows, in words.
+    """The shown numbers of a log, formatted, by label.
 
     Example:
         >>> describe({"loss": 1.23456, "response_length": 12.5, "tokens_per_second": 10250.7, "epoch": 1.0})
@@ -40,8 +40,8 @@ class Progress(TrainerCallback):
     """A progress bar on a terminal, a line at each log elsewhere.
 
     Args:
-        bar: True for a bar, False for lines; by default what the stream is.
-        stream: where to; default standard error.
+        bar: True for a bar, False for lines; by default a bar if the stream is a terminal.
+        stream: default standard error.
     """
 
     def __init__(self, bar: bool | None = None, stream: IO[str] | None = None) -> None:
@@ -53,9 +53,9 @@ class Progress(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Open the bar at the step a resumed run goes on from."""
+        """Open the bar at the step that training starts from."""
         self._start, self._first = time.perf_counter(), state.global_step
-        if self._bar is not None:  # of a training that was broken off
+        if self._bar is not None:  # of an interrupted training
             self._bar.close()
             self._bar = None
         if not state.is_world_process_zero:
@@ -65,7 +65,7 @@ class Progress(TrainerCallback):
             self._bar = tqdm(total=state.max_steps, initial=state.global_step, file=stream, unit="step")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Move the bar."""
+        """Advance the bar."""
         if self._bar is not None:
             self._bar.update(state.global_step - self._bar.n)
 
@@ -77,7 +77,7 @@ class Progress(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Show a log's numbers; validation's get a line of their own."""
+        """Show a log's numbers; those of validation on a separate line."""
         if not state.is_world_process_zero or not logs:
             return
         if any(name.startswith("eval_") for name in logs):

@@ -1,4 +1,4 @@
-"""``Recorder``: whatever a transformers Trainer logs becomes rows of the run's table ``metrics``."""
+"""``Recorder``: records the logs of a transformers Trainer in the run's table ``metrics``."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from kvar.records import RunWriter
 __all__ = ["TRAJECTORIES", "Recorder"]
 
 TRAJECTORIES = "trajectories"
-"""The number of responses that an optimiser step is made of, recorded beside each log of training."""
+"""Name of the number of responses in an optimiser step, recorded with each log of training."""
 
 
 class Recorder(TrainerCallback):
     """Appends each log of a Trainer to ``metrics``; logs that a resumed run repeats replace the earlier ones.
 
-    Beside the loss of a trainer that samples ``rollouts_per_prompt`` responses stands :data:`TRAJECTORIES`.
+    The logs of a trainer that samples ``rollouts_per_prompt`` responses also get :data:`TRAJECTORIES`.
 
     Args:
         writer: the run's writer.
@@ -30,7 +30,7 @@ class Recorder(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Let the logs of an earlier training go, and those past the checkpoint that this one goes on from."""
+        """Remove logs of an earlier training, or past the checkpoint that this one resumes from."""
         if state.is_world_process_zero:
             self.writer.begin(state.global_step, "train", "validation")
 
@@ -47,7 +47,7 @@ class Recorder(TrainerCallback):
             return
         import pandas as pd
 
-        rows = []
+        rows, step = [], state.global_step
         logs = dict(logs or {})
         rollouts = getattr(args, "rollouts_per_prompt", None)
         if "loss" in logs and rollouts is not None:
@@ -55,17 +55,8 @@ class Recorder(TrainerCallback):
             logs[TRAJECTORIES] = args.train_batch_size * micro_batches * rollouts
         for name, value in logs.items():
             if isinstance(value, (int, float)) and math.isfinite(value):
-                split = "validation" if name.startswith("eval_") else "train"
-                rows.append(
-                    {
-                        "step": state.global_step,
-                        "split": split,
-                        "name": name.removeprefix("eval_"),
-                        "value": float(value),
-                    }
-                )
+                split, name = "validation" if name.startswith("eval_") else "train", name.removeprefix("eval_")
+                rows.append({"step": step, "split": split, "name": name, "value": float(value)})
         if rows:
-            first = "validation" if rows[0]["split"] == "validation" else "train"
-            self.writer.append(
-                "metrics", pd.DataFrame(rows), key=("log", first, state.global_step, str(rows[0]["name"]))
-            )
+            key = ("log", str(rows[0]["split"]), step, str(rows[0]["name"]))
+            self.writer.append("metrics", pd.DataFrame(rows), key=key)

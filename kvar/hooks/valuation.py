@@ -1,4 +1,4 @@
-"""What responses are worth: a teacher's values or a reward, and what estimators beyond q and V need to know."""
+"""Values of responses by a teacher or a reward, and what estimators need besides q and V."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ Reward = Callable[[Rollouts], Tensor]
 
 @dataclass(frozen=True)
 class Valued:
-    """Responses and what is known of them; tensors alone, so that processes can exchange it.
+    """Responses with their values, as tensors only, so that processes can exchange them.
 
     Attributes:
         rollouts: N responses.
         values: (N, T) q and V; with a reward in place of a teacher, q = reward and V = 0.
-        known: what an :class:`kvar.estimators.Evidence` holds: "sampled kl", "expected kl", "log_probs" and so on, each
-            (N, T); empty where q and V say everything.
+        known: the (N, T) tensors of an :class:`kvar.estimators.Evidence`: "sampled kl", "expected kl", "log_probs" and
+            so on; empty where estimators need q and V only.
     """
 
     rollouts: Rollouts
@@ -57,8 +57,8 @@ def valued(
     """Value responses once for all estimators.
 
     Returns:
-        What is known of them, less the rewards of whole responses, which :func:`weigh` adds; and the evidence with its
-        teacher, for exact terms, or None where every estimator is a matter of q and V alone.
+        The values, without rewards of whole responses, which :func:`weigh` adds; and the evidence with its teacher, for
+        exact terms, or None where every estimator depends on q and V only.
     """
     options = {"centre": settings.centre, "value": settings.value, "micro_batch": settings.micro_batch}
     if all(e.plain for e in settings.estimators):
@@ -84,7 +84,7 @@ def valued(
 
 
 def exchanged(work: Callable[[], Valued]) -> list[Valued]:
-    """What every process knows of its responses, on the CPU, process after process; all raise where one fails."""
+    """The result of ``work`` of every process, on the CPU, in the order of ranks; all raise if one fails."""
 
     def portable() -> Valued:
         mine = work()
@@ -107,14 +107,14 @@ def joined(parts: Sequence[Valued]) -> Valued:
 def weigh(
     whole: Valued, settings: MeasurementSettings, rows: slice, width: int, evidence: Evidence | None
 ) -> tuple[Tensor | Terms, list[str]]:
-    """The weights of one process's responses, and the estimators' names, those split by position behind the others.
+    """The weights of one process's responses, and the estimators' names, those split by position last.
 
     Args:
-        whole: of all processes: baselines are formed over all.
+        whole: the responses of all processes, over which baselines are formed.
         settings: names the estimators.
-        rows: the process's own.
+        rows: the process's rows of ``whole``.
         width: T of its rollouts.
-        evidence: of its own rollouts.
+        evidence: of its rollouts.
     """
     mask, index = whole.rollouts.mask, whole.rollouts.prompt_index
     names, exact = [e.name for e in settings.estimators], {}
@@ -143,21 +143,21 @@ def terms_of(weights: Tensor | Terms, names: Sequence[str], rollouts: Rollouts) 
 
 
 def _with_scores(whole: Valued, settings: MeasurementSettings) -> Evidence:
-    """The evidence with the rewards that are functions of the rollouts, asked once and of all responses together."""
+    """The evidence with the rewards that are functions of the rollouts, computed once over all responses."""
     evidence = whole.evidence()
     sampled = dict(evidence.sampled)
     for e in settings.estimators:
         if isinstance(e.reward, SampledReward) and e.reward.name not in sampled:
-            asked = e.reward
-            if isinstance(asked, Score):
-                asked = Score(settings.score or asked.function, settings.constant_scores)
-            sampled[e.reward.name] = asked.sampled(whole.rollouts).masked_fill(~whole.rollouts.mask, 0.0)
+            reward = e.reward
+            if isinstance(reward, Score):
+                reward = Score(settings.score or reward.function, settings.constant_scores)
+            sampled[e.reward.name] = reward.sampled(whole.rollouts).masked_fill(~whole.rollouts.mask, 0.0)
     return replace(evidence, sampled=sampled)
 
 
 @torch.no_grad()
 def reward_values(reward: Reward, rollouts: Rollouts) -> TokenValues:
-    """Values by a reward a token: q = reward and V = 0, theory.md (4').
+    """Values by a per-token reward: q = reward and V = 0, theory.md (4').
 
     Args:
         reward: rollouts -> (N, T).

@@ -1,4 +1,4 @@
-"""Take rows out of a run: those past a checkpoint, or those of an earlier training that a new one supersedes."""
+"""Remove rows from a run: those past a checkpoint, or those of an earlier training that a new one supersedes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["Removed", "owner_column", "remove_rows"]
 
 @dataclass
 class Removed:
-    """What was taken out.
+    """The rows that were removed.
 
     Attributes:
         rows: how many, over all tables.
         steps: their smallest and largest step.
-        keys: by table, of the parts that are gone whole.
+        keys: by table, those of parts of which no row is left.
     """
 
     rows: int = 0
@@ -30,7 +30,7 @@ class Removed:
     keys: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, table: str, steps: pa.ChunkedArray, key: str | None) -> None:
-        """Count the rows of one part; ``key`` where all of them went."""
+        """Count the removed rows of one part; ``key`` is given where all of its rows were removed."""
         low, high = pc.min_max(steps).as_py().values()
         self.steps = (min(low, self.steps[0]), max(high, self.steps[1])) if self.rows else (low, high)
         self.rows += len(steps)
@@ -39,7 +39,7 @@ class Removed:
 
 
 def owner_column(table: str) -> str:
-    """Where a table says what its rows belong to: a probe or, among metrics, a split."""
+    """The column that says what a table's rows belong to: a probe or, among metrics, a split."""
     return "probe" if "probe" in schema_of(table).names else "split"
 
 
@@ -57,13 +57,10 @@ def remove_rows(
     Args:
         run: the run's folder.
         after: the last step to keep.
-        owners: only rows of these probes and splits; none given for all rows.
-        newest: by table, the last part to look at; None for all parts.
-        spare: called with each part before it loses rows.
-        removed: what was removed before, to be added to.
-
-    Returns:
-        What was removed.
+        owners: only rows of these probes and splits; empty for all rows.
+        newest: by table, the number of the last part to look at; None for all parts.
+        spare: called with each part before rows are removed from it.
+        removed: counts to add to.
     """
     removed = Removed() if removed is None else removed
     for table in TABLES:

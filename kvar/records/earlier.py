@@ -1,4 +1,4 @@
-"""What an earlier training left in a run's folder, once a new one is written there."""
+"""Rows of an earlier training in a run's folder, which a new training supersedes."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from kvar.records.schema import TABLES
 __all__ = ["EarlierRows"]
 
 ASIDE = ".{}.earlier"
-"""A part's name as it is set aside; readers pass over hidden files."""
+"""Name of the hidden copy of a part; readers skip hidden files."""
 
 
 class EarlierRows:
-    """The rows that were there when a writer came, and their making way.
+    """The rows that a folder held when a writer opened it, and their removal.
 
     Args:
         run: the run's folder.
-        settled: whether it is known that they all stay.
+        settled: whether they all stay.
 
     Attributes:
-        newest: by table, the number of the last part that was there.
-        taken: by table, numbers that no new part gets: another writer of this process may still know their parts.
+        newest: by table, the number of the last part at that time.
+        taken: by table, the last number that no new part gets: another writer of this process may refer to its part.
     """
 
     def __init__(self, run: Path, settled: bool) -> None:
@@ -38,10 +38,10 @@ class EarlierRows:
         self.settled = settled or not any(self.newest.values())
         self._met: set[str] = set()
         self._began: set[str] = set()
-        self._copies: list[Path] | None = None  # None before the first, which takes the place of an earlier time's
+        self._copies: list[Path] | None = None  # None before the first, which replaces earlier copies
 
     def appended(self, table: str, rows: pa.Table) -> Removed:
-        """Rows are about to be appended: what their probe or split has of their first step and later makes way."""
+        """Remove what a probe or split recorded at or after the first step of the rows about to be appended to it."""
         removed = Removed()
         if self.settled:
             return removed
@@ -58,7 +58,7 @@ class EarlierRows:
         return removed
 
     def training_begins(self, names: tuple[str, ...]) -> Removed:
-        """A training starts that writes these probes and splits."""
+        """Remove the rows that a new training, which writes these probes and splits, supersedes."""
         removed = Removed()
         if not self.settled:
             remove_rows(self.run, -1, newest=self.newest, spare=self._set_aside, removed=removed)
@@ -71,7 +71,7 @@ class EarlierRows:
         return removed
 
     def training_goes_on(self, names: tuple[str, ...]) -> None:
-        """A resumed training writes these probes and splits; what it repeats has been dropped."""
+        """Note that a resumed training writes these probes and splits; rows that it repeats are removed already."""
         self.settled = True
         self._began.update(names)
 

@@ -1,4 +1,4 @@
-"""What records raise, and what they warn of."""
+"""Errors and warnings of records."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ class RecordsError(ValueError):
 
 
 class RecordsWarning(UserWarning):
-    """Records that were read, but not to their last row (a truncated tail)."""
+    """Records were read without some rows (a truncated part), or rows were superseded."""

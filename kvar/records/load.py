@@ -30,14 +30,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Run:
-    """A run's records. Frames are read when first asked for and then kept; ``load`` again to see later rows.
+    """A run's records. Frames are read at first access and then kept; ``load`` again to see later rows.
 
     Attributes:
         path: the run's folder.
-        config: what the run was started with.
+        config: the run's settings.
         version: the kvar version that wrote it.
-        versions: those of Python and of the libraries that compute, at the start; empty in runs that are older.
-        created: when it was started, ISO 8601.
+        versions: of Python, torch and transformers at the start; empty in older runs.
+        created: time of the start, ISO 8601.
     """
 
     path: Path
@@ -81,18 +81,17 @@ class Run:
             where: column -> a value, or a list of values: only rows that hold one of them.
 
         Returns:
-            The rows in the order of their appending; no rows, but typed columns, where there are none.
+            The rows in the order they were appended; an empty frame with typed columns if there are none.
 
         Raises:
             RecordsError: no such table or column, or a damaged, foreign or newer part file.
         """
         wanted, needed = _columns(table, columns, where)
-
-        def attempt() -> list[pa.Table]:
-            return list(self._groups(table, wanted, needed, where or {}))
-
+        groups = _while_written(
+            lambda: list(self._groups(table, wanted, needed, where or {})), lambda: self._parts.pop(table, None)
+        )
         empty = pa.schema([schema_of(table).field(name) for name in wanted]).empty_table()
-        return pa.concat_tables([empty, *self._while_written(attempt, table)]).to_pandas(self_destruct=True)
+        return pa.concat_tables([empty, *groups]).to_pandas(self_destruct=True)
 
     def batches(
         self,
@@ -100,18 +99,13 @@ class Run:
         columns: Sequence[str] | None = None,
         where: Mapping[str, object] | None = None,
     ) -> Iterator[pa.Table]:
-        """The rows of :meth:`read` as Arrow tables of about a million rows or fewer, one at a time.
-
-        Args:
-            table: one of ``TABLES``.
-            columns: the columns wanted, in this order; all by default.
-            where: as for :meth:`read`.
+        """The rows of :meth:`read`, same arguments, as Arrow tables of at most about a million rows, one at a time.
 
         Yields:
-            Rows in the order of their appending; a batch never holds rows of two appends.
+            Rows in the order they were appended; no batch holds rows of two appends.
 
         Raises:
-            RecordsError: as :meth:`read`; also when the writer removes rows that are still to come (read again then).
+            RecordsError: as :meth:`read`; also if the writer removes rows that are not yet read (then read again).
         """
         wanted, needed = _columns(table, columns, where)
         try:
@@ -122,23 +116,23 @@ class Run:
             ) from error
 
     def measurements(self, table: str = "gradients") -> list[tuple[str, int]]:
-        """(probe, step) of every measurement in a table that has these columns, in the order of their appending.
+        """(probe, step) of every measurement in a table that has these columns, in the order they were appended.
 
         Raises:
             RecordsError: no such table, or one without the columns probe and step.
         """
         _columns(table, ["probe", "step"], None)
-        found: dict[tuple[str, int], None] = {}
+        measured: dict[tuple[str, int], None] = {}
         for part in self._listed(table):
             one = part.single(("probe", "step"))
             if one is not None:
-                found[str(one[0]), int(one[1])] = None
+                measured[str(one[0]), int(one[1])] = None
                 continue
             for rows in read_groups(part, ["probe", "step"]):
                 pairs = rows.group_by(["probe", "step"]).aggregate([]).to_pydict()
-                found |= dict.fromkeys(zip(map(str, pairs["probe"]), pairs["step"], strict=True))
+                measured |= dict.fromkeys(zip(map(str, pairs["probe"]), pairs["step"], strict=True))
         cut = pending_cut(self.path)
-        return [(probe, step) for probe, step in found if cut is None or step <= cut]
+        return [(probe, step) for probe, step in measured if cut is None or step <= cut]
 
     def _listed(self, table: str) -> list[Part]:
         schema_of(table)  # refuses unknown tables
@@ -158,18 +152,6 @@ class Run:
                 if len(chosen):
                     yield chosen
 
-    def _while_written(self, attempt: Callable[[], T], table: str) -> T:
-        """Repeat a reading that a writer pulled a file away from (``drop_after``, ``overwrite``)."""
-
-        def again() -> T:
-            try:
-                return attempt()
-            except FileNotFoundError:
-                self._parts.pop(table, None)
-                raise
-
-        return _while_written(again)
-
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, kvar {self.version}, created {self.created})"
 
@@ -181,34 +163,24 @@ def load(path: str | Path) -> Run:
         path: the run's folder.
 
     Returns:
-        Its records; every part file has been opened and checked. A truncated last part costs its rows and gives a
+        Its records; every part file is opened and checked. A truncated last part is left out with a
         ``RecordsWarning``.
 
     Raises:
-        RecordsError: no run is there; or a file is damaged, foreign, or of a newer schema (the message names it).
+        RecordsError: the folder holds no run, or a file is damaged, foreign, or of a newer schema (it is named).
     """
     folder = Path(path)
     header = read_config(folder)
     if header is None:
         reason = "holds no config.json" if folder.is_dir() else "is not a folder"
         raise RecordsError(f"no run at {folder}: it {reason}. Name the folder that a run was written to.")
-
-    def check() -> dict[str, list[Part]]:
-        return {table: readable_parts(folder / table, table) for table in TABLES}
-
-    parts = _while_written(check)
-    return Run(
-        folder,
-        header["config"],
-        str(header.get("kvar", "")),
-        str(header.get("created", "")),
-        dict(header.get("versions") or {}),
-        parts,
-    )
+    parts = _while_written(lambda: {table: readable_parts(folder / table, table) for table in TABLES})
+    version, created = str(header.get("kvar", "")), str(header.get("created", ""))
+    return Run(folder, header["config"], version, created, dict(header.get("versions") or {}), parts)
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:
-    """What a run's ``config.json`` holds (schema, kvar, versions, created, config), or None where there is none.
+    """The content of a run's ``config.json`` (schema, kvar, versions, created, config), or None without one.
 
     Raises:
         RecordsError: it is unreadable, not kvar's, or of a newer schema.
@@ -227,7 +199,7 @@ def read_config(folder: Path) -> dict[str, Any] | None:
 
 
 def pending_cut(folder: Path) -> int | None:
-    """The step after which rows no longer count, while ``RunWriter.drop_after`` is removing them; None otherwise."""
+    """The step after which ``RunWriter.drop_after`` is removing rows, which then no longer count; None otherwise."""
     try:
         return int(json.loads((folder / CUT).read_text(encoding="utf-8"))["after"])
     except FileNotFoundError:
@@ -237,7 +209,7 @@ def pending_cut(folder: Path) -> int | None:
 def _columns(
     table: str, columns: Sequence[str] | None, where: Mapping[str, object] | None
 ) -> tuple[list[str], list[str]]:
-    """The columns wanted, and those to be read for them."""
+    """The columns to return, and those to read for them."""
     schema = schema_of(table)
     wanted = list(schema.names if columns is None else columns)
     for name in [*wanted, *(where or {})]:
@@ -265,11 +237,11 @@ def _filter(rows: pa.Table, where: Mapping[str, object], cut: int | None) -> pa.
     return rows
 
 
-def _while_written(attempt: Callable[[], T]) -> T:
-    """Repeat a reading that a writer pulled a file away from (``drop_after``, ``overwrite``)."""
+def _while_written(attempt: Callable[[], T], forget: Callable[[], object] = lambda: None) -> T:
+    """Repeat a reading during which a writer removed a file (``drop_after``, ``overwrite``)."""
     for _ in range(_RETRIES):
         try:
             return attempt()
         except FileNotFoundError:
-            continue
+            forget()
     return attempt()

@@ -1,4 +1,4 @@
-"""One writing process a run: a lock on its folder, which the system releases when the process dies, however it dies."""
+"""One writing process a run: a lock on its folder, which the system releases when the process ends."""
 
 from __future__ import annotations
 

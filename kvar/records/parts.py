@@ -1,7 +1,7 @@
-"""Part files: a table is a folder of ``part-000001.parquet``, ``part-000002.parquet``, ..., each whole or not there.
+"""Part files: a table is a folder of ``part-000001.parquet``, ``part-000002.parquet``, ..., each complete or absent.
 
-A part is written beside its place and moved into it, so a reader never meets half of one, whenever the writer dies.
-Other damage (a full disk, a torn copy) is told apart by the file itself: a Parquet file begins and ends with ``PAR1``.
+A part is written under a temporary name and then renamed, so that a reader never sees half of one. Other damage (a full
+disk, an interrupted copy) shows in the file itself: a Parquet file begins and ends with ``PAR1``.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Part:
     """One part file.
 
     Attributes:
-        path: where it is.
+        path: the file.
         number: its place among the table's parts.
-        key: what it was appended under (JSON), or None.
-        ranges: column -> (smallest, largest) value of its rows, for the columns whose every row group says so.
+        key: the key it was appended under (JSON), or None.
+        ranges: column -> (smallest, largest) value, for columns with statistics in every row group.
     """
 
     path: Path
@@ -45,7 +45,7 @@ class Part:
     ranges: Mapping[str, tuple[Any, Any]] = field(default_factory=dict, repr=False)
 
     def may_hold(self, column: str, values: Sequence[object]) -> bool:
-        """Whether a row with one of the values can be in here, as far as the file's own statistics tell."""
+        """Whether the part can hold a row with one of the values, by the file's statistics."""
         low, high = self.ranges.get(column, (None, None))
         try:
             return low is None or any(low <= value <= high for value in values)
@@ -53,9 +53,9 @@ class Part:
             return True
 
     def single(self, columns: Sequence[str]) -> tuple[Any, ...] | None:
-        """The one value that each of these columns holds throughout, or None."""
-        found = [self.ranges.get(column, (0, 1)) for column in columns]
-        return tuple(low for low, _ in found) if all(low == high for low, high in found) else None
+        """The value of each of these columns if it is the same in all rows, else None."""
+        ranges = [self.ranges.get(column, (0, 1)) for column in columns]
+        return tuple(low for low, _ in ranges) if all(low == high for low, high in ranges) else None
 
 
 def check_version(version: object, where: Path) -> None:
@@ -73,7 +73,7 @@ def check_version(version: object, where: Path) -> None:
 
 
 def replace_file(path: Path, content: bytes | memoryview) -> None:
-    """Put ``content`` at ``path`` in one step that survives a crash: the old file or the new one, never a mixture."""
+    """Write ``content`` to ``path`` atomically: after a crash the file is the old or the new one, never a mixture."""
     temporary = path.with_name(f".{path.name}.tmp")
     with open(temporary, "wb") as stream:
         stream.write(content)
@@ -103,26 +103,26 @@ def write_part(folder: Path, number: int, table: str, rows: pa.Table, key: str |
 
 
 def list_parts(folder: Path) -> list[tuple[int, Path]]:
-    """The part files in a table's folder in order of their numbers; hidden (unfinished) files are passed over.
+    """The part files in a table's folder in order of their numbers; hidden (unfinished) files are skipped.
 
     Raises:
-        RecordsError: a visible file there is no part.
+        RecordsError: a visible file is not a part.
     """
     if not folder.is_dir():
         return []
-    found = []
+    parts = []
     for path in folder.iterdir():
         if path.name.startswith("."):
             continue
         match = _NAME.fullmatch(path.name)
         if match is None:
             raise RecordsError(f"{path}: not a part of kvar's records; move it out of the run's table folders.")
-        found.append((int(match[1]), path))
-    return sorted(found)
+        parts.append((int(match[1]), path))
+    return sorted(parts)
 
 
 def readable_parts(folder: Path, table: str) -> list[Part]:
-    """Open every part's footer and check it: what a reader can rely on.
+    """Open and check the footer of every part.
 
     Args:
         folder: the table's folder; may be missing.
@@ -167,16 +167,16 @@ def read_groups(part: Part, columns: Sequence[str]) -> Iterator[pa.Table]:
 
 
 def _ranges(metadata: pq.FileMetaData) -> dict[str, tuple[Any, Any]]:
-    """Smallest and largest value by column, where the file tells; text and integers."""
-    found: dict[str, tuple[Any, Any]] = {}
+    """Smallest and largest value of text and integer columns with statistics."""
+    ranges: dict[str, tuple[Any, Any]] = {}
     if not metadata.num_row_groups:
-        return found
+        return ranges
     for column in range(metadata.num_columns):
         name = metadata.schema.column(column).name
         stats = [metadata.row_group(g).column(column).statistics for g in range(metadata.num_row_groups)]
         if all(s is not None and s.has_min_max and isinstance(s.min, (int, str)) for s in stats):
-            found[name] = (min(s.min for s in stats), max(s.max for s in stats))
-    return found
+            ranges[name] = (min(s.min for s in stats), max(s.max for s in stats))
+    return ranges
 
 
 def _check(path: Path, table: str, schema: pa.Schema) -> str | None:
@@ -192,14 +192,14 @@ def _check(path: Path, table: str, schema: pa.Schema) -> str | None:
 
 
 def _truncated(path: Path) -> bool:
-    """Whether a file that does not open begins as a Parquet file does, and so may have lost its end."""
+    """Whether a file that does not open begins like a Parquet file, so that its end may be missing."""
     with open(path, "rb") as stream:
         head = stream.read(len(_MAGIC))
     return _MAGIC.startswith(head)
 
 
 def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows has no descriptor of a folder; os.replace is durable there by itself
+    if os.name == "nt":  # folders have no descriptor on Windows, and os.replace is durable
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -1,4 +1,4 @@
-"""Whether files can be written where they are to go; asked before the work that makes them."""
+"""Whether files can be written to a path, checked before the work that makes them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ def check_folder_place(folder: str | Path, what: str) -> None:
     """Refuse a folder that cannot be made or written to.
 
     Args:
-        folder: where files are to go; it need not exist.
+        folder: the folder; it need not exist.
         what: the option that names it, for the message.
 
     Raises:
-        ValueError: on its way lies a file, or a link that leads nowhere, or it cannot be written to.
+        ValueError: a part of the path is a file or a broken link, or the folder cannot be written to.
     """
     path = Path(folder).absolute()
     for step in (path, *path.parents):
@@ -35,7 +35,7 @@ def check_folder_place(folder: str | Path, what: str) -> None:
 
 
 def check_file_place(file: str | Path, what: str) -> None:
-    """Refuse a file that cannot be written: it is a folder, or its folder's place is refused.
+    """Refuse a file that cannot be written: it is a folder, or its folder is refused.
 
     Raises:
         ValueError: as :func:`check_folder_place`.

@@ -1,4 +1,4 @@
-"""Write a run's records: append by append, each whole or not there."""
+"""Write a run's records by atomic appends."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ Key = str | int | tuple[str | int, ...]
 class RunWriter:
     """The writing end of a run's folder: ``config.json`` and one folder of Parquet parts a table.
 
-    A new folder becomes a new run. In a folder that holds a run of the same config a probe or split goes on from the
-    first step that is appended to it: its rows of that step or later are an earlier training's. They are set aside
-    (hidden copies of their parts, until the next time) with a ``RecordsWarning``; so a cell of a notebook that is run
-    again leaves the records of its last run. A training resumed from a checkpoint keeps what was recorded up to it:
-    kvar's callbacks see to that by ``begin``; a loop of one's own calls ``drop_after``. Also a context manager.
+    A new folder becomes a new run. If the folder holds a run of the same config, the rows of a probe or split from the
+    first step appended to it onwards are an earlier training's: they are set aside (in hidden copies of their parts,
+    until the next time) with a ``RecordsWarning``. So a notebook cell that is run again leaves the records of its last
+    run. A training resumed from a checkpoint keeps the rows up to it: kvar's callbacks call ``begin``, your own loop
+    calls ``drop_after``. Also a context manager.
 
     Args:
-        path: the run's folder; made where missing. Files of others in it are left alone.
-        config: what the run is; JSON types, paths and tuples. Two configs are the same if their JSON is.
-        overwrite: throw away the records of a run that is there, whatever its config.
-        defaults: what fields were taken to be where an older config does not name them.
-        keep: keep every row that is there, whatever step is appended: to add scores or probes to a run.
+        path: the run's folder, made if missing; other files in it are left alone.
+        config: the run's settings: JSON types, paths and tuples. Two configs are the same if their JSON is.
+        overwrite: delete the records of an existing run, whatever its config.
+        defaults: values of fields that an older config does not name.
+        keep: keep every existing row, whatever step is appended: to add scores or probes to a run.
 
     Raises:
         RecordsError: the folder holds another run, records of a newer kvar, or damaged ones; another process writes
-            there; or the config is not JSON.
+            to it; or the config is not JSON.
 
     Example:
         >>> import tempfile, kvar, pandas as pd
@@ -91,13 +91,13 @@ class RunWriter:
         self._earlier = EarlierRows(self.path, settled=keep)
 
     def append(self, table: str, frame: pd.DataFrame, key: Key | None = None) -> None:
-        """Append rows to a table; when this returns they are on disk, and if it does not, none of them are.
+        """Append rows to a table, atomically: they are on disk when this returns, and none of them if it fails.
 
         Args:
             table: one of ``TABLES``.
             frame: the table's columns (``kvar.records.schema``), in any order.
-            key: what these rows are, for instance (probe, step): rows appended earlier to this table under the same key
-                are replaced in place, so that repeating an append after a resume repeats nothing.
+            key: identifies the rows, for instance (probe, step): rows appended to this table under the same key are
+                replaced, so that repeating an append after a resume adds nothing twice.
 
         Raises:
             RecordsError: the frame does not fit the table, or the writer was closed.
@@ -110,16 +110,16 @@ class RunWriter:
         name = None if key is None else json.dumps(key, default=int)
         known = self._keys[table].get(name) if name is not None else None
         folder = self.path / table
-        there = [number for number, _ in list_parts(folder)]
-        number = known.number if known else max([*there, self._earlier.taken[table]]) + 1
+        taken = [self._earlier.taken[table], *(number for number, _ in list_parts(folder))]
+        number = known.number if known else max(taken) + 1
         part = write_part(folder, number, table, rows, name)
         if name is not None:
             self._keys[table][name] = part
 
     def drop_after(self, step: int) -> None:
-        """Discard the rows of every table whose step is greater than ``step``: those that a resumed run will repeat.
+        """Remove the rows of every table whose step is greater than ``step``: those that a resumed run will repeat.
 
-        Atomic for readers, and if killed on the way, done by the next writer that opens the folder.
+        Atomic for readers; if the process is killed, the next writer that opens the folder completes it.
 
         Args:
             step: the last step to keep, that of the checkpoint.
@@ -133,14 +133,14 @@ class RunWriter:
         self._earlier.settled = True
 
     def begin(self, step: int, *names: str) -> None:
-        """A training begins, or goes on from a checkpoint: what was recorded past that point is superseded.
+        """Remove what a training that begins, or resumes from a checkpoint, supersedes.
 
-        The first call takes what other writers left, of any name; later ones, of other callbacks or another training,
-        take rows of ``names`` alone, and this writer's too where these began a training before.
+        The first call removes rows that other writers left, of any name; later calls, of other callbacks or another
+        training, remove only rows of ``names``, this writer's too if these began a training before.
 
         Args:
-            step: optimiser steps taken before: 0, or the checkpoint's. From 0 on, rows are set aside with a
-                ``RecordsWarning``; past a checkpoint they are dropped, since the resumed training repeats them.
+            step: optimiser steps taken before: 0, or the checkpoint's. At 0 rows are set aside with a
+                ``RecordsWarning``; past a checkpoint they are removed, since the resumed training repeats them.
             names: probes, and splits of the metrics, that the caller writes.
 
         Raises:
@@ -157,7 +157,7 @@ class RunWriter:
         self._earlier.training_goes_on(names)
 
     def close(self) -> None:
-        """Let another process write; appends after this are refused. Rows need no closing to be safe."""
+        """Release the folder to other processes; later appends are refused. Rows are safe without closing."""
         self._lock = None
 
     def __enter__(self) -> RunWriter:
@@ -189,7 +189,7 @@ class RunWriter:
         replace_file(self.path / CONFIG, (json.dumps(header, indent=2) + "\n").encode())
 
     def _erase(self) -> None:
-        """Remove the records, config last: killed on the way, what is left is still refused as another run's."""
+        """Remove the records, config last, so that a folder left by a killed process is refused as another run's."""
         for table in TABLES:
             folder = self.path / table
             for file in [*folder.glob("part-*.parquet"), *folder.glob(".part-*")]:
@@ -198,7 +198,7 @@ class RunWriter:
         (self.path / CONFIG).unlink(missing_ok=True)
 
     def _adopt(self, table: str) -> dict[str, Part]:
-        """The keyed parts already there; what a killed writer left unfinished, and a truncated last part, go."""
+        """The keyed parts of a table; temporary files are removed and a truncated last part is set aside."""
         folder = self.path / table
         for leftover in folder.glob(".part-*.tmp"):
             leftover.unlink()
@@ -223,28 +223,28 @@ class RunWriter:
 
 
 def check_folder(path: str | Path, config: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> None:
-    """Refuse a folder that holds another run, before any work is done for this one; nothing is written.
+    """Refuse a folder that holds another run, before any work is done; nothing is written.
 
     Args:
         path: the folder a run would be written to; it need not exist.
         config: fields of the run, all or some of them.
-        defaults: what fields were taken to be where an older config does not name them.
+        defaults: values of fields that an older config does not name.
 
     Raises:
-        RecordsError: one of these fields has another value in the run that is there, or the folder is a file.
+        RecordsError: one of these fields has another value in the folder's run, or the folder is a file.
     """
     folder = Path(path)
     if folder.exists() and not folder.is_dir():
         raise RecordsError(f"{folder} is a file; name a folder for the run.")
     header = read_config(folder) if folder.is_dir() else None
     if header is not None:
-        here = _plain(config)
-        there = _with_defaults(header["config"], here, defaults)
-        _same(folder, {name: value for name, value in there.items() if name in here}, here)
+        given = _plain(config)
+        recorded = _with_defaults(header["config"], given, defaults)
+        _same(folder, {name: value for name, value in recorded.items() if name in given}, given)
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config as JSON gives it back: tuples are lists, paths text, keys text."""
+    """The config as JSON restores it: tuples as lists, paths and keys as text."""
 
     def other(value: object) -> str:
         if isinstance(value, Path):
@@ -261,18 +261,18 @@ def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_defaults(
-    there: Mapping[str, Any], here: Mapping[str, Any], defaults: Mapping[str, Any] | None
+    recorded: Mapping[str, Any], given: Mapping[str, Any], defaults: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """A folder's config, with fields that came in after it was written at the values they stood for."""
-    return {**{name: value for name, value in _plain(defaults or {}).items() if name in here}, **there}
+    """A folder's config, with defaults for fields of ``given`` that it does not have."""
+    return {**{name: value for name, value in _plain(defaults or {}).items() if name in given}, **recorded}
 
 
-def _same(folder: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+def _same(folder: Path, recorded: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     missing = object()
-    differ = [name for name in [*there, *here] if there.get(name, missing) != here.get(name, missing)]
+    differ = [name for name in [*recorded, *given] if recorded.get(name, missing) != given.get(name, missing)]
     if differ:
         name = differ[0]
-        pair = f"{name} is {there.get(name, '(not set)')!r} there, {here.get(name, '(not set)')!r} here"
+        pair = f"{name} is {recorded.get(name, '(not set)')!r} there, {given.get(name, '(not set)')!r} here"
         raise RecordsError(
             f"{folder} already holds another run ({pair}; {len(set(differ))} fields differ). "
             "Choose another folder, or overwrite it on purpose."

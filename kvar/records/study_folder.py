@@ -81,7 +81,7 @@ def study_above(run: Path) -> Path | None:
 
 
 def run_state(folder: Path) -> Literal["done", "begun", "to run"]:
-    """How far the run in a folder is."""
+    """The state of the run in a folder."""
     if (folder / EVALUATION).is_file():
         return "done"
     return "begun" if (folder / CONFIG).is_file() else "to run"

@@ -1,4 +1,4 @@
-"""What a run was computed with."""
+"""Versions of the libraries that a run is computed with."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ LIBRARIES = ("torch", "transformers")
 
 
 def versions() -> dict[str, str]:
-    """Name -> version of Python and of the libraries that compute; one that is not installed is left out."""
-    found = {"python": platform.python_version()}
+    """Name -> version of Python, torch and transformers; one that is not installed is left out."""
+    installed = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
