@@ -32,16 +32,16 @@ class DistillationConfig(TrainingArguments):
     )
     estimator: str | None = option(
         None,
-        "what policy-gradient follows, as kvar.estimators names it: kl immediate exact, gap K=1 exact expected - "
-        "leave-one-out, score - leave-one-out, ...; means in baselines are over the whole optimiser step",
+        "the gradient estimator of policy-gradient, as kvar.estimators names it: kl immediate exact, gap K=1 exact "
+        "expected - leave-one-out, score - leave-one-out, ...; means in baselines are over the whole optimiser step",
     )
     preset: str | None = option(None, "reference: formula and numbers of the released KETCHUP recipe")
     kernel: str = option("K=4", "return kernel of ketchup: K=4, K=4 free, immediate, geometric(0.95), lags(1, 0.5)")
     baseline: str | None = option(
         None,
-        "subtracted from ketchup's and llmr's returns: none, teacher-value, batch-mean, position-mean, leave-one-out, "
-        "minimum-variance (one more forward pass of the student) or another baseline of kvar.estimators; means are "
-        "over the whole optimiser step",
+        "subtracted from the returns of ketchup and llmr: none, teacher-value, batch-mean, position-mean, "
+        "leave-one-out, minimum-variance (one more forward pass of the student) or another baseline of "
+        "kvar.estimators; means are over the whole optimiser step",
     )
     centre: Literal["mean", "logsumexp", "none"] = option(
         "mean", "c(s) of the teacher's logits: mean, logsumexp or none"
@@ -60,24 +60,24 @@ class DistillationConfig(TrainingArguments):
     )
     normalisation: Literal["token-mean", "sequence-mean", "sequence-token-mean"] = option(
         "token-mean",
-        "the sum over a step's tokens is divided by its tokens (token-mean) or its responses (sequence-mean); or each "
-        "response's token mean is averaged (sequence-token-mean)",
+        "divide the sum over a step's tokens by the number of tokens (token-mean) or responses (sequence-mean), or "
+        "average each response's mean over its tokens (sequence-token-mean)",
     )
     entropy_weight: NotNegative = option(
-        0.0, "ketchup, llmr and policy-gradient: weight of the policy's entropy, which is made larger"
+        0.0, "ketchup, llmr and policy-gradient: weight of the policy's entropy, which is maximised"
     )
     uniform_weight: NotNegative = option(
         0.0,
-        "ketchup, llmr and policy-gradient: weight of the cross-entropy from uniform to policy, which is made smaller "
-        "(what the released recipes call entropy)",
+        "ketchup, llmr and policy-gradient: weight of the cross-entropy from uniform to policy, which is minimised "
+        "(called entropy in the released recipes)",
     )
     responses: Literal["data", "student", "teacher"] | None = option(
         None,
-        "whose responses kl, reverse-kl and the off-policy part of js, tvd and gkd are on: data, teacher or student; "
-        "none is data for kl and gkd, student for reverse-kl, teacher for js and tvd",
+        "responses that kl, reverse-kl and the off-policy part of js, tvd and gkd are computed on: data, teacher or "
+        "student; by default data for kl and gkd, student for reverse-kl, teacher for js and tvd",
     )
     seqkd_beams: AtLeast0 = option(
-        4, "beams that decode the teacher's responses, 1 is greedy; 0 samples them at temperature and top_k"
+        4, "beams of the search for the teacher's responses, 1 is greedy; 0 samples them at temperature and top_k"
     )
     gkd_beta: Fraction = option(0.5, "gkd: the teacher's weight in the generalised JSD; 0 is forward KL, 1 reverse KL")
     gkd_lambda: Fraction = option(0.5, "gkd: probability that a step is on the student's own responses")
@@ -87,15 +87,15 @@ class DistillationConfig(TrainingArguments):
     temperature: float = option(1.0, "sampling temperature")
     top_k: AtLeast0 = option(0, "sample among the k most probable tokens; 0 for all")
     sample_micro_batch: AtLeast1 | None = option(
-        None, "responses sampled at a time; none for all of an optimiser step's on a process"
+        None, "responses sampled at a time; none for all responses of an optimiser step on a process"
     )
     teacher_micro_batch: AtLeast1 | None = option(
-        None, "responses a teacher pass takes at a time; none for as many as its logits leave room for"
+        None, "responses scored by the teacher at a time; none for as many as its logits leave room for"
     )
     scale_learning_rate: bool = option(False, "scale each tensor's learning rate by its initial RMS")
     report_to: None | str | list[str] = field(  # noqa: RUF036 (the order that transformers' parser wants)
         default="tensorboard",
-        metadata={"help": "where logs go: tensorboard (in the run's folder), trackio, wandb or others, or none"},
+        metadata={"help": "where to log: tensorboard (in the run's folder), trackio, wandb or others, or none"},
     )
     remove_unused_columns: bool = option(False, "kept false: the collator needs every column")
 
@@ -119,7 +119,7 @@ class DistillationConfig(TrainingArguments):
         for name in ("fp16", "fp16_full_eval"):  # the device is only known now
             if getattr(self, name) and self.device.type == "cpu":
                 raise ValueError(
-                    f"{name} is true, but the run is on a processor, which float16 and its loss scaling are not for. "
+                    f"{name} is true, but the run is on the CPU, where float16 training is not supported. "
                     f"Leave it out, or set {name.replace('fp', 'bf')} true."
                 )
 
@@ -149,7 +149,7 @@ class DistillationConfig(TrainingArguments):
             for name in ("kernel", "baseline", "importance_weight", "importance_clip", "return_scale", "return_clip"):
                 if getattr(self, name) not in (type(self).__dataclass_fields__[name].default, "none"):
                     raise ValueError(
-                        f"{name} is {getattr(self, name)}, which only ketchup and llmr use: say it in the estimator "
+                        f"{name} is {getattr(self, name)}, which only ketchup and llmr use: state it in the estimator "
                         f"({self.estimator!r} now), or leave {name} out."
                     )
         for estimator in mixture.estimators(self).values():
@@ -185,11 +185,11 @@ class DistillationConfig(TrainingArguments):
             if getattr(self, name) and not any(user in mixture for user in users):
                 raise ValueError(
                     f"{name} is {getattr(self, name)}, but objective {mixture.name!r} has neither "
-                    f"{' nor '.join(users)}, which alone use it. Set {name} 0."
+                    f"{' nor '.join(users)}, which use it. Set {name} 0."
                 )
         for name in ("js", "tvd", "gkd"):
             if name in mixture and self.responses == "student":
                 raise ValueError(
-                    f"responses student contradicts objective {name}, whose other part is on the student's responses "
-                    "already. Use data or teacher."
+                    f"responses student contradicts objective {name}, whose other part already uses the student's "
+                    "responses. Use data or teacher."
                 )

@@ -26,10 +26,10 @@ RECIPE: dict[str, Any] = {
 
 
 def apply_preset(config: Any) -> None:
-    """Set the fields of ``config.preset``.
+    """Set the fields of ``config.preset``, in place.
 
-    Fields of the formula are fixed: one that was set otherwise contradicts the preset. Fields of the recipe (learning
-    rate, batch, lengths) take the preset's value where they were left at their default.
+    The formula's fields are fixed; any other value of theirs is an error. The recipe's fields (learning rate, batch,
+    lengths) take the preset's value where they have their default.
 
     Raises:
         ValueError: an unknown preset, a contradicting field, an objective or kernel that is not the reference's.
@@ -38,12 +38,12 @@ def apply_preset(config: Any) -> None:
         raise ValueError(f"preset {config.preset!r} is unknown; choose none or one of: {', '.join(PRESETS)}.")
     if "ketchup" not in config.mixture and "llmr" not in config.mixture:
         raise ValueError(
-            f"preset reference is a REINFORCE recipe; objective is {config.objective!r}. Use ketchup or llmr."
+            f"preset reference is a REINFORCE recipe; got objective {config.objective!r}. Use ketchup or llmr."
         )
     kernel = parse_kernel(config.kernel)
     if not (isinstance(kernel, KStep) and kernel.terminal == "anchored"):
         raise ValueError(
-            f"preset reference has K-step anchored returns; got kernel {kernel.name!r}. Use K=4 or its like."
+            f"preset reference has K-step anchored returns; got kernel {kernel.name!r}. Use a kernel such as K=4."
         )
     defaults = {f.name: f.default if f.default is not MISSING else None for f in fields(config)}
     for name, wanted in FORMULA.items():

@@ -1,4 +1,4 @@
-"""Scoring generated texts: decoding, task metrics with intervals, language models as judges."""
+"""Decode and score texts: task metrics with intervals, language models as judges."""
 
 from kvar.evaluation.evaluate import Evaluation, decode, evaluate
 

@@ -1,4 +1,4 @@
-"""Beam search over token ids, in and out."""
+"""Beam search from and to token ids."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ def beam_search(
 ) -> list[list[int]]:
     """The best response of beam search to every prompt, end-of-sequence included unless the length limit cut it.
 
-    Nothing but the arguments and the policy shapes the search: the model's own generation defaults (penalties, length
-    limits) are set aside, and tokens that are no actions (:class:`kvar.rollouts.Policy`) are never chosen.
+    The model's generation defaults (penalties, length limits) are ignored, and tokens that are not actions of the
+    policy (:class:`kvar.rollouts.Policy`) are never chosen.
 
     Args:
-        model: seq2seq or causal; dropout is off meanwhile.
+        model: seq2seq or causal; run in eval mode.
         prompt_ids: (N, S).
         prompt_mask: (N, S) bool.
         tokenizer: the model's.
-        beams: beams; 1 is greedy search.
+        beams: number of beams; 1 is greedy search.
         max_new_tokens: length limit.
         processors: transformers' logits processors, such as ``kvar.evaluation.calculator_logits.Calculator``.
         policy: default that of model and tokenizer.
 
     Raises:
         NonFiniteLogitsError: logits from which no token can be chosen.
-        ValueError: several beams of a model that is only decoded exactly in a slower way; a model refused altogether
-            (:mod:`kvar.rollouts.trial.truth`).
+        ValueError: several beams of a model that is decoded exactly only in a slower way, or a model that is not
+            decoded exactly at all (:mod:`kvar.rollouts.trial.truth`).
     """
     from transformers import GenerationConfig, LogitsProcessorList
 
@@ -63,8 +63,8 @@ def beam_search(
     if way is not CachedDecoding:
         if beams > 1:
             raise ValueError(
-                f"beams={beams}: {type(model).__name__} goes wrong with a cache or padding, which beam search needs. "
-                "Set the number of beams to 1: greedy search decodes it exactly."
+                f"beams={beams}: {type(model).__name__} gives wrong results with a cache or padding, which beam search "
+                "needs. Set the number of beams to 1: greedy search decodes it exactly."
             )
         with undisturbed(model):
             rows = greedy_search(
@@ -80,9 +80,9 @@ def beam_search(
         eos_token_id=list(policy.ends),
         decoder_start_token_id=decoder_start(model) if seq2seq else None,
         suppress_tokens=[*policy.forbidden, *range(policy.size or width, width)] or None,
-        renormalize_logits=True,  # else beams are compared by probabilities that padding has a share in
+        renormalize_logits=True,  # else the probabilities that rank beams include padding
     )
-    if not seq2seq:  # generation needs prompts that end together
+    if not seq2seq:  # generation needs prompts that are padded on the left
         order = torch.argsort(prompt_mask.int(), dim=1, stable=True)
         prompt_ids, prompt_mask = prompt_ids.gather(1, order), prompt_mask.gather(1, order)
     given = {"decoder_input_ids": decoder_prefix(model, policy, prompt_ids)} if seq2seq else {}
@@ -102,25 +102,25 @@ def beam_search(
 
 
 def _first(policy: Policy, start: int) -> list[Any]:
-    """The processor that keeps ``forbidden_first`` from the first place of a response."""
+    """The processor that keeps ``forbidden_first`` from the first position of a response."""
     from transformers import SuppressTokensAtBeginLogitsProcessor
 
     return [SuppressTokensAtBeginLogitsProcessor(list(policy.forbidden_first), start)] if policy.forbidden_first else []
 
 
 def _ended(row: list[int], policy: Policy) -> list[int]:
-    """A response up to its first end token, that included."""
+    """A response up to and with its first end token."""
     end = next((place for place, token in enumerate(row) if token in policy.ends), len(row))
     return row[: end + 1]
 
 
 class _Finite:
-    """A logits processor that changes nothing and refuses NaN, which would win every comparison, and its kin."""
+    """A logits processor that changes nothing and raises NonFiniteLogitsError for NaN and other unusable logits."""
 
     def __init__(self, beams: int, start: int) -> None:
         self.beams, self.start = beams, start
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        best = scores.amax(dim=-1).view(-1, self.beams).sum(dim=1)  # of a prompt's beams
+        best = scores.amax(dim=-1).view(-1, self.beams).sum(dim=1)  # over a prompt's beams
         check_finite(best, input_ids.shape[1] - self.start)
         return scores

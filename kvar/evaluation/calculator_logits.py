@@ -1,4 +1,4 @@
-"""A calculator during decoding: where the model writes ``<<48/2=``, the result and ``>>`` are written for it."""
+"""A calculator during decoding: after ``<<48/2=`` the result and ``>>`` are forced."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ WINDOW = 96  # tokens decoded to look for an open mark; an expression of MAX_LEN
 class Calculator(LogitsProcessor):
     """A transformers logits processor that forces the result of every calculation that a response opens.
 
-    It holds no state: each step looks at the text of each row, so beams may be reordered as they like. The tokens that
-    spell the result are those that the tokenizer itself would choose behind the text so far, if they decode to it;
-    else the longest that do. Text that has no value (``kvar.tasks.calculate``), or a wrong first digit that came glued
-    to the "=" in one token, is left to the model.
+    It is stateless: each step reads the text of each row, so beams may be reordered. The result is spelled by the
+    tokens that the tokenizer would choose after the text so far, if they decode to it; else by the longest that do.
+    Text without a value (``kvar.tasks.calculate``), or a wrong first digit in one token with the "=", is left to the
+    model.
 
     Args:
         tokenizer: the model's.
-        start: tokens before the response: 1 and the forced ones for an encoder-decoder, the padded prompt's width for a
-            causal model.
-        marks: what opens and closes a calculation.
-        ends: tokens behind which nothing is written; default the tokenizer's end-of-sequence.
+        start: tokens before the response: 1 plus the forced ones for an encoder-decoder, the padded prompt's width for
+            a causal model.
+        marks: opening and closing mark of a calculation.
+        ends: tokens after which nothing is forced; default the tokenizer's end-of-sequence.
 
     Raises:
         ValueError: the tokenizer cannot write the marks (T5's has no "<").
@@ -50,7 +50,7 @@ class Calculator(LogitsProcessor):
         self._spelt: dict[int, str] = {}
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Scores (N, V) of the next token, all but the forced one minus infinity in rows inside a calculation."""
+        """Scores (N, V) of the next token; in rows inside a calculation, -inf for all tokens but the forced one."""
         forced = {row: self._forced(ids[-WINDOW:]) for row, ids in enumerate(input_ids[:, self.start :].tolist())}
         chosen = {row: token for row, token in forced.items() if token is not None and token < scores.shape[1]}
         if not chosen:
@@ -64,7 +64,7 @@ class Calculator(LogitsProcessor):
     def _forced(self, ids: list[int]) -> int | None:
         if not ids or ids[-1] in (*self.ends, self.tokenizer.pad_token_id):
             return None
-        if open_mark("".join(self._spelling(token) for token in ids), *self.marks) is None:  # cheap, and mostly so
+        if open_mark("".join(self._spelling(token) for token in ids), *self.marks) is None:  # cheap first check
             return None
         text = self._decode(ids)
         mark = open_mark(text, *self.marks)
@@ -77,7 +77,7 @@ class Calculator(LogitsProcessor):
         return self._next_token(ids, text, whole[len(mark[1]) :])
 
     def _next_token(self, ids: list[int], text: str, rest: str) -> int | None:
-        """The token to write next so that ``rest`` comes to stand behind ``text``."""
+        """The next token, one that continues ``text`` with a beginning of ``rest``."""
         for candidate in (*self._own_choice(text, rest), *self._longest(rest)):
             longer = self._decode([*ids, candidate])
             added = longer[len(text) :]
@@ -86,7 +86,7 @@ class Calculator(LogitsProcessor):
         return None
 
     def _own_choice(self, text: str, rest: str) -> list[int]:
-        """The token that the tokenizer puts behind the mark's text so far, where a token ends exactly there."""
+        """The tokenizer's next token after the mark's text so far, where a token ends exactly there."""
         tail = text[text.rindex(self.marks[0]) :]
         ids = self.tokenizer(tail + rest, add_special_tokens=False)["input_ids"]
         for place in range(1, len(ids)):
@@ -106,7 +106,7 @@ class Calculator(LogitsProcessor):
         return [t for size in range(len(rest), 0, -1) for t in self._spellers.get(rest[:size], ())]
 
     def _spelling(self, token: int) -> str:
-        """A token's text on its own; blanks may be lost, which marks do not have."""
+        """A token's text on its own; blanks, which marks do not have, may be lost."""
         if token not in self._spelt:
             self._spelt[token] = self._decode([token])
         return self._spelt[token]

@@ -1,4 +1,4 @@
-"""Greedy or beam decoding of a task's examples, the task's metrics on the texts, and the teacher's word on them."""
+"""Greedy or beam decoding of a task's examples, scored by the task's metrics and the teacher's values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from kvar.evaluation.beam import beam_search
-from kvar.returns import Kernel, returns
+from kvar.returns import Kernel, KStep, returns
 from kvar.rollouts import Policy, Prompts, Rollouts, encode_prompts, is_encoder_decoder, policy_of, score
 from kvar.rollouts.forward import pack_left
 from kvar.tasks import CorpusScore, mean_score, ratio_score, values_of
@@ -26,10 +26,10 @@ class Evaluation:
     """Scores of one model on one split, with the texts they were computed from.
 
     Attributes:
-        scores: name -> score, as sums over the examples in their order (``kvar.evaluation.bootstrap`` resamples them).
+        scores: name -> score, as sums over the examples in order (``kvar.evaluation.bootstrap`` resamples them).
         texts: the responses.
-        responses: what was measured on each response, name -> one number an example: length, finished and, with a
-            teacher, total_gap and every kernel's return.
+        responses: name -> one number per response: length, finished and, with a teacher, total_gap and every kernel's
+            return.
     """
 
     scores: dict[str, CorpusScore]
@@ -53,10 +53,9 @@ def decode_rollouts(
     calculator: tuple[str, str] | None = None,
     policy: Policy | None = None,
 ) -> Iterator[Rollouts]:
-    """Responses by greedy search (``num_beams`` 1) or beam search, some prompts of like length at a time.
+    """Responses by greedy search (``num_beams`` 1) or beam search, in batches of prompts of similar length.
 
-    Nothing but the arguments and the policy shapes the search: the model's own generation defaults (penalties, length
-    limits) are set aside.
+    The model's generation defaults (penalties, length limits) are ignored.
 
     Args:
         model: seq2seq or causal.
@@ -65,11 +64,11 @@ def decode_rollouts(
         max_new_tokens: length limit; responses that reach it are cut, ``finished`` false.
         num_beams: beams.
         batch: prompts decoded together.
-        calculator: marks of calculations whose results are written for the model, such as ("<<", ">>"); None for none.
+        calculator: marks of calculations whose results are forced, such as ("<<", ">>"); None for none.
         policy: default that of model and tokenizer.
 
     Yields:
-        Rollouts whose ``prompt_index`` says which prompts they answer; ``log_probs`` are zero: no policy drew them.
+        Rollouts with the prompts' numbers in ``prompt_index``; ``log_probs`` are zero, as nothing is sampled.
 
     Raises:
         ValueError: no prompts, ``num_beams`` or ``batch`` below 1, or a tokenizer that cannot write the marks.
@@ -130,7 +129,7 @@ def evaluate(
     centre: Literal["mean", "logsumexp", "none"] = "mean",
     value: Literal["max", "soft"] = "max",
 ) -> Evaluation:
-    """Decode ``examples`` and score them with the task's own metrics, their lengths, and the teacher's values.
+    """Decode ``examples`` and score them by the task's metrics, their lengths, and the teacher's values.
 
     Args:
         model: the student.
@@ -140,7 +139,7 @@ def evaluate(
         max_new_tokens: length limit.
         num_beams: 1 is greedy.
         batch: prompts decoded together.
-        calculator: write the results of the task's calculation marks for the model.
+        calculator: force the results of calculations between the task's marks.
         teacher: scores the decoded tokens; None for no returns.
         kernels: the return kernels reported beside K=1.
         centre: c(s) of the teacher's logits.
@@ -156,28 +155,28 @@ def evaluate(
         ValueError: no examples, a calculator asked of a task without calculation marks, or one that its tokenizer
             cannot write.
     """
-    if not all(hasattr(example, "prompt") for example in examples):  # one text, whose members are its characters
+    if not all(hasattr(example, "prompt") for example in examples):  # such as a single text
         kind = type(examples).__name__
         raise ValueError(f"examples must be a list of examples, each with prompt and target; got {kind}.")
     marks = task.calculator_marks if calculator else None
     if calculator and marks is None:
         raise ValueError(f"task {task.name!r} has no calculation marks; set calculator to false.")
-    named = _named(kernels)
+    named = {kernel.name: kernel for kernel in (KStep(1), *kernels)}  # K=1: its first return is the whole reward
     texts = [""] * len(examples)
     measured: dict[str, list[float]] = {}
     options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "num_beams": num_beams, "batch": batch}
     prompts = [example.prompt for example in examples]
     policy = policy_of(model, tokenizer, teacher=teacher)
     for rollouts in decode_rollouts(model, prompts, tokenizer, calculator=marks, policy=policy, **options):
-        found = {"length": rollouts.lengths.float(), "finished": rollouts.finished.float()}
+        columns = {"length": rollouts.lengths.float(), "finished": rollouts.finished.float()}
         if teacher is not None:
             values = score(teacher, rollouts, centre=centre, value=value)
-            found["total_gap"] = values.gap.sum(dim=1)
+            columns["total_gap"] = values.gap.sum(dim=1)
             first = returns(values, rollouts.mask, list(named.values()))[:, :, 0]
-            found.update({f"return {name}": row for name, row in zip(named, first, strict=True)})
+            columns.update({f"return {name}": row for name, row in zip(named, first, strict=True)})
         for i, text in zip(rollouts.prompt_index.tolist(), response_texts(rollouts, tokenizer), strict=True):
             texts[i] = text
-        for name, column in found.items():
+        for name, column in columns.items():
             target = measured.setdefault(name, [0.0] * len(examples))
             for i, number in zip(rollouts.prompt_index.tolist(), column.tolist(), strict=True):
                 target[i] = number
@@ -189,15 +188,8 @@ def evaluate(
     return Evaluation(scores, texts, measured)
 
 
-def _named(kernels: Sequence[Kernel]) -> dict[str, Kernel]:
-    """K=1, whose value at the first token is the whole reward, and the kernels asked for, each once."""
-    from kvar.returns import KStep
-
-    return {kernel.name: kernel for kernel in (KStep(1), *kernels)}
-
-
 def response_texts(rollouts: Rollouts, tokenizer: Any) -> list[str]:
-    """The responses' texts, without the end token, special or not."""
+    """The responses' texts, without end tokens and special tokens."""
     ends = rollouts.policy.ends if rollouts.policy is not None else ()
     rows = [row[kept].tolist() for row, kept in zip(rollouts.tokens, rollouts.mask, strict=True)]
     rows = [row[:-1] if row and row[-1] in ends else row for row in rows]

@@ -1,4 +1,4 @@
-"""Greedy search for models that transformers' own cached and padded generation gets wrong."""
+"""Greedy search for models that transformers does not decode correctly with a cache or padding."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def greedy_search(
     max_new_tokens: int,
     processors: Sequence[Any] = (),
 ) -> list[list[int]]:
-    """The most probable token at each step, after what processors do to the logits.
+    """The most probable token at each step, after the processors.
 
     Args:
         model: in eval mode, under ``torch.no_grad``.
-        way: how to decode it exactly, of :func:`kvar.rollouts.trial.truth.decoding_of`.
+        way: an exact way to decode it, from :func:`kvar.rollouts.trial.truth.decoding_of`.
         prompt_ids: (N, S); processors see them, padding included, before the response of a causal model.
         prompt_mask: (N, S) bool.
         policy: actions and ends.
@@ -38,7 +38,7 @@ def greedy_search(
         processors: transformers' logits processors.
 
     Returns:
-        N lists of tokens, with what follows an end until the last response has ended.
+        N lists of tokens; tokens after an end are to be ignored.
 
     Raises:
         NonFiniteLogitsError: logits from which no token can be chosen.

@@ -1,4 +1,4 @@
-"""Tasks: where prompts and targets come from and how generated text is scored."""
+"""Tasks: prompts, targets, and scores of generated texts."""
 
 from kvar.tasks.arithmetic import ArithmeticTask
 from kvar.tasks.base import Example, Task

@@ -1,4 +1,4 @@
-"""The final number of a worked answer, read without ever evaluating text."""
+"""The final number of a worked answer, read without evaluating text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ANY = re.compile(r"(?:(?<![\d)])-)?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")
 
 
 def extract_answer(text: str) -> float | None:
-    r"""The first number behind ``####``, currency signs and thousands separators removed; None where there is none.
+    r"""The first number after ``####``, without currency signs and thousands separators; None without one.
 
     >>> extract_answer("48/2 = <<48/2=24>>24 clips\n#### 1,072"), extract_answer("#### -$5.50")
     (1072.0, -5.5)
@@ -25,7 +25,7 @@ def extract_answer(text: str) -> float | None:
 
 
 def last_number(text: str) -> float | None:
-    """The last number of a text, for responses that never write ``####``; None where there is none.
+    """The last number of a text, for responses without ``####``; None without one.
 
     >>> last_number("So she has 3 + 4 = 1,007 in all."), last_number("none")
     (1007.0, None)
@@ -35,10 +35,10 @@ def last_number(text: str) -> float | None:
 
 
 def answers_match(predicted: float | None, reference: float | None, tolerance: float = 1e-4) -> bool:
-    """Whether both numbers are there and differ by at most ``tolerance`` (the reference recipe's 1e-4).
+    """Whether both are finite numbers that differ by at most ``tolerance`` (the reference recipe's 1e-4).
 
-    The tolerance is absolute: a relative one of that size would take 100,005 for 100,000. Only rounding of floats
-    (1e-9) is allowed for relatively.
+    The tolerance is absolute: a relative one of that size would accept 100,005 for 100,000. A relative 1e-9 allows for
+    rounding of floats.
     """
     if predicted is None or reference is None or not (math.isfinite(predicted) and math.isfinite(reference)):
         return False

@@ -1,14 +1,14 @@
 """Generated word problems with worked steps and a final ``####`` answer, in GSM8K's form.
 
 Every problem is a chain: a first amount, then ``min_steps`` to ``max_steps`` changes of it, each an addition, a
-subtraction, a multiplication or an equal share with whole results between 1 and ``MAX_NUMBER``. The response works the
-chain out, one calculator mark a step, as GSM8K writes them (Cobbe et al., 2021, arXiv 2110.14168):
+subtraction, a multiplication or an equal share with whole results between 1 and ``MAX_NUMBER``. The response computes
+the chain with one calculator mark per step, in the notation of GSM8K (Cobbe et al., 2021, arXiv 2110.14168):
 
     prompt   Mia has 12 pens. On Monday Mia finds 7 more. On Tuesday Mia loses 4. How many pens does Mia have?
     target   Monday<<12+7=19>>19 Tuesday<<19-4=15>>15 #### 15
 
-Each step has its day of the week, in the prompt and in the response, so that a small model can find its place. The
-difficulty is the number of steps; the tokenizer has one token a digit, so numbers must be computed, not recalled.
+Each step has its day of the week in prompt and response, which helps a small model to align them. The difficulty is the
+number of steps; the tokenizer has one token per digit, so that numbers are computed, not recalled.
 """
 
 from __future__ import annotations
@@ -41,9 +41,7 @@ QUESTION = " How many {things} does {name} have?"
 
 
 class ArithmeticTask:
-    """Generated arithmetic word problems; see the module's text for their form.
-
-    The splits never share a problem's random stream: each is drawn from its own seed.
+    """Generated arithmetic word problems; see the module for their form. Every split has its own random stream.
 
     Args:
         min_steps: least number of steps, at least 1.
@@ -99,9 +97,9 @@ class ArithmeticTask:
     def example_scores(
         self, predictions: Sequence[str], examples: Sequence[Example], name: str | None = None
     ) -> list[float]:
-        """Graded credit by default: half the share of calculations that are right, and half for the right answer.
+        """Partial credit by default: half for the share of right calculations, half for the right answer.
 
-        A calculation is right where the response's i-th ``<<...>>`` is the target's i-th. "exact_answer" is 0 or 1.
+        A calculation is right where the response's i-th ``<<...>>`` equals the target's. "exact_answer" is 0 or 1.
 
         Raises:
             ValueError: another ``name`` than partial_credit or exact_answer.
@@ -112,7 +110,7 @@ class ArithmeticTask:
         return named_score({"partial_credit": credit, **scores}, name or self.reward).each
 
     def build_tokenizer(self) -> PreTrainedTokenizerFast:
-        """A word-level tokenizer over the templates' words, single digits and signs; decoding restores the text."""
+        """A word-level tokenizer of the templates' words, single digits and signs; decoding restores the text."""
         from kvar.tasks.tokenizers import word_tokenizer
 
         parts = [*ADD, *SUBTRACT, *MULTIPLY, *DIVIDE, QUESTION, "{name} has {n} {things}. On"]
@@ -133,7 +131,7 @@ class ArithmeticTask:
 
 
 def _right_steps(text: str, target: str) -> float:
-    """The share of the target's calculations that stand in the same place of a text."""
+    """The share of the target's calculations that the text has at the same position."""
     written, truth = (re.findall(r"<<[^<>]*>>", each) for each in (text, target))
     return sum(a == b for a, b in zip(written, truth, strict=False)) / max(len(truth), 1)
 

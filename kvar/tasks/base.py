@@ -1,4 +1,4 @@
-"""The interface of tasks: examples by split, metrics over generated texts, and a small tokenizer."""
+"""The interface of tasks: examples by split, scores of generated texts, and a small tokenizer."""
 
 from __future__ import annotations
 
@@ -25,31 +25,25 @@ class Example:
 
 
 class Task(Protocol):
-    """A source of prompts with references, a metric, and a way to build a tokenizer for models trained from scratch."""
+    """A source of prompts with references, their scores, and a tokenizer for models trained from scratch."""
 
     name: str
-    reward: str  # the score that ``example_scores`` gives where none is named
-    calculator_marks: tuple[str, str] | None  # what opens and closes a calculation in its responses; None for none
+    reward: str  # the default score of ``example_scores``
+    calculator_marks: tuple[str, str] | None  # opening and closing mark of calculations in responses; None for none
 
     def examples(self, split: str, limit: int | None = None) -> list[Example]:
         """The examples of ``split`` ("train", "validation" or "test"), the first ``limit`` of them where given."""
 
     def scores(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, CorpusScore]:
-        """The same scores as sums over the examples, so that they can be resampled; the order is the examples'."""
+        """The scores as sums over the examples, in order, so that they can be resampled."""
 
     def metrics(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
-        """Scores of generated texts against the examples' targets, name -> value."""
+        """The scores' values by name, of generated texts against the examples' targets."""
 
     def example_scores(
         self, predictions: Sequence[str], examples: Sequence[Example], name: str | None = None
     ) -> list[float]:
-        """One number an example, the larger the better: what the reward ``score`` of training is.
-
-        Args:
-            predictions: generated texts.
-            examples: their examples.
-            name: which score; None for ``reward``.
-        """
+        """The score ``name`` (default ``reward``) of each example, larger is better: training's reward ``score``."""
 
     def build_tokenizer(self) -> PreTrainedTokenizerFast:
-        """A tokenizer made from the task's own training text, with pad and end-of-sequence tokens."""
+        """A tokenizer made from the task's training text, with pad and end-of-sequence tokens."""

@@ -1,4 +1,4 @@
-"""A calculator for text that a model wrote: numbers, + - * / %, parentheses, and nothing else."""
+"""A calculator for expressions in generated text: numbers, + - * / % and parentheses only."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from fractions import Fraction
 __all__ = ["MAX_LENGTH", "calculate", "open_mark"]
 
 MAX_LENGTH = 80  # characters of an expression; the longest of GSM8K's 27,998 has 30
-LARGEST = 10**15  # results from here on are none: a float would no longer hold every whole number
+LARGEST = 10**15  # bound of results, below which a float holds every whole number
 _TOKEN = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+|[-+*/()%])")
 
 
 def calculate(expression: str, decimals: int = 6) -> str | None:
     """The value of ``expression`` as text, or None where it has none.
 
-    Sums, products and quotients are exact fractions, so 0.1+0.2 is 0.3; only the printed result is rounded. Time and
-    memory are bounded by the bounded length: there is no power, no name and no call, and nothing is handed to Python.
+    Sums, products and quotients are exact fractions, so 0.1+0.2 is 0.3; only the printed result is rounded. There are
+    no powers, names or calls, nothing is evaluated by Python, and the length bounds time and memory.
 
     Args:
-        expression: numbers (thousands separators allowed), + - * /, % behind a number, parentheses, blanks.
-        decimals: digits behind the point at most; trailing zeros are dropped.
+        expression: numbers (thousands separators allowed), + - * /, % after a number, parentheses, blanks.
+        decimals: most digits after the point; trailing zeros are dropped.
 
     Returns:
         The result's text; None for anything malformed or longer than ``MAX_LENGTH``, a division by zero, or 10^15 or
@@ -47,7 +47,7 @@ def calculate(expression: str, decimals: int = 6) -> str | None:
 
 
 def open_mark(text: str, opening: str = "<<", closing: str = ">>") -> tuple[str, str] | None:
-    """The calculator mark that ``text`` ends inside of: (expression, what follows its "="), or None.
+    """The unclosed calculator mark at the end of ``text``: (expression, text after its "="), or None.
 
     Example:
         >>> open_mark("He sold 48/2 = <<48/2="), open_mark("<<48/2=2"), open_mark("<<48/2=24>>24")

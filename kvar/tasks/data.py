@@ -1,4 +1,4 @@
-"""Prompts and references of one split, from local files or a hub data set, checked as they are taken."""
+"""Prompts and references of one split, read from local files or a hub data set and checked."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Split:
     """The rows of one split, not yet checked.
 
     Attributes:
-        origin: where they come from, for error messages: a file, or a hub name with its split.
+        origin: a file, or a hub name with its split, for error messages.
         rows: numbered rows of a file, or a ``datasets.Dataset``.
     """
 
@@ -40,15 +40,14 @@ class Split:
         """The (source, target) texts of rows ``start`` to ``stop`` (exclusive; None for the end), blanks stripped.
 
         Args:
-            source: field of the prompt; a dot reaches into a nested field ("translation.en").
+            source: field of the prompt; a dot reads a nested field ("translation.en").
             target: field of the reference, likewise.
             start: first row, by position.
-            stop: row behind the last.
-            skip_empty: leave out rows with an empty field instead of refusing them; how many is logged.
+            stop: end of the rows, exclusive.
+            skip_empty: leave out rows with an empty field, and log how many, instead of refusing them.
 
         Raises:
-            ValueError: no rows, or a row without the field, with an empty one or with something that is not text; the
-                message names file, row, field and remedy.
+            ValueError: no rows, or a row whose field is missing, empty or not text.
         """
         if not len(self):
             raise ValueError(f"{self.origin} is empty: it must hold at least one row with {source!r} and {target!r}.")
@@ -79,7 +78,7 @@ def open_split(data: str, split: str, subset: str | None = None) -> Split | None
     Args:
         data: a folder with files such as ``train.jsonl.gz``, or a hub data set's name.
         split: "train", "validation" or "test"; no other split's file is opened.
-        subset: the hub data set's subset (its "config"), such as "en-nl"; None where it has one only.
+        subset: the hub data set's subset (its "config"), such as "en-nl"; None where it has only one.
 
     Raises:
         ValueError: no such folder, a file that cannot be read, or a hub data set that cannot be reached.
@@ -99,11 +98,7 @@ def open_split(data: str, split: str, subset: str | None = None) -> Split | None
 
 
 def has_split(data: str, split: str, subset: str | None = None) -> bool:
-    """Whether the data has a split of this name; its rows are not read.
-
-    Raises:
-        ValueError: see :func:`open_split`.
-    """
+    """Whether the data has a split of this name; its rows are not read. Errors as of :func:`open_split`."""
     folder = _folder(data)
     if folder is not None:
         return find_split(folder, split) is not None
@@ -126,8 +121,8 @@ def _folder(data: str) -> Path | None:
         )
     if folder.suffix or data.startswith((".", "/", "~")):
         raise ValueError(
-            f"data {data!r} is not a folder. Give a folder with train/validation/test files or a hub name, "
-            "--data FOLDER; the first lines of a shipped config say what its data are and where they come from."
+            f"data {data!r} is not a folder. Give --data a folder with train/validation/test files or a hub name; "
+            "the first lines of a shipped config name its data and their source."
         )
     return None
 
@@ -145,17 +140,17 @@ def _text(where: str, row: dict[str, Any], field: str, skip_empty: bool) -> str:
     value: Any = row
     for part in [field] if field in row else field.split("."):
         if not isinstance(value, dict) or part not in value:
-            fields = ", ".join(map(str, row))
-            if len(row) == 1 and re.search("[;\t|]", fields):
-                raise ValueError(f"{where} has one field only, {fields!r}; part the columns by commas.")
+            names = ", ".join(map(str, row))
+            if len(row) == 1 and re.search("[;\t|]", names):
+                raise ValueError(f"{where} has only one field, {names!r}; separate the columns by commas.")
             raise ValueError(
-                f"{where} has no field {field!r}; its fields are: {fields}. Set source_field and target_field to two "
-                "of them (a dot reaches into a nested one)."
+                f"{where} has no field {field!r}; its fields are: {names}. Set source_field and target_field to two of "
+                "them (a dot reads a nested one)."
             )
         value = value[part]
     text = value.strip() if isinstance(value, str) else ""
     seen = bool(text.strip(INVISIBLE))
-    empty = value is None or (isinstance(value, str) and not seen) or value != value  # NaN of a parquet column's hole
+    empty = value is None or (isinstance(value, str) and not seen) or value != value  # NaN for parquet's missing values
     if empty and skip_empty:
         return ""
     if not isinstance(value, str) or empty:
@@ -169,8 +164,8 @@ def _text(where: str, row: dict[str, Any], field: str, skip_empty: bool) -> str:
     if odd:
         what = "a NUL character" if odd[0] == "\0" else f"half a character (the surrogate U+{ord(odd[0]):04X})"
         raise ValueError(
-            f"{where}: field {field!r} holds {what} at position {odd.start()}, which is no text; remove it or write "
-            "the file anew as UTF-8."
+            f"{where}: field {field!r} holds {what} at position {odd.start()}, which is not text; remove it, or write "
+            "the file again as UTF-8."
         )
     return text
 

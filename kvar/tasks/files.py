@@ -1,4 +1,4 @@
-"""Rows of one local json, jsonl, csv or parquet file, gzipped or not."""
+"""Read the rows of a local json, jsonl, csv or parquet file, gzipped or not."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Row = tuple[int, dict[str, Any]]
 
 
 def find_split(folder: Path, split: str) -> Path | None:
-    """The one file of ``folder`` named after ``split`` with a suffix we read, or None.
+    """The one file of ``folder`` named after ``split`` with a known suffix, or None.
 
     Raises:
-        ValueError: several files qualify, or the only file so named is of another type.
+        ValueError: several such files, or only files of another type.
     """
-    wanted = [folder / f"{split}{suffix}{gz}" for suffix in SUFFIXES for gz in ("", ".gz")]
-    paths = [path for path in wanted if path.exists() or path.is_symlink()]
+    names = [folder / f"{split}{suffix}{gz}" for suffix in SUFFIXES for gz in ("", ".gz")]
+    paths = [path for path in names if path.exists() or path.is_symlink()]
     if len(paths) > 1:
         raise ValueError(f"{folder} holds several files for {split!r}: {', '.join(p.name for p in paths)}. Keep one.")
     others = sorted(path.name for path in folder.glob(f"{split}.*") if path.is_file())
@@ -38,12 +38,12 @@ def find_split(folder: Path, split: str) -> Path | None:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a file, each with its number: the line of jsonl and csv, else counted from 1.
+    """The rows of a file with their numbers: the line in jsonl and csv, else counted from 1.
 
-    UTF-8, with a byte-order mark or without; lines end in LF or CRLF, and nothing else ends them; blank lines are none.
+    Text is UTF-8, with or without a byte-order mark; lines end in LF or CRLF only; blank lines are skipped.
 
     Raises:
-        ValueError: the file cannot be read as what its name says; the message names file, line and remedy.
+        ValueError: the file cannot be read as what its name says.
     """
     kind = path.name.removesuffix(".gz").rsplit(".", 1)[-1]
     content = _content(path)
@@ -69,7 +69,7 @@ def _content(path: Path) -> bytes:
     try:
         return gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read, it is broken or cut short: {error}. Copy it anew.") from error
+        raise ValueError(f"{path} cannot be read, it is broken or incomplete: {error}. Copy it again.") from error
 
 
 def _text(path: Path, content: bytes) -> str:
@@ -101,7 +101,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     row = dict(pairs)
     if len(row) != len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"field {next(name for name in names if names.count(name) > 1)!r} is there twice")
+        raise ValueError(f"field {next(name for name in names if names.count(name) > 1)!r} occurs twice")
     return row
 
 
@@ -122,7 +122,7 @@ def _comma_separated(path: Path, text: str) -> Iterator[Row]:
         header = next(reader, [])
         twice = [name for name in header if header.count(name) > 1]
         if twice:
-            raise ValueError(f"{path} line 1 names field {twice[0]!r} twice; give every column a name of its own.")
+            raise ValueError(f"{path} line 1 names field {twice[0]!r} twice; give every column its own name.")
         for cells in reader:
             if len(cells) == len(header):
                 yield reader.line_num, dict(zip(header, cells, strict=True))
@@ -130,7 +130,7 @@ def _comma_separated(path: Path, text: str) -> Iterator[Row]:
                 more = "more" if len(cells) > len(header) else "fewer"
                 raise ValueError(
                     f"{path} line {reader.line_num} has {more} cells than the header has names ({', '.join(header)}): "
-                    f"{len(cells)}, not {len(header)}; put cells that hold commas in quotation marks."
+                    f"{len(cells)}, not {len(header)}; put cells that contain commas in quotation marks."
                 )
     except csv.Error as error:
         raise ValueError(
@@ -143,7 +143,7 @@ def _comma_separated(path: Path, text: str) -> Iterator[Row]:
 
 def _json_lines(path: Path, text: str) -> Iterator[Row]:
     for number, line in enumerate(text.split("\n"), start=1):
-        line = line.removeprefix("\ufeff")  # of a file that was put behind another
+        line = line.removeprefix("\ufeff")  # where files were concatenated
         if not line.strip():
             continue
         try:

@@ -14,21 +14,21 @@ __all__ = ["GSM8KTask"]
 
 
 class GSM8KTask(TextTask):
-    """Questions and worked answers in GSM8K's form, which has no validation split: the last rows of train serve as one.
+    """Questions and worked answers in GSM8K's form; the last rows of train serve as validation split.
 
     Args:
         data: folder or hub name.
         source_field: field of the question.
         target_field: field of the worked answer.
         held_out: rows at the end of train that serve as validation, by position.
-        calculator_marks: what opens and closes a calculation. "<<" and ">>" are GSM8K's own; T5's tokenizer has no
-            "<", so give its students others such as ("[[", "]]"): targets are rewritten with them.
-        max_calculations: keep the problems whose worked answer has one to this many calculations; None keeps all. The
-            held-out rows are set apart first, so that no choice of it moves a problem from one split to another.
+        calculator_marks: opening and closing mark of a calculation. GSM8K has "<<" and ">>"; T5's tokenizer has no
+            "<", so give T5 students others such as ("[[", "]]"): targets are rewritten with them.
+        max_calculations: keep the problems whose worked answer has one to this many calculations; None keeps all. It
+            applies within a split, so it moves no problem from one split to another.
         options: as of :class:`TextTask`.
 
     Raises:
-        ValueError: a mark that is empty or holds what occurs in calculations, or max_calculations below 1.
+        ValueError: a mark that is empty or contains characters of calculations, or max_calculations below 1.
     """
 
     name = "gsm8k"
@@ -59,10 +59,10 @@ class GSM8KTask(TextTask):
         self.max_calculations = max_calculations
 
     def examples(self, split: str, limit: int | None = None) -> list[Example]:
-        """The split's examples of as many calculations as are kept, with the calculator's marks as chosen.
+        """The split's examples with at most ``max_calculations`` calculations, in the chosen marks.
 
         Raises:
-            ValueError: see :meth:`TextTask.examples`; or no problem is short enough.
+            ValueError: as of :meth:`TextTask.examples`, or no problem is short enough.
         """
         if self.max_calculations is None:
             examples = super().examples(split, limit)
@@ -81,18 +81,15 @@ class GSM8KTask(TextTask):
     def scores(self, predictions: Sequence[str], examples: Sequence[Example]) -> dict[str, CorpusScore]:
         """Shares of right answers, tolerance 1e-4.
 
-        exact_answer takes the number behind ``####``, or the last number of a response that has no such mark;
-        exact_answer_marked counts the former only, as the reference recipe does.
+        exact_answer reads the number after ``####``, or the last number of a response without that mark;
+        exact_answer_marked reads the former only, as the reference recipe does.
         """
         truth = [extract_answer(example.target) for example in examples]
         marked = [extract_answer(text) for text in predictions]
         answers = [
             last_number(t) if m is None and "####" not in t else m for m, t in zip(marked, predictions, strict=True)
         ]
-        return {
-            "exact_answer": _share(answers, truth),
-            "exact_answer_marked": _share(marked, truth),
-        }
+        return {"exact_answer": _share(answers, truth), "exact_answer_marked": _share(marked, truth)}
 
 
 def _share(answers: Sequence[float | None], truth: Sequence[float | None]) -> CorpusScore:

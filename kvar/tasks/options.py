@@ -1,4 +1,4 @@
-"""A task from the flat options of a config file."""
+"""Make a task from the flat options of a config file."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def task_from_options(
     calculator_marks: tuple[str, str] = ("<<", ">>"),
     max_calculations: int | None = None,
 ) -> Task:
-    """The task called ``name``, set up from the flat options of a config file.
+    """The task called ``name``, with options as a config file has them.
 
     Args:
         name: "arithmetic" (generated, needs no data), "translation", "summarisation", "gsm8k" or "text".
@@ -61,7 +61,7 @@ def task_from_options(
         stemmer: Porter stemming in ROUGE (summarisation).
         rouge_tokenizer: auto, ascii or unicode (summarisation).
         bleu_tokenizer: sacreBLEU's 13a, intl, zh, ja-mecab, ko-mecab, char or flores200 (translation).
-        calculator_marks: what opens and closes a calculation (gsm8k).
+        calculator_marks: opening and closing mark of a calculation (gsm8k).
         max_calculations: keep the problems of at most this many calculations (gsm8k).
 
     Raises:
@@ -85,12 +85,12 @@ def task_from_options(
         options["max_calculations"] = max_calculations
     elif max_calculations is not None:
         raise ValueError(
-            f"max_calculations is {max_calculations}, but task {name!r} has no calculations to count; leave it out."
+            f"max_calculations is {max_calculations}, but only task 'gsm8k' uses it, not {name!r}; leave it out."
         )
     if name == "summarisation":
         options |= {"stemmer": stemmer, "rouge_tokenizer": rouge_tokenizer}
     if name == "translation":
         options["bleu_tokenizer"] = bleu_tokenizer
     if not source_field or not target_field:
-        raise ValueError(f"task {name!r} needs source_field and target_field: the rows' fields to read and to write.")
+        raise ValueError(f"task {name!r} needs source_field and target_field: the fields of prompt and reference.")
     return KINDS[name](data, source_field, target_field, **options)

@@ -14,7 +14,7 @@ __all__ = ["SummarisationTask"]
 
 
 class SummarisationTask(TextTask):
-    """Documents and summaries; the prompt is the document behind "summarize: ", the paper's and T5's prefix.
+    """Documents and summaries; the prompt is "summarize: " (the prefix of the paper and T5) and the document.
 
     Args:
         stemmer: Porter stemming before matching; see ``kvar.tasks.scores.rouge.rouge_scores``.

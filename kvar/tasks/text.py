@@ -1,4 +1,4 @@
-"""Any prompt -> response data, scored by chrF: the general task, and the base of those that read files."""
+"""Prompt -> response data scored by chrF: the general task, and the base of tasks that read files."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class TextTask:
 
     Args:
         data: folder with ``train``, ``validation`` and ``test`` files, or a hub name.
-        source_field: field of the prompt; a dot reaches into a nested field ("translation.en").
+        source_field: field of the prompt; a dot reads a nested field ("translation.en").
         target_field: field of the reference, likewise.
         prefix: put in front of every prompt; None for the class's default.
         vocabulary: tokens of the tokenizer that ``build_tokenizer`` trains.
-        held_out: without a validation split, the last this many rows of train become it, by position.
-        held_out_test: without a test split, likewise; they lie behind the validation rows.
+        held_out: rows at the end of train that become the validation split where there is none.
+        held_out_test: likewise for the test split; its rows come after the validation rows.
         subset: subset ("config") of a hub data set that has several.
         skip_empty: leave out rows with an empty field instead of refusing them.
     """
@@ -34,7 +34,7 @@ class TextTask:
     name = "text"
     default_prefix = ""
     reward = "chrf"
-    """The score of single examples that :meth:`example_scores` gives by default."""
+    """The default score of :meth:`example_scores`."""
     calculator_marks: tuple[str, str] | None = None
 
     def __init__(
@@ -59,10 +59,7 @@ class TextTask:
                 raise ValueError(f"{name} must be a number of rows, 0 or more; got {count}.")
 
     def examples(self, split: str, limit: int | None = None) -> list[Example]:
-        """The split's examples in file order.
-
-        The test split is opened for "test" alone: never to train or to validate. (Held-out test rows stand at the end
-        of train; whether there is a test split to make them needless is asked by name, not read.)
+        """The split's examples in file order; a test split is read for "test" only.
 
         Raises:
             ValueError: an unknown or missing split, or bad rows (see ``kvar.tasks.data.Split.pairs``).
@@ -86,7 +83,7 @@ class TextTask:
     def example_scores(
         self, predictions: Sequence[str], examples: Sequence[Example], name: str | None = None
     ) -> list[float]:
-        """The score called ``name`` of every example alone, in that score's scale; by default ``reward``.
+        """The score called ``name`` of every example on its own, in that score's scale; by default ``reward``.
 
         Raises:
             ValueError: no such score.
@@ -101,7 +98,7 @@ class TextTask:
         return byte_pair_tokenizer(texts, self.vocabulary)
 
     def _place(self, split: str) -> tuple[Split, int, int]:
-        """The rows that hold a split, and where it lies in them."""
+        """The rows that contain a split, and its start and stop in them."""
         if split != "train":
             rows = open_split(self.data, split, self.subset)
             if rows is not None:
@@ -113,7 +110,7 @@ class TextTask:
             raise ValueError(f"data {self.data!r} has no {split!r} split; add a {split}.jsonl file{option}.")
         counts = {name: 0 if not cut[name] or has_split(self.data, name, self.subset) else cut[name] for name in cut}
         if not len(train):
-            return train, 0, 0  # refused as empty where its rows are taken
+            return train, 0, 0  # Split.pairs raises the error
         first = len(train) - counts["validation"] - counts["test"]
         if first < 1:
             raise ValueError(

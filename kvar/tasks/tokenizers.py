@@ -15,7 +15,7 @@ PIECES = r" ?[A-Za-z]+|\d|<<|>>| ?####|[^A-Za-z\d]"
 
 
 def word_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """One token a word (with the space before it), digit or sign, from the pieces that occur in ``texts``."""
+    """A tokenizer with one token per word (with the space before it), digit or sign that occurs in ``texts``."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
     splitter = pre_tokenizers.Split(Regex(PIECES), behavior="isolated")

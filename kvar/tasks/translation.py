@@ -15,10 +15,10 @@ __all__ = ["TranslationTask"]
 
 
 class TranslationTask(TextTask):
-    """Sentence pairs; the prompt is the source behind ``prefix`` (the paper's: "translate English to Dutch: ").
+    """Sentence pairs; the prompt is ``prefix`` (the paper's: "translate English to Dutch: ") and the source.
 
     Args:
-        bleu_tokenizer: how sacreBLEU tells words apart; see ``kvar.tasks.scores.bleu.bleu_score``.
+        bleu_tokenizer: sacreBLEU's tokeniser; see ``kvar.tasks.scores.bleu.bleu_score``.
         arguments: as of :class:`TextTask`.
         options: as of :class:`TextTask`.
     """

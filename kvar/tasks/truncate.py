@@ -1,27 +1,24 @@
-"""A task whose long prompts are cut, so that training, probes and evaluation all see the same ones."""
+"""A task whose long prompts are cut, the same for training, probes and evaluation."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kvar.tasks.base import Example, Task
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["TruncatedTask"]
 
 
 class TruncatedTask:
-    """Another task's examples with every prompt cut behind its first ``max_tokens`` tokens; targets stay whole.
+    """Another task with every prompt cut to ``max_tokens`` tokens; targets stay whole.
 
     Args:
         task: the task.
-        tokenizer: whose tokens count; those it adds to a text, such as end-of-sequence, count too.
+        tokenizer: counts the tokens, including those it adds to a text, such as end-of-sequence.
         max_tokens: longest prompt.
-        encode: texts -> lists of token ids, as prompts are encoded; default as the tokenizer does.
+        encode: texts -> lists of token ids; default the tokenizer's.
 
     Raises:
         ValueError: ``max_tokens`` leaves no room for text.
@@ -62,9 +59,9 @@ class TruncatedTask:
 
     def _cut(self, prompt: str) -> str:
         ids = self.tokenizer(prompt, add_special_tokens=False)["input_ids"]
-        for kept in range(self.max_tokens - self.added, 0, -1):  # a text may come back in more tokens than it had
+        for kept in range(self.max_tokens - self.added, 0, -1):  # the decoded text may encode to more tokens
             text = str(self.tokenizer.decode(ids[:kept], clean_up_tokenization_spaces=False))
-            text = text.rstrip("\ufffd").strip()  # the cut may go through a character of several bytes
+            text = text.rstrip("\ufffd").strip()  # the cut may split a character of several bytes
             if text and len(self.encode([text])[0]) <= self.max_tokens:
                 return text
         raise ValueError(f"a prompt cannot be cut to {self.max_tokens} tokens; raise truncate_prompts.")

@@ -76,7 +76,7 @@ def test_a_rows_own_template_options() -> None:
     ("row", "said"),
     [
         ({"text": "a"}, "example 1 has the columns text; it needs prompt and target"),
-        ({"prompt": "a", "chosen": "b", "rejected": "c"}, "columns prompt, chosen, rejected.*target ''"),
+        ({"prompt": "a", "chosen": "b", "rejected": "c"}, "columns prompt, chosen, rejected.*set target to ''"),
         ({"messages": [USER]}, "example 1: messages must be a prompt and the answer to it"),
         ({"messages": [USER, ANSWER, USER]}, "must be the assistant's answer.*roles user, assistant, user"),
         ({"prompt": [USER], "completion": [ANSWER, ANSWER]}, "must be one message of the assistant"),
@@ -156,7 +156,7 @@ def test_tokens_made_for_another_kind_of_model_are_refused(tmp_path: Path) -> No
     with pytest.raises(ValueError, match=r"a target begins with token 1 \('<s>'\), which is no part of a response"):
         trainer(tmp_path, tokenizer, causal(tokenizer), rows)
     rows = [{"prompt": [1, 5], "target": [5, 2, 6, 2], "index": 0}]
-    with pytest.raises(ValueError, match=r"a target goes on behind token 2 \('</s>'\)"):
+    with pytest.raises(ValueError, match=r"a target continues after token 2 \('</s>'\)"):
         trainer(tmp_path, tokenizer, causal(tokenizer), rows)
 
 

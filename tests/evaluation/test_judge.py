@@ -101,7 +101,7 @@ def test_verdicts_of_another_comparison_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "v.jsonl"
     compare(Rule(prefers("good")), PAIRS, path)
     before = path.read_bytes()
-    with pytest.raises(JudgeError, match="judge is 'rule' there and 'other' now"):
+    with pytest.raises(JudgeError, match="judge is 'rule' in the file and 'other' now"):
         compare(Rule(prefers("good"), name="other"), PAIRS, path)
     with pytest.raises(JudgeError, match="texts is"):
         compare(Rule(prefers("good")), PAIRS[1:], path)

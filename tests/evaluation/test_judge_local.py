@@ -73,7 +73,7 @@ def test_verdicts_are_compared_up_to_where_they_differ(spelled: Any, paths: list
 
 @pytest.mark.parametrize("spelled", [([1], [1], [3]), ([1], [1, 2], [3]), ([1], [9], [3]), ([], [1], [2])])
 def test_verdicts_that_cannot_be_told_apart_are_refused(spelled: Any) -> None:
-    with pytest.raises(JudgeError, match="does not tell A, B and tie apart"):
+    with pytest.raises(JudgeError, match="does not distinguish A, B and tie"):
         verdict_paths(Spelling(*spelled), space=True)
 
 

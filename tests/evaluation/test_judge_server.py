@@ -224,8 +224,8 @@ def test_verdicts_before_an_error_stay_and_are_not_asked_again(serve: Any, tmp_p
     ("script", "message"),
     [
         (lambda h: h.send(b"<html>hello</html>"), "the reply is not JSON: '<html>hello</html>'"),
-        (lambda h: h.send({"answer": "A"}), "no chat completion"),
-        (lambda h: h.send([]), "no chat completion"),
+        (lambda h: h.send({"answer": "A"}), "not a chat completion"),
+        (lambda h: h.send([]), "not a chat completion"),
         (lambda h: h.send({}, 302, Location="http://127.0.0.1:9/"), "HTTP 302"),
     ],
 )

@@ -88,7 +88,7 @@ def test_the_csv_limit_is_left_as_it_was(tmp_path: Path) -> None:
         (
             "train.jsonl",
             b'{"en": "a", "de": "b", "en": "c"}',
-            r"train\.jsonl line 1 is not JSON: field 'en' is there twice",
+            r"train\.jsonl line 1 is not JSON: field 'en' occurs twice",
         ),
         (
             "train.jsonl",
@@ -106,8 +106,8 @@ def test_the_csv_limit_is_left_as_it_was(tmp_path: Path) -> None:
         ("train.csv", b"id,en,de,note\n1,a,b,c\na,b,c\n", r"train\.csv line 3 has fewer cells than .* 3, not 4"),
         ("train.csv", b'en,de\n"a,b\nc,d\n', r"train\.csv line 3 cannot be read as csv: unexpected end of data"),
         ("train.csv", b'en,de\n"a"x,b\n', r"train\.csv line 2 cannot be read as csv: .* expected after"),
-        ("train.csv", b"en;de\na;b\n", r"train\.csv line 2 has one field only, 'en;de'; part the columns by commas"),
-        ("train.csv", b"en\tde\na\tb\n", r"one field only, 'en\\tde'; part the columns by commas"),
+        ("train.csv", b"en;de\na;b\n", r"train\.csv line 2 has only one field, 'en;de'; separate the columns"),
+        ("train.csv", b"en\tde\na\tb\n", r"only one field, 'en\\tde'; separate the columns"),
         ("train.jsonl.gz", GOOD, r"train\.jsonl\.gz cannot be read: it is not gzipped; leave \.gz out of its name"),
         (
             "train.jsonl",
@@ -117,17 +117,17 @@ def test_the_csv_limit_is_left_as_it_was(tmp_path: Path) -> None:
         (
             "train.jsonl.gz",
             gzip.compress(GOOD * 99, mtime=0)[:-12],
-            r"train\.jsonl\.gz cannot be read, it is broken or cut short",
+            r"train\.jsonl\.gz cannot be read, it is broken or incomplete",
         ),
         (
             "train.jsonl.gz",
             gzip.compress(GOOD * 99, mtime=0)[:20] + b"\xff" * 40,
-            r"it is broken or cut short: .*\. Copy it anew",
+            r"it is broken or incomplete: .*\. Copy it again",
         ),
         (
             "train.jsonl.gz",
             gzip.compress(GOOD, mtime=0)[:-8] + b"\0" * 8,
-            r"it is broken or cut short: CRC check failed",
+            r"it is broken or incomplete: CRC check failed",
         ),
         ("train.parquet", b"PAR1 no", r"train\.parquet cannot be read as parquet"),
     ],

@@ -1,4 +1,4 @@
-"""From a task's examples, or anyone's rows, to padded batches of token ids."""
+"""Encode a task's examples or the rows of a table, and collate them into padded batches of token ids."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def build_dataset(
         model: the student; see :class:`kvar.rollouts.TextEncoder` for what it decides. May be left out where the
             tokenizer adds nothing to a text, or only a token in front (causal models) or end-of-sequence (T5).
         policy: of the model; default that of model and tokenizer. With a teacher: ``policy_of(..., teacher=teacher)``.
-        max_target_tokens: longer targets are cut there (without end-of-sequence), and a warning counts them.
+        max_target_tokens: longer targets are cut (and get no end-of-sequence), and a warning counts them.
         max_prompt_tokens: longest prompt allowed.
         name: what messages call the data set.
 
@@ -93,7 +93,7 @@ def prepared(dataset: Any, model: Any, tokenizer: Any, *, name: str, **longest: 
         if columns and not {"prompt", "target", "index"} <= set(columns):
             raise ValueError(
                 f"{name} is streamed and has the columns {', '.join(columns)}, not token ids. Give a data set with a "
-                "length, which is encoded here, or map the stream to prompt, target and index."
+                "length, or map the stream to prompt, target and index (build_dataset encodes them)."
             )
         return dataset
     if len(dataset) and not holds_ids(dataset[0]):
@@ -105,7 +105,7 @@ def prepared(dataset: Any, model: Any, tokenizer: Any, *, name: str, **longest: 
 def _encoded(
     rows: Sequence[Row], what: str, tokenizer: Any, model: Any, policy: Policy | None
 ) -> tuple[list[list[int]], list[list[int]]]:
-    """Prompts and targets; rows with template options of their own one by one, the others together."""
+    """Token ids of prompts and targets; rows are encoded one by one where their template options differ."""
     if all(row.options == rows[0].options for row in rows):
         encoder = TextEncoder(tokenizer, model, policy, rows[0].options)
         return encoder.pairs([row.prompt for row in rows], [row.target for row in rows], what)
@@ -122,7 +122,7 @@ def _cut(targets: list[list[int]], limit: int, name: str) -> list[list[int]]:
     if longer:
         warnings.warn(
             f"{name}: {len(longer)} of {len(targets)} targets ({len(longer) / len(targets):.1%}) are longer than "
-            f"{limit} tokens and are cut there, without end-of-sequence: what learns from them does not learn to stop. "
+            f"{limit} tokens and are cut, without end-of-sequence: a model trained on them does not learn to stop. "
             f"Raise max_new_tokens (max_target_tokens of build_dataset) to {max(longer)} to keep them whole.",
             stacklevel=3,
         )

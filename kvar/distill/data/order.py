@@ -12,14 +12,24 @@ from kvar.rollouts.seeds import stream_seed
 __all__ = ["LengthBatches", "ShuffledExamples"]
 
 
-class ShuffledExamples(Sampler[int]):
+class _ByEpoch(Sampler[int]):
+    """A sampler whose order depends on ``epoch``."""
+
+    epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order the next iteration gives."""
+        self.epoch = epoch
+
+
+class ShuffledExamples(_ByEpoch):
     """All examples in random order.
 
     torch's own sampler draws its order from the process's random state, which accelerate treats differently on one
     process and on several.
 
     Args:
-        examples: how many there are.
+        examples: number of examples.
         seed: seed of the order.
 
     Example:
@@ -31,11 +41,7 @@ class ShuffledExamples(Sampler[int]):
     """
 
     def __init__(self, examples: int, seed: int) -> None:
-        self.examples, self.seed, self.epoch = examples, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order is handed out next."""
-        self.epoch = epoch
+        self.examples, self.seed = examples, seed
 
     def __len__(self) -> int:
         return self.examples
@@ -45,12 +51,12 @@ class ShuffledExamples(Sampler[int]):
         yield from torch.randperm(self.examples, generator=generator).tolist()
 
 
-class LengthBatches(Sampler[int]):
-    """Example indices such that each batch holds examples of like length, and batches come in random order.
+class LengthBatches(_ByEpoch):
+    """Example indices in batches of similar length, the batches in random order.
 
-    transformers' own length-grouped sampler hands out its groups from longest to shortest, fifty batches at a time, so
-    that the student sees lengths in waves; here the batches are shuffled. The order depends on (seed, epoch) alone, so
-    a resumed run sees what an uninterrupted one does.
+    The length-grouped sampler of transformers goes from longest to shortest within every fifty batches; this one
+    shuffles the batches. The order depends on (seed, epoch) alone, so a resumed run sees the order of an
+    uninterrupted one.
 
     Args:
         lengths: tokens of every example.
@@ -66,11 +72,6 @@ class LengthBatches(Sampler[int]):
 
     def __init__(self, lengths: Sequence[int], batch: int, seed: int, pool: int = 50) -> None:
         self.lengths, self.batch, self.seed, self.pool = torch.as_tensor(lengths), batch, seed, pool
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order is handed out next."""
-        self.epoch = epoch
 
     def __len__(self) -> int:
         return len(self.lengths)

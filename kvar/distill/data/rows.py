@@ -1,4 +1,4 @@
-"""Rows of a table, as other libraries lay them out, as prompts with their targets; and rows that are token ids."""
+"""Read prompts and targets from the rows of a table, in the column layouts of TRL; and check rows of token ids."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kvar.rollouts.text.encoder import frame
 __all__ = ["Row", "as_row", "check_ids", "holds_ids"]
 
 CHECKED = 256
-"""Rows of a data set of ids that are looked at before training."""
+"""Rows of a data set of token ids that are checked before training."""
 
 FORMS = (
     "prompt and target (or completion), each a text or a list of messages with role and content; or messages, of which "
@@ -31,14 +31,14 @@ class Row:
 
 
 def as_row(example: Any, what: str) -> Row:
-    """An example, or a row of a table, as prompt and target.
+    """Prompt and target of an example or of a row of a table.
 
     Columns are those of TRL: ``prompt`` and ``completion`` (or ``target``), texts or conversations; or ``messages``,
     whose last message is the target and all before it the prompt. ``tools`` and ``chat_template_kwargs`` go to the chat
     template; other columns are not read.
 
     Raises:
-        ValueError: columns of another form, or a completion of several messages.
+        ValueError: other columns, or a completion of several messages.
     """
     if not isinstance(example, Mapping):
         if hasattr(example, "prompt") and hasattr(example, "target"):
@@ -54,7 +54,7 @@ def as_row(example: Any, what: str) -> Row:
             raise ValueError(f"{what}: messages must be a prompt and the answer to it; got {messages!r:.80}.")
         return Row(messages[:-1], messages[-1], options)
     if prompt is None or target is None:
-        lacking = "" if prompt is None else " A prompt without a target is given the target ''."
+        lacking = "" if prompt is None else " For prompts without targets, set target to ''."
         raise ValueError(f"{what} has the columns {', '.join(example)}; it needs {FORMS}.{lacking}")
     if is_conversation(target):
         if len(target) != 1 or not is_conversation(prompt):
@@ -72,11 +72,11 @@ def holds_ids(row: Any) -> bool:
 
 
 def check_ids(dataset: Any, model: Any, tokenizer: Any) -> None:
-    """Refuse a data set of token ids that were made for another kind of model: the first rows are looked at.
+    """Check, by its first rows, that a data set's token ids were made for this kind of model.
 
     Raises:
-        ValueError: an end-of-sequence inside a target or, of a causal model, behind a prompt; beginning-of-sequence, or
-            tokens that the decoder is given, in front of a target.
+        ValueError: an end-of-sequence inside a target or, with a causal model, at the end of a prompt; a target that
+            begins with beginning-of-sequence or with tokens that the decoder is given.
     """
     if not (hasattr(dataset, "__len__") and hasattr(tokenizer, "decode")):
         return
@@ -93,7 +93,7 @@ def check_ids(dataset: Any, model: Any, tokenizer: Any) -> None:
         elif given and tuple(target[: len(given)]) == tuple(given):
             fault = f"a target begins with {_named(target[0], tokenizer)}, which is no part of a response"
         elif inside is not None:
-            fault = f"a target goes on behind {_named(inside, tokenizer)}, which ends a response"
+            fault = f"a target continues after {_named(inside, tokenizer)}, which ends a response"
         else:
             continue
         raise ValueError(

@@ -1,4 +1,4 @@
-"""``dataloader_drop_last``: training leaves out a last batch that is not full; evaluation never does."""
+"""``dataloader_drop_last``: training drops a last batch that is not full; evaluation never does."""
 
 from __future__ import annotations
 
@@ -16,16 +16,7 @@ def rows_together(accelerator: Any, batch_size: int) -> int:
 
 
 def check_whole_batches(dataset: Any, settings: Any, together: int) -> None:
-    """Refuse training rows of which ``dataloader_drop_last`` leaves none.
-
-    Args:
-        dataset: of training, or None.
-        settings: transformers' training arguments.
-        together: rows of one batch of every process.
-
-    Raises:
-        ValueError: fewer rows than one batch.
-    """
+    """Raise ValueError where ``dataloader_drop_last`` leaves no training rows: fewer than ``together``, one batch."""
     if not settings.dataloader_drop_last or not isinstance(dataset, Sized) or len(dataset) >= together:
         return
     raise ValueError(
@@ -37,7 +28,7 @@ def check_whole_batches(dataset: Any, settings: Any, together: int) -> None:
 
 @contextmanager
 def whole_batches_only(settings: Any, value: bool) -> Iterator[None]:
-    """Set ``dataloader_drop_last`` for a while."""
+    """Set ``dataloader_drop_last`` inside a with block."""
     before, settings.dataloader_drop_last = settings.dataloader_drop_last, value
     try:
         yield

@@ -1,4 +1,4 @@
-"""Students and teachers: loading, building, pruning, adapting and checking them, seq2seq and causal alike."""
+"""Load, build, prune, adapt and check students and teachers, seq2seq and causal."""
 
 from kvar.distill.models.build import build_model, count_parameters
 from kvar.distill.models.check import check_models

@@ -1,4 +1,4 @@
-"""A folder that peft's ``save_pretrained`` wrote: its base model with the adapter merged in."""
+"""Load a folder written by peft's ``save_pretrained``: the base model with the adapter merged in."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def is_adapter(name: str) -> bool:
 
 
 def adapter_base(name: str) -> str:
-    """The folder or hub name of the model that an adapter was made for; a folder may be named from the adapter's.
+    """The folder (absolute, or relative to the adapter's) or hub name of the model that an adapter was made for.
 
     Raises:
-        ValueError: the adapter's config is not readable, or names none.
+        ValueError: the adapter's config is not readable, or names no base.
     """
     path = Path(name) / ADAPTER
     try:
@@ -34,15 +34,15 @@ def adapter_base(name: str) -> str:
         raise ValueError(f"{path} is not readable as an adapter's config ({error}).") from error
     if not base:
         raise ValueError(
-            f"{path} names no base model: write the folder or hub name of the model that the adapter was made for into "
-            "its field base_model_name_or_path."
+            f"{path} names no base model: set its field base_model_name_or_path to the folder or hub name of the model "
+            "that the adapter was made for."
         )
     beside = Path(name) / str(base)
     return str(beside) if not Path(str(base)).is_dir() and beside.is_dir() else str(base)
 
 
 def merged(name: str, load: Callable[[str], Any]) -> Any:
-    """The base model of an adapter with the adapter's weights added to its own; no adapter is left in it.
+    """The base model of an adapter with the adapter's weights added to its own, as a plain model.
 
     Args:
         name: the adapter's folder.

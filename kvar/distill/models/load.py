@@ -19,13 +19,12 @@ def load_model(name: str | Path, dtype: str = "float32") -> Any:
 
     Args:
         name: ``arithmetic``, the teacher that ships with kvar, or one of its students, such as ``arithmetic-90k``; a
-            model folder, a hub name, the path of a ``.gguf`` file, or ``smollm2``; of an adapter's folder (peft's) the
-            base that it names is loaded and the adapter merged into it, in float32.
-        dtype: float32 or bfloat16, the precision of the weights, whatever they were saved in. What is trained should
-            be float32.
+            model folder, a hub name, the path of a ``.gguf`` file, or ``smollm2``; or a peft adapter's folder, whose
+            adapter is merged into its base in float32.
+        dtype: precision of the weights, float32 or bfloat16, however they were saved. Train in float32.
 
     Raises:
-        ValueError: nothing of that name that can be loaded, or a dtype not offered.
+        ValueError: no loadable model of that name, or another dtype.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
@@ -54,7 +53,7 @@ def load_tokenizer(name: str | Path) -> Any:
     An adapter's folder without a tokenizer has that of its base.
 
     Raises:
-        ValueError: no tokenizer there.
+        ValueError: no tokenizer, or one that cannot be loaded.
     """
     from transformers import AutoTokenizer
 
@@ -74,12 +73,12 @@ def load_tokenizer(name: str | Path) -> Any:
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Whether a model folder holds a tokenizer; where it holds none, transformers makes up an empty one."""
+    """Whether a model folder holds a tokenizer; without one transformers would make an empty one."""
     return any(any(folder.glob(pattern)) for pattern in ("tokenizer*", "vocab*", "merges.txt", "*.model", "*.spm"))
 
 
 def _source(name: str) -> tuple[str, dict[str, Any]]:
-    """What ``from_pretrained`` takes; a path that cannot be a hub name is not asked for there, which takes a minute."""
+    """Name and options for ``from_pretrained``; a missing path that cannot be a hub name is refused at once."""
     name = str(resolve(name))
     gguf = gguf_source(name)
     like_a_path = name.count("/") > 1 or name[:1] in ("", ".", "/", "~", "\\")
@@ -92,7 +91,6 @@ def _source(name: str) -> tuple[str, dict[str, Any]]:
 
 
 def _message(what: str, name: str, error: Exception) -> str:
-    """One line: what failed, why, and what to do."""
     reason = " ".join(str(error).split())
     if Path(name).is_dir():
         return f"{what} {name!r} cannot be loaded from that folder: {reason}"
@@ -105,7 +103,7 @@ def _message(what: str, name: str, error: Exception) -> str:
 
 
 def _offline(error: BaseException | None) -> bool:
-    """Whether the hub could not be asked, as some error in the chain says."""
+    """Whether some error in the chain says that the hub cannot be reached."""
     seen = ("couldn't connect", "offline mode", "OfflineModeIsEnabled", "LocalEntryNotFound", "ConnectError")
     while error is not None:
         text = f"{type(error).__name__}: {error}"

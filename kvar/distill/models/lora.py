@@ -1,4 +1,4 @@
-"""LoRA students through peft (Hu et al. 2022, arXiv 2106.09685), and saving them so that anyone can open them."""
+"""LoRA students by peft (Hu et al. 2022, arXiv 2106.09685), saved as plain models."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def add_lora(
     *,
     seed: int = 0,
 ) -> Any:
-    """The student with low-rank adapters, W + alpha / rank * B A, on its linear layers; they alone are trained.
+    """The student with low-rank adapters, W + alpha / rank * B A, on its linear layers; only they are trainable.
 
     Args:
         student: seq2seq or causal transformers model; its weights are frozen in place.
@@ -54,7 +54,7 @@ def add_lora(
         targets = None if student.config.model_type in KNOWN else "all-linear"
     if isinstance(targets, list | tuple):
         names = [name for name, _ in student.named_modules()]
-        for target in targets:  # peft asks for one of them only
+        for target in targets:  # peft only checks that one matches
             if not any(name == target or name.endswith(f".{target}") for name in names):
                 raise ValueError(_no_layer(target, student))
     config = LoraConfig(
@@ -73,10 +73,9 @@ def add_lora(
 
 
 def save_model(model: Any, folder: Path | str) -> None:
-    """Save a student so that ``from_pretrained(folder)`` opens it with no other file at hand.
+    """Save a student for ``from_pretrained(folder)``; the model given is not changed.
 
-    A LoRA student is saved merged, in the plain format of its family, and its adapters alone in the folder ``adapter``
-    inside it. The model given is not changed.
+    A LoRA student is saved merged, in the plain format of its family, and its adapters in the subfolder ``adapter``.
     """
     inner = unwrapped(model)
     if inner is model:

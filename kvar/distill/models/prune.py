@@ -1,4 +1,4 @@
-"""Students that start as some of the teacher's layers: every n-th, or those named."""
+"""Students made of some of the teacher's layers: every n-th, or those listed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COUNTS = {
     "decoder": ("decoder_layers", "num_decoder_layers"),
     "layers": ("num_hidden_layers",),
 }
-"""Config fields that hold a stack's number of layers, by stack; the first that exists counts."""
+"""Config fields that hold a stack's number of layers, by stack; the first that exists is used."""
 
 
 def prune_layers(
@@ -26,24 +26,24 @@ def prune_layers(
     every: int | Mapping[str, int] | None = None,
     keep: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
 ) -> Any:
-    """A model of the teacher's family with some of its layers and everything else of it, weights copied.
+    """A copy of the teacher with only some of its layers.
 
-    Layers are renumbered, so that caches and per-layer settings of the config (sliding windows and the like) follow,
-    and it is saved and loaded as any model of its family. What only the first layer holds (T5's relative position
-    bias) comes from the teacher's first layer, kept or not.
+    Layers are renumbered, per-layer lists of the config (sliding windows and the like) follow, and the student is
+    saved and loaded as any model of its family. What only the first layer holds (T5's relative position bias) comes
+    from the teacher's first layer, even where that is dropped.
 
     Args:
-        teacher: seq2seq or causal transformers model; left as it is.
+        teacher: seq2seq or causal transformers model; not changed.
         every: n, to keep layers 0, n, 2n, ... of every stack; or a number for each stack.
         keep: numbers of the layers to keep, in order, the same for every stack; or for each stack. Stacks are called
-            ``encoder`` and ``decoder`` in seq2seq models, ``layers`` in causal ones; one not named stays whole.
+            ``encoder`` and ``decoder`` in seq2seq models, ``layers`` in causal ones; a stack not named stays whole.
 
     Returns:
         The student in float32, in eval mode, on the teacher's device.
 
     Raises:
         ValueError: both or neither of ``every`` and ``keep``; numbers out of range, unsorted or repeated; an unknown
-            stack; a model whose layers are not found, or that its config cannot describe after pruning.
+            stack; a model whose layers cannot be identified, or whose config cannot describe the pruned model.
     """
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
@@ -79,9 +79,7 @@ def parse_layers(text: str | int | Sequence[int]) -> dict[str, Any]:
         >>> parse_layers("every 3"), parse_layers("0, 3, 6")
         ({'every': 3}, {'keep': [0, 3, 6]})
     """
-    parts = (
-        [_parse_part(part, text) for part in text.split("/")] if isinstance(text, str) else [_parse_part(text, text)]
-    )
+    parts = [_parse_part(part, text) for part in (text.split("/") if isinstance(text, str) else [text])]
     if len(parts) == 1:
         return {"every": parts[0]} if isinstance(parts[0], int) else {"keep": parts[0]}
     if len(parts) != 2:
@@ -93,16 +91,15 @@ def layer_stacks(model: Any) -> dict[str, tuple[str, nn.ModuleList]]:
     """The model's stacks of layers: ``encoder`` and ``decoder``, or ``layers`` -> (path, its ModuleList).
 
     Raises:
-        ValueError: a stack that is not found, or not clearly.
+        ValueError: not exactly one list of modules that could be a stack.
     """
-    names = ("encoder", "decoder") if model.config.is_encoder_decoder else ("layers",)
-    found: dict[str, tuple[str, nn.ModuleList]] = {}
-    for stack in names:
+    stacks: dict[str, tuple[str, nn.ModuleList]] = {}
+    for stack in ("encoder", "decoder") if model.config.is_encoder_decoder else ("layers",):
         count = getattr(model.config, _count_field(model.config, stack))
         lists = [
             (path, module)
             for path, module in model.named_modules()
-            if isinstance(module, nn.ModuleList) and len(module) == count and _belongs(path, stack)
+            if isinstance(module, nn.ModuleList) and len(module) == count and stack in ("layers", *path.split("."))
         ]
         outer = [(path, module) for path, module in lists if not any(path.startswith(f"{p}.") for p, _ in lists)]
         if len(outer) != 1:
@@ -110,12 +107,8 @@ def layer_stacks(model: Any) -> dict[str, tuple[str, nn.ModuleList]]:
                 f"{type(model).__name__}: {len(outer)} lists of {count} modules could be its {stack}; kvar prunes "
                 "models with one. Load a smaller student by student or student_config."
             )
-        found[stack] = outer[0]
-    return found
-
-
-def _belongs(path: str, stack: str) -> bool:
-    return stack == "layers" or stack in path.split(".")
+        stacks[stack] = outer[0]
+    return stacks
 
 
 def _count_field(config: Any, stack: str) -> str:
@@ -151,10 +144,7 @@ def _numbers(given: int | Sequence[int], stack: str, count: int) -> list[int]:
 
 
 def _pruned_config(config: Any, stacks: Mapping[str, Any], kept: dict[str, list[int]]) -> Any:
-    """The config with its layer counts changed; lists with an entry a layer keep those of the layers kept.
-
-    Made anew from its own fields, as loading it from a file will.
-    """
+    """A config with the new layer counts and, in lists with one entry a layer, the entries of the layers kept."""
     fields = config.to_dict()
     for stack, layers in kept.items():
         count = len(stacks[stack][1])
@@ -172,7 +162,7 @@ def _pruned_config(config: Any, stacks: Mapping[str, Any], kept: dict[str, list[
 
 
 def _renamed(state: dict[str, Tensor], wanted: dict[str, Tensor], kept: Mapping[str, list[int]]) -> dict[str, Tensor]:
-    """The teacher's tensors under the student's names; a name without a layer of its own is taken as it stands."""
+    """The teacher's tensors under the student's names: layer numbers are mapped, other names kept."""
     out = {}
     for name, tensor in wanted.items():
         source = name

@@ -16,11 +16,11 @@ __all__ = ["OBJECTIVES", "Loss", "Objective", "Term", "objective"]
 
 @dataclass(frozen=True)
 class Term:
-    """One sum of a loss: a number for each token, with gradient, and whose responses the tokens are.
+    """One sum of a loss.
 
     Attributes:
-        per_token: (N, T); what padding holds does not matter, as long as it is finite.
-        source: whose responses.
+        per_token: (N, T) with gradient; padding may hold anything finite.
+        source: whose responses the tokens are.
     """
 
     per_token: Tensor
@@ -29,7 +29,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Loss:
-    """The terms to be normalised and added, and numbers worth logging beside them."""
+    """The terms to be normalised and added, and numbers to log."""
 
     terms: tuple[Term, ...]
     logs: dict[str, float] = field(default_factory=dict)
@@ -46,9 +46,9 @@ class Objective:
     Attributes:
         name: as ``DistillationConfig.objective`` spells it.
         compute: (forward passes, settings) -> Loss.
-        sources: (settings, whether GKD's coin says on-policy) -> whose responses it needs.
+        sources: (settings, whether GKD's step is on-policy) -> whose responses it needs.
         teacher: whether it needs a teacher; a policy gradient does unless its reward is the task's score.
-        estimator: of a policy gradient on the student's responses: settings -> what its gradient is.
+        estimator: settings -> the estimator of a policy gradient on the student's responses; None for others.
     """
 
     name: str

@@ -45,13 +45,13 @@ class Batch:
     """One micro-batch of an optimiser step.
 
     Attributes:
-        responses: by source: the data's, the student's own, the teacher's; those that the objectives ask for.
-        counts: by source: what sums over responses are divided by, see :mod:`kvar.distill.objectives.normalise`.
+        responses: by source (data, student, teacher), those that the objectives need.
+        counts: by source, the divisors of sums over responses; see :mod:`kvar.distill.objectives.normalise`.
         values: the teacher's values of the student's responses.
         advantages: by policy-gradient objective: (N, T) returns less baseline of the student's responses.
-        exact: likewise, the coefficient of the exact sum of every state; none for estimators without one.
+        exact: likewise, the coefficient of the exact sum of every state; no entry for estimators without one.
         rewards: likewise, the sampled rewards where the estimator names one.
-        on_policy: GKD's coin: whether this step is taken on the student's responses.
+        on_policy: whether GKD takes this step on the student's responses.
     """
 
     responses: Mapping[Source, Rollouts]
@@ -63,7 +63,7 @@ class Batch:
     on_policy: bool = False
 
     def rows(self, start: int, stop: int, rollouts_per_prompt: int) -> Batch:
-        """The part of prompts ``start`` to ``stop``, without the padding that longer ones needed; counts are kept."""
+        """The part of prompts ``start`` to ``stop``, with shared padding removed; counts are kept."""
         responses: dict[Source, Rollouts] = {}
         values = self.values
         tokens = {"advantages": self.advantages, "exact": self.exact, "rewards": self.rewards}

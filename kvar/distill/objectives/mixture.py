@@ -1,4 +1,4 @@
-"""Objectives and weighted sums of them, as configs spell them: ``ketchup``, ``ketchup + 0.1 sft``."""
+"""Weighted sums of objectives, and their text form: ``ketchup``, ``ketchup + 0.1 sft``."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Mixture:
         return any(o.name == name for _, o in self.parts)
 
     def sources(self, settings: Settings, on_policy: bool) -> set[Source]:
-        """Whose responses a step needs, given GKD's coin."""
+        """Whose responses a step needs; ``on_policy`` is GKD's choice for the step."""
         return {source for _, o in self.parts for source in o.sources(settings, on_policy)}
 
     def estimators(self, settings: Settings) -> dict[str, Estimator]:
@@ -51,11 +51,7 @@ class Mixture:
         return any(o.teacher and o.name not in without for _, o in self.parts)
 
     def check_given(self, settings: Settings, teacher: Any, score: Any) -> None:
-        """Refuse to start without what the parts need.
-
-        Raises:
-            ValueError: no teacher, or no score.
-        """
+        """Raise ValueError where a part needs a teacher or a score that is None."""
         if self.needs_teacher(settings) and teacher is None:
             raise ValueError(f"objective {self.name!r} needs a teacher: pass teacher=, or use objective sft.")
         if score is None and any(isinstance(e.reward, Score) for e in self.estimators(settings).values()):
@@ -67,8 +63,8 @@ class Mixture:
     def loss(self, passes: Passes, settings: Settings) -> tuple[Tensor, dict[str, float]]:
         """The scalar to minimise on this micro-batch, and numbers to log.
 
-        Every term is normalised by its own source's counts; of several objectives each one's share is logged as
-        ``loss_<name>``, before its weight.
+        Every term is normalised by its source's counts. With several objectives, each one's unweighted loss is logged
+        as ``loss_<name>``.
         """
         total: Tensor | None = None
         logs: dict[str, float] = {}
@@ -93,14 +89,14 @@ class Mixture:
 
 
 def parse_objective(given: Any) -> Mixture:
-    """A mixture from a name, a sum of names with weights, or a mapping from name to weight.
+    """Parse a mixture of objectives.
 
     Args:
-        given: ``"ketchup"``, ``"ketchup + 0.1 sft"`` (a weight in front of a name, ``*`` between them or not), or
+        given: ``"ketchup"``, ``"ketchup + 0.1 sft"`` (with or without ``*`` between weight and name), or
             ``{"ketchup": 1, "sft": 0.1}``.
 
     Raises:
-        ValueError: an unknown name, one that comes twice, a weight that is not a positive number, or nothing at all.
+        ValueError: an unknown or repeated name, a weight that is not a positive number, or no name.
 
     Examples:
         >>> parse_objective("ketchup + 0.1*sft").name
@@ -113,7 +109,7 @@ def parse_objective(given: Any) -> Mixture:
         if name not in OBJECTIVES:
             raise ValueError(f"objective {name!r} is unknown; choose one of: {', '.join(OBJECTIVES)}.")
         if any(name == o.name for _, o in parts):
-            raise ValueError(f"objective {given!r} names {name} twice; add its weights up.")
+            raise ValueError(f"objective {given!r} names {name} twice; add up its weights.")
         if not (math.isfinite(weight) and weight > 0):
             raise ValueError(f"objective {given!r}: the weight of {name} must be a positive number; got {weight:g}.")
         parts.append((weight, OBJECTIVES[name]))
@@ -141,11 +137,11 @@ def _terms(given: Any) -> list[tuple[float, str]]:
         match = re.fullmatch(r"\s*(?:([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*\*?\s*)?([A-Za-z][\w-]*)\s*", part)
         if match is None:
             raise ValueError(
-                f"objective {given!r}: {part.strip()!r} is no weighted name. Write for instance 'ketchup + 0.1 sft'."
+                f"objective {given!r}: {part.strip()!r} is not a weighted name. Write for instance 'ketchup + 0.1 sft'."
             )
         try:
             weight = 1.0 if match[1] is None else float(match[1])
         except ValueError:
-            raise ValueError(f"objective {given!r}: {match[1]!r} is no number.") from None
+            raise ValueError(f"objective {given!r}: the weight {match[1]!r} is not a number.") from None
         terms.append((weight, match[2].lower()))
     return terms

@@ -1,9 +1,8 @@
-"""From numbers a token to one number a step: what a sum over tokens is divided by.
+"""Normalisation of per-token losses.
 
-An optimiser step may be made of several micro-batches and, on several processes, of several ranks. Its loss is that of
-one big batch only if every part is divided by the *step's* tokens or responses, which are counted after sampling and
-before the first loss (:mod:`kvar.distill.step.responses`); a mean of micro-batches' means would weigh their tokens
-unequally.
+An optimiser step may consist of several micro-batches on several processes. Its loss equals that of one big batch
+because every part is divided by the *step's* tokens or responses, counted after sampling and before the first loss
+(:mod:`kvar.distill.step.responses`); a mean of micro-batches' means would weight their tokens unequally.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ class Counts:
     """Denominators of one source of responses over a whole optimiser step.
 
     Attributes:
-        tokens: response tokens of the step, divided by the number of processes.
-        responses: responses of the step, divided by the number of processes: data parallelism averages gradients over
-            processes, and the loss is to be their sum.
+        tokens: response tokens of the step, divided by the number of processes, because data parallelism averages
+            gradients over processes and the loss is their sum.
+        responses: responses of the step, divided likewise.
     """
 
     tokens: float
@@ -43,9 +42,9 @@ def count(
     """Count the step's tokens and responses.
 
     Args:
-        mask: (N, T) of this process's responses, all micro-batches together.
-        all_sum: adds a tensor up over processes; None for one process.
-        processes: how many there are.
+        mask: (N, T) of this process's responses in all micro-batches.
+        all_sum: sums a tensor over processes; None for one process.
+        processes: number of processes.
         responses: how many rows of ``mask`` count; None for all.
     """
     rows = len(mask) if responses is None else responses
@@ -63,7 +62,7 @@ def normalise(per_token: Tensor, mask: Tensor, counts: Counts, how: str) -> Tens
 
     Args:
         per_token: (N, T).
-        mask: (N, T), true on response tokens; anything finite elsewhere is left out.
+        mask: (N, T), true on response tokens; other positions are ignored.
         counts: of the step.
         how: one of the above.
 

@@ -1,4 +1,4 @@
-"""Forward passes of student and teacher over a batch's responses, each made once however many objectives use it."""
+"""Forward passes of student and teacher over a batch's responses, shared by all objectives."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Divergence = Callable[[Tensor, Tensor], Tensor]
 
 
 class Passes:
-    """What objectives compute from: logits of the student with gradient, divergences from the teacher.
+    """Logits of the student with gradient, and divergences from the teacher.
 
     Args:
         student: seq2seq or causal model, in training mode or not.
         teacher: a frozen model, or None.
         batch: responses.
         settings: ``teacher_micro_batch`` is read here.
-        on_samples: called once the student has run forward over its own responses, before any other pass.
+        on_samples: called right after the student's forward pass over its own responses.
     """
 
     def __init__(
@@ -69,10 +69,11 @@ class Passes:
         """(N, T): ``divergence(teacher's log-probabilities, student's)``, each (n, T, V), over the vocabulary.
 
         The teacher runs over ``teacher_micro_batch`` responses at a time, by default as many as keep its logits under
-        2**27; none of them outlives its chunk.
+        2**27 in number.
 
         Raises:
-            ValueError: an infinite divergence at an unmasked position: one model rules out what the other allows.
+            ValueError: an infinite divergence at an unmasked position, where one model rules out a token that the
+                other allows.
         """
         assert self.teacher is not None  # the trainer refuses to start otherwise
         rollouts, logits = self.responses(source), self.student_logits(source)
@@ -93,7 +94,7 @@ class Passes:
 
 
 def _ruled_out(log_t: Tensor, log_s: Tensor, row: int, position: int) -> str:
-    """Which tokens make a divergence infinite, and who rules them out, from (V,) log-probabilities."""
+    """The message of an infinite divergence between two (V,) log-probabilities: the tokens, and the remedy."""
     t, s = log_t == -torch.inf, log_s == -torch.inf
     pairs = (("teacher", "student", t & ~s), ("student", "teacher", s & ~t))
     who = [

@@ -2,7 +2,7 @@
 
 loss = - sum_{i,t} log pi(y_it | x_i, y_i,<t), normalised,    y_i ~ the teacher's beam search, or a sample of it
 
-The responses are decoded when a prompt first comes up and kept (:mod:`kvar.distill.step.teacher_responses`).
+The responses are decoded at a prompt's first use and cached (:mod:`kvar.distill.step.teacher_responses`).
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ __all__ = ["negative_log_likelihood", "sft"]
 def negative_log_likelihood(passes: Passes, settings: Settings, source: Source) -> Loss:
     """Negative log-likelihood of one source's responses under the student.
 
-    With ``label_smoothing_factor`` eps the target is (1 - eps) onehot + eps uniform (Szegedy et al. 2016),
-    uniform over the tokens that the student does not rule out by -inf.
+    With ``label_smoothing_factor`` eps the target is (1 - eps) onehot + eps uniform (Szegedy et al. 2016), uniform
+    over the tokens whose logits are above -inf.
     """
     nll = -passes.log_probs(source)
     smoothing = settings.label_smoothing_factor

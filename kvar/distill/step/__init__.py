@@ -1,1 +1,1 @@
-"""The responses that an optimiser step trains on: sampled by the student, decoded by the teacher, or the data's."""
+"""The responses of an optimiser step: sampled by the student, decoded by the teacher, or the data's."""

@@ -1,8 +1,7 @@
-"""What a step's policy-gradient estimators weigh scores and exact sums with, over all its micro-batches and processes.
+"""The coefficients of scores and exact sums in a step's policy-gradient estimators.
 
-A baseline is formed of many responses, so that one of a micro-batch would make the gradient depend on how a step is cut
-up. The evidence of the whole step is therefore gathered before its first loss and joined over processes: coefficients
-are those of one big batch for every baseline.
+A baseline depends on many responses, so the evidence of the whole step is gathered before its first loss and joined
+over processes: the coefficients do not depend on how the step is split into micro-batches and processes.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ if TYPE_CHECKING:
 __all__ = ["Part", "joined", "redrawn", "with_coefficients"]
 
 Part = tuple[Rollouts, dict[str, Tensor]]
-"""What one process knows of its responses: them, without prompts, and (N, T) numbers by name, on the CPU."""
+"""One process's responses, without prompts, and (N, T) numbers of theirs by name, on the CPU."""
 
 REWARDS = ("u ", "ubar ", "value ")
-"""How the names of sampled rewards, expected rewards and the teacher's values begin."""
+"""Prefixes of the names of sampled rewards, expected rewards and the teacher's values."""
 
 
 def with_coefficients(
@@ -44,18 +43,18 @@ def with_coefficients(
     all_parts: Callable[[Part], Sequence[Part]] | None = None,
     process: int = 0,
 ) -> Batch:
-    """A process's share of a step with values, advantages, exact coefficients and rewards; (N, T), on the CPU.
+    """A process's part of a step with values, advantages, exact coefficients and rewards; (N, T), on the CPU.
 
     Args:
-        batch: all that the process has of the step.
+        batch: this process's part of the step.
         estimators: objective -> estimator.
         student: the policy.
         teacher: None where no reward needs one.
         settings: of the run.
         values: whether the teacher's values are wanted in any case.
         scored: rollouts -> N scores, for the reward ``score``.
-        all_parts: what this process has -> what every process has, in order; None for one process.
-        process: this process's place among them.
+        all_parts: this process's part -> the parts of all processes, in order; None for one process.
+        process: this process's number.
 
     Raises:
         ValueError: see :func:`kvar.estimators.gather` and the baselines.
@@ -81,7 +80,7 @@ def with_coefficients(
 
 
 def redrawn(estimators: Mapping[str, Estimator], step: int) -> dict[str, Estimator]:
-    """The same estimators; random thinning draws other lags in every step."""
+    """The same estimators, random thinning with a seed of its own in every step."""
     return {
         name: replace(e, kernel=replace(e.kernel, seed=e.kernel.seed + step)) if isinstance(e.kernel, Thinning) else e
         for name, e in estimators.items()
@@ -89,9 +88,9 @@ def redrawn(estimators: Mapping[str, Estimator], step: int) -> dict[str, Estimat
 
 
 def joined(parts: Sequence[Part]) -> Evidence:
-    """The evidence of several processes as that of one which holds all their trajectories, in order.
+    """The evidence of several processes, concatenated in order.
 
-    Prompts of different parts are told apart; what only gradients need, the teacher and the rewards, is left out.
+    Prompts of different parts get different numbers; what only gradients need, teacher and rewards, is left out.
     """
     rollouts, shift = [], 0
     for part, _ in parts:
@@ -112,7 +111,7 @@ def joined(parts: Sequence[Part]) -> Evidence:
 
 
 def _part(evidence: Evidence) -> Part:
-    """The numbers of an evidence, on the CPU, by names that say what they are."""
+    """An evidence as a part; :func:`joined` reads the names."""
     rollouts = replace(evidence.rollouts.to("cpu"), policy=None)
     rollouts = replace(rollouts, prompt_ids=rollouts.prompt_ids[:, :0], prompt_mask=rollouts.prompt_mask[:, :0])
     rows = {"log_probs": evidence.log_probs, "logit_power": evidence.logit_power}
@@ -134,7 +133,7 @@ def _gathered(
     wanted: bool,
     scored: Callable[[Rollouts], Any] | None,
 ) -> Evidence:
-    """What the estimators need; the student is asked only where they need more of it than score norms."""
+    """The evidence that the estimators need; the student runs forward only where it is needed."""
     baselines = [e.subtracted for e in estimators if e.subtracted is not None]
     more = any(e.reward is not None or e.correction is not None for e in estimators)
     if more or any(baseline.logit_power for baseline in baselines):

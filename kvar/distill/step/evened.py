@@ -1,8 +1,8 @@
-"""Several processes share an epoch's end evenly: rows are repeated for that, and marked, so that they weigh nothing.
+"""Fill the last batches of an epoch on several processes with repeated rows that are marked and have no weight.
 
-Every process runs as many batches of as many rows as the others, or their gradient exchange would wait for ever. What
-the last batches lack is filled up with rows of the epoch's start, as accelerate does; only that here each of them says
-so (``REPEATED``), and loss, counts, baselines, logs and probes leave them out (:mod:`kvar.distill.step.responses`).
+All processes need the same number of batches of the same number of rows, or their gradient exchange never ends. As in
+accelerate, rows of the epoch's start fill the gap; here they are marked (``REPEATED``), and loss, counts, baselines,
+logs and probes leave them out (:mod:`kvar.distill.step.responses`).
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from torch.utils.data import Dataset, Sampler
 __all__ = ["REPEATED", "EvenedRows", "EvenedSampler", "MarkingCollator", "check_evened"]
 
 REPEATED = "repeated"
-"""Where a row, and a batch's inputs as a (B,) bool tensor, say what is there a second time."""
+"""Key of the mark: a bool in a row, a (B,) bool tensor in a batch's inputs."""
 
 
 class EvenedRows(Dataset[dict[str, Any]]):
-    """The rows of a data set under their own numbers, and once more, marked, under numbers from its length on.
+    """The n rows of a data set at indices 0 to n - 1, and again, marked as repeated, at n to 2n - 1.
 
     Args:
         rows: n rows, mappings.
@@ -42,7 +42,7 @@ class EvenedRows(Dataset[dict[str, Any]]):
         return {**self.rows[index % len(self)], REPEATED: index >= len(self)}
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """Several rows at once, as torch's loader asks where a data set knows how."""
+        """Several rows at once, for torch's data loader."""
         if not hasattr(self.rows, "__getitems__"):
             return [self[index] for index in indices]
         rows = self.rows.__getitems__([index % len(self) for index in indices])
@@ -50,7 +50,7 @@ class EvenedRows(Dataset[dict[str, Any]]):
 
 
 class EvenedSampler(Sampler[int]):
-    """Another sampler's order, filled up to whole rounds with its own beginning, as :class:`EvenedRows` marks repeats.
+    """Another sampler's order, filled up to whole rounds with its beginning at the indices of marked rows.
 
     Args:
         order: each of ``rows`` indices once.
@@ -66,7 +66,7 @@ class EvenedSampler(Sampler[int]):
         self.order, self.rows, self.batch = order, rows, batch
 
     def set_epoch(self, epoch: int) -> None:
-        """Pass on whose epoch's order is handed out next."""
+        """Pass the epoch on to the inner order."""
         if hasattr(self.order, "set_epoch"):
             self.order.set_epoch(epoch)
 
@@ -75,36 +75,31 @@ class EvenedSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         first: list[int] = []
-        handed = 0
+        count = 0
         for index in self.order:
             if len(first) < self.batch:
                 first.append(index)
-            handed += 1
+            count += 1
             yield index
-        for place in range(-handed % self.batch):
+        for place in range(-count % self.batch):
             yield self.rows + first[place % len(first)]
 
 
 @dataclass
 class MarkingCollator:
-    """A collator that takes the marks off its rows and puts them beside their batch."""
+    """A collator that moves the marks from the rows into their batch."""
 
     collator: Callable[[list[dict[str, Any]]], Any]
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """What ``collator`` makes of the rows, and ``REPEATED``."""
+        """The output of ``collator``, and ``REPEATED``."""
         marks = torch.tensor([bool(row[REPEATED]) for row in rows])
         plain = [{name: value for name, value in row.items() if name != REPEATED} for row in rows]
         return {**self.collator(plain), REPEATED: marks}
 
 
 def check_evened(dataset: Any, settings: Any, *, training: bool) -> None:
-    """Refuse data that a loader would even out by unmarked repeats.
-
-    Args:
-        dataset: of training or evaluation.
-        settings: transformers' training arguments.
-        training: which of the two.
+    """Refuse a training or evaluation data set whose loader would repeat rows without marking them.
 
     Raises:
         ValueError: a stream on several processes; or ``batch_rebalance`` with a last step of fewer rows than it has
@@ -116,8 +111,8 @@ def check_evened(dataset: Any, settings: Any, *, training: bool) -> None:
     if not isinstance(dataset, Sized):
         if settings.world_size > 1:
             raise ValueError(
-                f"{name} has no length, so {settings.world_size} processes cannot share its end without repeating rows "
-                "unseen: give a data set with a length, or set dataloader_drop_last true."
+                f"{name} has no length, so {settings.world_size} processes cannot share its last rows without unmarked "
+                "repeats: give a data set with a length, or set dataloader_drop_last true."
             )
         return
     batches = settings.gradient_accumulation_steps * settings.world_size

@@ -1,9 +1,8 @@
-"""An optimiser step's responses, before its first loss: sampled, valued, counted, then cut into micro-batches.
+"""Prepare an optimiser step's responses before its first loss: sample, value, count, split into micro-batches.
 
-What divides a loss (:mod:`kvar.distill.objectives.normalise`) and what is subtracted from a return
-(:mod:`kvar.distill.step.coefficients`) belong to the whole step, so all micro-batches are sampled
-together: one large generation call in place of several small ones, and a step whose loss does not depend on how it is
-cut.
+The divisors of a loss (:mod:`kvar.distill.objectives.normalise`) and the baselines of returns
+(:mod:`kvar.distill.step.coefficients`) belong to the whole step, so all its micro-batches are sampled together, in one
+large generation call, and the loss does not depend on how the step is split.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ __all__ = ["Scorer", "Step", "distinct_rows", "on_policy_coin", "prepare_step"]
 
 Inputs = Mapping[str, Tensor]
 Scorer = Callable[[list[str], list[Example]], Sequence[float]]
-"""What a task's ``example_scores`` is: responses and their examples -> one number each."""
+"""Responses and their examples -> one number each, such as a task's ``example_scores``."""
 
 
 @dataclass
@@ -41,8 +40,8 @@ class Step:
     """The micro-batches of one optimiser step, on one process.
 
     Attributes:
-        inputs: as the collator made them.
-        batches: by place, what :func:`prepare_step` made of them and has not been used yet; None before.
+        inputs: from the collator.
+        batches: position -> batch of :func:`prepare_step` that is not used yet; None before preparation.
     """
 
     inputs: list[dict[str, Any]]
@@ -50,13 +49,13 @@ class Step:
 
 
 def distinct_rows(inputs: Inputs) -> Tensor:
-    """(B,) bool: true but for the rows that stand there to even out the processes' batches."""
+    """(B,) bool: false for the repeated rows of :mod:`kvar.distill.step.evened`."""
     repeated = inputs.get(REPEATED)
     return torch.ones_like(inputs["index"], dtype=torch.bool) if repeated is None else ~repeated.bool()
 
 
 def on_policy_coin(seed: int, step: int, fraction: float) -> bool:
-    """GKD's coin of one step: true with probability ``fraction``, the same on every process and after a resume."""
+    """GKD's choice for one step: true with probability ``fraction``, the same on every process and after a resume."""
     return stream_seed(seed, step, 0x6B64) < fraction * 2**63
 
 
@@ -78,27 +77,27 @@ def prepare_step(
     processes: int = 1,
     process: int = 0,
 ) -> list[Batch]:
-    """Everything that the losses of one step need but the student's gradients.
+    """The batches that the losses of one step are computed from.
 
     Args:
-        inputs: this process's micro-batches, as the collator made them, on the student's device.
-        student: the policy; it is not trained here.
-        teacher: what the rewards of policy-gradient objectives ask.
-        teacher_responses: the teacher's responses, for objectives that learn from them.
+        inputs: this process's micro-batches from the collator, on the student's device.
+        student: the policy; run without gradient.
+        teacher: for the rewards of policy-gradient objectives.
+        teacher_responses: for objectives on the teacher's responses.
         mixture: the objectives.
         settings: of the run.
         tokenizer: of both models.
-        step: optimiser steps taken before; with ``settings.seed`` it names the random streams.
-        on_policy: GKD's coin.
+        step: optimiser steps taken before; with ``settings.seed`` it determines the random streams.
+        on_policy: GKD's choice.
         scorer: texts and their examples -> scores, for the reward ``score``.
         values: whether the teacher's values are wanted even where no estimator needs them.
-        all_sum: adds a tensor up over processes; None where there is one, or where a batch stands alone.
-        all_parts: gathers what every process knows of its responses; None likewise.
-        processes: how many there are.
+        all_sum: sums a tensor over processes; None for one process, or for a batch on its own.
+        all_parts: gathers the parts of all processes; None likewise.
+        processes: number of processes.
         process: this one's number.
 
     Returns:
-        A batch for every micro-batch, in order; the responses of repeated rows hold no token there.
+        A batch for every micro-batch, in order; the responses of repeated rows hold no tokens.
     """
     policy = policy_of(student, tokenizer, teacher=teacher)
     data = concatenate([reference_rollouts(dict(batch), policy) for batch in inputs])
@@ -117,8 +116,8 @@ def prepare_step(
     responses = {source: _without_repeats(rollouts, distinct) for source, rollouts in responses.items()}
     rows = int(distinct.sum())
     counts = {
-        source: count(own.mask, all_sum, processes, responses=rows * (len(own) // len(distinct)))
-        for source, own in responses.items()
+        source: count(rollouts.mask, all_sum, processes, responses=rows * (len(rollouts) // len(distinct)))
+        for source, rollouts in responses.items()
     }
     whole = Batch(responses, counts, on_policy=on_policy)
     if estimators := mixture.estimators(settings):
@@ -142,7 +141,7 @@ def prepare_step(
 
 
 def _without_repeats(rollouts: Rollouts, distinct: Tensor) -> Rollouts:
-    """Repeated rows keep their place, so that all processes run the same batches, and lose their tokens."""
+    """The rollouts with the repeated rows masked, so that all processes run batches of the same size."""
     if bool(distinct.all()):
         return rollouts
     kept = distinct.to(rollouts.mask.device).repeat_interleave(len(rollouts) // len(distinct))
@@ -151,7 +150,7 @@ def _without_repeats(rollouts: Rollouts, distinct: Tensor) -> Rollouts:
 
 
 def _scores(rollouts: Rollouts, *, data: Rollouts, tokenizer: Any, scorer: Scorer) -> Sequence[float]:
-    """The scorer's numbers; examples are the texts of the data's tokens, cut targets as they were cut."""
+    """The scorer's numbers; examples are decoded from the data's tokens, so targets may be cut."""
     prompts = [ids[kept].tolist() for ids, kept in zip(data.prompt_ids, data.prompt_mask, strict=True)]
     texts = tokenizer.batch_decode(prompts, skip_special_tokens=True), response_texts(data, tokenizer)
     examples = [Example(prompt, target) for prompt, target in zip(*texts, strict=True)]

@@ -1,7 +1,7 @@
-"""The teacher's responses, decoded when a prompt first comes up and kept from then on.
+"""The teacher's responses, decoded at a prompt's first use and cached.
 
-Each is written to a file as it is made, so that later epochs and resumed runs read it back instead of decoding anew:
-a resumed run sees the very responses of the run that was cut off, whatever batches its prompts then come in.
+Each is also written to a file, so that later epochs and resumed runs see the same responses in whatever batches their
+prompts come.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ class TeacherResponses:
     Args:
         teacher: a frozen model.
         tokenizer: its tokenizer.
-        beams: beams of the search; 0 samples one response, which depends on the prompt and ``seed`` alone.
+        beams: beams of the search; 0 samples one response, determined by the prompt and ``seed``.
         max_new_tokens: length limit.
         temperature: of sampling.
         top_k: of sampling.
         seed: of sampling.
-        folder: where the files are; None keeps responses in memory only.
-        process: this process's number: it writes ``teacher-responses-<process>.jsonl`` and reads all of them.
+        folder: of the files; None keeps responses in memory only.
+        process: this process's number: it writes ``teacher-responses-<process>.jsonl`` and reads the files of all.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class TeacherResponses:
         self.beams, self.max_new_tokens = beams, max_new_tokens
         self.temperature, self.top_k, self.seed = temperature, top_k, seed
         self.folder = None if folder is None else Path(folder)
-        self.process = process
+        self.name = f"teacher-responses-{process}.jsonl"
         self.decoded = 0
         self._kept: dict[str, list[int]] = {}
         self._loaded = False
@@ -66,7 +66,7 @@ class TeacherResponses:
         Args:
             prompt_ids: (N, S).
             prompt_mask: (N, S) bool.
-            index: (N,) goes into the result's ``prompt_index``.
+            index: (N,), the result's ``prompt_index``.
         """
         if not self._loaded:
             self._load()
@@ -101,7 +101,7 @@ class TeacherResponses:
         return Rollouts.of_tokens(prompt_ids, prompt_mask, tokens, mask, prompt_index=index, policy=policy)
 
     def _fingerprint(self) -> dict[str, Any]:
-        """What the responses depend on; a file of another fingerprint is not read."""
+        """What the responses depend on; files with another fingerprint are not read."""
         with torch.no_grad():
             sums = [f"{float(p.double().sum()):.6g}" for p in self.teacher.parameters()]
         made: dict[str, Any] = {"beams": self.beams, "max_new_tokens": self.max_new_tokens}
@@ -113,23 +113,20 @@ class TeacherResponses:
         self._loaded = True
         if self.folder is None:
             return
-        own = self.folder / f"teacher-responses-{self.process}.jsonl"
         header = json.dumps(self._fingerprint())
         for path in sorted(self.folder.glob("teacher-responses-*.jsonl")):
             lines = path.read_text(encoding="utf-8").split("\n")
             if lines[0] == header:
-                for line in lines[1:-1]:  # the last is empty, or was cut off as it was written
+                for line in lines[1:-1]:  # the last is empty or incomplete
                     key, tokens = json.loads(line)
                     self._kept[key] = tokens
-        own_lines = [json.dumps(entry) for entry in self._kept.items()]
         self.folder.mkdir(parents=True, exist_ok=True)
-        fresh = own.with_suffix(".part")
-        fresh.write_text("\n".join([header, *own_lines, ""]), encoding="utf-8")
-        fresh.replace(own)
+        fresh = (self.folder / self.name).with_suffix(".part")
+        fresh.write_text("\n".join([header, *map(json.dumps, self._kept.items()), ""]), encoding="utf-8")
+        fresh.replace(self.folder / self.name)
 
     def _keep(self, made: dict[str, list[int]]) -> None:
         self._kept.update(made)
         if self.folder is not None:
-            path = self.folder / f"teacher-responses-{self.process}.jsonl"
-            with path.open("a", encoding="utf-8") as file:
+            with (self.folder / self.name).open("a", encoding="utf-8") as file:
                 file.write("".join(json.dumps(entry) + "\n" for entry in made.items()))

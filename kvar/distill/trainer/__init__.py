@@ -1,1 +1,1 @@
-"""``DistillationTrainer`` and what it adds to ``transformers.Trainer``."""
+"""``DistillationTrainer`` and its additions to ``transformers.Trainer``."""

@@ -1,4 +1,4 @@
-"""Checkpoints that are there whole or not at all, and that a resumed run goes on from as if nothing had happened."""
+"""Checkpoints that are complete or absent, and that a run resumes from without a trace in its results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, __version__
+from transformers import Trainer, TrainerCallback, __version__
 from transformers.trainer_utils import sort_checkpoints
 
 __all__ = ["CheckpointError", "WholeCheckpoints", "clean_folder", "last_checkpoint", "step_of"]
@@ -23,20 +23,16 @@ STAGING = ".saving"
 REMOVING = ".removing-"
 UNLOGGED = "unlogged-{}.json"
 LEANED_ON = ("_run_epoch", "_finalize_training", "_maybe_log_save_evaluate", "_get_output_dir", "_save_checkpoint")
-"""Methods of transformers' Trainer that are overridden or called below and are none of its public interface."""
+"""Private methods of transformers' Trainer that are overridden or called below."""
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
 class CheckpointError(OSError):
-    """A checkpoint that could not be saved; earlier ones are as they were."""
+    """A checkpoint that could not be saved; earlier ones are unchanged."""
 
 
 def last_checkpoint(folder: str | Path) -> Path | None:
-    """The checkpoint of the most training steps in a folder, or None; unfinished ones are passed over.
-
-    Args:
-        folder: a run's folder, which need not exist.
-    """
+    """The complete checkpoint of the most training steps in a run's folder, which need not exist; or None."""
     whole = [path for path in map(Path, sort_checkpoints(str(folder))) if _whole(path)]
     return whole[-1] if whole else None
 
@@ -45,12 +41,12 @@ def step_of(checkpoint: str | Path) -> int:
     """The training step in a checkpoint's name."""
     match = _NAME.fullmatch(Path(checkpoint).name)
     if match is None:
-        raise ValueError(f"{checkpoint} is no checkpoint: its name must be checkpoint-STEP.")
+        raise ValueError(f"{checkpoint} is not a checkpoint: its name must be checkpoint-STEP.")
     return int(match[1])
 
 
 def clean_folder(folder: str | Path) -> None:
-    """Remove what a killed process left half saved or half removed."""
+    """Remove checkpoints that a killed process left half saved or half removed."""
     for path in (Path(folder) / STAGING, *Path(folder).glob(f"{REMOVING}*")):
         shutil.rmtree(path, ignore_errors=True)
 
@@ -64,7 +60,7 @@ def _whole(path: Path) -> bool:
 
 
 def _sync(folder: Path) -> None:
-    """Put a folder's files on the disk before it takes its name."""
+    """Flush a folder's files to the disk."""
     for path in [*folder.rglob("*"), folder]:
         handle = os.open(path, os.O_RDONLY)
         try:
@@ -74,7 +70,7 @@ def _sync(folder: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Remove a checkpoint such that a reader never meets half of it."""
+    """Remove a checkpoint; readers see it whole or not at all."""
     doomed = path.with_name(REMOVING + path.name)
     shutil.rmtree(doomed, ignore_errors=True)
     path.rename(doomed)
@@ -100,14 +96,14 @@ def _disk_is_full(error: BaseException, folder: Path) -> bool:
 
 
 class WholeCheckpoints(Trainer):
-    """A Trainer whose checkpoints appear under their names only when complete and on the disk.
+    """A Trainer whose checkpoints get their names only when complete and on the disk.
 
-    transformers writes a checkpoint file by file under its final name, so that a killed process or a full disk leaves a
-    broken one which a resume then takes for the last. Here it is written into a hidden folder and renamed. Numbers that
-    were gathered since the last log are saved beside it, so that a resumed run logs what an uninterrupted one does.
+    transformers writes a checkpoint under its final name, so a killed process or a full disk leaves a broken one. Here
+    it is written into a hidden folder and renamed. Numbers gathered since the last log are saved with it, so that a
+    resumed run logs the same numbers as an uninterrupted one.
 
     Attributes:
-        checkpoint_hooks: called on the saving process with a checkpoint's folder before it takes its name.
+        checkpoint_hooks: called on the saving process with a checkpoint's folder before it is renamed.
     """
 
     _staging: str | None = None
@@ -131,7 +127,7 @@ class WholeCheckpoints(Trainer):
         trial: Any = None,
         ignore_keys_for_eval: list[str] | None = None,
     ) -> Any:
-        """As ``transformers.Trainer.train``; True goes on from the last whole checkpoint of ``output_dir``."""
+        """As ``transformers.Trainer.train``; True resumes from the last complete checkpoint of ``output_dir``."""
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_checkpoint(str(self.args.output_dir))
             if resume_from_checkpoint is None:
@@ -142,7 +138,7 @@ class WholeCheckpoints(Trainer):
         return super().train(source, trial, ignore_keys_for_eval)
 
     def _run_epoch(self, **call: Any) -> None:  # type: ignore[override]
-        """As transformers does, but a run resumed at its last step takes no further one."""
+        """As transformers does, but a run resumed at its last step takes no more steps."""
         self._finish_epoch(
             call["model"], call["trial"], call["epoch"], call["ignore_keys_for_eval"], call["start_time"]
         )
@@ -156,7 +152,7 @@ class WholeCheckpoints(Trainer):
         return super()._finalize_training(trial, num_train_samples, start_time)
 
     def _finish_epoch(self, model: nn.Module, trial: Any, epoch: int, ignore: Any, start_time: float) -> None:
-        """Log and evaluate what an epoch's end asks for, once, where the checkpoint was saved just before it."""
+        """Log and evaluate at the end of an epoch, once, if the checkpoint was saved just before."""
         if self._resumed_from is None or self._finished_epoch:
             return
         self._finished_epoch = True
@@ -168,11 +164,11 @@ class WholeCheckpoints(Trainer):
         self._maybe_log_save_evaluate(self._tr_loss, None, model, trial, epoch, ignore, start_time)
 
     def pending_logs(self) -> dict[str, Any]:
-        """Numbers gathered since the last log, as JSON types; saved with each checkpoint."""
+        """Numbers gathered since the last log, as JSON types, to save with a checkpoint."""
         return {}
 
     def restore_pending_logs(self, pending: dict[str, Any]) -> None:
-        """Take back what :meth:`pending_logs` gave."""
+        """Restore the numbers of :meth:`pending_logs`."""
 
     def _get_output_dir(self, trial: Any) -> str:
         return self._staging or super()._get_output_dir(trial)
@@ -209,10 +205,10 @@ class WholeCheckpoints(Trainer):
             self.state.best_model_checkpoint = str(folder / Path(best).name)
 
     def _drop_old(self, folder: Path) -> None:
-        """Remove the oldest beyond ``save_total_limit``; the last and the best stay."""
+        """Remove the oldest beyond ``save_total_limit``, but not the last or the best."""
         limit, best = self.args.save_total_limit or 0, self.state.best_model_checkpoint
         best = str(folder / Path(best).name) if best else None  # the run's folder may have been moved
-        paths = sort_checkpoints(str(folder), best_model_checkpoint=best)  # with the best and the last at the end
+        paths = sort_checkpoints(str(folder), best_model_checkpoint=best)  # the best and the last come last
         kept = max(limit, 2 if best in paths[:-1] else 1)
         for path in paths[:-kept] if limit > 0 else []:
             _remove(Path(path))
@@ -238,31 +234,26 @@ class WholeCheckpoints(Trainer):
         self.restore_pending_logs(numbers["pending"])
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """As transformers does, but ``train_loss`` is the mean over the whole run, a resumed one's start included."""
+        """As transformers does, but ``train_loss`` is the mean over the whole run, before and after a resume."""
         if "train_loss" in logs and self._resumed_from is not None:
             logs = {**logs, "train_loss": self._total_loss_scalar / max(self.state.global_step, 1)}
         super().log(logs, start_time)
 
 
 class _Restore(TrainerCallback):
-    """Gives the unlogged numbers back where transformers has just set them to zero."""
+    """Restores the unlogged numbers after transformers has set them to zero."""
 
     def __init__(self, trainer: WholeCheckpoints) -> None:
         self.trainer = trainer
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
         self.trainer._restore_unlogged()
 
 
 def _message(error: BaseException, folder: Path, name: str) -> str:
     last = last_checkpoint(folder)
-    kept = f"{last.name} is whole and untouched" if last else "there is no earlier one"
-    remedy = (
-        "The disk is full: free some space or lower save_total_limit"
-        if _disk_is_full(error, folder)
-        else "Mend the cause"
-    )
+    kept = f"{last.name} is complete and unchanged" if last else "there is no earlier one"
+    full = _disk_is_full(error, folder)
+    remedy = "The disk is full: free some space or lower save_total_limit" if full else "Fix the cause"
     cause = " ".join(str(error).split())
-    return f"{folder / name} could not be saved ({cause}); {kept}. {remedy}, then give the same command again."
+    return f"{folder / name} could not be saved ({cause}); {kept}. {remedy}, then run the same command again."

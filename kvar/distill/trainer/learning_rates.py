@@ -8,11 +8,11 @@ __all__ = ["scale_learning_rates"]
 
 
 def scale_learning_rates(optimizer: torch.optim.Optimizer) -> None:
-    """Give every tensor a group of its own, its rate scaled by the tensor's present RMS; in place.
+    """Put every tensor into its own group, with a learning rate scaled by the tensor's current RMS; in place.
 
     A tensor's rate is learning_rate * max(RMS(weights), 1e-3), the parameter scaling of Adafactor (Shazeer and Stern
-    2018, arXiv 1804.04235) taken once: T5's embeddings start at RMS 1, its projections at 1/sqrt(width), and one rate
-    for both leaves the embeddings behind. An optimizer of more than two groups was scaled before and is left alone.
+    2018, arXiv 1804.04235) applied once: T5's embeddings start at RMS 1, its projections at 1/sqrt(width), and with one
+    rate the embeddings learn too slowly. An optimizer of more than two groups is taken as scaled and not changed.
     """
     if len(optimizer.param_groups) > 2:
         return

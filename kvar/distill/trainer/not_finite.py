@@ -1,4 +1,4 @@
-"""What to say when a loss or a gradient is not finite."""
+"""The error message of a loss or gradient that is not finite."""
 
 from __future__ import annotations
 
@@ -13,14 +13,7 @@ CHARACTERS = 60
 
 
 def not_finite(what: str, step: int, inputs: Sequence[dict[str, Any]], tokenizer: Any) -> str:
-    """The error's message: what is not finite, the step, and the examples with their prompts, shortened.
-
-    Args:
-        what: for instance ``"loss is nan"``.
-        step: optimiser steps taken before.
-        inputs: micro-batches as the collator made them.
-        tokenizer: turns prompts into text.
-    """
+    """The message: ``what`` (such as ``"loss is nan"``), the step, and the examples with their prompts, shortened."""
     index = [i for batch in inputs for i in batch["index"].tolist()]
     prompts = [
         tokenizer.decode(ids[mask], skip_special_tokens=True)
@@ -34,7 +27,7 @@ def not_finite(what: str, step: int, inputs: Sequence[dict[str, Any]], tokenizer
     if len(prompts) > SHOWN_PROMPTS:
         lines.append(f"  and {len(prompts) - SHOWN_PROMPTS} more")
     return (
-        f"{what} at step {step}; training stops, the last checkpoint is untouched. Lower learning_rate, or set "
+        f"{what} at step {step}; training stops, the last checkpoint is unchanged. Lower learning_rate, or set "
         "max_grad_norm or return_clip; T5 models need bf16 or fp32. Examples of the batch, with their prompts:\n"
         + "\n".join(lines)
     )

@@ -1,4 +1,4 @@
-"""An objective's own numbers between two logs: means over rows, and shares that add up to a step's."""
+"""An objective's logged numbers: means over rows, and losses summed over a step's micro-batches."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ __all__ = ["StepLogs"]
 class StepLogs:
     """Sums and weights by name, since the last log.
 
-    A mean over a micro-batch's rows weighs as many rows as it has; ``loss_<objective>`` is a share of its step's, so
-    the shares are added up and the steps counted.
+    A mean over a micro-batch's rows is weighted by their number; ``loss_<objective>`` is a micro-batch's share of its
+    step's loss, so shares are summed and divided by the number of steps.
 
     Example:
         >>> logs = StepLogs()
@@ -29,12 +29,12 @@ class StepLogs:
         self.sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
 
     def add(self, numbers: Mapping[str, float], *, rows: int, micro_batches: int) -> None:
-        """Gather one micro-batch's numbers.
+        """Add one micro-batch's numbers.
 
         Args:
-            numbers: by name; they are not looked at where there are no rows, but their names are.
-            rows: how many the means are over: those that are no repeats.
-            micro_batches: of the step, on this process.
+            numbers: by name; without rows only the names count.
+            rows: number of rows, without repeats, that the means are over.
+            micro_batches: number of micro-batches of the step on this process.
         """
         for name, number in numbers.items():
             share = name.startswith("loss_")
@@ -45,10 +45,10 @@ class StepLogs:
             entry[1] += weight
 
     def take(self, all_sum: Callable[[Tensor], Tensor] | None = None) -> dict[str, float]:
-        """The means, after which nothing is gathered.
+        """The means; clears the sums.
 
         Args:
-            all_sum: adds a tensor up over processes, which must all call and have the same names; None for one.
+            all_sum: sums a tensor over processes, which must all call with the same names; None for one process.
         """
         names = sorted(self.sums)
         sums = torch.tensor([self.sums[name] for name in names], dtype=torch.float64).reshape(-1, 2)

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback
 
 __all__ = ["Throughput"]
 
 
 class Throughput(TrainerCallback):
-    """Counts response tokens and the seconds of the optimiser steps they were trained in.
+    """Counts response tokens and the seconds of optimiser steps.
 
     Sampling, teacher, forward, backward and optimiser count; evaluation, probes, checkpoints and logging do not.
     """
@@ -22,21 +22,15 @@ class Throughput(TrainerCallback):
         self.tokens, self.seconds = 0, 0.0
         self._start: float | None = None
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Count from nothing, whatever an earlier training left."""
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        """Reset the counts."""
         self.tokens, self.seconds, self._start = 0, 0.0, None
 
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
         """Start the clock."""
         self._start = time.perf_counter()
 
-    def on_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Stop the clock."""
         if self._start is not None:
             if torch.cuda.is_available():

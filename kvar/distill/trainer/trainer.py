@@ -33,14 +33,14 @@ __all__ = ["DistillationTrainer"]
 
 
 STEP = "optimiser_step"
-"""Where a micro-batch's inputs hold its step and its place in it."""
+"""Key of a micro-batch's step, and its position in it, among its inputs."""
 
 
 class DistillationTrainer(WholeCheckpoints):
     """Trains a student by any registered objective, or a weighted sum of them.
 
-    Loop, schedule and state are transformers' own. The loss of an optimiser step is that of one big batch, however many
-    micro-batches and processes it is made of.
+    Loop, schedule and state are those of transformers. The loss of an optimiser step is that of one big batch, however
+    many micro-batches and processes it is split into.
 
     Args:
         model: the student, seq2seq or causal.
@@ -54,7 +54,7 @@ class DistillationTrainer(WholeCheckpoints):
         kwargs: passed on to ``transformers.Trainer``.
 
     Raises:
-        ValueError: an objective that needs a teacher without one; models, tokenizer and lengths that do not go together
+        ValueError: an objective that needs a teacher without one; models, tokenizer and lengths that do not fit
             (``check_models``, ``check_lengths``); a teacher that shares trained parameters with the student.
     """
 
@@ -121,7 +121,7 @@ class DistillationTrainer(WholeCheckpoints):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor | int | None]:
-        """The micro-batches of the next optimiser step, each with a reference to all of them."""
+        """The micro-batches of the next optimiser step, each with a reference to its step."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         step = Step(batches)
         return [{**inputs, STEP: (step, place)} for place, inputs in enumerate(batches)], None
@@ -141,12 +141,12 @@ class DistillationTrainer(WholeCheckpoints):
         def on_samples() -> None:
             if model.training and samples is not None and values is not None:
                 for callback in self.callback_handler.callbacks:
-                    if hasattr(callback, "on_rollouts"):  # kvar.hooks.OutputLayerProbe, or anyone's
+                    if hasattr(callback, "on_rollouts"):  # such as kvar.hooks.OutputLayerProbe
                         callback.on_rollouts(samples, values)
 
         logs: dict[str, float] = {}
 
-        def compute() -> Tensor:  # inside the wrapper's forward, so that DDP sees one forward however many there are
+        def compute() -> Tensor:  # inside the wrapper's forward, so that DDP sees a single forward
             passes = Passes(student, self.teacher, batch, self.args, on_samples)
             value, numbers = self.mixture.loss(passes, self.args)
             logs.update(numbers)
@@ -162,8 +162,8 @@ class DistillationTrainer(WholeCheckpoints):
         return (loss, {"loss": loss}) if return_outputs else loss
 
     def _batch(self, student: nn.Module, inputs: dict[str, Any]) -> Batch:
-        """The micro-batch's responses and what is known of them, prepared with the rest of its step."""
-        if STEP not in inputs:  # evaluation, or a caller of its own: a step of one micro-batch, on this process alone
+        """The micro-batch, prepared with the rest of its step."""
+        if STEP not in inputs:  # not called by the training loop: a step of one micro-batch on this process
             return self._prepared(student, [inputs], alone=True)[0]
         step, place = inputs[STEP]
         if step.batches is None:
@@ -173,7 +173,7 @@ class DistillationTrainer(WholeCheckpoints):
         return step.batches.pop(place)
 
     def _prepared(self, student: nn.Module, inputs: list[dict[str, Any]], *, alone: bool = False) -> list[Batch]:
-        # Outside training there is one random stream for all times, so that evaluations differ by the policy alone.
+        # Outside training the random stream is always the same, so that evaluations differ by the policy alone.
         step = self.state.global_step if student.training else -1
         several = self.args.world_size > 1 and not alone
         watched = any(hasattr(callback, "on_rollouts") for callback in self.callback_handler.callbacks)
@@ -200,7 +200,7 @@ class DistillationTrainer(WholeCheckpoints):
             raise ValueError(not_finite(what, self.state.global_step, inputs, self.tokenizer)) from error
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """Transformers' norm; a step whose gradient is not finite is not taken, unless a loss scaler skips it."""
+        """Transformers' norm; raises ValueError where it is not finite, unless a loss scaler skips the step."""
         norm = super()._get_grad_norm(model, grad_norm)
         if self.accelerator.scaler is None and not math.isfinite(float(norm)):
             what, inputs = f"the gradient's norm is {float(norm)}", self._current.inputs
@@ -214,16 +214,13 @@ class DistillationTrainer(WholeCheckpoints):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """The objective's loss on a validation batch, one of all processes together.
-
-        Generated-text metrics come from ``kvar.distill.evaluate``.
-        """
+        """The objective's loss on a validation batch of all processes."""
         with torch.no_grad():
             loss = self.compute_loss(model, {**inputs, STEP: (Step([inputs]), 0)}).detach()
             return (self.accelerator.reduce(loss, reduction="mean") if self.args.world_size > 1 else loss), None, None
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the means of the objective's own numbers since the last log."""
+        """Add the means of the objective's numbers since the last log."""
         if "loss" in logs:
             logs = {**logs, **self._logs.take(self._all_sum if self.args.world_size > 1 else None)}
             speed = self.throughput.take(self.args.device, self.args.world_size)
@@ -240,15 +237,15 @@ class DistillationTrainer(WholeCheckpoints):
         return {"sums": dict(self._logs.sums)}
 
     def restore_pending_logs(self, pending: dict[str, Any]) -> None:
-        """Go on gathering from what a checkpoint held, or from nothing."""
+        """Replace the numbers gathered so far by those of a checkpoint."""
         self._logs.sums.clear()
         self._logs.sums.update(pending.get("sums", {}))
 
     def _get_dataloader(self, dataset: Any, description: str, batch_size: int, *more: Any, **options: Any) -> Any:
-        """Transformers' loader; on several processes the repeats that even out its end are marked."""
+        """Transformers' loader; on several processes the repeated rows at its end are marked."""
         sampler_fn = more[0] if more else options.pop("sampler_fn", None)
         training = bool(options.get("is_training"))
-        if self.args.dataloader_drop_last and not training and hasattr(dataset, "__len__"):  # a score is of every row
+        if self.args.dataloader_drop_last and not training and hasattr(dataset, "__len__"):  # evaluate every row
             with whole_batches_only(self.args, False):
                 return self._get_dataloader(dataset, description, batch_size, sampler_fn, *more[1:], **options)
         check_evened(dataset, self.args, training=training)
@@ -268,7 +265,7 @@ class DistillationTrainer(WholeCheckpoints):
             self.data_collator = plain
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Any:
-        """Validation rows in an order that no number of processes changes: by length or, as a rule, their own."""
+        """Validation rows in an order that is the same for any number of processes: by length, else as they are."""
         if not hasattr(eval_dataset, "__len__"):
             return super()._get_eval_sampler(eval_dataset)
         strategy = self.args.train_sampling_strategy
@@ -278,7 +275,7 @@ class DistillationTrainer(WholeCheckpoints):
         return torch.utils.data.SequentialSampler(eval_dataset)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int] | None:
-        """Transformers' choice, in an order of our own where it is random, the same for any number of processes."""
+        """Transformers' choice; random orders are kvar's, the same for any number of processes."""
         dataset: Any = self.train_dataset if train_dataset is None else train_dataset
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         strategy = self.args.train_sampling_strategy

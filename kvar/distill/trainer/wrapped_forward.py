@@ -16,14 +16,14 @@ __all__ = ["through"]
 def through(wrapper: nn.Module, module: nn.Module, function: Callable[[], Any]) -> Any:
     """``function()``, called from inside ``wrapper``'s forward.
 
-    A wrapper prepares its gradient exchange in its own forward. An objective may call the student several times, and
-    read its config; both go wrong on the wrapper. So the wrapper's forward is called once, with the module's forward
-    standing in for ``function``, which finds the module as it is.
+    A wrapper prepares its gradient exchange in its own forward, but an objective may call the student several times and
+    read its config, which the wrapper does not support. So the wrapper's forward is called once with the module's
+    forward replaced by ``function``; the original forward is restored before ``function`` runs.
 
     Args:
-        wrapper: what the trainer hands out; may be the module itself.
+        wrapper: the trainer's model; may be the module itself.
         module: the model inside.
-        function: takes nothing; what it returns must be a tensor, or tensors in tuples, lists or dicts.
+        function: takes no arguments and returns a tensor, or tensors in tuples, lists or dicts.
     """
     if wrapper is module:
         return function()

@@ -1,4 +1,4 @@
-"""Ask a judge about pairs of responses, both orders each, and go on where a killed comparison stopped."""
+"""Ask a judge about pairs of responses in both orders; a killed comparison resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -26,21 +26,18 @@ def compare(
 ) -> Comparison:
     """Win rate of the first system of ``pairs`` over the second.
 
-    Every pair is asked in both orders; equal texts are ties and not asked. Each verdict is on disk as soon as it is
-    there, and a comparison that was killed asks only what is missing.
+    Every pair is asked in both orders; equal texts are ties without asking. Each verdict is saved at once, and a killed
+    comparison that is started again asks only the missing questions.
 
     Args:
-        judge: who is asked.
-        pairs: what is compared; prompts are the independent units of the interval.
+        judge: answers the questions.
+        pairs: pairs of responses; prompts are the independent units of the interval.
         path: JSONL file of the verdicts.
         criterion: what "better" means, in the question.
-        progress: called with (answers so far, answers wanted).
-
-    Returns:
-        Counts, win rate and interval.
+        progress: called with (answers so far, answers in all).
 
     Raises:
-        JudgeError: no pairs, a file of another comparison, or a judge that cannot be asked; the verdicts so far stay.
+        JudgeError: no pairs, a file of another comparison, or a judge that cannot be asked; saved verdicts are kept.
     """
     if not pairs:
         raise JudgeError("pairs is empty: nothing to compare.")

@@ -1,4 +1,4 @@
-"""The verdicts of one comparison in a JSONL file: each appended at once, a torn last line forgotten."""
+"""The verdicts of one comparison in a JSONL file; each is appended at once, an incomplete last line is dropped."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["Journal"]
 
 
 class Journal:
-    """Verdicts on disk. The first line says what is compared; every other line is one answer.
+    """Verdicts on disk. The first line is the header; every other line is one answer.
 
-    A file of the same comparison is gone on with; a last line that was cut by a kill is dropped.
+    A file of the same comparison is continued; an incomplete last line is dropped.
 
     Args:
-        path: the file; its folder is made where missing.
+        path: the file; its folder is created.
         header: what is compared: judge, criterion, and a digest of the texts.
 
     Raises:
-        JudgeError: the file holds another comparison, or is no such file.
+        JudgeError: the file holds another comparison, or something else.
     """
 
     def __init__(self, path: Path, header: dict[str, Any]) -> None:
@@ -37,12 +37,12 @@ class Journal:
             self._write({"kvar_judge": 1, **header})
 
     def _read(self, header: dict[str, Any]) -> int:
-        """Take up the answers on disk; the length of the file's whole lines in bytes."""
+        """Read the answers on disk; returns the number of bytes of the file's complete lines."""
         content = self.path.read_bytes()
         lines = content.split(b"\n")[:-1]
         if not lines:
             if content and not content.startswith(b'{"kvar_judge"'[: len(content)]):
-                raise JudgeError(f"{self.path} holds no verdicts of kvar judge; name another output.")
+                raise JudgeError(f"{self.path} does not hold verdicts of kvar judge; name another output.")
             return 0
         for number, line in enumerate(lines, start=1):
             try:
@@ -57,21 +57,23 @@ class Journal:
             except JudgeError:
                 raise
             except (ValueError, KeyError, TypeError) as error:
-                raise JudgeError(f"{self.path}, line {number} is no verdict of kvar judge: {line[:80]!r}.") from error
+                raise JudgeError(
+                    f"{self.path}, line {number} is not a verdict of kvar judge: {line[:80]!r}. Remove the line."
+                ) from error
         return sum(len(line) + 1 for line in lines)
 
-    def _check(self, found: dict[str, Any], header: dict[str, Any]) -> None:
-        if not isinstance(found, dict) or found.get("kvar_judge") != 1:
-            raise JudgeError(f"{self.path} holds no verdicts of this version of kvar judge; name another output.")
+    def _check(self, saved: dict[str, Any], header: dict[str, Any]) -> None:
+        if not isinstance(saved, dict) or saved.get("kvar_judge") != 1:
+            raise JudgeError(f"{self.path} does not hold verdicts of this version of kvar judge; name another output.")
         for name, value in header.items():
-            if found.get(name) != value:
+            if saved.get(name) != value:
                 raise JudgeError(
-                    f"{self.path} holds verdicts of another comparison: {name} is {found.get(name)!r} there and "
+                    f"{self.path} holds verdicts of another comparison: {name} is {saved.get(name)!r} in the file and "
                     f"{value!r} now. Name another output, or remove the file."
                 )
 
     def append(self, question: Question, answer: Answer) -> None:
-        """Keep one answer, on disk before this returns."""
+        """Add one answer; it is on disk when this returns."""
         row = {"pair": question.pair, "swapped": question.swapped, "verdict": answer.verdict, "text": answer.text}
         self._write(row)
         self.answers[question.pair, question.swapped] = answer

@@ -1,4 +1,4 @@
-"""A transformers model as judge: which verdict it finds most probable."""
+"""A transformers model as judge: the verdict is the one it gives the highest probability."""
 
 from __future__ import annotations
 
@@ -22,19 +22,18 @@ VERDICTS: tuple[Verdict, ...] = ("A", "B", "tie")
 class LocalJudge:
     """Compares the log-probabilities of "A", "B" and "tie" after the question; nothing is sampled.
 
-    The chat template is used where the tokenizer has one, with thinking off where the template knows it. A verdict
-    counts up to the token that tells it from the others, so one forward pass a question is enough.
+    The chat template is used where the tokenizer has one, with thinking off where the template supports that. A verdict
+    is read up to the first token that distinguishes it from the others, so a question takes one forward pass.
 
     Args:
         model: seq2seq or causal transformers model.
         tokenizer: its tokenizer, with a pad token.
-        name: what records call it.
-        batch: questions a forward pass.
-        least_mass: an answer is invalid where A, B and tie together are less probable than this: the model was not
-            answering the question.
+        name: the judge's name in records.
+        batch: questions per forward pass.
+        least_mass: an answer is invalid where A, B and tie together are less probable than this.
 
     Raises:
-        JudgeError: the tokenizer does not tell the verdicts apart.
+        JudgeError: the tokenizer does not distinguish the verdicts.
     """
 
     def __init__(self, model: Any, tokenizer: Any, name: str, *, batch: int = 8, least_mass: float = 0.01) -> None:
@@ -83,21 +82,20 @@ class LocalJudge:
         return torch.stack([log_p[:, range(len(path)), path].sum(dim=1) for path in self.paths], dim=1)
 
     def _answer(self, log_p: torch.Tensor) -> Answer:
-        said = ", ".join(f"{verdict} {p:.4f}" for verdict, p in zip(VERDICTS, log_p.exp().tolist(), strict=True))
+        text = ", ".join(f"{verdict} {p:.4f}" for verdict, p in zip(VERDICTS, log_p.exp().tolist(), strict=True))
         if not bool(torch.isfinite(log_p).any()) or float(log_p.exp().sum()) < self.least_mass:
-            return Answer("invalid", f"no verdict is probable: {said}")
+            return Answer("invalid", f"no verdict is probable: {text}")
         best = (log_p == log_p.max()).nonzero()[:, 0].tolist()
-        return Answer(VERDICTS[best[0]] if len(best) == 1 else "tie", said)
+        return Answer(VERDICTS[best[0]] if len(best) == 1 else "tie", text)
 
 
 def verdict_paths(tokenizer: Any, space: bool) -> list[list[int]]:
-    """The tokens of A, B and tie, each up to the first that tells it from the two others.
+    """The tokens of A, B and tie, each up to the first that distinguishes it from the two others.
 
-    Of three paths at least one leaves the others' at once or all share their start, so that all branch off one chain:
-    the longest path without its end.
+    All three paths branch off one chain of tokens, the longest path without its last token.
 
     Raises:
-        JudgeError: a verdict is unknown to the tokenizer, or begins another.
+        JudgeError: a verdict is unknown to the tokenizer, or is the beginning of another.
     """
     spelled = [list(tokenizer(f"{' ' * space}{v}", add_special_tokens=False)["input_ids"]) for v in VERDICTS]
     paths = []
@@ -107,18 +105,18 @@ def verdict_paths(tokenizer: Any, space: bool) -> list[list[int]]:
         paths.append(ids[: shared + 1])
         if len(ids) <= shared or tokenizer.unk_token_id in ids:
             raise JudgeError(
-                f"the judge's tokenizer does not tell A, B and tie apart: {spelled}; choose another judge."
+                f"the judge's tokenizer does not distinguish A, B and tie: {spelled}; choose another judge."
             )
     return paths
 
 
 def _shared(one: list[int], other: list[int]) -> int:
-    """How many tokens two lists begin with alike."""
+    """The length of two lists' common beginning."""
     differing = (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
     return next(differing, min(len(one), len(other)))
 
 
 def _longest(model: Any) -> int | None:
-    """How many tokens the model has positions for; None where it has no such limit (T5)."""
+    """The model's number of positions; None where it has no such limit (T5)."""
     limit = getattr(model.config, "max_position_embeddings", None)
     return int(limit) if limit else None

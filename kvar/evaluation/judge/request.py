@@ -1,4 +1,4 @@
-"""One JSON request to a judge's server by the ``openai`` client, which tries again and waits as the server asks."""
+"""A JSON request to a judge's server by the ``openai`` client, which retries and waits as the server asks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HEADERS = {"host", "accept", "accept-encoding", "content-type", "content-length"
 
 
 class RefusedError(JudgeError):
-    """The server refused this one request; ``status`` and ``body`` say why."""
+    """The server refused this request; ``status`` and ``body`` give the reason."""
 
     def __init__(self, message: str, status: int, body: str) -> None:
         super().__init__(message)
@@ -30,13 +30,13 @@ class RefusedError(JudgeError):
 class Server:
     """An OpenAI-compatible server.
 
-    The key of the environment is sent as a bearer token to this address alone: no redirect is followed, and of what the
-    ``openai`` client adds by itself or by its own environment variables nothing is sent.
+    The key of the environment is sent as a bearer token to this address alone: no redirect is followed, and headers
+    that the ``openai`` client adds, from its environment variables too, are removed.
 
     Args:
         base: http or https address up to ``/v1``.
         timeout: seconds one attempt may take from the request to the last byte of the reply.
-        retries: further attempts after a timeout, a broken connection, or a status that may pass (408, 409, 429, 5xx).
+        retries: further attempts after a timeout, a broken connection, or a temporary status (408, 409, 429, 5xx).
 
     Raises:
         JudgeError: a number out of range, or the ``openai`` client is not installed.
@@ -82,7 +82,7 @@ class Server:
         """Send ``body`` to a path below the base (POST; GET without one) and return the parsed reply.
 
         Raises:
-            RefusedError: a status that another attempt would not change.
+            RefusedError: a permanent status.
             JudgeError: every attempt failed, or the reply is not JSON.
         """
         import httpx2
@@ -101,10 +101,10 @@ class Server:
         except APIConnectionError as error:
             reason = f"connection failed ({type(error.__cause__).__name__}: {error.__cause__})"
         except APIStatusError as error:
-            status, said = error.status_code, _excerpt(error.response.text)
+            status, text = error.status_code, _excerpt(error.response.text)
             if status not in (408, 409, 429) and status < 500:
-                raise RefusedError(f"{where}: HTTP {status} {said}. {_remedy(status)}", status, said) from None
-            reason = f"HTTP {status} {said}".strip()
+                raise RefusedError(f"{where}: HTTP {status} {text}. {_remedy(status)}", status, text) from None
+            reason = f"HTTP {status} {text}".strip()
         except ValueError:
             raise JudgeError(f"{where}: the reply is not JSON: {_excerpt(text)!r}. {_remedy(404)}") from None
         raise JudgeError(
@@ -123,7 +123,7 @@ def _proxy(base: str) -> str | None:
 
 
 def _excerpt(text: str) -> str:
-    """The beginning of what a server says, without the key."""
+    """The beginning of a reply's text, without the key."""
     key = os.environ.get(KEY_VARIABLE)
     return " ".join((text.replace(key, "***") if key else text).split())[:300]
 

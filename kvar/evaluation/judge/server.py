@@ -20,20 +20,20 @@ _TOO_LONG = re.compile(r"context|too long|too large|maximum", re.IGNORECASE)
 class ServerJudge:
     """Asks ``POST /v1/chat/completions`` and reads the reply strictly; needs the extra ``kvar[judge]``.
 
-    An API key is read from the environment variable ``KVAR_JUDGE_API_KEY`` when a request is sent; it is kept nowhere,
-    and cut out of whatever the server says.
+    An API key is read from the environment variable ``KVAR_JUDGE_API_KEY`` for each request; it is not stored, and is
+    removed from the server's messages.
 
     Args:
         url: address of the server, with or without ``/v1`` or ``/v1/chat/completions``.
         model: model to ask; None asks the server, which must then offer exactly one.
         timeout: seconds one attempt may take from the request to the last byte of the reply.
-        retries: further attempts after a timeout, a broken connection, or a status that may pass.
-        concurrency: requests in flight at most.
+        retries: further attempts after a timeout, a broken connection, or a temporary status.
+        concurrency: most requests at a time.
         max_tokens: longest reply; a thinking model needs hundreds.
         options: further fields of the request, such as ``{"seed": 0}``; None as value removes a field.
 
     Raises:
-        JudgeError: not an http(s) address, a number out of range, no ``openai`` client, or no single model there.
+        JudgeError: not an http(s) address, a number out of range, no ``openai`` client, or not one model to choose.
     """
 
     markers: Sequence[str] = ()
@@ -65,7 +65,7 @@ class ServerJudge:
         self.request = {"model": self.model, "temperature": 0, "max_tokens": max_tokens, **(options or {})}
 
     def answers(self, questions: Sequence[Question]) -> Iterator[tuple[Question, Answer]]:
-        """Each question with its answer as soon as it is there; after an error no more are sent, then it is raised."""
+        """Each question with its answer, as they arrive; after an error no more are sent, and it is raised."""
         rest = iter(questions)
         running: dict[Future[Answer], Question] = {}
         failed: BaseException | None = None
@@ -108,16 +108,12 @@ class ServerJudge:
 
 
 def _content(reply: Any) -> str | None:
-    """The reply's text; None where there is none.
-
-    Raises:
-        JudgeError: the reply is of no chat completion at all.
-    """
+    """The reply's text, or None; raises JudgeError for anything but a chat completion."""
     try:
         content = reply["choices"][0]["message"]["content"]
     except (KeyError, IndexError, TypeError):
         raise JudgeError(
-            f"the judge's reply is no chat completion (choices[0].message.content): {str(reply)[:200]}. "
+            f"the judge's reply is not a chat completion (choices[0].message.content): {str(reply)[:200]}. "
             "Check that the address speaks the OpenAI protocol."
         ) from None
     return content if isinstance(content, str) else None

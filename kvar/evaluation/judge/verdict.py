@@ -27,7 +27,7 @@ class Answer:
 
     Attributes:
         verdict: which response as shown, or "invalid".
-        text: what the judge said, cut to 200 characters; or why the answer is invalid.
+        text: the judge's reply, cut to 200 characters; or why the answer is invalid.
     """
 
     verdict: Verdict
@@ -41,24 +41,20 @@ class Judge(Protocol):
     markers: Sequence[str]
 
     def answers(self, questions: Sequence[Question]) -> Iterator[tuple[Question, Answer]]:
-        """Each question with its answer as soon as there is one, in any order.
-
-        Raises:
-            JudgeError: the judge cannot be asked.
-        """
+        """Each question with its answer, in any order; raises JudgeError where the judge cannot be asked."""
 
 
 def parse_verdict(text: str) -> Verdict:
-    """The verdict in a judge's reply, which has to be nothing but a verdict.
+    """The verdict in a judge's reply, which has to be a verdict and nothing else.
 
-    Quotes, brackets, stars and one full stop around the word are let pass, and one leading ``<think>`` block. Anything
-    else, a sentence that names A or B included, is "invalid": to guess at it would let a response's own words win.
+    Quotes, brackets, stars and one full stop around the word, and one leading ``<think>`` block, are allowed. Anything
+    else, even a sentence that names A or B, is "invalid", so that no text of a response can decide the verdict.
 
     Example:
         >>> [parse_verdict(t) for t in ("A", " **B**. ", "Tie", "a", "Response A is better", "")]
         ['A', 'B', 'tie', 'invalid', 'invalid', 'invalid']
     """
-    found = _VERDICT.fullmatch(_THOUGHT.sub("", text, count=1))
-    if found is None:
+    match = _VERDICT.fullmatch(_THOUGHT.sub("", text, count=1))
+    if match is None:
         return "invalid"
-    return "A" if found[1] else "B" if found[2] else "tie"
+    return "A" if match[1] else "B" if match[2] else "tie"

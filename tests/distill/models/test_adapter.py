@@ -92,7 +92,7 @@ def test_what_cannot_be_merged_is_refused_in_one_line(folders: Any, tmp_path: Pa
         assert "\n" not in str(error.value)
         return str(error.value)
 
-    assert "names no base model: write the folder" in refused({"base_model_name_or_path": None})
+    assert "names no base model: set its field base_model_name_or_path" in refused({"base_model_name_or_path": None})
     said = refused({"base_model_name_or_path": str(tmp_path / "gone")})
     assert said.startswith(f"the base of adapter {str(adapter)!r} cannot be loaded: model") and "gone" in said
     build_model({**GPT2, "n_embd": 8}, TASK.build_tokenizer()).save_pretrained(tmp_path / "small")

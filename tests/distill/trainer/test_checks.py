@@ -100,7 +100,7 @@ def test_a_model_smaller_than_the_tokenizer_is_refused(role: str, tokenizer: Any
     whole = build_model(SIZES["t5"], tokenizer)
     small = build_model({**SIZES["t5"], "vocab_size": 9}, tokenizer)
     pair = (small, whole) if role == "student" else (whole, small)
-    with pytest.raises(ValueError, match=rf"the {role} knows 9 tokens, the tokenizer {len(tokenizer)}: .*Use the"):
+    with pytest.raises(ValueError, match=rf"the {role} has 9 tokens, the tokenizer {len(tokenizer)}: .*Use the"):
         check_models(*pair, tokenizer)
     check_models(whole, whole, tokenizer)
 

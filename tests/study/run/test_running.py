@@ -68,7 +68,9 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(torch, "save", full)
     words = settings_from({**VALUES, "output_dir": str(folder), "report_to": "none"}, "test")
-    with pytest.raises(CheckpointError, match="checkpoint-2 is whole and untouched. The disk is full: free some space"):
+    with pytest.raises(
+        CheckpointError, match="checkpoint-2 is complete and unchanged. The disk is full: free some space"
+    ):
         train_run(*words)
     assert [p.name for p in folder.glob("*checkpoint*")] == ["checkpoint-2"]
     assert not (folder / ".saving").exists()

@@ -1,10 +1,10 @@
 """Divergences between two next-token distributions, from log-probabilities, summed over the vocabulary.
 
 p is the teacher's distribution, q the student's. Each function takes log p and log q of shape (..., V) and returns
-(...); gradients flow to both. All are zero where p = q, and none is negative, up to rounding.
+(...); gradients flow to both. All are zero where p = q and non-negative, up to rounding.
 
-A log-probability of -inf is a token that is ruled out: 0 log 0 = 0, in values and gradients. KL(p || q) is +inf where p
-allows what q rules out.
+A log-probability of -inf rules a token out: 0 log 0 = 0, in values and gradients. KL(p || q) is +inf where p allows a
+token that q rules out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["generalised_jsd", "jensen_shannon", "kl", "mixture_kl", "reverse_kl"
 
 
 def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p || q) = sum p (log p - log q), the forward one.
+    """KL(p || q) = sum p (log p - log q), forward KL.
 
     Examples:
         >>> import torch
@@ -70,10 +70,10 @@ def generalised_jsd(log_p: Tensor, log_q: Tensor, beta: float) -> Tensor:
 
         D_beta = beta KL(p || m) + (1 - beta) KL(q || m),    m = beta p + (1 - beta) q
 
-    The formula is 0 at beta = 0 and beta = 1; there the limits of D_beta / beta and D_beta / (1 - beta) stand in, which
-    are KL(p || q) and KL(q || p). Mind that D_beta itself shrinks as beta nears either end.
+    The formula is 0 at beta = 0 and 1; these return the limits of D_beta / beta and D_beta / (1 - beta), KL(p || q) and
+    KL(q || p). D_beta itself shrinks as beta approaches 0 or 1.
 
-    The gradient through log m is -sum_a m_a d(log m_a) = -d(sum_a m_a) = 0, so log m is computed without one.
+    The gradient through log m is -sum_a m_a d(log m_a) = -d(sum_a m_a) = 0, so log m is computed without gradient.
 
     Args:
         log_p: (..., V) teacher.

@@ -3,10 +3,9 @@
     loss = 1/2 mean over teacher's responses of KL( p_T || m ) + 1/2 mean over student's responses of KL( pi || m )
     m = (p_T + pi) / 2 in each state
 
-Each half is taken in the states that its own first argument visits, which is the sequence-level divergence written step
-by step; each is normalised by its own responses. "Teacher's responses" are decoded by the teacher: sampled, as the
-sequence-level divergence asks, with ``seqkd_beams: 0``, else by beam search; or the data's with ``responses: data``.
-Responses are constants.
+Each half is taken in the states that its first argument visits (the sequence-level divergence, step by step) and
+normalised by its own responses. The teacher's responses are sampled, as in the sequence-level divergence, with
+``seqkd_beams: 0``, else decoded by beam search; ``responses: data`` uses the data's instead. Responses are constants.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Word-level KL, forward and reverse, one divergence a state.
+"""Word-level KL, forward and reverse, one divergence per state.
 
 forward: loss = sum_{i,t} KL( p_T(. | s_it) || pi(. | s_it) ), normalised,    on the data's responses by default
          (Hinton et al. 2015; Kim and Rush 2016, arXiv 1606.07947)
