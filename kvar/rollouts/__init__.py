@@ -1,8 +1,8 @@
 """Responses: sampling them, scoring them with a teacher, and their log-probabilities under a student.
 
-``types`` holds the record, ``policy`` the action set. ``forward`` is the one forward pass over rollouts; ``sample``
-draws by ``decoding``, ``score`` and ``score_norms`` read logits, by chunks at the ``head`` where they are many.
-``text`` encodes prompts, ``trial`` tries a model at first use.
+``types`` holds the record, ``policy`` the action set. ``forward`` is the forward pass over rollouts; ``sample`` draws
+by ``decoding``, ``score`` and ``score_norms`` read logits, in chunks at the ``head`` where they are many. ``text``
+encodes prompts, ``trial`` tests a model at first use.
 """
 
 from kvar.rollouts.apart import check_apart

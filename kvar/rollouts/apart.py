@@ -1,4 +1,4 @@
-"""A teacher is a fixed target: no weight of it may be one that the student's training changes."""
+"""A teacher is a fixed target: it must not share weights that the student's training changes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ SHOWN = 3
 def check_apart(student: nn.Module, teacher: nn.Module | None) -> None:
     """Refuse a teacher that shares memory with a parameter that the student trains.
 
-    Frozen parameters may be shared: they stay what they are.
+    Frozen parameters may be shared.
 
     Args:
         student: the model that is trained.
         teacher: the model that scores, or None.
 
     Raises:
-        ValueError: the message names the shared parameters and the remedy.
+        ValueError: they share trained parameters, which the message names.
     """
     if teacher is None:
         return

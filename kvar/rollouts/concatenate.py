@@ -1,4 +1,4 @@
-"""Rollouts, and tensors of their tokens, one below the other."""
+"""Concatenate rollouts, and tensors of their tokens, along the trajectories."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["concatenate", "concatenate_rows"]
 
 
 def concatenate(parts: Sequence[Rollouts]) -> Rollouts:
-    """Rollouts one below the other, padded on the right to the longest prompt and response.
+    """Concatenate rollouts, padded on the right to the longest prompt and response.
 
     Raises:
-        ValueError: parts of several policies.
+        ValueError: the parts have several policies.
     """
     if any(part.policy != parts[0].policy for part in parts):
         raise ValueError(
@@ -30,6 +30,6 @@ def concatenate(parts: Sequence[Rollouts]) -> Rollouts:
 
 
 def concatenate_rows(parts: Sequence[Tensor]) -> Tensor:
-    """Tensors (N, T) of several T one below the other, padded with zeros on the right."""
+    """Concatenate tensors (N, T) of several N and T, padded with zeros on the right."""
     width = max(row.shape[1] for row in parts)
     return torch.cat([torch.nn.functional.pad(row, (0, width - row.shape[1])) for row in parts])

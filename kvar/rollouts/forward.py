@@ -51,7 +51,7 @@ def token_logits(model: nn.Module, rollouts: Rollouts) -> Tensor:
 
 
 def unrestricted_logits(model: nn.Module, rollouts: Rollouts) -> Tensor:
-    """As :func:`token_logits`, all V logits that the model gives, those of tokens that are no actions included."""
+    """As :func:`token_logits`, with the logits of all V tokens that the model gives, actions or not."""
     inputs, align = forward_inputs(model, rollouts)
     logits: Tensor = model(**inputs).logits
     return align(logits)
@@ -87,15 +87,15 @@ def forward_inputs(model: nn.Module, rollouts: Rollouts) -> tuple[dict[str, Any]
 
 
 def unwrapped(model: Any) -> Any:
-    """The transformers model inside a peft wrapper, adapters included: they are layers of it. Any other model as is.
+    """The transformers model inside a peft wrapper, with its adapters, which are layers of it. Any other model as is.
 
-    The wrapper's own signature names neither ``position_ids`` nor ``logits_to_keep``, and its ``generate`` changes the
-    generation config of the model inside.
+    The wrapper's signature names neither ``position_ids`` nor ``logits_to_keep``, and its ``generate`` changes the
+    generation config of the inner model.
     """
     if not (hasattr(model, "peft_config") and hasattr(model, "get_base_model")):
         return model
     learned = any(config.is_prompt_learning for config in model.peft_config.values())
-    return model if learned else model.get_base_model()  # a learned prompt is the wrapper's to prepend
+    return model if learned else model.get_base_model()  # the wrapper prepends a learned prompt
 
 
 def takes(model: Any, argument: str) -> bool:
@@ -103,10 +103,12 @@ def takes(model: Any, argument: str) -> bool:
     return argument in inspect.signature(unwrapped(model).forward).parameters
 
 
-def check_no_empty_prompt(prompt_mask: Tensor) -> None:
-    """Refuse prompts (M, S) of which one has no token, which a causal model cannot go on from."""
-    if len(prompt_mask) and int(prompt_mask.sum(dim=1).min()) == 0:
-        raise ValueError("prompts holds an empty prompt: a causal model needs one prompt token (for example BOS).")
+def check_no_empty_prompt(prompt_mask: Tensor, name: str = "prompts") -> None:
+    """Refuse an empty prompt, which a causal model cannot continue; ``prompt_mask`` is (M, S)."""
+    empty = ~prompt_mask.any(dim=1)
+    if bool(empty.any()):
+        row = int(empty.nonzero()[0])
+        raise ValueError(f"{name} row {row} is empty: a causal model needs one prompt token (for example BOS).")
 
 
 def pack_left(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -161,16 +163,12 @@ def _seq2seq_inputs(model: nn.Module, rollouts: Rollouts) -> tuple[dict[str, Any
 
 
 def _causal_inputs(model: nn.Module, rollouts: Rollouts) -> tuple[dict[str, Any], Callable[[Tensor], Tensor]]:
+    check_no_empty_prompt(rollouts.prompt_mask, "Rollouts.prompt_ids")
     lengths = rollouts.prompt_mask.sum(dim=1)
-    if len(rollouts) and int(lengths.min()) == 0:
-        row = int((lengths == 0).nonzero()[0])
-        raise ValueError(
-            f"Rollouts.prompt_ids row {row} is empty: a causal model needs one prompt token (for example BOS)."
-        )
     ids = torch.cat([rollouts.prompt_ids, rollouts.tokens], dim=1)
     mask = torch.cat([rollouts.prompt_mask, torch.ones_like(rollouts.mask)], dim=1)  # padding tokens trail anyway
     ids = pack_left(ids, mask)[0]
-    ids = ids[:, : max(ids.shape[1] - 1, 1)]  # nothing is read off the last response token
+    ids = ids[:, : max(ids.shape[1] - 1, 1)]  # the last response token predicts nothing that is used
     seen = torch.cat([rollouts.prompt_mask, rollouts.mask], dim=1)
     positions = torch.arange(ids.shape[1], device=ids.device)
     attention = positions < seen.sum(dim=1, keepdim=True)

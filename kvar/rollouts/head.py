@@ -1,11 +1,11 @@
-"""A language model taken apart at its output head, so that logits are made a few tokens at a time.
+"""A language model split at its output head, so that logits are computed for a few tokens at a time.
 
 The hidden states before the head are V / D times smaller than the logits: T5-base with 32,128 tokens needs 42 times
-less room for them. No architecture is named here. One forward pass notes what goes into the output embedding, which
-then sees a single position; for every chunk the model's own forward is run again with its other parts replaced by
-what they returned before, and the chunk in the head's place. Whatever a model does around its head (T5's scaling,
-BART's bias, Gemma's soft cap, Cohere's scale) is therefore done by the model itself. What cannot be taken apart so
-is noticed by a trial against the plain forward pass, and :func:`separable` is then false.
+less memory for them. It works for any architecture. One forward pass records the input of the output embedding, which
+computes a single position; for every chunk the model's forward runs again, its other parts replaced by what they
+returned before and the head applied to the chunk. The model thus computes whatever it does around its head (T5's
+scaling, BART's bias, Gemma's soft cap, Cohere's scale). A trial against the plain forward pass detects models that
+cannot be split like this, for which :func:`separable` is false.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def token_logit_chunks(
         max_logits: most logits of one chunk (at least one token's).
 
     Yields:
-        (rows, positions), the C tokens' indices into (N, T), and their (C, V) logits: what ``token_logits`` gives at
-        these places, up to rounding.
+        (rows, positions), the C tokens' indices into (N, T), and their (C, V) logits, those of ``token_logits`` up to
+        rounding.
     """
     head = output_embedding(model)
     assert head is not None
@@ -71,7 +71,7 @@ def token_logit_chunks(
 
 @torch.no_grad()
 def separable(model: nn.Module, rollouts: Rollouts) -> bool:
-    """Whether :func:`token_logit_chunks` gives the model's own logits, tried on a few tokens; once a model.
+    """Whether :func:`token_logit_chunks` gives the model's logits, tried on a few tokens once per model.
 
     Args:
         model: in eval mode.
@@ -88,7 +88,7 @@ def _trial(model: nn.Module, rollouts: Rollouts) -> bool:
     expected = token_logits(model, short).clamp(min=_LEAST)
     try:
         chunks = list(token_logit_chunks(model, short, expected.shape[-1]))
-    except Exception:  # a forward of another shape: that is the answer, and row chunks serve it
+    except Exception:  # a forward of another form, which is served by chunks of rows
         return False
     tolerance = 1e-4 if expected.dtype in (torch.float32, torch.float64) else 2e-2
     scale = float(expected[expected > _LEAST].abs().max())
@@ -99,7 +99,7 @@ def _trial(model: nn.Module, rollouts: Rollouts) -> bool:
 
 
 def _siblings(model: nn.Module, head: nn.Module) -> list[nn.Module]:
-    """The other direct parts of the module that holds the head: together, they are the rest of the model."""
+    """The other children of the module that holds the head: the rest of the model."""
     owner = next(module for module in model.modules() if any(child is head for child in module.children()))
     return [child for child in owner.children() if child is not head]
 
@@ -122,10 +122,10 @@ def _of(head: nn.Module, chunk: Tensor) -> Callable[..., Any]:
 
 
 class _Recorder:
-    """A module's forward that keeps what it returned, to return it again without computing.
+    """A module's forward that keeps its output, to return it again without computing.
 
-    A part that is called more than once (T5's embedding, by encoder and decoder) keeps nothing; it may then not be
-    called in the replay, and is not, where the parts that call it are themselves replayed.
+    A part that is called more than once (T5's embedding, by encoder and decoder) keeps nothing and must not be called
+    in the replay; it is not, if the parts that call it are replayed.
     """
 
     def __init__(self, module: nn.Module) -> None:

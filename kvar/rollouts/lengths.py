@@ -1,4 +1,4 @@
-"""Whether prompts and responses fit the positions of the models that read them."""
+"""Check that prompts and responses fit the positions of the models that read them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kvar.rollouts.forward import is_encoder_decoder, unwrapped
 __all__ = ["check_lengths"]
 
 RELATIVE = ("t5", "mt5", "umt5", "longt5", "switch_transformers", "byt5", "bloom", "mpt")
-"""Families with relative positions only: their config may name a length, but nothing ends there."""
+"""Families with relative positions only: their config may name a length, but it is no limit."""
 
 
 def check_lengths(
@@ -22,11 +22,11 @@ def check_lengths(
         teacher: the same, or None.
         prompt_tokens: tokens of the longest prompt.
         max_new_tokens: length limit of responses.
-        prompt: what the message calls the longest prompt.
+        prompt: name of the longest prompt in the message.
 
     Raises:
-        ValueError: a model with fewer positions than needed: prompt and response together in a causal model, each
-            for itself in an encoder-decoder.
+        ValueError: a model has too few positions: for prompt and response together in a causal model, for each of
+            them in an encoder-decoder.
     """
     for role, model in (("student", student), ("teacher", teacher)):
         if model is None:

@@ -1,4 +1,4 @@
-"""Run a model in eval mode, or without leaving a trace on it."""
+"""Run a model in eval mode, or without changing its state."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["eval_mode", "undisturbed"]
 
 @contextmanager
 def eval_mode(*models: Any) -> Iterator[None]:
-    """Run a block with models in eval mode; afterwards every submodule has its own training flag again.
+    """Run a block with models in eval mode; afterwards every submodule's training flag is restored.
 
     Args:
-        models: what is no module (a teacher given as a function, None) is left out.
+        models: modules; others (a teacher given as a function, None) are ignored.
     """
     modes = [(m, m.training) for model in models if isinstance(model, nn.Module) for m in model.modules()]
     try:
@@ -31,9 +31,9 @@ def eval_mode(*models: Any) -> Iterator[None]:
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Run a block with ``model`` in eval mode; afterwards its buffers and torch's random state are as before as well.
+    """Run a block with ``model`` in eval mode; afterwards its flags, buffers and torch's random state are restored.
 
-    The random state is that of the CPU, and of all CUDA devices where CUDA is in use.
+    The random state is that of the CPU, and of all CUDA devices if CUDA is in use.
     """
     buffers = [
         (module, name, buffer, None if buffer is None else buffer.detach().clone())

@@ -1,4 +1,4 @@
-"""The language-model head of a model, and how many tokens it gives logits for."""
+"""The language-model head of a model, and the number of tokens it gives logits for."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def output_embedding(model: Any) -> nn.Module | None:
 
 
 def logit_width(model: Any, *, config: bool = True) -> int | None:
-    """V, the rows of the output embedding's matrix; else ``config.vocab_size``; None where neither is known.
+    """V, the rows of the output embedding's matrix; else ``config.vocab_size``; None if neither is known.
 
     Args:
         model: any module.
-        config: whether the config counts where there is no output embedding.
+        config: whether to read the config of a model without an output embedding.
     """
     weight = getattr(output_embedding(model), "weight", None)
     if weight is not None and weight.dim() == 2:

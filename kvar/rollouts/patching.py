@@ -1,4 +1,4 @@
-"""Exchange a method of one module for a while."""
+"""Replace a method of one module temporarily."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["replaced"]
 
 @contextmanager
 def replaced(module: nn.Module, method: str, run: Callable[..., Any]) -> Iterator[None]:
-    """Let ``module.method`` be ``run`` while the block runs; other modules of its class keep theirs.
+    """Replace ``module.method`` by ``run`` while the block runs; other modules of its class are unaffected.
 
     Args:
         module: the instance.
         method: the method's name, such as "forward".
-        run: what is called in its place, without ``self``.
+        run: the replacement, called without ``self``.
     """
     before = module.__dict__.get(method)
     module.__dict__[method] = run

@@ -15,7 +15,7 @@ from kvar.rollouts.output_embedding import logit_width
 from kvar.rollouts.vocabulary import vocabulary_size
 
 _KNOWN: WeakKeyDictionary[Any, tuple[int | None, int, tuple[int, ...]]] = WeakKeyDictionary()
-"""Tokenizer -> its length when it was read, its size, the ids it leaves out: reading a vocabulary takes long."""
+"""Tokenizer -> its length when its vocabulary was read, its size and unused ids, since reading it is slow."""
 
 __all__ = ["Policy", "adopt", "forbidden_by", "policy_of"]
 
@@ -25,17 +25,17 @@ class Policy:
     """The action set of a language model, and the tokens that begin and end its responses.
 
     pi(a | s_t) is the softmax of the model's logits over the actions allowed at position t; every other token has
-    probability exactly zero, for student and teacher alike. Rollouts carry the policy they are drawn from, and
-    whatever scores, differentiates or trains on them normalises over the same actions.
+    probability zero, for student and teacher alike. Rollouts carry the policy they are drawn from, and scores,
+    gradients and training normalise over the same actions.
 
     Attributes:
-        size: tokens 0 to ``size - 1`` may be drawn; logits from there on are padding of the embedding matrix. None for
-            all that the model has.
-        ends: tokens that end a response; the one drawn belongs to the response.
+        size: tokens 0 to ``size - 1`` may be drawn; later logits are padding of the embedding matrix. None for all of
+            the model's.
+        ends: tokens that end a response; the drawn one belongs to the response.
         forbidden: tokens that are never drawn.
-        forbidden_first: tokens that are not drawn as the first of a response.
-        forced: tokens that stand between an encoder-decoder's start token and the response (mBART's and NLLB's
-            language). They are given, not drawn, and carry no score.
+        forbidden_first: tokens that are never drawn as the first of a response.
+        forced: tokens between an encoder-decoder's start token and the response (mBART's and NLLB's language). They
+            are given, not drawn, and have no score.
     """
 
     size: int | None = None
@@ -76,7 +76,7 @@ class Policy:
         Args:
             tokens: (N, T) int64.
             mask: (N, T) bool, true on response tokens.
-            name: what the message calls the tokens.
+            name: name of the tokens in the message.
 
         Raises:
             ValueError: names the first such token, its row and position.
@@ -127,19 +127,19 @@ def policy_of(
     Hard constraints of the generation config belong to the policy: ``bad_words_ids`` of one token,
     ``suppress_tokens``, ``begin_suppress_tokens``, ``forced_bos_token_id``, ``eos_token_id``. Preferences of decoding
     (temperature, penalties, lengths, beams, ``bad_words_ids`` of several tokens, ``forced_eos_token_id`` at a length
-    limit) do not: they are no part of the distribution that is trained.
+    limit) do not: they are not part of the distribution that is trained.
 
     Args:
         model: a transformers model, or any module with a ``config``.
-        tokenizer: tokens past its largest id, and ids it does not use, are no actions. None: all that the model has.
-        teacher: a second model that scores the responses: what it never emits is no action either, what ends its
-            responses is an end, and tokens forced on it are forced where the model itself forces none.
-        vocabulary: tokens 0 to this one only, in place of the tokenizer's.
+        tokenizer: its ids are the actions, without those it does not use. None for all tokens of the model.
+        teacher: a second model, which scores the responses: tokens it never emits are no actions, its ends are ends,
+            and tokens forced on it are forced if the model forces none.
+        vocabulary: allow the first this many tokens, in place of the tokenizer's.
         eos_token_id: ends of a response, in place of the tokenizer's and the generation config's.
 
     Raises:
-        ValueError: no end-of-sequence token; all ends forbidden; a forced token outside the vocabulary; forced tokens
-            of model and teacher that differ.
+        ValueError: no end-of-sequence token; all ends forbidden; a forced token outside the vocabulary; model and
+            teacher force different tokens.
     """
     size, gaps = _size(model, tokenizer, vocabulary)
     ends = _ends(model, tokenizer, eos_token_id, size)
@@ -165,8 +165,8 @@ def policy_of(
 def adopt(model: Any, policy: Policy) -> None:
     """Write a policy's ends, forbidden and forced tokens into a model's generation config, which is saved with it.
 
-    A student that is trained under its teacher's constraints thereby keeps them when it is decoded without the teacher,
-    by kvar or by ``generate``. Nothing is written where the policy says no more than the model.
+    A student trained under its teacher's constraints then keeps them when it is decoded without the teacher, by kvar
+    or by ``generate``. Only fields in which the policy adds to the model's constraints are written.
     """
     config = getattr(model, "generation_config", None)
     if config is None:
@@ -193,7 +193,8 @@ def _agreed(student: tuple[int, ...], teacher: tuple[int, ...]) -> tuple[int, ..
 
 def forbidden_by(model: Any) -> Policy:
     """The tokens that a model's generation config forbids, as a policy without a size and without ends."""
-    bad = _bad_words(model, tuple(_ids(_setting(model, "eos_token_id"))))
+    ends, words = _ids(_setting(model, "eos_token_id")), _setting(model, "bad_words_ids") or []
+    bad = [int(word[0]) for word in words if len(word) == 1 and word[0] not in ends]
     forbidden = _sorted((*bad, *_ids(_setting(model, "suppress_tokens"))), None)
     return Policy(forbidden=forbidden, forbidden_first=_sorted(_ids(_setting(model, "begin_suppress_tokens")), None))
 
@@ -225,11 +226,6 @@ def _ends(model: Any, tokenizer: Any, given: int | Sequence[int] | None, size: i
             "no end-of-sequence token: set tokenizer.eos_token, config.eos_token_id or pass eos_token_id=."
         )
     return ends
-
-
-def _bad_words(model: Any, ends: tuple[int, ...]) -> list[int]:
-    words = _setting(model, "bad_words_ids") or []
-    return [int(word[0]) for word in words if len(word) == 1 and word[0] not in ends]
 
 
 def _forced(model: Any, size: int | None) -> tuple[int, ...]:

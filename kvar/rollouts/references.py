@@ -1,4 +1,4 @@
-"""The data's responses as rollouts: references of prompts, token by token, as a model would have emitted them."""
+"""The data's responses as rollouts, in the tokens that a model would have emitted."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ def references(
     max_new_tokens: int | None = None,
     policy: Policy | None = None,
 ) -> Rollouts:
-    """One rollout a reference; ``prompt_index`` is the prompt's place in ``prompts``.
+    """One rollout per reference; ``prompt_index`` is the prompt's index in ``prompts``.
 
     Args:
         prompts: M texts or conversations, or in any other form that :func:`kvar.rollouts.encode_prompts` takes.
         targets: the M references: texts, or the assistant's messages to conversations.
         tokenizer: of the model.
-        model: seq2seq or causal; says how texts are framed (:class:`kvar.rollouts.TextEncoder`).
-        max_new_tokens: T; longer references are cut there and count as unfinished. None keeps them whole.
+        model: seq2seq or causal; determines the special tokens around texts (:class:`kvar.rollouts.TextEncoder`).
+        max_new_tokens: T; longer references are cut and count as unfinished. None keeps them whole.
         policy: the action set, that of the sampled rollouts they are compared with; default that of model and
             tokenizer.
 
     Returns:
-        M rollouts. No policy drew them: ``log_probs`` is 0.
+        M rollouts with ``log_probs`` 0, since no policy drew them.
 
     Raises:
-        ValueError: another number of targets than prompts, texts that cannot be encoded, or a reference with a token
+        ValueError: different numbers of targets and prompts, texts that cannot be encoded, or a reference with a token
             outside the action set.
     """
     if isinstance(targets, str) or not isinstance(targets, Sequence):

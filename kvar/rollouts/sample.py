@@ -40,25 +40,25 @@ def sample(
 ) -> Rollouts:
     """Sample ``rollouts_per_prompt`` responses to every prompt, with dropout off.
 
-    The loop is kvar's own, not ``generate``: of a model's generation config only hard constraints count (end tokens,
-    tokens that are never emitted, forced first tokens; see :func:`kvar.rollouts.policy_of`), no penalty or beam can
-    change the policy unseen, the flags given here are the ones used, and one seed gives one set of responses whatever
-    the global random state, which stays untouched.
+    Unlike ``generate``, only hard constraints of a model's generation config apply (end tokens, tokens that are never
+    emitted, forced first tokens; see :func:`kvar.rollouts.policy_of`): no penalty or beam changes the policy, and the
+    arguments are the only settings. A seed determines the responses; the global random state is neither used nor
+    changed.
 
     Args:
         student: seq2seq or causal transformers model.
         prompts: M prompts in any form that :func:`kvar.rollouts.encode_prompts` takes.
         tokenizer: the student's tokenizer.
         rollouts_per_prompt: R; the result has N = M R rows, a prompt's rows next to each other.
-        max_new_tokens: length limit T; responses without end-of-sequence by then are cut (``finished`` false).
+        max_new_tokens: length limit T; responses without end-of-sequence within it are cut (``finished`` false).
         temperature: logits are divided by it; 0 takes the most probable token (log-probability 0).
         top_k: sample among the k most probable tokens only; 0 for all.
-        seed: seed of this call's own random stream; or N = M R seeds, one a response, which then depends on its own
-            seed alone, whatever else is in the batch.
+        seed: seed of this call's random stream; or N = M R seeds, one per response, which then depends on its seed
+            only, not on the rest of the batch.
         eos_token_id: end-of-sequence tokens; default the tokenizer's and the generation config's.
         vocabulary: draw among the first this many tokens only; default the tokenizer's size, or all without one.
-        policy: what may be drawn, in place of what model, tokenizer and the two arguments before say.
-        check: at first use, hold decoding against fresh forward passes, a few tokens once a model; where they differ, a
+        policy: the action set, in place of that of model, tokenizer and the two arguments before.
+        check: at first use of a model, compare decoding with fresh forward passes on a few tokens; if they differ, a
             slower exact way is taken with a warning (:mod:`kvar.rollouts.trial.truth`).
 
     Returns:
@@ -66,8 +66,7 @@ def sample(
 
     Raises:
         ValueError: a setting out of range, an empty prompt set, no end-of-sequence token; logits that are NaN or
-            infinite (``NonFiniteLogitsError``); a model that is not causal, or whose rows depend
-            on their batch or length.
+            infinite (``NonFiniteLogitsError``); a model that is not causal, or whose rows depend on batch or length.
     """
     _check_settings(rollouts_per_prompt, max_new_tokens, temperature, top_k)
     check_tokenizer(tokenizer)

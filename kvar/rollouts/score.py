@@ -46,11 +46,11 @@ def score(
         rollouts: N responses of T tokens at most.
         centre: see ``kvar.returns.token_values``.
         value: see ``kvar.returns.token_values``.
-        vocabulary: score over the first this many tokens at most. Without it, and with it, means and maxima are taken
-            over the rollouts' action set, less what the teacher never emits (:class:`kvar.rollouts.Policy`).
-        micro_batch: rows a forward pass takes at a time; None for all.
-        max_logits: most logits that exist at a time; the default's 2**25 take 128 MiB in float32.
-        check: at first use, hold the forward pass against one for each prefix (:mod:`kvar.rollouts.trial.truth`).
+        vocabulary: score over the first this many tokens at most. Means and maxima are always over the rollouts' action
+            set, without tokens that the teacher never emits (:class:`kvar.rollouts.Policy`).
+        micro_batch: most rows of a forward pass; None for all.
+        max_logits: most logits in memory at a time; the default's 2**25 take 128 MiB in float32.
+        check: at first use, compare the forward pass with one for each prefix (:mod:`kvar.rollouts.trial.truth`).
 
     Returns:
         TokenValues of shape (N, T), zero where masked, on the rollouts' device.
@@ -121,10 +121,10 @@ def log_probs(student: nn.Module, rollouts: Rollouts, *, vocabulary: int | None 
     """Log pi(y_t | s_t) of every response token under ``student``, with gradient.
 
     Args:
-        student: seq2seq or causal model; its training mode is used as it stands.
+        student: seq2seq or causal model, in its current training mode.
         rollouts: N responses of T tokens at most.
         vocabulary: normalise over the first this many tokens at most; default the rollouts' action set.
-        check: at first use, hold the forward pass against one for each prefix (:mod:`kvar.rollouts.trial.truth`).
+        check: at first use, compare the forward pass with one for each prefix (:mod:`kvar.rollouts.trial.truth`).
 
     Returns:
         (N, T), zero where masked. No temperature and no top-k: these belong to the behaviour policy.

@@ -38,7 +38,7 @@ def score_norms(
         (N, T), zero where masked.
 
     Raises:
-        ValueError: a model whose output embedding cannot be found, or that :mod:`kvar.rollouts.trial.truth` refuses.
+        ValueError: a model without an output embedding, or that :mod:`kvar.rollouts.trial.truth` refuses.
     """
     head: Any = output_embedding(student)
     if head is None:

@@ -1,4 +1,4 @@
-"""Seeds of independent random streams, named by integers."""
+"""Seeds of independent random streams, derived from integers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _MASK = 2**64 - 1
 
 
 def stream_seed(*names: int) -> int:
-    """A seed in [0, 2**63) for the stream that ``names`` name; near names give unrelated seeds (splitmix64).
+    """A seed in [0, 2**63) for the stream of these integers; close integers give unrelated seeds (splitmix64).
 
     Examples:
         >>> stream_seed(0, 1), stream_seed(1, 0)
@@ -26,10 +26,10 @@ def stream_seed(*names: int) -> int:
 
 
 def response_seeds(seed: int, step: int, indices: Sequence[int], rollouts_per_prompt: int) -> list[int]:
-    """A seed for every response of a batch, a prompt's next to each other: ``kvar.rollouts.sample``'s order.
+    """A seed for every response of a batch, in the order of ``kvar.rollouts.sample``.
 
-    Each depends on the run's seed, the step, the example and the number of the rollout alone: not on the process, the
-    micro-batch or the row that the example came in.
+    Each depends only on the run's seed, the step, the example and the number of the rollout, not on process,
+    micro-batch or row.
 
     Args:
         seed: of the run.

@@ -1,4 +1,4 @@
-"""The :class:`Rollouts` record: prompts, sampled responses and where each came from."""
+"""The :class:`Rollouts` record: prompts and sampled responses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Rollouts:
     """N sampled responses with their prompts.
 
     Attributes:
-        prompt_ids: (N, S) int64, prompts repeated once per response; padding anywhere that ``prompt_mask`` marks.
+        prompt_ids: (N, S) int64, prompts repeated once per response; padding anywhere, see ``prompt_mask``.
         prompt_mask: (N, S) bool, true on prompt tokens.
         tokens: (N, T) int64, the response tokens, the end-of-sequence token included; right-padded.
         mask: (N, T) bool, true on response tokens.
@@ -28,8 +28,8 @@ class Rollouts:
         prompt_index: (N,) int64, which prompt each response belongs to.
         log_probs: (N, T) float, log-probability of each token under the *behaviour* policy that drew it
             (after temperature and top-k), zero where masked.
-        policy: the action set that the responses are drawn from, their ends and forced tokens; None for rollouts made
-            by hand over all tokens of the model.
+        policy: the action set that the responses are drawn from, their ends and forced tokens; None for all tokens of
+            the model.
     """
 
     prompt_ids: Tensor
@@ -106,12 +106,12 @@ class Rollouts:
         return self._each(lambda tensor: tensor.to(device))
 
     def until(self, length: int) -> Rollouts:
-        """The first ``length`` tokens of every response (``finished`` as it is)."""
+        """The first ``length`` tokens of every response (``finished`` unchanged)."""
         columns = {name: getattr(self, name)[:, :length] for name in ("tokens", "mask", "log_probs")}
         return replace(self, **columns)
 
     def over(self, vocabulary: int | None) -> Rollouts:
-        """The same rollouts with an action set of ``vocabulary`` tokens at most; as they are for None."""
+        """The same rollouts with an action set of at most ``vocabulary`` tokens; unchanged for None."""
         if vocabulary is None:
             return self
         return replace(self, policy=(self.policy or Policy()).joined(Policy(size=vocabulary)))

@@ -1,4 +1,4 @@
-"""One vocabulary for teacher and student: its true size, and refusing two that differ."""
+"""The size of a tokenizer's vocabulary, and checks that teacher and student share one."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ __all__ = ["check_same_tokenizer", "check_tokenizer", "pad_token", "vocabulary_s
 def vocabulary_size(tokenizer: Any) -> int:
     """Number of token ids, from 0 to the tokenizer's largest.
 
-    More than ``len(tokenizer)`` where ids have gaps; less than the width of most models, whose embedding matrices are
-    padded to a rounder number, each to its own. Logits from here on belong to no token.
+    More than ``len(tokenizer)`` if ids have gaps; less than the width of most models, whose embedding matrices are
+    padded to a rounder number. Logits beyond it belong to no token.
     """
     return 1 + max(tokenizer.get_vocab().values())
 
 
 def pad_token(tokenizer: Any, model: Any) -> int | None:
-    """The id of the token that pads, as the tokenizer or else the model's config names it."""
+    """The id of the padding token, of the tokenizer or else of the model's config."""
     for holder in (tokenizer, getattr(model, "config", None)):
         token = getattr(holder, "pad_token_id", None)
         if token is not None:
@@ -29,7 +29,7 @@ def check_tokenizer(tokenizer: Any) -> None:
     """Refuse what is neither a tokenizer nor None.
 
     Raises:
-        TypeError: an object without token ids of its own.
+        TypeError: an object without ``eos_token_id``.
     """
     if tokenizer is not None and not hasattr(tokenizer, "eos_token_id"):
         raise TypeError(

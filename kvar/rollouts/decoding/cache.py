@@ -1,4 +1,4 @@
-"""A key-value cache that is written in place: no concatenation at each token. Needs transformers, so import it late."""
+"""A key-value cache that is written in place, without concatenation at each token. Imports transformers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["rows_can_be_chosen", "with_room"]
 
 
 class _RoomyLayer(DynamicLayer):
-    """A dynamic layer whose states lie in tensors with room for all tokens to come; its views are what models see."""
+    """A dynamic layer whose states are views of tensors with room for all tokens to come."""
 
     def __init__(self, layer: DynamicLayer, more: int) -> None:
         super().__init__()

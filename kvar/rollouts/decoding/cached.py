@@ -1,4 +1,4 @@
-"""One token after another from a cached model: the prompt once, then a forward pass over each token drawn."""
+"""Decoding with a cache: one pass over the prompts, then one over each token drawn."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from kvar.rollouts.forward import check_no_empty_prompt, decoder_prefix, is_enco
 __all__ = ["CachedDecoding"]
 
 CACHES = ("past_key_values", "cache_params", "state", "past_buckets_states")
-"""Names, by model, of the argument and the output field that hold the cache."""
+"""Names of the argument and output field that hold the cache, in various models."""
 
 
 class CachedDecoding(Decoding):
-    """Decoding with the model's cache and the tensors that go with it, row by row.
+    """Decoding with the model's cache, whose rows are repeated and dropped.
 
     Every prompt is read once, however many responses it gets: cache and logits are repeated after the first pass.
-    Models whose cache cannot be handled by rows (recurrent states, sliding windows) read a prompt once for each
-    response instead, and keep all rows. Prompts of a causal model are padded on the left, and ``position_ids`` give
-    their positions; models for which this goes wrong are found by :mod:`kvar.rollouts.trial.truth`.
+    Models whose cache does not allow this (recurrent states, sliding windows) read a prompt once for each response
+    instead, and keep all rows. Prompts of a causal model are padded on the left, and ``position_ids`` give their
+    positions; :mod:`kvar.rollouts.trial.truth` detects models for which this is wrong.
 
     Raises:
-        ValueError: as :class:`Decoding`; a model that returns no cache.
+        ValueError: as :class:`Decoding`; the model returns no cache.
     """
 
     positions = True
-    """Whether a causal model is given its positions; without them all prompts must have one length."""
+    """Whether positions are passed to a causal model; without them all prompts must have the same length."""
 
     def _begin(self, prompt_ids: Tensor, prompt_mask: Tensor) -> None:
         from kvar.rollouts.decoding.cache import rows_can_be_chosen, with_room
@@ -96,7 +96,7 @@ class CachedDecoding(Decoding):
         return self._forward(decoder_input_ids=decoder_prefix(self.model, self.policy, prompt_ids))
 
     def _read_causal(self, prompt_ids: Tensor, prompt_mask: Tensor) -> Tensor:
-        """Prompts are padded on the left, so that all rows end together."""
+        """Read prompts, padded on the left so that all rows end together."""
         check_no_empty_prompt(prompt_mask)
         order = torch.argsort(prompt_mask.int(), dim=1, stable=True)
         ids, mask = prompt_ids.gather(1, order), prompt_mask.gather(1, order)

@@ -1,4 +1,4 @@
-"""A batch of responses while it is decoded, in whatever way logits are computed, and the loop over tokens."""
+"""The interface of decoding a batch of responses, and the loop over tokens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Decoding", "decode"]
 
 
 class Decoding(ABC):
-    """N = M R responses, one token after another.
+    """N = M R responses, decoded token by token.
 
     Args:
         model: seq2seq or causal transformers model, in eval mode, under ``torch.no_grad``.
@@ -23,7 +23,7 @@ class Decoding(ABC):
         prompt_mask: (M, S) bool.
         repeats: R responses to each prompt.
         steps: most tokens of a response.
-        policy: the action set; None for all tokens, with nothing forced.
+        policy: the action set; None for all tokens, none forced.
 
     Attributes:
         logits: (N, V) of the next token, over the policy's actions.
@@ -64,18 +64,17 @@ class Decoding(ABC):
 def decode(
     decoding: Decoding, choose: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]], policy: Policy
 ) -> tuple[Tensor, Tensor]:
-    """Choose tokens until every response has ended, or has as many as the length limit.
+    """Choose tokens until every response has ended or reached the length limit.
 
     Rows whose response has ended leave the batch once they are a quarter of it.
 
     Args:
         decoding: of N responses.
-        choose: (logits (n, V), the n rows' numbers, their tokens so far (n, t)) -> (n,) tokens and (n,) numbers that go
-            with them.
-        policy: whose ends end a response.
+        choose: (logits (n, V), the n rows' indices, their tokens so far (n, t)) -> (n,) tokens and a number for each.
+        policy: names the tokens that end a response.
 
     Returns:
-        (N, T) tokens and the numbers, which mean nothing behind a row's end.
+        (N, T) tokens and their numbers; both are arbitrary after a row's end.
     """
     n, device = len(decoding.logits), decoding.logits.device
     tokens = torch.zeros(n, decoding.steps, dtype=torch.long, device=device)

@@ -1,4 +1,4 @@
-"""Drawing one token a row from logits, each row by its own uniform number."""
+"""Draw one token per row from logits by a uniform number."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class NonFiniteLogitsError(ValueError):
 
 
 def check_finite(best: Tensor, step: int | None = None, rows: Tensor | None = None) -> None:
-    """Refuse rows from which no token can be chosen. -inf says that a token is no action, which is right for some.
+    """Refuse rows from which no token can be chosen; single logits of -inf are allowed.
 
     Args:
         best: (N,) each row's largest logit, or any sum that is not finite where one is NaN, +inf, or all are -inf.
-        step: token of the response, for the message.
-        rows: (N,) what the message calls the rows; None for their own numbers.
+        step: index of the token in the response, for the message.
+        rows: (N,) the rows' numbers in the message; None for 0 to N - 1.
 
     Raises:
-        NonFiniteLogitsError: a row's is not finite.
+        NonFiniteLogitsError: an entry of ``best`` is not finite.
     """
     finite = torch.isfinite(best)
     if not bool(finite.all()):
@@ -48,12 +48,12 @@ def uniforms(seed: int | Sequence[int], rows: int, steps: int) -> Tensor:
     """(rows, steps) float64 numbers in [0, 1), the same on every device.
 
     Args:
-        seed: seed of one stream for all rows, which fills row after row; or one seed a row, each a stream of its own.
+        seed: seed of one stream for all rows, which fills row after row; or one seed per row.
         rows: N, the number of responses.
         steps: T, the length limit.
 
     Raises:
-        ValueError: as many seeds as neither one nor ``rows``.
+        ValueError: the number of seeds is neither one nor ``rows``.
 
     Example:
         >>> together, alone = uniforms([3, 4], 2, 5), uniforms([4], 1, 5)
@@ -78,26 +78,26 @@ def draw(
     step: int | None = None,
     rows: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """One token a row by inversion of its distribution function, and its log-probability under that policy.
+    """One token per row by inversion of the distribution function, and its log-probability under that policy.
 
-    The first token whose cumulative probability exceeds the row's uniform number is taken. The function is inverted in
-    two stages, by blocks of about sqrt(V) tokens and within one block, so that it is never formed for all V tokens;
-    ``torch.multinomial`` would draw V exponential variates a row, which is most of the time that a small model spends
-    on generation. A token of probability zero is never drawn.
+    The drawn token is the first whose cumulative probability exceeds the row's uniform number. The function is inverted
+    in two stages, over blocks of about sqrt(V) tokens and within one block, so that it is never formed for all V
+    tokens; ``torch.multinomial`` draws V exponential variates per row, which dominates the generation time of small
+    models. A token of probability zero is never drawn.
 
     Args:
         logits: (N, V) float32 or float64.
         temperature: logits are divided by it; 0 takes the most probable token (log-probability 0).
         top_k: draw among the k most probable tokens only; 0 for all.
         chance: (N,) float64 in [0, 1).
-        step: token of the response, for an error's message.
-        rows: (N,) the rows' numbers, for the same; None for 0 to N - 1.
+        step: index of the token in the response, for the error message.
+        rows: (N,) the rows' numbers in the error message; None for 0 to N - 1.
 
     Returns:
         (N,) int64 tokens and (N,) log-probabilities, after temperature and top-k.
 
     Raises:
-        NonFiniteLogitsError: a row with a logit that is NaN or +inf, or with none above -inf.
+        NonFiniteLogitsError: a row has a logit that is NaN or +inf, or none above -inf.
 
     Example:
         >>> logits = torch.tensor([[0.2, 0.5, 0.3]]).log().expand(4, -1)
@@ -105,7 +105,7 @@ def draw(
         [0, 1, 1, 2]
     """
     if temperature == 0:
-        best, token = logits.max(dim=-1)  # carries a NaN on
+        best, token = logits.max(dim=-1)  # propagates NaN
         check_finite(best, step, rows)
         return token, torch.zeros_like(best)
     if temperature != 1:
@@ -125,7 +125,7 @@ def draw(
     block = _first_above(below, target)
     before = torch.where(block > 0, below.gather(-1, (block - 1).clamp(min=0)), 0.0)
     inside = blocks.gather(1, block[..., None].expand(-1, -1, width))[:, 0].cumsum(dim=-1, dtype=torch.float64)
-    share = (target - before) / mass.gather(-1, block)  # in [0, 1): how far into its block the target lies
+    share = (target - before) / mass.gather(-1, block)  # in [0, 1): the target's place in its block
     token = block * width + _first_above(inside, share * inside[:, -1:])
     return token[:, 0], p.gather(-1, token)[:, 0].log()
 

@@ -1,4 +1,4 @@
-"""What an encoder returned, row by row: its own output object with every field, whatever fields it has."""
+"""Rows of an encoder's output, an object of any type and fields."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["rows_of"]
 
 
 def rows_of(output: Any, rows: Tensor, batch: int) -> Any:
-    """The same output for some of its rows, in that order.
+    """The output for some of its rows, in that order.
 
     Args:
         output: a transformers ``ModelOutput``, a tensor, or tuples, lists and mappings of them.

@@ -1,4 +1,4 @@
-"""Exact decoding of models that go wrong with padding on the left, or with a cache; slower."""
+"""Exact but slower decoding, for models that are wrong with padding on the left or with a cache."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ __all__ = ["DecodingByLength", "DecodingWithoutCache"]
 
 
 class _OneLength(CachedDecoding):
-    """Prompts of one length, whose positions the model counts itself."""
+    """Prompts of one length, whose positions the model counts."""
 
     positions = False
 
 
 class DecodingByLength(Decoding):
-    """Prompts of a causal model are decoded together where they have one length: a cache, and no padding."""
+    """Prompts of a causal model decoded by groups of equal length, with a cache and without padding."""
 
     def _begin(self, prompt_ids: Tensor, prompt_mask: Tensor) -> None:
         check_no_empty_prompt(prompt_mask)
         ids, mask = pack_left(prompt_ids, prompt_mask)
         lengths = mask.sum(dim=1)
-        self._groups: list[tuple[Decoding, Tensor]] = []  # with each row's place in the batch
+        self._groups: list[tuple[Decoding, Tensor]] = []  # each with its rows' places in the batch
         for length in lengths.unique().tolist():
             rows = (lengths == length).nonzero()[:, 0]
             group = _OneLength(
@@ -66,7 +66,7 @@ class DecodingWithoutCache(Decoding):
         if not is_encoder_decoder(self.model):
             check_no_empty_prompt(prompt_mask)
         self._ids, self._mask = (x.repeat_interleave(self.repeats, dim=0) for x in (prompt_ids, prompt_mask))
-        self._tokens = prompt_ids.new_zeros(len(self._ids), 1)  # the last column is yet to be drawn
+        self._tokens = prompt_ids.new_zeros(len(self._ids), 1)  # the last column is not yet drawn
         self.logits = self._next()
 
     def keep(self, rows: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Conversations as the tokenizer's chat template writes them; nothing inside a message can pose as part of it."""
+"""Conversations encoded by the tokenizer's chat template; text in a message never becomes a special token."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class ChatTemplate:
 
     Args:
         tokenizer: with a ``chat_template``.
-        ends: tokens that end a response, as the policy has them; they are searched for where the template ends a turn.
-        sure: the ends are the model's; False where only the tokenizer's are known.
+        ends: the policy's tokens that end a response, one of which must end an answer.
+        sure: whether the ends are the model's; False if only the tokenizer's are known.
         options: passed to the template, such as ``enable_thinking=False``.
 
     Raises:
@@ -69,8 +69,8 @@ class ChatTemplate:
         """Tokens of a conversation without its last message, the answer, and of the answer with the turn's end.
 
         Raises:
-            ValueError: the last message is not the assistant's, the template writes a prompt and its answer in two
-                ways, or it ends a turn with what is no end of the model.
+            ValueError: the last message is not the assistant's, the template writes the prompt differently before an
+                answer, or it ends a turn with a token that is no end of the model.
         """
         *asked, answer = _checked(messages, what)
         if answer["role"] != "assistant" or not asked or asked[-1]["role"] == "assistant":
@@ -91,7 +91,7 @@ class ChatTemplate:
         return prompt, self._ended(rest, what)
 
     def _ended(self, answer: list[int], what: str) -> list[int]:
-        """An answer up to the token that ends its turn; end-of-sequence where the template has no such token."""
+        """An answer up to the token that ends its turn; with end-of-sequence if the template has no such token."""
         place = next((place for place, token in enumerate(answer) if token in self.ends), None)
         if place is not None:
             return answer[: place + 1]
@@ -115,7 +115,7 @@ class ChatTemplate:
         return str(self.tokenizer.decode([token], clean_up_tokenization_spaces=False)).strip()
 
     def _rendered(self, messages: Sequence[Message], what: str, **how: Any) -> str:
-        """The conversation's text, with :data:`BREAK` inside what would read as a special token in a message."""
+        """The conversation's text, with :data:`BREAK` inside any text of a special token in a message."""
         broken = [self._broken(message) for message in _checked(messages, what)]
         try:
             text = str(self.tokenizer.apply_chat_template(broken, tokenize=False, **how, **self.options))
@@ -131,7 +131,7 @@ class ChatTemplate:
         return text
 
     def _broken(self, message: Message) -> dict[str, Any]:
-        # An assistant may have written what belongs to its turn without being special, such as <think>.
+        # An assistant's message may contain tokens of its turn that are not special, such as <think>.
         names = (self.special if message["role"] == "assistant" else self.marks).values()
         pattern = re.compile("|".join(re.escape(n) for n in sorted(names, key=len, reverse=True) if n) or "(?!)")
 
@@ -151,7 +151,7 @@ class ChatTemplate:
 
 
 def _checked(messages: Sequence[Message], what: str) -> Sequence[Message]:
-    """The messages, each with a role and a content that is text."""
+    """The messages, checked to have a role and text as content."""
     if not is_conversation(messages):
         raise ValueError(f"{what} must be a list of messages with role and content; got {type(messages).__name__}.")
     for place, message in enumerate(messages):

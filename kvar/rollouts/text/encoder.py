@@ -1,4 +1,4 @@
-"""The one way from text to tokens: prompts and targets, for every data set, probe, sampler, judge and evaluation."""
+"""Encoding of prompts and targets, the same for data sets, probes, sampling, judges and evaluation."""
 
 from __future__ import annotations
 
@@ -68,14 +68,11 @@ class TextEncoder:
         return encoded
 
     def targets(self, texts: Sequence[str], what: str = "targets row") -> list[list[int]]:
-        """Token ids of target texts, each with one end.
-
-        An end token that a text itself ends with counts as the one; otherwise the tokenizer's end-of-sequence is put
-        behind it.
+        """Token ids of target texts, each with one end: the one that the text ends with, else the tokenizer's.
 
         Raises:
-            ValueError: no end-of-sequence token, an end inside a target, or special tokens of which only the model can
-                tell whether they belong to a target, without the model.
+            ValueError: no end-of-sequence token, an end inside a target, or, without a model, special tokens that only
+                the model tells to be part of a target or not.
         """
         before, after = self._target_frame()
         split = [self._without_end(text) for text in _texts(texts, what)]
@@ -98,11 +95,11 @@ class TextEncoder:
 
         Args:
             prompts: N texts or N conversations.
-            targets: N texts; to conversations also N messages of the assistant.
-            what: what an error calls a row.
+            targets: N texts; for conversations also N messages of the assistant.
+            what: name of a row in errors.
 
         Raises:
-            ValueError: see :meth:`prompts` and :meth:`targets`; an answer that is no message of the assistant.
+            ValueError: see :meth:`prompts` and :meth:`targets`; an answer that is not a message of the assistant.
         """
         check_prompts(prompts)
         if not is_conversation(prompts[0]):
@@ -155,7 +152,7 @@ class TextEncoder:
             text, end = bare[: -len(names[last])], last
 
     def _target_frame(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """What stands around a target's own tokens: nothing before and one end behind, unless the model emits more."""
+        """The tokens before and after a target's text: none and one end, unless the model emits more."""
         before, after = frame(self.tokenizer, target=True)
         eos = getattr(self.tokenizer, "eos_token_id", None)
         if eos is None or (self.policy is not None and eos not in self.ends):
@@ -175,7 +172,7 @@ class TextEncoder:
         return self._emitted(before), (self._one_end(after, eos),)
 
     def _emitted(self, before: tuple[int, ...]) -> tuple[int, ...]:
-        """Of the tokens in front of an encoder-decoder's target those that the decoder is not given."""
+        """The tokens in front of an encoder-decoder's target that are not given to the decoder."""
         forced = self.policy.forced if self.policy is not None else ()
         if before and forced and before[: len(forced)] != forced:
             raise ValueError(
@@ -185,7 +182,7 @@ class TextEncoder:
         return before[len(forced) :] if forced else before
 
     def _one_end(self, after: tuple[int, ...], eos: int) -> int:
-        """The end among the tokens behind an encoder-decoder's target; mBART's language code there is its start."""
+        """The end among the tokens after an encoder-decoder's target; mBART's language code is its decoder's start."""
         if not after:
             return eos
         forced = self.policy.forced if self.policy is not None else ()
@@ -216,11 +213,7 @@ def frame(tokenizer: Any, *, target: bool = False) -> tuple[tuple[int, ...], tup
 
 
 def check_prompts(prompts: Any) -> None:
-    """Refuse one prompt where a list is meant, an empty list and anything that holds no prompts.
-
-    Raises:
-        ValueError: as said; the message names the remedy.
-    """
+    """Raise ValueError for a single prompt in place of a list, an empty list and other types."""
     if isinstance(prompts, str):
         raise ValueError("prompts is one text, where a list of prompts is meant: give [prompt].")
     if not hasattr(prompts, "__len__") or not hasattr(prompts, "__getitem__"):

@@ -1,4 +1,4 @@
-"""Text as tokens that mean text only: what looks like a special token is spelt out in ordinary ones."""
+"""Encoding of text in ordinary tokens only: the text of a special token is spelt out."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from weakref import WeakKeyDictionary
 __all__ = ["content_ids", "control_tokens", "spelt", "tokens_of", "unknown_tokens"]
 
 _SECRET = secrets.token_hex(8)
-"""Part of the names that special tokens get while a text is spelt out: no text can hold them."""
+"""Part of the names of special tokens while a text is spelt out, which no text contains."""
 
 BREAK = f"{_SECRET};"
-"""Put inside a special token's text, keeps it from being one; taken out before the text is encoded."""
+"""Inserted into a special token's text so that it is not read as one; removed before the text is encoded."""
 
 _KNOWN: WeakKeyDictionary[Any, tuple[Any, Any]] = WeakKeyDictionary()
-"""Tokenizer -> (what its twin depends on, the twin)."""
+"""Tokenizer -> (key of its renamed copy, the copy)."""
 
 
 def content_ids(
@@ -29,15 +29,15 @@ def content_ids(
     Args:
         texts: N texts.
         tokenizer: fast or slow.
-        ends: tokens that end a response; they are control tokens whether the tokenizer calls them special or not.
-        target: encode as the tokenizer encodes targets (Marian's have a vocabulary of their own).
-        what: what an error calls a text.
+        ends: tokens that end a response; they are control tokens even if the tokenizer does not call them special.
+        target: encode as the tokenizer encodes targets (Marian's have a separate vocabulary).
+        what: name of a text in errors.
 
     Returns:
-        N lists of ids without any control token, and the rows whose text holds the text of one.
+        N lists of ids without any control token, and the rows whose text contains the text of one.
 
     Raises:
-        ValueError: a text holds the text of a special token and the tokenizer has no other way to write it.
+        ValueError: a text contains the text of a special token and the tokenizer cannot write it otherwise.
     """
     ids = tokens_of(tokenizer, texts, target, add_special_tokens=False)
     control = control_tokens(tokenizer, ends)
@@ -57,7 +57,7 @@ def content_ids(
 
 
 def control_tokens(tokenizer: Any, ends: Collection[int] = ()) -> dict[int, str]:
-    """Tokens that mean something besides their text: the tokenizer's special ones, and ends that were added to it."""
+    """Tokens with a meaning besides their text: the tokenizer's special ones, and ends among its added tokens."""
     added = getattr(tokenizer, "added_tokens_decoder", None) or {}
     control = {i: str(token) for i, token in added.items() if getattr(token, "special", True) or i in ends}
     names = getattr(tokenizer, "all_special_tokens", ())
@@ -65,7 +65,7 @@ def control_tokens(tokenizer: Any, ends: Collection[int] = ()) -> dict[int, str]
 
 
 def tokens_of(tokenizer: Any, texts: Sequence[str], target: bool = False, **options: Any) -> list[list[int]]:
-    """The tokenizer's own ids of texts, as it encodes prompts or targets; nothing is cut or padded."""
+    """The tokenizer's ids of texts, encoded as prompts or targets, neither cut nor padded."""
     if target and hasattr(tokenizer, "_switch_to_target_mode"):
         encoded = tokenizer(text_target=list(texts), **options)
     else:
@@ -128,7 +128,7 @@ def _refusal(text: str, names: dict[int, str], what: str) -> str:
 
 
 def unknown_tokens(tokenizer: Any) -> set[int]:
-    """What characters outside the vocabulary become, unless that ends a text."""
+    """The tokens that stand for characters outside the vocabulary, without end-of-sequence."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     model = getattr(backend, "model", None)
     name = getattr(model, "unk_token", None)
@@ -145,7 +145,7 @@ def _hidden(token: int) -> str:
 
 
 def _twin(tokenizer: Any, control: dict[int, str]) -> Any:
-    """The fast tokenizer in which control tokens are named :func:`_hidden`; None where there is no such thing."""
+    """A copy of a fast tokenizer whose control tokens are named :func:`_hidden`; None if it cannot be made."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if not hasattr(backend, "to_str"):
         return None
@@ -161,7 +161,7 @@ def _renamed(tokenizer: Any, control: dict[int, str]) -> Any:
 
     try:
         content = json.loads(tokenizer.backend_tokenizer.to_str())
-    except Exception:  # a part written in Python, which has no text form
+    except Exception:  # a component written in Python cannot be serialised
         return None
     content |= {"truncation": None, "padding": None, "post_processor": None}
     names = {name: _hidden(token) for token, name in control.items()}

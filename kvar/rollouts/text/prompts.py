@@ -29,16 +29,16 @@ def encode_prompts(
             (prompt_ids (M, S), prompt_mask (M, S)); or what a tokenizer returns (``input_ids`` and
             ``attention_mask``); or ids (M, S) without any padding.
         tokenizer: needed for texts and conversations, see :class:`kvar.rollouts.text.encoder.TextEncoder`.
-        model: whose prompts they are; a causal model's get no end-of-sequence. None keeps all special tokens.
+        model: reads the prompts; those of a causal model get no end-of-sequence. None keeps all special tokens.
         policy: of the model; default that of model and tokenizer.
 
     Returns:
         (M, S) int64 ids and (M, S) bool mask; texts, conversations and lists are padded on the right.
 
     Raises:
-        ValueError: no prompts, one prompt where a list is meant, a form that is not known, an empty prompt, texts
-            without a tokenizer, a tokenizer without a pad token, or ``input_ids`` with padding and no mask.
-        TypeError: a tokenizer that is none.
+        ValueError: no prompts, a single prompt in place of a list, an unknown form, an empty prompt, texts without a
+            tokenizer, a tokenizer without a pad token, or ``input_ids`` with padding and no mask.
+        TypeError: ``tokenizer`` is not a tokenizer.
     """
     check_tokenizer(tokenizer)
     if isinstance(prompts, Mapping):

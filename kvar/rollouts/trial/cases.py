@@ -1,4 +1,4 @@
-"""The few prompts and tokens that a model is tried on, and what it says of each prefix on its own."""
+"""The prompts and tokens of a model's trial, and its logits for each prefix alone."""
 
 from __future__ import annotations
 
@@ -67,11 +67,11 @@ def make_trial(model: Any, prompt_ids: Tensor, prompt_mask: Tensor, policy: Poli
 
 
 def largest_difference(logits: Tensor, truth: Tensor) -> float:
-    """Largest difference of log-probabilities; 0.0 where rounding explains it, infinity where actions differ.
+    """Largest difference of log-probabilities; 0.0 if rounding explains it, infinity if actions differ.
 
     Args:
         logits: (..., V), minus infinity at tokens that are no actions.
-        truth: the same shape; the range of its logits is what rounding is measured against.
+        truth: the same shape; the tolerance is relative to the range of its logits.
     """
     actions = truth != -torch.inf
     if logits.shape != truth.shape or not bool(((logits != -torch.inf) == actions).all()):
@@ -103,7 +103,7 @@ def _logits(model: Any, prompt: Tensor, response: Tensor, policy: Policy) -> Ten
 
 
 def _room(model: Any) -> int:
-    """Tokens of the longest prompt that leaves the response its positions, where the config counts positions."""
+    """Length of the longest prompt that leaves positions for the response."""
     limit = getattr(model.config, "max_position_embeddings", None)
     if is_encoder_decoder(model) or not isinstance(limit, int) or limit <= 0:
         return LONGEST
@@ -111,7 +111,7 @@ def _room(model: Any) -> int:
 
 
 def _prompts(prompt_ids: Tensor, prompt_mask: Tensor, most: int) -> list[Tensor]:
-    """Beginnings of three prompts: as long as the longest is, two tokens, and three."""
+    """Beginnings of three prompts: of the length of the longest, of two tokens, and of three."""
     rows = sorted((ids[mask] for ids, mask in zip(prompt_ids, prompt_mask, strict=True)), key=len, reverse=True)[:64]
     longest = min(max(len(rows[0]), 5), most)
     chosen = (rows[0], rows[len(rows) // 2], rows[-1])
@@ -124,7 +124,7 @@ def _cut(row: Tensor, longest: Tensor, length: int) -> Tensor:
 
 
 def _tokens(model: Any, policy: Policy, width: int, device: torch.device) -> Tensor:
-    """(3, T) tokens of the action set, that which pads among them if it is drawn."""
+    """(3, T) tokens of the action set, with the padding token among them if it can be drawn."""
     size = min(width, policy.size or width)
     config = model.config
     named = {
@@ -145,7 +145,7 @@ def _ids(value: Any) -> list[Any]:
 
 
 def tolerance(logits: Tensor) -> float:
-    """The difference that rounding may make, as a share of the logits' range."""
+    """The allowed rounding error, relative to the logits' range."""
     if logits.dtype == torch.float64:
         return 1e-5  # some parts compute in float32 whatever the weights are
     coarse = logits.dtype != torch.float32 or torch.is_autocast_enabled(logits.device.type)

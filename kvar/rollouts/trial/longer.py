@@ -1,8 +1,8 @@
-"""The trial of a model at the length of real rollouts: what changes with length shows there only.
+"""The trial of a model at the length of real rollouts.
 
-Positions that stretch past a length (dynamic and long RoPE), experts of limited capacity and indexers that keep some
-tokens agree on short text. So the longest and the shortest of some rollouts are read alone, together and up to a
-prefix, once a model and power of two of the length.
+Positions that are rescaled beyond a length (dynamic and long RoPE), experts of limited capacity and indexers that keep
+some tokens are consistent on short text only. So the longest and the shortest of some rollouts are read alone, together
+and up to a prefix, once per model and power of two of the length.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from kvar.rollouts.types import Rollouts
 __all__ = ["check_length"]
 
 MAX_LOGITS = 2**26
-"""Most logits of one row that are looked at; longer responses are cut there."""
+"""Most logits of one row in a trial; longer responses are cut."""
 _PASSED: WeakKeyDictionary[nn.Module, set[tuple[Any, ...]]] = WeakKeyDictionary()
 
 
 def check_length(model: nn.Module, rollouts: Rollouts, key: tuple[Any, ...], *, drawn: bool) -> None:
-    """Refuse a model whose log-probabilities of these rollouts depend on what stands beside or behind a token.
+    """Refuse a model whose log-probabilities of these rollouts depend on other rows or on later tokens.
 
     Args:
         model: of transformers.
-        rollouts: N responses; short ones (64 tokens with their prompts) are left to the short trial.
-        key: what else than the weights the logits depend on.
-        drawn: whether ``rollouts.log_probs`` are the model's own, to be compared as well.
+        rollouts: N responses; if none exceeds 64 tokens with its prompt, the short trial is enough.
+        key: what the logits depend on besides the weights.
+        drawn: whether ``rollouts.log_probs`` are the model's, to be compared as well.
 
     Raises:
-        ValueError: what differs, and by how much.
+        ValueError: says what differs, and by how much.
     """
     if not len(rollouts):
         return
@@ -59,14 +59,14 @@ def check_length(model: nn.Module, rollouts: Rollouts, key: tuple[Any, ...], *, 
                 continue
             alone, allowed = _log_probs(model, row)
             if not bool(torch.isfinite(alone).all()):
-                return  # another check's to tell
+                return  # another check reports this
             for length in {1, (row.tokens.shape[1] + 1) // 2}:
                 prefix = _log_probs(model, row.until(length))[0]
                 _compare(model, prefix[:, -1:], alone[:, length - 1 : length], allowed, "when later tokens follow")
             width = min(together.shape[1], alone.shape[1])
             _compare(model, together[place : place + 1, :width], alone[:, :width], allowed, "in a padded batch")
             if drawn:
-                # they are kept in float32
+                # log_probs are kept in float32
                 _compare(model, row.log_probs.to(alone), alone, max(allowed, 1e-4), "while it is sampled")
     passed.add(mark)
 
@@ -83,7 +83,7 @@ def _compare(model: Any, ours: Tensor, theirs: Tensor, allowed: float, when: str
 
 
 def _log_probs(model: nn.Module, rollouts: Rollouts) -> tuple[Tensor, float]:
-    """(N, T) log pi(y_t | s_t), and the difference that rounding may make."""
+    """(N, T) log pi(y_t | s_t), and the allowed rounding error."""
     logits = token_logits(model, rollouts)
     actions = logits[logits != -torch.inf]
     spread = float(actions.max() - actions.min()) if len(actions) else 0.0
@@ -91,7 +91,7 @@ def _log_probs(model: nn.Module, rollouts: Rollouts) -> tuple[Tensor, float]:
 
 
 def _alone(row: Rollouts, width: int) -> Rollouts:
-    """One row without padding, its response cut where its logits would be too many."""
+    """One row without padding, its response cut so that it has at most ``MAX_LOGITS`` logits."""
     kept = row.prompt_mask[0]
     row = replace(row, prompt_ids=row.prompt_ids[:, kept], prompt_mask=row.prompt_mask[:, kept])
     return row.until(min(int(row.lengths[0]), max(MAX_LOGITS // width, 4)))

@@ -71,15 +71,9 @@ def check_model(model: nn.Module, prompt_ids: Tensor, prompt_mask: Tensor, polic
 
 
 def check_rollouts(model: nn.Module, rollouts: Rollouts, *, drawn: bool = False) -> None:
-    """As :func:`check_model` for the rollouts' prompts, and the same at their own length where they are long.
+    """As :func:`check_model` for the rollouts' prompts, and the same at the rollouts' length if they are long.
 
-    Args:
-        model: as there.
-        rollouts: N responses.
-        drawn: whether ``rollouts.log_probs`` are this model's, to be compared as well.
-
-    Raises:
-        ValueError: as :func:`check_model`.
+    ``drawn`` says whether ``rollouts.log_probs`` are this model's, to be compared as well.
     """
     device = next(model.parameters()).device
     verdict = _verdict(model, rollouts.prompt_ids.to(device), rollouts.prompt_mask.to(device), rollouts.policy)
@@ -88,14 +82,7 @@ def check_rollouts(model: nn.Module, rollouts: Rollouts, *, drawn: bool = False)
 
 
 def decoding_of(model: nn.Module, prompt_ids: Tensor, prompt_mask: Tensor, policy: Policy | None) -> Way:
-    """The fastest way to decode that samples from the very policy that is scored; arguments as :func:`check_model`.
-
-    Returns:
-        The class.
-
-    Raises:
-        ValueError: as :func:`check_model`.
-    """
+    """The fastest decoding class that samples from the scored policy; arguments and errors of :func:`check_model`."""
     verdict = _verdict(model, prompt_ids, prompt_mask, policy)
     if verdict is None:
         return CachedDecoding
@@ -125,7 +112,7 @@ def _verdict(model: nn.Module, prompt_ids: Tensor, prompt_mask: Tensor, policy: 
 
 
 def _key(model: Any, policy: Policy | None) -> tuple:
-    """What else than the weights the logits depend on."""
+    """What the logits depend on besides the weights."""
     config, parameter = model.config, next(model.parameters())
     return (
         *(str(getattr(config, name, None)) for name in ("_attn_implementation", "is_decoder", "attention_type")),
@@ -148,7 +135,7 @@ def _refusal(model: nn.Module, prompt_ids: Tensor, prompt_mask: Tensor, policy: 
             "attention_type='original_full'."
         )
     if is_encoder_decoder(model):
-        decoder_start(model)  # its own error says what to do
+        decoder_start(model)  # raises an error with the remedy
     with undisturbed(model), torch.no_grad():
         try:
             trial = make_trial(model, prompt_ids, prompt_mask, policy)
@@ -165,7 +152,7 @@ def _refusal(model: nn.Module, prompt_ids: Tensor, prompt_mask: Tensor, policy: 
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            # not kept: the ids may be at fault
+            # no verdict is kept, since the ids may be at fault
             raise ValueError(
                 f"{name} is refused: its forward pass over token ids fails ({type(error).__name__}: "
                 f"{' '.join(str(error).split())[:200]}). The ids must be tokens that it "
@@ -208,7 +195,7 @@ def _exact_way(model: Any, trial: Trial) -> Way:
 
 
 def _wrong_by(model: Any, trial: Trial, way: Way) -> str | None:
-    """What is wrong with a way to decode, repeated and dropped rows included; None if nothing is."""
+    """The error of a way to decode, repeated and dropped rows included, in words; None if it is exact."""
     given = "a cache" if way is DecodingByLength else "a cache and padding"
     if is_encoder_decoder(model):
         given = "a cache"
@@ -237,7 +224,7 @@ def _decoded_difference(model: Any, trial: Trial, way: Way) -> float:
 
 
 def _remedy(model: Any, trial: Trial, faster: list[Way]) -> str:
-    """Where only the drawn padding token goes wrong: to forbid it."""
+    """The advice to forbid the padding token, if only drawing it is wrong."""
     pad = getattr(model.config, "pad_token_id", None)
     policy, rollouts = trial.rollouts.policy or Policy(), trial.rollouts
     if not isinstance(pad, int) or not draws(policy, pad):
