@@ -1,9 +1,9 @@
 """Per-trajectory gradients of many estimators at once: their norms and inner products.
 
 Read ``measure`` first: it checks the input, runs an engine and returns ``moments``. ``loop`` is the plain engine;
-``one_pass`` the fast one, on the rooms ``capture`` (which reads ``rules`` for layers and ``operations`` for everything
-else) and ``products``; ``forward_mode`` the one by random directions. ``cotangents`` turns estimators into gradients of
-the logits, ``groups`` names into parameters.
+``one_pass`` the fast one, which uses the rooms ``capture`` (with ``rules`` for layers and ``operations`` for everything
+else) and ``products``; ``forward_mode`` uses random directions. ``cotangents`` turns estimators into gradients with
+respect to the logits, ``groups`` names into parameters.
 """
 
 from kvar.gradients.distributed.processes import distinct_prompts

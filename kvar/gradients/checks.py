@@ -18,7 +18,7 @@ __all__ = ["check_finite", "check_name_count", "checked_scalars", "checked_weigh
 
 
 def checked_weights(weights: Weights, rollouts: Rollouts, micro_batch: int | None) -> Weights:
-    """Weights on the rollouts' device, zero where masked; terms likewise; callables as they are."""
+    """Weights, or terms, on the rollouts' device and zero where masked; callables unchanged."""
     if micro_batch is not None and (not isinstance(micro_batch, int) or micro_batch < 1):
         raise ValueError(f"micro_batch must be a positive integer or None; got {micro_batch!r}.")
     if isinstance(weights, Terms):
@@ -82,7 +82,7 @@ def checked_scalars(
             raise ValueError(
                 "weights(logits) returned scalars without a gradient: compute them from the logits, undetached."
             )
-        present = logits.detach().flatten(1).any(dim=1)  # engines put zeros in the place of rows they leave out
+        present = logits.detach().flatten(1).any(dim=1)  # engines put zeros in place of omitted rows
         bad = ~torch.isfinite(scalars.detach()) & present
         if bool(bad.any()):
             e, i = (int(x) for x in bad.nonzero()[0])
@@ -104,7 +104,7 @@ def check_name_count(names: tuple[str, ...], count: int) -> None:
 
 def check_finite(result: Mapping[str, GroupMoments], names: tuple[str, ...]) -> None:
     """Refuse a non-finite norm: FloatingPointError with estimator, trajectory and the smallest group it shows in."""
-    for group in sorted(result, key=lambda name: name == "all"):  # the smallest place that can be named comes first
+    for group in sorted(result, key=lambda name: name == "all"):  # name the smallest group
         bad = ~torch.isfinite(result[group].sq_norm)
         if bool(bad.any()):
             e, i = (int(x) for x in bad.nonzero()[0])

@@ -1,4 +1,4 @@
-"""Estimators: from a student's logits to the gradient of every estimator's scalar with respect to them."""
+"""The gradients of estimators' scalars with respect to a student's logits."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Estimators:
 
     Args:
         rollouts: all N trajectories.
-        weights: (E, N, T) token weights; or terms, whose exact sums over the vocabulary come with them; or a callable
-            from all logits (N, T, V) to (E, N), scalar [e, i] a function of row i alone.
+        weights: (E, N, T) token weights; or terms, with exact sums over the vocabulary; or a callable from all logits
+            (N, T, V) to (E, N), whose scalar [e, i] depends on row i only.
     """
 
     def __init__(self, rollouts: Rollouts, weights: Weights) -> None:
@@ -32,7 +32,7 @@ class Estimators:
         self.weights = weights
 
     def logits(self, student: nn.Module, rows: Tensor) -> Tensor:
-        """(n, T, V) from one forward pass over some rows, tokens that are no actions included."""
+        """(n, T, V) from one forward pass over some rows, including tokens that are no actions."""
         return unrestricted_logits(student, self.rollouts[rows])
 
     def cotangents(self, logits: Tensor, rows: Tensor) -> Cotangents:
@@ -45,13 +45,13 @@ class Estimators:
         return ScalarCotangents(self._scalars(leaf, rows), leaf)
 
     def score_cotangents(self, logits: Tensor, rows: Tensor, positions: range) -> Cotangents:
-        """The same for estimators that are the log-probability of the token at one position each."""
+        """The same for estimators that are each the log-probability of the token at one position."""
         some = self.rollouts[rows]
         weights = torch.eye(some.tokens.shape[1], device=logits.device)[list(positions), None].expand(-1, len(rows), -1)
         return TokenCotangents(logits, some, weights)
 
     def _scalars(self, logits: Tensor, rows: Tensor) -> Tensor:
-        """(E, n) scalars of a callable; where some rows are missing, zeros take the place of their logits."""
+        """(E, n) scalars of a callable; the logits of omitted rows are zeros."""
         assert callable(self.weights)
         n = len(self.rollouts)
         whole = len(rows) == n and bool((rows == torch.arange(n, device=rows.device)).all())
@@ -77,13 +77,13 @@ class TokenCotangents:
     """w_t (onehot(y_t) - pi_t), and for exact terms k_t pi_t o (c_t - pi_t . c_t): one softmax for all estimators.
 
     The first is the gradient of sum_t w_t log pi(y_t | s_t), the second that of sum_t k_t sum_a pi(a | s_t) c_t(a) with
-    c = u(s_t, .) held fixed. pi_t is zero at tokens outside the rollouts' action set, and so are both there.
+    c = u(s_t, .) held fixed. pi_t and both gradients are zero at tokens outside the rollouts' action set.
 
     Args:
         logits: (n, T, V).
         rollouts: the n trajectories.
         weights: (E, n, T).
-        exact: terms with exact sums, and which trajectories of theirs these are.
+        exact: terms with exact sums, and the (n,) numbers of these trajectories in them.
 
     Attributes:
         parts: arrays of rows (n, T, V) with their scales (E, n, T); estimator e is the sum of the scaled rows.

@@ -1,4 +1,4 @@
-"""Measurements as the tidy frames of ``kvar.records``, and back."""
+"""Conversion of measurements to the tidy frames of ``kvar.records`` and back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["gradient_frame", "moments_from_frames", "prompt_frame", "trajectory_
 
 
 def trajectory_frame(rollouts: Rollouts, values: TokenValues, *, probe: str, step: int) -> pd.DataFrame:
-    """One row a response token: the table ``trajectories`` of ``kvar.records``."""
+    """One row per response token: the table ``trajectories`` of ``kvar.records``."""
     import pandas as pd
 
     mask = rollouts.mask.cpu().numpy()
@@ -48,7 +48,7 @@ def trajectory_frame(rollouts: Rollouts, values: TokenValues, *, probe: str, ste
 def gradient_frame(moments: GradientMoments, *, probe: str, step: int) -> pd.DataFrame:
     """One row per group, pair of estimators and trajectory: the table ``gradients``; diagonal pairs only for norms.
 
-    Trajectories that an estimator is no estimate from have no rows of it.
+    Trajectories that an estimator does not use have no rows of it.
     """
     import pandas as pd
 
@@ -117,7 +117,7 @@ def moments_from_frames(gradients: pd.DataFrame, prompt_gradients: pd.DataFrame)
         prompt_gradients: rows of the same (probe, step).
 
     Returns:
-        What ``gradient_moments`` gave; ``mean_pair`` is recomputed as the trajectories' mean of ``cross``.
+        The moments of ``gradient_moments``; ``mean_pair`` is recomputed as the trajectories' mean of ``cross``.
 
     Raises:
         ValueError: no rows, rows of several probes or steps, or norms-only records (their mean pairs were not kept).
@@ -170,7 +170,7 @@ def _values_of(column: pd.Series) -> list[str]:
 
 
 def _code(column: pd.Series, names: list[str]) -> np.ndarray:
-    """Each row's place in ``names``, -1 for none; by category where the column has categories, as records do."""
+    """Each row's index in ``names``, -1 for none; by category if the column is categorical, as in records."""
     import pandas as pd
 
     place = {name: i for i, name in enumerate(names)}
@@ -181,7 +181,7 @@ def _code(column: pd.Series, names: list[str]) -> np.ndarray:
 
 
 def _cube(rows: pd.DataFrame, names: list[str], by: str, column: str, order: np.ndarray) -> Tensor:
-    """(E, E, len(order)); 0 where there is no row: the estimator has no gradient there."""
+    """(E, E, len(order)); 0 for missing rows, where the estimator has no gradient."""
     out = np.zeros((len(names), len(names), len(order)))
     where = np.searchsorted(order, rows[by].to_numpy())
     out[_code(rows["estimator"], names), _code(rows["other"], names), where] = rows[column].to_numpy()

@@ -11,7 +11,7 @@ __all__ = ["GroupSums"]
 
 
 class GroupSums:
-    """The fields of every group, to which each parameter adds its part.
+    """Sums of every group's fields over its parameters.
 
     Args:
         groups: group name -> parameters.
@@ -30,7 +30,7 @@ class GroupSums:
         self.arrays: dict[str, dict[str, Tensor]] = {}
 
     def begin(self, estimators: int) -> None:
-        """Make room for E estimators, once."""
+        """Allocate the arrays for E estimators, at the first call."""
         if self.arrays:
             return
         e = self.estimators = estimators
@@ -48,7 +48,7 @@ class GroupSums:
         }
 
     def add(self, field: str, parameter: nn.Parameter, value: Tensor, where: Tensor | None = None) -> None:
-        """Add a parameter's part of a field, at the given places of its last axis."""
+        """Add a parameter's part of a field, at the indices ``where`` of its last axis."""
         value = value.detach().double().cpu()
         for group in self.members[id(parameter)]:
             array = self.arrays[group][field]

@@ -1,4 +1,4 @@
-"""Parameter groups: lists of trainable parameters from names, and one group a layer for any transformer."""
+"""Parameter groups: lists of trainable parameters by name, and one group per layer of any transformer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def resolve_groups(student: nn.Module, groups: Mapping[str, GroupSpec] | None = 
     """Trainable parameters of every group; the group "all" comes first and holds every trainable parameter.
 
     A string selects the parameter of that name, or every parameter of the module at that path. Tied parameters count
-    once and answer to each of their names. Frozen parameters (``requires_grad`` false) are left out.
+    once and are selected by any of their names. Frozen parameters (``requires_grad`` false) are left out.
 
     Args:
         student: the module whose parameters are grouped.
@@ -91,8 +91,8 @@ def layer_groups(student: nn.Module) -> dict[str, list[str]]:
 
     A stack is an outermost ``nn.ModuleList`` with parameters (``encoder.block``, ``model.layers``, ``transformer.h``);
     its blocks become groups such as "encoder.block.0". Parameters of ``nn.Embedding`` modules outside stacks, tied ones
-    included, are "embeddings"; the output layer, where its weight is its own, is "output"; the rest (final norms and
-    the like) is "other". Every trainable parameter is in exactly one group.
+    included, are "embeddings"; an output layer that is not tied is "output"; the rest (such as final norms) is "other".
+    Every trainable parameter is in exactly one group.
 
     Args:
         student: a transformers model or any module.

@@ -16,7 +16,7 @@ __all__ = ["LocalMeasurement"]
 
 @dataclass(frozen=True)
 class LocalMeasurement:
-    """Moments of one process's trajectories, with the checked inputs that they were measured from.
+    """Moments of one process's trajectories, with the checked inputs of the measurement.
 
     Attributes:
         student: the plain module; its parameters are the same on every process.

@@ -1,4 +1,4 @@
-"""The ``loop`` engine: one trajectory at a time by autograd. Slow and plain; other engines are held against it."""
+"""The ``loop`` engine: one trajectory at a time by autograd. Slow and simple; the reference for other engines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kvar.rollouts.types import Rollouts
 __all__ = ["loop_moments"]
 
 _HELD = 2**26
-"""Gradient entries (E N P) up to which per-trajectory gradients are kept rather than computed a second time."""
+"""Gradient entries (E N P) up to which per-trajectory gradients are kept instead of computed twice."""
 
 
 def loop_moments(
@@ -34,22 +34,13 @@ def loop_moments(
 ) -> dict[str, GroupMoments]:
     """Moments of per-trajectory gradients, each computed alone from its own unpadded row; theory.md (5), (12), (13).
 
-    Two passes over the trajectories: the first adds up the means (over all, and prompt by prompt), the second takes
-    inner products with them. A callable sees the logits of all rows; each of its scalars is differentiated to its own
-    row's logits, and from there through a forward pass of that row alone. Inner products are taken in float64 whatever
-    the student's precision is.
+    Two passes over the trajectories: the first sums the means (over all, and prompt by prompt), the second takes inner
+    products with them and is skipped for fields="norms". A callable gets the logits of all rows; each of its scalars is
+    differentiated with respect to its row's logits, and from there through a forward pass of that row. Inner products
+    are taken in float64 whatever the student's precision. ``score_power`` takes one backward pass per token.
 
-    Args:
-        student: in eval mode.
-        rollouts: N trajectories on the student's device.
-        weights: (E, N, T), zero where masked; or terms; or a callable, logits (N, T, V) -> (E, N).
-        groups: group name -> parameters; "all" holds them all.
-        fields: "norms" skips the second pass.
-        score_power: also sum_t |grad log pi(y_t | s_t)|^2, one backward pass per token.
-        micro_batch: ignored, since one trajectory is held at a time.
-
-    Returns:
-        Group name -> moments.
+    Arguments and result are those of every engine (:data:`kvar.gradients.measure.ENGINES`); ``micro_batch`` is ignored,
+    since one trajectory is held at a time.
     """
     del micro_batch
     parameters = groups["all"]
@@ -142,7 +133,7 @@ def _gradients(
 
 
 def _row_cotangent(scalar: Tensor, logits: Tensor, i: int) -> Tensor:
-    """(T, V): d scalar / d logits of row i, the only row it may depend on: NaN in other rows stays there."""
+    """(T, V): d scalar / d logits of row i, the only row it may depend on; NaN in other rows has no effect."""
     (grad,) = torch.autograd.grad(scalar, logits, retain_graph=True, allow_unused=True, materialize_grads=True)
     return grad[i]
 

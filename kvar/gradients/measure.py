@@ -1,4 +1,4 @@
-"""The entrance to the gradient engines: :func:`gradient_moments`."""
+"""Checks the input, runs a gradient engine and returns the moments: :func:`gradient_moments`."""
 
 from __future__ import annotations
 
@@ -39,8 +39,12 @@ ENGINES: dict[str, str] = {
 }
 """Engine name -> module and function, imported at first use.
 
-Every engine takes (student, rollouts, weights, groups, *, fields, score_power, micro_batch), inputs checked and the
-student in eval mode, and returns group name -> moments."""
+Every engine takes checked inputs (student, rollouts, weights, groups, *, fields, score_power, micro_batch): the student
+in eval mode, whose state the caller restores; N trajectories on its device; (E, N, T) weights, zero where masked, or
+terms, or a callable, logits (N, T, V) -> (E, N), whose scalar [e, i] depends on row i only (logits of rows that do not
+pass through the model are zeros); group name -> trainable parameters, "all" included. fields="norms" asks for the fields
+``sq_norm`` and ``mean_pair`` only, ``score_power`` also for sum_t |grad log pi(y_t | s_t)|^2; ``micro_batch`` is the
+most trajectories in one forward pass, None for all. It returns group name -> moments, float64 on the CPU."""
 
 
 def gradient_moments(
@@ -59,40 +63,40 @@ def gradient_moments(
     """Inner products of per-trajectory policy-gradient estimates, for E estimators on the same N trajectories.
 
     The estimate of trajectory i under estimator e is g_i^e = sum_t weights[e,i,t] grad log pi(y_it | s_it), theory.md
-    (5): a sum over tokens, divided by nothing. It is measured in eval mode (no dropout). The student's ``.grad``,
-    buffers, training mode (each submodule's own) and torch's random state are afterwards exactly as before.
+    (5): a sum over tokens, without normalisation. It is measured in eval mode (no dropout). The student's ``.grad``,
+    buffers, training flags and torch's random state are restored afterwards.
 
     Args:
-        student: a transformers model, or any module that :func:`kvar.rollouts.token_logits` takes. A
-            DistributedDataParallel wrapper is looked through.
+        student: a transformers model, or any module that :func:`kvar.rollouts.token_logits` takes; also inside a
+            DistributedDataParallel wrapper.
         rollouts: N prompts and responses.
         weights: (E, N, T), for instance :func:`kvar.returns.returns`; ignored where ``rollouts.mask`` is false. Or
-            ``(evidence, estimators)``: estimators of theory.md (22), exact sums included, with what
-            :func:`kvar.estimators.gather` found for them; or :class:`kvar.estimators.Terms`. Or a differentiable
-            callable: the logits (N, T, V) of all rows -> (E, N) scalars, whose gradient is g_i^e; scalar [e, i] may
-            depend on row i of the logits alone.
-        names: the E estimators' names, distinct; by default their own, or "0", "1", ...
+            ``(evidence, estimators)``: estimators of theory.md (22), exact sums included, with the evidence of
+            :func:`kvar.estimators.gather`; or :class:`kvar.estimators.Terms`. Or a differentiable callable: the logits
+            (N, T, V) of all rows -> (E, N) scalars, whose gradient is g_i^e; scalar [e, i] may depend on row i of the
+            logits only.
+        names: the E estimators' names, distinct; by default those of ``estimators``, or "0", "1", ...
         groups: group name -> parameters, parameter names or a module path; see
             :func:`kvar.gradients.groups.resolve_groups`. "all", every trainable parameter, is always measured.
         engine: "one-pass" (also "auto"); "loop" (one trajectory at a time, slow, the reference); or "jvp", unbiased
             estimates from random directions (:func:`kvar.gradients.score_projections` gives their error too).
-        fields: "norms" leaves ``alignment``, ``cross``, ``pair`` and ``prompt_pair`` None, at less cost.
+        fields: "norms" leaves ``alignment``, ``cross``, ``pair`` and ``prompt_pair`` None, and costs less.
         micro_batch: trajectories held at once, for engines that process many; not with a callable, which sees all N.
         score_power: also measure sum_t |grad log pi(y_t | s_t)|^2 of every trajectory.
         directions: D of engine="jvp", whose relative error is at most about sqrt(2/D); 64 by default.
-        distributed: true, or a process group, to measure the trajectories of all its processes as one process that
-            holds them all would; every process calls with its own rollouts (N and T may differ) and gets the whole,
-            process after process. A prompt lies on one process: see :func:`kvar.gradients.distinct_prompts`.
+        distributed: true, or a process group, to measure the trajectories of all processes as if one process held
+            them; every process passes its rollouts (N and T may differ) and gets the whole result, in the order of
+            ranks. A prompt must be on one process only: see :func:`kvar.gradients.distinct_prompts`.
 
     Returns:
         The moments, float64 on the CPU.
 
     Raises:
-        TypeError: the student is no module, or the weights are neither tensor nor callable.
+        TypeError: the student is not a module, or the weights are neither tensor nor callable.
         ValueError: wrong shapes or names, evidence of other rollouts, non-finite weights (estimator, trajectory and
             position named), no trainable parameter, a compiled or sharded student, an unknown engine, processes that
             disagree.
-        RuntimeError: another process failed, with its error.
+        RuntimeError: another process failed; the message holds its error.
         FloatingPointError: a non-finite gradient; the message names estimator, trajectory and group.
     """
     if directions is not None and engine != "jvp":

@@ -53,14 +53,14 @@ class GroupMoments:
 class GradientMoments:
     """Gradient moments of E estimators on the same N trajectories, for every parameter group.
 
-    The fields of the group "all" are attributes here too: ``moments.sq_norm is moments["all"].sq_norm``.
+    The fields of the group "all" are also attributes: ``moments.sq_norm is moments["all"].sq_norm``.
 
     Attributes:
         names: the E estimators' names.
-        groups: group name -> :class:`GroupMoments`; "all" is always there.
+        groups: group name -> :class:`GroupMoments`; always includes "all".
         prompt_index: (N,) int64, the prompt of each trajectory.
-        on: (E, N) bool, the trajectories that each estimator is an estimate from; elsewhere its gradients are 0 and do
-            not count. None where each is one from all N.
+        on: (E, N) bool, the trajectories that each estimator uses; its gradients on others are 0 and do not count. None
+            if each uses all N.
     """
 
     names: tuple[str, ...]
@@ -69,7 +69,7 @@ class GradientMoments:
     on: Tensor | None = None
 
     def __getitem__(self, group: str) -> GroupMoments:
-        """The moments of one parameter group; KeyError names the groups there are."""
+        """The moments of one parameter group; KeyError lists the measured groups."""
         try:
             return self.groups[group]
         except KeyError:

@@ -16,8 +16,7 @@ def recombine(moments: GradientMoments, coefficients: Tensor, names: Sequence[st
     """Moments of h^a = sum_e C[a, e] g^e, exactly: every field is bilinear in the estimators.
 
     With moments of :func:`kvar.returns.lag_basis` and coefficients of :func:`kvar.returns.kernel_coefficients` this
-    evaluates kernels that were not thought of when the run was recorded; with those of measured kernels, mixtures and
-    differences of them.
+    evaluates kernels that were not measured; with moments of measured kernels, mixtures and differences of them.
 
     Args:
         moments: of E estimators, with all fields.
@@ -25,11 +24,11 @@ def recombine(moments: GradientMoments, coefficients: Tensor, names: Sequence[st
         names: the A new estimators' names.
 
     Returns:
-        Moments of the A estimators, for every group. Where the new estimator is much smaller than its parts, digits
-        are lost: float64 keeps about 16 less twice the order of that ratio.
+        Moments of the A estimators, for every group. If the new estimator is much smaller than its parts, digits are
+        lost: float64 keeps about 16 minus twice the order of that ratio.
 
     Raises:
-        ValueError: coefficients or names of another number, fields="norms", or estimators from different trajectories.
+        ValueError: a wrong number of coefficients or names, fields="norms", or estimators of different trajectories.
 
     Example:
         >>> shapes = (1, 2), (1, 1), (1, 2), (1, 1, 2), (1, 1, 2), (1, 1, 2)
@@ -51,7 +50,7 @@ def recombine(moments: GradientMoments, coefficients: Tensor, names: Sequence[st
 
 
 def _common(on: Tensor) -> Tensor:
-    """(N,) the trajectories that all of some estimators are estimates from."""
+    """(N,) the trajectories that some estimators use, which must be the same for all of them."""
     if bool((on != on[:1]).any()):
         raise ValueError("estimators from different trajectories cannot be added: recombine those of one set.")
     return on.any(dim=0)

@@ -1,4 +1,4 @@
-"""Measure a module without leaving a trace on it."""
+"""Measure a module without changing its state."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def unwrap(student: nn.Module) -> nn.Module:
     """The plain module inside a data-parallel wrapper.
 
     Raises:
-        TypeError: the student is no module.
+        TypeError: the student is not a module.
         ValueError: a compiled or sharded module, with the remedy.
     """
     if not isinstance(student, nn.Module):
@@ -39,7 +39,7 @@ def unwrap(student: nn.Module) -> nn.Module:
 
 @contextmanager
 def untouched(student: nn.Module) -> Iterator[None]:
-    """Run a block with ``student`` in eval mode and gradients on; afterwards put back all that it may have changed.
+    """Run a block with ``student`` in eval mode and gradients on; afterwards restore its state.
 
     Restored, also when the block raises: every submodule's training flag, every ``.grad`` (the same tensor with the
     same values), every buffer, and torch's random state on the CPU and on CUDA devices.

@@ -1,4 +1,4 @@
-"""Moments of whole steps' gradients: the cheap way to many trajectories of few estimators."""
+"""Moments of whole steps' gradients, cheap for many trajectories and few estimators."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ def step_moments(
     groups: Mapping[str, GroupSpec] | None = None,
     micro_batch: int | None = None,
 ) -> GradientMoments:
-    """Inner products of the mean gradients of S independent steps, each a unit of its own.
+    """Inner products of the mean gradients of S independent steps, each of which takes the place of a trajectory.
 
-    One forward pass and E backward passes a step, whatever its size: no gradient of a single trajectory is formed. The
-    result is what :func:`gradient_moments` would give for S "trajectories", each the mean gradient over a step's
-    trajectories; so every statistic applies, in units of such steps: ``trace_covariance`` is tr Cov of a step's mean,
-    ``efficiency(moments, batch=1)`` that of one step and ``batch=4`` that of four of them together. S E P numbers are
+    One forward pass and E backward passes per step, whatever its size: no gradient of a single trajectory is formed.
+    The result is that of :func:`gradient_moments` for S "trajectories", each the mean gradient over a step's
+    trajectories, so that every statistic is in units of steps: ``trace_covariance`` is tr Cov of a step's mean,
+    ``efficiency(moments, batch=1)`` that of one step and ``batch=4`` that of four steps together. S E P numbers are
     held in float32.
 
     Args:
         student: as for :func:`gradient_moments`.
-        steps: of each step its rollouts, and (E, N, T) weights, terms, or (evidence, estimators). Steps share no
-            prompts; a generator is drawn from one step at a time.
-        names: the E estimators' names; by default their own, or "0", "1", ...
+        steps: for each step its rollouts, and (E, N, T) weights, terms, or (evidence, estimators). Steps must not share
+            prompts; a generator is read one step at a time.
+        names: the E estimators' names; by default those of the estimators, or "0", "1", ...
         groups: parameter groups; "all" is always measured.
-        micro_batch: trajectories held at once.
+        micro_batch: most trajectories in one pass.
 
     Returns:
         Moments with N = S and ``prompt_index`` 0 to S - 1.

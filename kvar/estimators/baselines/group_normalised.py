@@ -29,11 +29,7 @@ class GroupNormalised(Baseline):
     name = "group-normalised"
 
     def advantages(self, returns: Tensor, evidence: Evidence) -> Tensor:
-        """See :class:`Baseline`.
-
-        Raises:
-            ValueError: no prompt with two rollouts.
-        """
+        """See :class:`Baseline`; ValueError if no prompt has two rollouts."""
         keep = evidence.rollouts.mask
         label, count = evidence.groups(self.name)
         length = keep.sum(dim=1)

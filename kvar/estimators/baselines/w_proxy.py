@@ -30,11 +30,7 @@ class WProxy(Baseline):
     name = "w-proxy"
 
     def advantages(self, returns: Tensor, evidence: Evidence) -> Tensor:
-        """See :class:`Baseline`.
-
-        Raises:
-            ValueError: no prompt with two rollouts.
-        """
+        """See :class:`Baseline`; ValueError if no prompt has two rollouts."""
         keep = evidence.rollouts.mask
         label, count = evidence.groups(self.name)
         power = evidence.logit_power.to(returns).masked_fill(~keep, 0.0).cumsum(dim=1).masked_fill(~keep, 0.0)

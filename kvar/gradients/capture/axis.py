@@ -1,4 +1,4 @@
-"""Which tensors of a forward pass run over trajectories, followed from one operation to the next.
+"""Tracks which tensors of a forward pass run over trajectories, operation by operation.
 
 A tensor is
 
@@ -144,7 +144,7 @@ def _reorders(name: str, args: tuple[Any, ...], axes: Axes) -> bool:
 
 
 def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
-    """The tensors among some values, and in their tuples and lists."""
+    """The tensors among some values, nested tuples and lists included."""
     for value in values:
         if isinstance(value, Tensor):
             yield value
@@ -153,7 +153,7 @@ def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
 
 
 def mapped(value: Any, one: Callable[[Any], Any], kind: type = Tensor) -> Any:
-    """``value`` with every ``kind`` in nested tuples, lists and dicts replaced by what ``one`` returns for it."""
+    """``value`` with ``one`` applied to every ``kind`` in nested tuples, lists and dicts."""
     if isinstance(value, kind):
         return one(value)
     if type(value) in (tuple, list) or hasattr(value, "_fields"):  # a named tuple

@@ -28,12 +28,12 @@ def capture(
     """Record every use of the wanted parameters in the forward pass that the block runs.
 
     Args:
-        student: the model; its methods are exchanged while the block runs.
+        student: the model; its methods are replaced while the block runs.
         wanted: id -> parameter.
         n: N, the trajectories of the forward pass.
         plan: how each parameter is measured; by default by its layer's rule, else by the operations that use it.
-        cut: give every repeated block a piece of graph of its own, so that the output gradients of all estimators are
-            held for one block at a time.
+        cut: cut the graph at every repeated block, so that the output gradients of all estimators are held for one
+            block at a time.
 
     Yields:
         The capture, filled as the block runs.
@@ -60,6 +60,6 @@ def capture(
 
 
 def _mark_inputs(axes: Axes, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Mark the model's inputs of N rows as running over the trajectories, the others as common to them."""
+    """Mark the model's inputs of N rows as running over the trajectories, the others as common."""
     for x in tensors_in((*args, *kwargs.values())):
         axes.mark(x, Axis.LEADING if x.dim() and x.shape[0] == axes.n else Axis.COMMON)

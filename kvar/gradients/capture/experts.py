@@ -1,8 +1,8 @@
-"""Layers of experts behind transformers' one interface: hidden states, the experts chosen for them, their weights.
+"""Layers of experts with transformers' common interface: hidden states, the chosen experts, their weights.
 
 The attributes of a module made by ``transformers.integrations.moe.use_experts_implementation`` describe it: two stacks
-of matrices (up, with or without a gate, and down), with or without biases, transposed or not. Its tokens are sorted by
-expert here, so that each expert multiplies its rows once, and each row's trajectory is recorded.
+of matrices (up, with or without a gate, and down), with or without biases, transposed or not. Tokens are sorted by
+expert, so that each expert multiplies its rows once, and each row's trajectory is recorded.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ATTRIBUTES = ("has_gate", "has_bias", "is_transposed", "num_experts")
 def expert_layers(
     student: nn.Module, wanted: Mapping[int, nn.Parameter]
 ) -> Iterator[tuple[nn.Module, dict[str, nn.Parameter]]]:
-    """The modules of that interface, with their wanted parameters by name."""
+    """The modules with this interface, with their wanted parameters by name."""
     for module in student.modules():
         if not all(hasattr(module, name) for name in _ATTRIBUTES) or not _complete(module):
             continue
@@ -59,7 +59,7 @@ def by_expert(
         result: the capture.
         module: the layer.
         parameters: the wanted ones, by name.
-        original: the layer's forward method, for calls of another form.
+        original: the layer's forward method, for calls with other arguments.
 
     Returns:
         hidden states (R, d), R = N T; experts (R, K) int64; weights (R, K) -> (R, d).
@@ -94,7 +94,7 @@ def by_expert(
 
 
 def _fits(result: Capture, module: Any, given: tuple[Any, ...]) -> bool:
-    """Whether a call has the interface's form, and its rows run over the trajectories."""
+    """Whether a call has the interface's arguments, and its rows run over the trajectories."""
     if len(given) != 3 or not all(isinstance(x, Tensor) and x.dim() == 2 for x in given):
         return False
     hidden, chosen, weights = given

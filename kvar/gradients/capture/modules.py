@@ -1,4 +1,4 @@
-"""Which modules account for which parameters, a module's parameters and blocks, and the leaves of a graph."""
+"""The modules that cover given parameters, parameters by name, repeated blocks, and the leaves of a graph."""
 
 from __future__ import annotations
 
@@ -11,14 +11,7 @@ from torch import Tensor, nn
 from kvar.gradients.capture.plan import Plan, enclosing
 from kvar.gradients.rules import Rule, find_rule
 
-__all__ = [
-    "covered_layers",
-    "frozen",
-    "modules_run_again",
-    "parameter_named",
-    "reached_leaves",
-    "repeated_blocks",
-]
+__all__ = ["covered_layers", "frozen", "modules_run_again", "parameter_named", "reached_leaves", "repeated_blocks"]
 
 
 @contextmanager
@@ -34,7 +27,7 @@ def frozen(parameters: Mapping[str, Tensor]) -> Iterator[None]:
 
 
 def parameter_named(module: nn.Module, name: str) -> nn.Parameter | None:
-    """The parameter registered under a dotted name, or None (also where a computed tensor stands there)."""
+    """The parameter registered under a dotted name; None without one, for instance for a computed tensor."""
     *path, last = name.split(".")
     holder: nn.Module | None = module
     for step in path:
@@ -43,7 +36,7 @@ def parameter_named(module: nn.Module, name: str) -> nn.Parameter | None:
 
 
 def repeated_blocks(student: nn.Module) -> Iterator[nn.Module]:
-    """The members of module lists, nested ones too: a network's repeated blocks and their parts."""
+    """The members of module lists, nested ones included: a network's repeated blocks and their parts."""
     stack = [student]
     while stack:
         module = stack.pop()
@@ -54,7 +47,7 @@ def repeated_blocks(student: nn.Module) -> Iterator[nn.Module]:
 
 
 def reached_leaves(ends: list[Tensor]) -> set[int]:
-    """Ids of the leaves that the graphs of some tensors lead to."""
+    """Ids of the leaves of some tensors' graphs."""
     seen: set[Any] = set()
     leaves: set[int] = set()
     stack = [end.grad_fn for end in ends]
@@ -89,7 +82,7 @@ def covered_layers(
 def modules_run_again(
     student: nn.Module, wanted: Mapping[int, nn.Parameter], plan: Plan
 ) -> list[tuple[nn.Module, dict[str, nn.Parameter]]]:
-    """The modules to run again, each with the parameters it is run for, by their names in it."""
+    """The modules to run again, each with the parameters that are measured by it, by their names in it."""
     inside: dict[int, tuple[nn.Module, dict[str, nn.Parameter]]] = {}
     for key in (key for key in plan.heights if key in wanted):
         for module in enclosing(student, key, plan.heights[key]):

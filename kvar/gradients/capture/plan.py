@@ -1,4 +1,4 @@
-"""How each parameter of a student is measured: from a layer's rule down to whole passes, one per trajectory."""
+"""How each parameter of a student is measured: by a layer's rule, by operations, or by passes per trajectory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Plan", "UncoveredError", "enclosing"]
 
 
 class UncoveredError(Exception):
-    """A forward pass used parameters in ways that no record describes; ``ids`` are the parameters'."""
+    """A forward pass used the parameters ``ids`` in ways that no record describes."""
 
     def __init__(self, ids: set[int]) -> None:
         super().__init__(f"{len(ids)} parameters")
@@ -24,16 +24,16 @@ class UncoveredError(Exception):
 class Plan:
     """How a student is measured.
 
-    A parameter is measured by its layer's rule, or by the operations that use it where the layer has none. Where this
-    does not agree with autograd, the next step of the ladder is tried: the operations alone; then its module run again
-    for each trajectory, then the module around that one, up to a block; then the whole student for each trajectory.
+    A parameter is measured by its layer's rule, or by the operations that use it if the layer has none. If this does
+    not agree with autograd, the next method is tried: the operations; then its module run again for each trajectory,
+    then the module around that one, up to a block; then the whole student for each trajectory.
 
     Attributes:
         by_operation: ids of parameters whose layers' rules are not used.
-        heights: id -> how many levels above the parameter's module the module lies that is run again.
+        heights: id -> levels from the parameter's module up to the module that is run again.
         uncovered: ids of parameters measured by whole passes, one per trajectory.
         cut: whether the graph can be cut between repeated blocks.
-        kinds: id -> the kinds of use in the trial (:class:`kvar.gradients.capture.record.Capture`); None before it.
+        kinds: id -> kinds of use in the trial (:class:`kvar.gradients.capture.record.Capture`); None before the trial.
     """
 
     by_operation: set[int] = field(default_factory=set)
@@ -51,13 +51,7 @@ class Plan:
         return {key: p for key, p in wanted.items() if key in self.uncovered}
 
     def take_down(self, ids: Iterable[int], student: nn.Module, ruled: set[int]) -> None:
-        """Take some parameters a step down the ladder.
-
-        Args:
-            ids: of the parameters.
-            student: the model.
-            ruled: ids of the parameters that have a rule.
-        """
+        """Take the next method for some parameters; ``ruled`` holds the ids of those that have a rule."""
         for key in ids:
             if key in self.heights:
                 self.heights[key] += 1
@@ -72,11 +66,7 @@ class Plan:
                 self.uncovered.add(key)
 
     def take_along(self, student: nn.Module, unseen: set[int]) -> dict[int, set[str]]:
-        """Measure parameters that the trial did not use (experts not chosen) with the module run again around them.
-
-        Args:
-            student: the model.
-            unseen: ids of parameters that were not used.
+        """Measure parameters that the trial did not use (``unseen``) with a module around them that is run again.
 
         Returns:
             Entries for ``kinds`` of those that lie in such a module.
@@ -94,7 +84,7 @@ class Plan:
 
 
 def _steps_up(student: nn.Module, key: int, module: nn.Module) -> int | None:
-    """How many levels ``module`` lies above the only module that holds a parameter; None if it does not."""
+    """Levels from the only module that holds a parameter up to ``module``; None if it is not above that one."""
     holders = [name for name, m in student.named_modules() if any(id(p) == key for p in m._parameters.values())]
     above = next(name for name, m in student.named_modules() if m is module)
     if len(holders) != 1 or not f"{holders[0]}.".startswith(f"{above}."):

@@ -1,8 +1,8 @@
-"""The uses of parameters that one forward pass recorded, and the pieces its graph was cut into.
+"""The recorded uses of parameters in one forward pass, and the cuts of its graph.
 
-A parameter is frozen while a layer with a rule for it runs, so that no backward pass spends a product on it. A
-parameter that the graph nevertheless leads to was used in a way that no record describes: a bypassed layer, a
-functional use, a reparametrised weight. :meth:`Capture.missed` finds these.
+A parameter is frozen while a layer with a rule for it runs, so that no backward pass computes its gradient. A
+parameter that is still in the graph was used in a way that no record describes: a bypassed layer, a functional use, a
+reparametrised weight. :meth:`Capture.missed` lists these.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Record:
 
     Attributes:
         time: reading of the capture's clock.
-        call: what the rule sees.
+        call: the rule's argument.
         rule: turns the gradient of the output into those of the parameters.
         parameters: the rule's name of each wanted parameter -> the parameter.
         edge: the output's place in the graph, before any later operation (in place or not).
@@ -101,7 +101,7 @@ class Capture:
         """Record a layer's call.
 
         Returns:
-            What the model continues with: the output as part of the graph, repeated over the trajectories where it has
+            The output for the model to continue with: part of the graph, and repeated over the trajectories if it has
             no axis for them.
         """
         if not isinstance(output, Tensor) or not output.is_floating_point() or output.dim() < 2:
@@ -144,7 +144,7 @@ class Capture:
         return output
 
     def record_rerun(self, call: Rerun, output: Any) -> Any:
-        """Record a call of a module that is run again for each trajectory; return what the model continues with."""
+        """Record a call of a module that is run again for each trajectory; return the output to continue with."""
         parameters = tuple(call.parameters.values())
         floating = [x for x in tensors_in((output,)) if x.is_floating_point()]
         kept = [self.axes.of(x) is Axis.LEADING or (x.dim() > 2 and x.shape[0] == self.n) for x in floating]

@@ -1,7 +1,7 @@
-"""A module run again for each trajectory alone, to obtain its vector-Jacobian products whatever it computes.
+"""A module run again for each trajectory, which gives its vector-Jacobian products whatever it computes.
 
-The smallest module that keeps the trajectories apart is enough: a single expert sees tokens of all of them, the block
-around it returns each trajectory's rows.
+It must keep the trajectories apart: a single expert sees tokens of all of them, the block around it returns each
+trajectory's rows.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["Rerun"]
 
 
 class Rerun:
-    """One recorded call of a module, run again trajectory by trajectory when its gradients are asked for.
+    """One recorded call of a module, run again trajectory by trajectory when its gradients are needed.
 
     Args:
         module: the module.
@@ -52,7 +52,7 @@ class Rerun:
         return written_out(list(self.parameters), lambda name, grad: self._take(place, grad, name))
 
     def _take(self, place: int, grad: Tensor, name: str) -> Tensor:
-        """One parameter's gradients (N, *shape); computed for all parameters at once, and held until taken."""
+        """One parameter's gradients (N, *shape); computed for all parameters at once, and kept until taken."""
         key = (place, id(grad))
         if key not in self._results or name not in self._results[key][1]:
             self._results[key] = (grad, self._gradients(place, grad))

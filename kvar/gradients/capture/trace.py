@@ -1,9 +1,9 @@
-"""Every operation of a forward pass that joins a parameter to tensors that run over the trajectories.
+"""Intercepts operations that combine a parameter with tensors that run over the trajectories.
 
-A parameter, or a tensor computed from parameters alone (exp(A_log), 1 + w, a bias looked up by distance), is common to
-all trajectories until an operation joins it to a tensor that runs over them. From there on each trajectory has a copy,
-whose gradient is that trajectory's; one backward pass gives it for all trajectories at once. Which copy an operation
-needs is in :mod:`kvar.gradients.operations`.
+A parameter, or a tensor computed from parameters only (exp(A_log), 1 + w, a bias looked up by distance), is common to
+all trajectories until an operation combines it with a tensor that runs over them. From then on each trajectory has a
+copy, whose gradient is that trajectory's; one backward pass gives it for all trajectories. The copy that an operation
+needs is defined in :mod:`kvar.gradients.operations`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LIKE = frozenset({"to", "type_as"})
 
 
 class Trace(TorchFunctionMode):
-    """Marks the result of every operation, and calls the handler of an operation that joins parameters.
+    """Marks the result of every operation, and calls the handlers of operations on parameters.
 
     Args:
         axes: the marks.

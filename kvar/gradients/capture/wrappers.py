@@ -1,4 +1,4 @@
-"""What replaces the methods of modules while a forward pass is recorded."""
+"""Replacements for the methods of modules while a forward pass is recorded."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def recorded_lookup(
 def recorded_for_rerun(
     result: Capture, module: nn.Module, parameters: dict[str, nn.Parameter], original: Method
 ) -> Method:
-    """A module's method that runs without gradients for ``parameters``, and records the call for a run by rows."""
+    """A module's method that runs without gradients for ``parameters``, and records the call to run it again."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
         active = {name: p for name, p in parameters.items() if p.requires_grad}
@@ -90,7 +90,7 @@ def recorded_for_rerun(
 
 
 def cut_block(result: Capture, original: Method) -> Method:
-    """A block's method that runs on a piece of graph of its own."""
+    """A block's method that cuts the graph at its inputs and outputs."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():

@@ -1,7 +1,7 @@
 """Moments over the trajectories of all processes, equal to those of one process that holds them all.
 
-Norms, pairs and prompts need nothing of other processes and are gathered. Alignments need the mean over all, which is
-summed over processes: G^f = sum_r sum_i g_i^f, one backward pass per estimator. Then for every trajectory
+Norms, pairs and products of prompts do not depend on other processes and are gathered. Alignments need the mean over
+all, which is summed over processes: G^f = sum_r sum_i g_i^f, one backward pass per estimator. Then for every trajectory
 
     <g_i^e, gbar^f> = sum_t w_it^e <s_it, gbar^f>,      gbar^f = G^f / N,
 
@@ -34,20 +34,20 @@ __all__ = ["joined_moments"]
 def joined_moments(
     measure: Callable[[], LocalMeasurement], process_group: dist.ProcessGroup | None = None
 ) -> tuple[LocalMeasurement, dict[str, GroupMoments], Tensor]:
-    """Measure on every process and complete what depends on the mean over all.
+    """Measure on every process, then compute the fields that depend on the mean over all.
 
-    Beside ``measure`` it costs one forward and E backward passes, and for fields="all" E forward-mode passes for every
-    cell of the groups.
+    Besides ``measure`` this takes one forward and E backward passes, and for fields="all" E forward-mode passes for
+    every cell of the groups.
 
     Args:
         measure: this process's measurement.
-        process_group: which processes; None for all.
+        process_group: the processes; None for all.
 
     Returns:
-        This process's measurement; moments of all N trajectories, process after process; their prompts (N,).
+        This process's measurement; moments of all N trajectories, in the order of ranks; their prompts (N,).
 
     Raises:
-        ValueError: processes that disagree in what they measure, or a prompt on two of them.
+        ValueError: processes measure different things, or a prompt is on two of them.
         RuntimeError: ``torch.distributed`` is not set up, or another process failed.
     """
     if not (dist.is_available() and dist.is_initialized()):

@@ -1,4 +1,4 @@
-"""Plain things that processes of one ``torch.distributed`` group do together."""
+"""Exchange of results and prompt numbers in a ``torch.distributed`` group."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ __all__ = ["all_or_none", "distinct_prompts"]
 
 
 def all_or_none(work: Callable[[], Any], process_group: dist.ProcessGroup | None = None) -> list[Any]:
-    """Run ``work`` on every process and give every process all results; if one fails, all raise, and none waits.
+    """Run ``work`` on every process and return all results on every process; if one fails, all raise.
 
     Args:
-        work: what this process does; no collective operation inside. Its result must pickle.
-        process_group: which processes; None for all.
+        work: this process's function, without collective operations. Its result must pickle.
+        process_group: the processes; None for all.
 
     Returns:
         The results in the order of ranks.
 
     Raises:
-        RuntimeError: another process failed; the message names it and its error. The failing process raises its own.
+        RuntimeError: another process failed; the message names it and its error. The failing one raises its error.
     """
     failure: Exception | None = None
     result: Any = None
@@ -47,8 +47,8 @@ def distinct_prompts(rollouts: Rollouts, process_group: dist.ProcessGroup | None
     """The same rollouts, their prompts numbered so that no two processes share a number.
 
     Args:
-        rollouts: this process's, with prompt indices of its own.
-        process_group: which processes; None for all.
+        rollouts: this process's, with prompts numbered on this process.
+        process_group: the processes; None for all.
     """
     largest = int(rollouts.prompt_index.max()) + 1 if len(rollouts) else 0
     counts: list[Any] = [None] * dist.get_world_size(process_group)

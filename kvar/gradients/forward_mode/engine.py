@@ -1,7 +1,7 @@
 """The ``jvp`` engine: random directions by forward-mode differentiation, for any module and any number of weightings.
 
-For a direction v over the parameters one forward pass gives, beside the logits, their derivative along v, and so for
-every token at once d/dv log pi(y_t | s_t) = <s_t, v>. With entries of v independent signs (Hutchinson 1990,
+For a direction v over the parameters one forward pass gives the logits and their derivative along v, and so for every
+token d/dv log pi(y_t | s_t) = <s_t, v>. With independent random signs as the entries of v (Hutchinson 1990,
 doi:10.1080/03610919008812866), E v v^T = 1, and products of two projections are unbiased for inner products of
 gradients: no hook, no rule and no backward pass, at an error of at most about sqrt(2/D) for D directions.
 """
@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 DIRECTIONS = 64
-"""Directions where none are asked for: a relative error of at most 0.18."""
+"""The default number of directions: a relative error of at most 0.18."""
 
 
 def score_projections(
@@ -119,21 +119,9 @@ def jvp_moments(
     directions: int = DIRECTIONS,
     seed: int = 0,
 ) -> dict[str, GroupMoments]:
-    """Unbiased estimates of all moments from ``directions`` random directions, with the error given above.
+    """Unbiased estimates of all moments from D = ``directions`` random directions, with the error given above.
 
-    Args:
-        student: in eval mode; the caller restores its state.
-        rollouts: N trajectories on the student's device.
-        weights: (E, N, T); or terms, exact sums included; or a callable, logits (N, T, V) -> (E, N).
-        groups: group name -> trainable parameters.
-        fields: "norms" for ``sq_norm`` and ``mean_pair`` only.
-        score_power: also sum_t |grad log pi(y_t | s_t)|^2.
-        micro_batch: most trajectories in one forward pass.
-        directions: D.
-        seed: of the directions.
-
-    Returns:
-        Group name -> moments, float64 on the CPU.
+    Arguments and result are those of every engine (:data:`kvar.gradients.measure.ENGINES`).
 
     Raises:
         RuntimeError: an operation without a forward-mode derivative.
@@ -171,7 +159,7 @@ def scalars_of(
     """A function (logits, the rollouts ``rows``) -> (E, n) scalars whose derivative is that of the estimators.
 
     Args:
-        weights: terms, whose rewards are computed once, now; or a callable, which takes all rows.
+        weights: terms, whose rewards are computed once, in this call; or a callable, which takes all rows.
         student: gives the logits at which the rewards are held fixed.
         rollouts: all N trajectories.
         rows: n of them.
@@ -220,12 +208,12 @@ class _Passes(nn.Module):
         self.rollouts, self.of = rollouts, of
 
     def forward(self) -> Tensor:
-        """What ``of`` makes of the logits."""
+        """``of(logits, rollouts)``."""
         return self.of(token_logits(self.student, self.rollouts), self.rollouts)
 
 
 class _PaddingRows(TorchFunctionMode):
-    """Rows that an embedding looks up by its padding index have derivative zero, as in the backward pass."""
+    """Sets the derivative of rows looked up by an embedding's padding index to zero, as in the backward pass."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -234,7 +222,7 @@ class _PaddingRows(TorchFunctionMode):
         return out
 
 
-@torch.no_grad()  # of backward graphs; forward mode is not touched by it
+@torch.no_grad()  # no backward graph; forward mode is unaffected
 def derivative_along(
     student: nn.Module,
     rollouts: Rollouts,

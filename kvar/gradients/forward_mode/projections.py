@@ -22,7 +22,7 @@ class ScoreProjections:
     """<s_t, v_d> for every token score s_t = grad log pi(y_t | s_t) and D random directions v_d, E v v^T = 1.
 
     Any estimator that is a weight on tokens follows from it, whatever its kernel or baseline, without the model: its
-    projection is p_i^e = sum_t w_t z_t, and E[p_i^e p_j^f] = <g_i^e, g_j^f>. What is returned are averages over the D
+    projection is p_i^e = sum_t w_t z_t, and E[p_i^e p_j^f] = <g_i^e, g_j^f>. Results are averages over the D
     directions: unbiased, with an error that falls as 1/sqrt(D) and is estimated from their spread.
 
     Directions of different cells of the parameters (the finest split that every group is a union of) are independent,
@@ -30,7 +30,7 @@ class ScoreProjections:
 
     Attributes:
         cells: (D, C, N, T) float64, zero where masked.
-        members: group name -> numbers of its cells; "all" is always there.
+        members: group name -> numbers of its cells; always includes "all".
         mask: (N, T).
         prompt_index: (N,).
     """
@@ -87,11 +87,11 @@ class ScoreProjections:
         return (self.cells[:, list(self.members[group])] ** 2).sum(dim=(1, 3)).mean(dim=0)
 
     def trace_covariance(self, weights: Tensor, group: str = "all") -> tuple[Tensor, Tensor]:
-        """Unbiased tr Cov(g^e), theory.md (12), and the relative error that the finite number of directions leaves.
+        """Unbiased tr Cov(g^e), theory.md (12), and its relative error from the finite number of directions.
 
-        The error is that of the directions alone, given the N trajectories; it is at most about sqrt(2/D), and less
-        the more the trajectories' gradients differ in direction. With few directions the estimate is skewed:
-        Student-t intervals from ten of them held the truth in 176 of 200 trials.
+        The error is that of the directions only, given the N trajectories; it is at most about sqrt(2/D), and smaller
+        the more the trajectories' gradients differ in direction. With few directions the estimate is skewed: Student-t
+        intervals from ten of them covered the true value in 176 of 200 trials.
 
         Args:
             weights: (E, N, T).

@@ -1,4 +1,4 @@
-"""Backward passes of all estimators through one piece of the graph after another."""
+"""Backward passes of all estimators, one piece of the graph at a time."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ def pulled_back(
 ) -> Iterator[tuple[int, Grads | None]]:
     """Yield the output gradients of every recorded call, the last call first, as soon as they are complete.
 
-    The cuts are undone in reverse order: a leaf's gradient is complete once all later pieces have been pulled back, and
-    seeds the piece that ends at the tensor it replaced. Every piece serves all estimators before the next one, so that
-    output gradients are held for one piece at a time.
+    Pieces are differentiated in reverse order: a leaf's gradient is complete after all later pieces, and seeds the
+    piece that ends at the tensor it replaced. Each piece is differentiated for all estimators before the next one, so
+    that output gradients are held for one piece at a time.
 
     Args:
         captured: the forward pass.
         start: the logits or the head's input.
-        seeds: E gradients with respect to it.
-        head: the output gradients of the last call, if they are known already.
-        keep: leave the capture as it is; otherwise it is emptied, and the graph is released piece by piece.
+        seeds: E gradients with respect to ``start``.
+        head: the output gradients of the last call, if known.
+        keep: keep the capture; otherwise it is emptied, and the graph is released piece by piece.
 
     Yields:
-        A record's position and its gradients, None where no estimator reaches it.
+        A record's position and its gradients, None if no estimator reaches it.
     """
     edges = [record.edge for record in captured.records]
     times, shapes = [r.time for r in captured.records], [r.call.shape for r in captured.records]

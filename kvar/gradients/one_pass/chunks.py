@@ -1,4 +1,4 @@
-"""Trajectories in chunks, one for each forward pass, with prompts kept together where they fit."""
+"""Chunks of trajectories, one per forward pass, with prompts kept together if they fit."""
 
 from __future__ import annotations
 

@@ -38,36 +38,26 @@ def one_pass_moments(
     score_power: bool = False,
     micro_batch: int | None = None,
 ) -> dict[str, GroupMoments]:
-    """Moments of per-trajectory gradients without ever holding the gradients of the whole model.
+    """Moments of per-trajectory gradients without holding the gradients of the whole model.
 
     One forward pass over the trajectories records the inputs of every layer; one backward pass per estimator on the
     retained graph gives the gradients of the layers' outputs; then, parameter by parameter, inner products are taken
     by Grams or from written-out gradients, whichever is cheaper for its size and T. Shared parameters include every
-    cross term. Parameters without a rule are measured where an operation joins them to the trajectories, or by running
-    the smallest module that keeps these apart again for each (:mod:`kvar.gradients.capture.plan`); the others are
-    measured one trajectory at a time, exactly, with a warning that names them.
+    cross term. Parameters without a rule are measured where an operation combines them with the trajectories, or by
+    running the smallest module that keeps trajectories apart again for each (:mod:`kvar.gradients.capture.plan`); the
+    others are measured exactly, one trajectory at a time, with a warning that names them.
 
-    With ``micro_batch`` the trajectories pass in chunks. ``alignment`` and ``cross`` need the mean over all
+    With ``micro_batch`` the trajectories are passed in chunks. ``alignment`` and ``cross`` need the mean over all
     trajectories, so that fields="all" takes a second pass over the chunks (twice the cost). One (E, P) array of sums is
-    held meanwhile, whatever N is.
+    held between the passes, whatever N is.
 
-    Inner products are taken in the precision of the gradients (at least float32) and added up in float64. In float64
+    Inner products are taken in the precision of the gradients (at least float32) and summed in float64. In float64
     every field equals the ``loop`` engine's to rounding, in float32 to about 1e-6. Under bfloat16 autocast the fields
     of the whole model have errors of 0.2 to 2 % against float32, one trajectory's norm up to 2.5 %, and the trace of
     the covariance 0.02 to 0.4 % (tiny models of five architectures; T5 and GPT-2 of 1.0 M parameters).
 
-    Args:
-        student: in eval mode; the caller restores its state.
-        rollouts: N trajectories on the student's device.
-        weights: (E, N, T), zero where masked; or a callable, logits (N, T, V) -> (E, N), whose scalar [e, i] depends on
-            row i alone (where fewer rows pass through the model at a time, the others are zeros).
-        groups: group name -> trainable parameters; they may overlap.
-        fields: "norms" for ``sq_norm`` and ``mean_pair`` only.
-        score_power: also sum_t |grad log pi(y_t | s_t)|^2, one backward pass per position.
-        micro_batch: most trajectories in one forward pass; None for all.
-
-    Returns:
-        Group name -> moments, float64 on the CPU.
+    Arguments and result are those of every engine (:data:`kvar.gradients.measure.ENGINES`); ``score_power`` takes one
+    backward pass per position.
 
     Raises:
         ValueError: a rule that returns wrong shapes; a callable whose result is not (E, N).
@@ -91,7 +81,7 @@ def one_pass_moments(
                 )
                 size = max(1, min(micro_batch or len(rollouts), _HELD // max(entries, 1)))
                 run.measure(row_by_row, chunked(rollouts.prompt_index, size))
-        except UncoveredError as error:  # this batch uses a parameter in a way that the trial did not
+        except UncoveredError as error:  # a use of a parameter that did not occur in the trial
             plan.uncovered |= error.ids
             continue
         return sums.moments(fields, score_power)
@@ -176,7 +166,7 @@ class _Run:
         return total
 
     def _add_pairs(self, parameter: nn.Parameter, pair: Tensor, by_prompt: Tensor, chunk: Chunk) -> None:
-        """Add inner products within trajectories, and within prompts if these are whole."""
+        """Add inner products within trajectories, and within prompts if the chunk holds whole prompts."""
         self.sums.add("pair", parameter, pair, chunk.rows)
         if chunk.alone:
             by_prompt = torch.empty_like(pair).index_copy_(2, chunk.labels, pair)

@@ -1,9 +1,9 @@
-"""The language-model head under token weights: its output gradients are one array of rows, scaled by the weights.
+"""Output gradients of the language-model head under token weights: one array of rows, scaled by the weights.
 
-With B^e = w^e_t (onehot(y_t) - pi_t), nothing of size V is kept or multiplied for each estimator. This holds where the
+With B^e = w^e_t (onehot(y_t) - pi_t), no array of size V is kept or multiplied for each estimator. This holds if the
 logits are the head's output, or a selection of its positions (each used at most once), which :func:`scaled_rows` tests
-by pulling three cotangents back from the logits to the head. A linear head acts on every position alike, so that the
-gradients of its inputs are scaled rows as well, and one product with its weight serves all estimators
+by back-propagating three cotangents from the logits to the head. A linear head acts on every position alike, so that
+the gradients of its inputs are scaled rows as well, and one product with its weight serves all estimators
 (:func:`input_rows`).
 """
 
@@ -99,7 +99,7 @@ def _chained(parts: Sequence[tuple[Tensor, Tensor]]) -> ScaledRows:
 
 
 def input_rows(captured: Capture, logits: Tensor, head: ScaledRows, records: Sequence[Record]) -> ScaledRows | None:
-    """The gradients of the head's inputs, ``captured.last_input``; None where they are not scaled rows.
+    """The gradients of the head's inputs, ``captured.last_input``; None if they are not scaled rows.
 
     Args:
         captured: the forward pass.

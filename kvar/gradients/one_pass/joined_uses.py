@@ -1,4 +1,4 @@
-"""From the uses of one parameter and the gradients of the calls' outputs to a block of its gradients."""
+"""Combines the uses of one parameter with output gradients into a block of the parameter's gradients."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def block_of(uses: list[tuple[Use, Grads]], parameter: nn.Parameter, record: Rec
 
     Raises:
         ValueError: a rule gave arrays of wrong shapes.
-        UncoveredError: a stack of experts' matrices is used in another way too.
+        UncoveredError: a stack of experts' matrices has a use of another kind.
     """
     if any(isinstance(use, PerExpert) for use, _ in uses):
         return _stacked(uses, parameter, record.call.n)

@@ -27,17 +27,17 @@ class Source(Protocol):
     """E."""
 
     def blocks(self, scores: range | None = None) -> Iterator[tuple[nn.Parameter, Block]]:
-        """Each parameter with its gradients, which are released as the iteration goes on.
+        """Each parameter with its gradients, which are released during the iteration.
 
         Args:
             scores: positions whose token scores are differentiated instead of the estimators. The estimators'
-                gradients can be asked for once, after any scores.
+                gradients can be taken once, after any scores.
         """
         ...
 
 
 class Graph:
-    """One forward pass over some trajectories; one backward pass per estimator when the blocks are asked for.
+    """One forward pass over some trajectories; one backward pass per estimator for the blocks.
 
     Args:
         student: in eval mode.
@@ -73,7 +73,7 @@ class Graph:
         self.wanted = wanted
 
     def blocks(self, scores: range | None = None) -> Iterator[tuple[nn.Parameter, Block]]:
-        """See :class:`Source`; parameters that the pass did not use are left out, their gradients being zero."""
+        """See :class:`Source`; unused parameters, whose gradients are zero, are left out."""
         records = dict(enumerate(self.captured.records))
         if not records or not self.logits.requires_grad:
             return
@@ -91,7 +91,7 @@ class Graph:
         if inputs is not None and self.captured.last_input is not None:
             start, seeds = self.captured.last_input, inputs
             if scores is None:
-                self.logits = torch.empty(0)  # large, and their graph is not walked again
+                self.logits = torch.empty(0)  # release a large tensor, whose graph is no longer needed
         complete = pulled_back(self.captured, start, seeds, head, keep=scores is not None)
         del cotangents, seeds, inputs, start, head, record
         for k, grads in complete:

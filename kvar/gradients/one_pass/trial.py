@@ -1,7 +1,7 @@
-"""How each parameter can be measured: tried on two or three trajectories against plain autograd, once per student.
+"""The trial of how each parameter is measured: two or three trajectories against plain autograd, once per student.
 
-A parameter that the graph still leads to (:mod:`kvar.gradients.capture.record`), or whose gradients differ from those
-of each trajectory alone, is taken a step down the ladder of :class:`kvar.gradients.capture.plan.Plan`, until all agree.
+A parameter that is still in the graph (:mod:`kvar.gradients.capture.record`), or whose gradients differ from those of
+each trajectory alone, gets the next method of :class:`kvar.gradients.capture.plan.Plan`, until all agree.
 """
 
 from __future__ import annotations
@@ -30,15 +30,12 @@ _known: WeakKeyDictionary[nn.Module, dict[tuple, Plan]] = WeakKeyDictionary()
 
 
 def coverage(student: nn.Module, rollouts: Rollouts, wanted: Mapping[int, nn.Parameter]) -> Plan:
-    """How ``student`` is measured.
+    """The plan by which ``student`` is measured, cached while the student exists and its parameters are the same.
 
     Args:
         student: in eval mode.
         rollouts: at least one trajectory; the longest prompt, the longest response and the shortest of both are tried.
         wanted: id -> parameter.
-
-    Returns:
-        The plan, kept as long as the student lives and its parameters are the same.
     """
     key = (
         tuple((name, id(p), p.dtype, id(p) in wanted) for name, p in student.named_parameters(remove_duplicate=False)),
@@ -58,7 +55,7 @@ def without_autocast(rollouts: Rollouts) -> torch.autocast:
 
 
 def warn_uncovered(student: nn.Module, uncovered: set[int]) -> None:
-    """One warning that names the parameters measured without rules."""
+    """Warn of the parameters that are measured one trajectory at a time."""
     names = [name for name, p in student.named_parameters() if id(p) in uncovered]
     if names:
         shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
@@ -121,7 +118,7 @@ def _scaled_by_frequency(student: nn.Module) -> set[int]:
 
 
 def _wrong(graph: Graph, exact: Mapping[int, Dense], tolerance: float, wanted: Mapping[int, nn.Parameter]) -> set[int]:
-    """Parameters whose rule disagrees with autograd on single trajectories."""
+    """Ids of parameters whose gradients disagree with autograd on single trajectories."""
     scale = torch.stack([block.norms()[0] for block in exact.values()]).sum(dim=0).sqrt()
     wrong: set[int] = set()
     unseen = set(wanted)
@@ -136,7 +133,7 @@ def _wrong(graph: Graph, exact: Mapping[int, Dense], tolerance: float, wanted: M
 
 
 def _tolerance(logits: Tensor, wanted: Mapping[int, nn.Parameter]) -> float:
-    """The relative difference that rounding may make; a wrong rule makes a far larger one."""
+    """The allowed relative rounding error; a wrong rule differs far more."""
     half = (torch.float16, torch.bfloat16)
     if torch.is_autocast_enabled(logits.device.type) or any(p.dtype in half for p in wanted.values()):
         return 0.3

@@ -1,4 +1,4 @@
-"""What each operation asks for where a parameter meets the trajectories: one kind of operation a file."""
+"""Handlers of operations that combine a parameter with the trajectories, one kind of operation per file."""
 
 from kvar.gradients.operations import convolution, elementwise, expansion, generic, linear, lookup, norms
 from kvar.gradients.operations.registry import Note, Operation, find_operation, operation

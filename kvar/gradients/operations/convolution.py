@@ -1,4 +1,4 @@
-"""Convolutions along one axis, depthwise ones above all: those before a state-space scan."""
+"""Convolutions along one axis, such as the depthwise ones before a state-space scan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Operations that take their arguments entry by entry, with broadcasting: a gain, a bias, a scale, a step size."""
+"""Elementwise operations with broadcasting: a gain, a bias, a scale, a step size."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def elementwise(op: Operation) -> Any:
 
 
 def broadcast(op: Operation, u: Tensor) -> Tensor | None:
-    """Copies of ``u`` that broadcast against the tensors that run over the trajectories; None where they can't."""
+    """Copies of ``u`` that broadcast against the tensors that run over the trajectories; None if impossible."""
     others = [x for x in op.given if x.dim() > 0 and not op.common(x)]
     lead = [x for x in others if op.leading(x)]
     dims = max((x.dim() for x in op.given), default=0)

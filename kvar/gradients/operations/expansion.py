@@ -1,4 +1,4 @@
-"""Something common to all trajectories that is repeated over them: attention sinks, a first state, a learned token."""
+"""A tensor common to all trajectories, repeated over them: attention sinks, a first state, a learned token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any other operation that keeps the trajectories apart: done again for each of them, alone."""
+"""Any other operation that keeps the trajectories apart, run again for each of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of a table looked up by ids of the trajectories' own."""
+"""Rows of a table looked up by each trajectory's ids."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Functional norms: normal entries first, then the gain and the bias entry by entry."""
+"""Functional norms: normalisation, then gain and bias elementwise."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ __all__ = ["Handler", "Note", "Operation", "find_operation", "matrix_of", "opera
 
 
 class Note(Protocol):
-    """Takes note of a use of parameters."""
+    """Records a use of parameters."""
 
     def __call__(
         self,
@@ -29,9 +29,9 @@ class Note(Protocol):
         """Record that ``function`` makes the parameters' gradients from that of ``output``; return the output to use.
 
         Args:
-            kind: "joined", or the operation's name where its effect has to be tried before it is trusted.
+            kind: "joined", or the operation's name if its effect must be tried first.
             parameters: named "0", "1", ... in the result of ``function``.
-            function: as a rule's.
+            function: a rule.
             output: (N, ...).
             reads: tensors that ``function`` reads later.
         """
@@ -40,12 +40,12 @@ class Note(Protocol):
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation with a parameter among its arguments, or something computed from parameters alone.
+    """One operation with an argument that is a parameter or is computed from parameters only.
 
     Attributes:
         axes: how tensors hold the trajectories.
-        note: takes note of a use.
-        roots_of: the wanted parameters that some tensors come from.
+        note: records a use.
+        roots_of: the wanted parameters that some tensors are computed from.
         name: the operation's.
         func: the operation itself.
         args: its positional arguments.
@@ -63,7 +63,7 @@ class Operation:
     given: list[Tensor]
 
     def common(self, x: Any) -> bool:
-        """Whether ``x`` is a parameter or comes from parameters alone."""
+        """Whether ``x`` is a parameter or computed from parameters only."""
         return isinstance(x, Tensor) and self.axes.of(x) is Axis.COMMON and bool(self.roots_of([x]))
 
     def leading(self, x: Any) -> bool:
@@ -90,7 +90,7 @@ class Operation:
         return copies
 
     def alike(self, u: Tensor, made: Tensor) -> Tensor:
-        """``made``, known to come from where ``u`` does."""
+        """``made``, marked as computed from the same parameters as ``u``."""
         self.axes.mark(made, Axis.COMMON, self.roots_of([u]))
         return made
 
@@ -124,7 +124,7 @@ def pulled(u: Tensor, parameter: nn.Parameter, grads: Tensor) -> Tensor:
 
 
 Handler = Callable[[Operation], Any]
-"""Runs an operation, notes the use, and returns the result; or NotImplemented, and the operation runs as it is."""
+"""Runs an operation, records the use and returns the result; or NotImplemented, then the operation runs unchanged."""
 
 _JOINING: dict[str, Handler] = {}
 _ALONE: dict[str, Handler] = {}
@@ -153,7 +153,7 @@ def find_operation(name: str, *, joined: bool) -> Handler | None:
 
 
 def matrix_of(u: Tensor, operation: Operation) -> tuple[nn.Parameter, bool] | None:
-    """The parameter that the matrix ``u`` is, and whether it is transposed; None if it is something else."""
+    """The parameter that ``u`` is, or is the transpose of, and whether it is transposed; else None."""
     roots = operation.roots_of([u])
     if u.dim() != 2 or len(roots) != 1 or roots[0].dim() != 2:
         return None

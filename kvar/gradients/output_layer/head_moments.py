@@ -1,4 +1,4 @@
-"""Moments of the language-model head alone, with no backward pass: theory.md (14) at the output layer.
+"""Moments of the language-model head, without a backward pass: theory.md (14) at the output layer.
 
 With H the head's inputs and y the sampled tokens, the gradient of sum_t w_t log pi(y_t | s_t) with respect to the
 logits of position t is w_t (onehot(y_t) - pi_t). So with A = H H^T (inputs) and S the same product of the rows
@@ -6,8 +6,8 @@ onehot(y_t) - pi_t, every estimator and every pair of estimators is a weighted s
 
     <g_i^e, g_j^f> = sum_{t,s} w_it^e w_js^f (A o S)_{it,js}
 
-where S = 1[y_t = y_s] - pi_t(y_s) - pi_s(y_t) + pi_t . pi_s. Exact terms of theory.md (23) are more rows of the same
-kind, pi_t o (c_t - pi_t . c_t) with c_t = u(x_t, .), with scales of their own: T more tokens a reward.
+where S = 1[y_t = y_s] - pi_t(y_s) - pi_s(y_t) + pi_t . pi_s. Exact terms of theory.md (23) are T more rows for each
+reward, pi_t o (c_t - pi_t . c_t) with c_t = u(x_t, .), with their own scales.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from kvar.gradients.products.token_gram import token_gram
 __all__ = ["output_layer_moments", "output_layer_pairs"]
 
 _CAP = 2**19
-"""Logits looked at together where no sum over trajectories is wanted: few enough to stay in a processor's cache."""
+"""Most logits processed together if no sum over trajectories is needed; they fit a processor's cache."""
 
 
 @torch.no_grad()
@@ -38,18 +38,18 @@ def output_layer_moments(
     *,
     bias: bool = False,
 ) -> GroupMoments:
-    """All fields for the head's weight, from what a training step's forward pass has computed anyway.
+    """All fields for the head's weight, from the inputs and outputs of the head in a forward pass.
 
-    Covers the head's own use of its weight: of a weight tied to the input embedding it is the head's part only.
+    Of a weight tied to the input embedding only the use in the head is covered.
 
     Args:
-        hidden: (N, T, p), the head's inputs (after any scaling, as in tied T5), where they produced ``logits``.
+        hidden: (N, T, p), the head's inputs that gave ``logits`` (after any scaling, as in tied T5).
         logits: (N, T, V), logits[:, t] scored tokens[:, t].
         tokens: (N, T) int64.
         mask: (N, T) bool.
         weights: (E, N, T) token weights; or the terms of E estimators on these N trajectories, exact sums included.
         prompt_index: (N,) int64.
-        bias: count the head's bias into the group too.
+        bias: include the head's bias in the group.
 
     Returns:
         The moments, float64 on the CPU; ``score_power`` included.
@@ -136,10 +136,10 @@ def _rows(
     weights: Tensor | Terms,
     some: slice,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Some trajectories as rows: inputs, minus cotangents, scales, and which rows are no padding.
+    """Some trajectories as rows: inputs, minus cotangents, scales, and a mask of rows that are not padding.
 
-    The first T rows of a trajectory are its tokens' pi_t - onehot(y_t), then come T for each reward with exact terms;
-    the sign matters to no inner product.
+    The first T rows of a trajectory are its tokens' pi_t - onehot(y_t), followed by T for each reward with exact terms;
+    the sign has no effect on inner products.
     """
     wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
     rows, keep, actions = hidden[some].to(wide), mask[some], logits[some].to(wide)

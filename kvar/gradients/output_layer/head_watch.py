@@ -1,8 +1,7 @@
-"""The inputs and outputs of the language-model head in a training step's forward pass, and its moments from them."""
+"""Records inputs and outputs of the language-model head in a training step's forward pass, for its moments."""
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -20,22 +19,21 @@ from kvar.rollouts.types import Rollouts
 __all__ = ["HeadWatch"]
 
 _ROWS = 4
-"""Trajectories measured together: few, so that short ones are not padded to the longest of the batch."""
+"""Trajectories measured together; few, so that short ones are not padded to the longest of the batch."""
 
 
 class HeadWatch:
     """Keeps the head's inputs and outputs of the last forward pass; a context manager that removes its hook.
 
-    Logits are the model's own: a fixed bias behind the head (BART's, Marian's) is part of them.
+    Logits are the model's, including a fixed bias after the head (BART's, Marian's).
 
     Args:
         student: a transformers model, plain or data-parallel.
         head: its language-model head; default ``student.get_output_embeddings()``.
-        training_only: look only at forward passes in training mode with gradients on, so that sampling and evaluation
-            pass unseen.
+        training_only: record only forward passes in training mode with gradients on, not sampling and evaluation.
 
     Raises:
-        ValueError: no head can be found, a compiled student, or logits that are the head's output scaled or capped
+        ValueError: the student has no head or is compiled, or its logits are the head's output scaled or capped
             (checked in the config at once, and in the numbers at the first forward pass).
     """
 
@@ -70,18 +68,18 @@ class HeadWatch:
 
     @property
     def bias(self) -> bool:
-        """Whether the head has a trainable bias, which then belongs to the output layer."""
+        """Whether the head has a trainable bias, which is then part of the output layer."""
         bias = getattr(self.head, "bias", None)
         return isinstance(bias, Tensor) and bias.requires_grad
 
     def aligned(self, rollouts: Rollouts) -> tuple[Tensor, Tensor]:
         """Hidden (N, T, p) and logits (N, T, V) that scored ``rollouts.tokens``, from the last forward pass.
 
-        That pass must have been one of kvar's over these very rollouts (``kvar.rollouts.log_probs``, ``token_logits``):
-        its rows are in their order, a causal model's prompt and response packed to the left.
+        That pass must be one of kvar's over these rollouts (``kvar.rollouts.log_probs``, ``token_logits``): with rows
+        in their order, a causal model's prompt and response packed to the left.
 
         Raises:
-            ValueError: no forward pass was seen, or one of other shape.
+            ValueError: no forward pass was recorded, or one of another shape.
         """
         if self._seen is None:
             raise ValueError(
@@ -135,7 +133,7 @@ class HeadWatch:
         )
 
     def norms(self, rollouts: Rollouts, weights: Tensor | Terms, *, vocabulary: int | None = None) -> Tensor:
-        """(E, N): the field ``sq_norm`` of ``moments`` alone, at half the cost or less; the pass is forgotten."""
+        """(E, N): only the field ``sq_norm`` of ``moments``, at half the cost or less; the pass is then forgotten."""
         rollouts = rollouts.over(vocabulary)
         hidden, logits = self.aligned(rollouts)
         self._seen = None
@@ -154,7 +152,7 @@ class HeadWatch:
         return torch.cat(norms, dim=1)
 
     def close(self) -> None:
-        """Remove the hook and forget what was seen."""
+        """Remove the hook and forget the recorded pass."""
         for handle in self._handles:
             handle.remove()
         self._seen = self._head = None
@@ -162,9 +160,7 @@ class HeadWatch:
     def __enter__(self) -> HeadWatch:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
@@ -185,7 +181,7 @@ def _head_of(student: nn.Module) -> nn.Module:
 
 
 def _check_plain(made: Tensor, logits: Tensor) -> None:
-    """Refuse logits that are not the head's output plus the same for every position."""
+    """Refuse logits that are not the head's output plus a constant over positions."""
     if made.shape == logits.shape:
         some = (slice(0, 2), slice(0, 4))
         added = (logits[some] - made[some]).double()

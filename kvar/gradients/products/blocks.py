@@ -15,7 +15,7 @@ from torch import Tensor
 __all__ = ["Block", "Dense", "Groups", "gram", "inner", "slices"]
 
 _PIECE = 2**14
-"""Entries whose inner products are added up in the parameters' own precision; beyond it in float64."""
+"""Entries whose inner products are summed in the parameters' precision; sums of more are in float64."""
 
 
 class Groups:
@@ -53,7 +53,7 @@ class Block(ABC):
 
     @abstractmethod
     def total(self) -> Tensor:
-        """(E, numel): sum_i g_i^e, laid out in the same way by every block of the parameter."""
+        """(E, numel): sum_i g_i^e, with the same layout in every block of the parameter."""
 
     @abstractmethod
     def cross(self, mean: Tensor) -> Tensor:
@@ -68,13 +68,13 @@ class Block(ABC):
         """The gradients themselves."""
 
     def pair_and_total(self) -> tuple[Tensor, Tensor]:
-        """``pair`` and ``total``, sharing products where that is cheaper."""
+        """``pair`` and ``total``, with shared products if that is cheaper."""
         return self.pair(), self.total()
 
     def with_own_total(self, *, cross: bool) -> tuple[Tensor, Tensor | None] | None:
         """(E, E) inner products of the block's totals S^e, and (E, E, N) <g_i^e, S^f> if ``cross``.
 
-        None where ``total`` is the cheaper way to both.
+        None if ``total`` is the cheaper way to both.
         """
         return None
 
@@ -126,7 +126,7 @@ class Dense(Block):
 
 
 def slices(n: int, each: int, cap: int) -> Iterator[slice]:
-    """Runs of trajectories, ``each`` entries apiece, that stay below ``cap`` entries (at least one trajectory)."""
+    """Ranges of trajectories of ``each`` entries with at most ``cap`` entries together (one trajectory at least)."""
     step = max(1, cap // max(each, 1))
     for start in range(0, n, step):
         yield slice(start, min(start + step, n))

@@ -61,7 +61,7 @@ class Factor:
         return Factor(self.fixed, self._grads[e : e + 1], self.side)
 
     def regroup(self, groups: Groups) -> Factor:
-        """The rows of a prompt's trajectories one after another."""
+        """The rows of a prompt's trajectories concatenated."""
         fixed = self.fixed[groups.index].flatten(1, 2)
         return Factor(fixed, [groups.gather(b).flatten(1, 2) for b in self._grads], self.side)
 
@@ -180,7 +180,7 @@ class Scaled(Factor):
         return Scaled(self.fixed, self.rows, self.scales[e : e + 1], self.side)
 
     def regroup(self, groups: Groups) -> Factor:
-        """The rows of a prompt's trajectories one after another."""
+        """The rows of a prompt's trajectories concatenated."""
         scales = torch.stack([groups.gather(w).flatten(1, 2) for w in self.scales])
         fixed = self.fixed[groups.index].flatten(1, 2)
         return Scaled(fixed, self.rows[groups.index].flatten(1, 2), scales, self.side)
@@ -199,7 +199,7 @@ class Scaled(Factor):
         return (scales * torch.bmm(scales, self._kernel())).sum(dim=2, dtype=torch.float64).T
 
     def total(self, size: int) -> Tensor:
-        """(E, d, p): the scales go to the smaller side."""
+        """(E, d, p): the smaller side is scaled."""
         flat = self.rows.reshape(-1, self.rows.shape[-1])
         fixed = self.fixed.reshape(-1, self.fixed.shape[-1])
         out = []
@@ -228,7 +228,7 @@ class Scaled(Factor):
 
 
 def joined(factors: list[Factor]) -> list[Factor]:
-    """Factors of one kind and side put end to end along T, scaled ones (a head's several arrays of rows) likewise."""
+    """Factors of the same kind and side concatenated along T, also scaled ones (a head's several arrays of rows)."""
     kinds: dict[tuple[bool, int], list[Factor]] = {}
     scaled: dict[int, list[Scaled]] = {}
     for factor in factors:

@@ -23,7 +23,7 @@ __all__ = ["Factored"]
 _CAP = 2**23
 """Entries of written-out gradients held at a time."""
 _TRAFFIC = 28
-"""Multiplications that an entry written to memory and read back is worth, in choosing between Gram and writing out."""
+"""Cost of writing an entry to memory and reading it back, in multiplications: Grams are weighed against writing out."""
 
 
 class Factored(Block):
@@ -76,7 +76,7 @@ class Factored(Block):
     def pair_and_total(self) -> tuple[Tensor, Tensor]:
         """``pair`` and ``total``, sharing the products where gradients are written out."""
         e, size = self.estimators, self.shape[0] * self.shape[1]
-        if size * e * (e + _TRAFFIC) > self._gram_cost(norms=False):  # the products themselves, the total needs anyway
+        if size * e * (e + _TRAFFIC) > self._gram_cost(norms=False):  # the total needs the products anyway
             return self.pair(), self.total()
         pairs, totals = [], None
         for rows in slices(self.count, e * size, _CAP):
@@ -123,7 +123,7 @@ class Factored(Block):
         return sums, _by_row(head, to_head + to_table) + looked_up.cross(table if looked_up.side == 0 else table.mT)
 
     def regroup(self, groups: Groups) -> Factored:
-        """A prompt's sum over its R trajectories: their rows one after another, R T of them."""
+        """The sums over prompts: the rows of a prompt's R trajectories concatenated, R T of them."""
         return Factored([factor.regroup(groups) for factor in self.factors], self.shape)
 
     def _prefers_writing_out(self, *, norms: bool) -> bool:

@@ -14,13 +14,13 @@ __all__ = ["Stacked"]
 
 
 class Stacked(Block):
-    """Per-trajectory gradients of a parameter (X, d, p), whose X matrices are used apart from each other.
+    """Per-trajectory gradients of a parameter (X, d, p), whose X matrices are used separately.
 
     Args:
         matrices: the gradients of each of the X matrices; None where no token reached it.
         shape: (X, d, p).
         sizes: N and E.
-        like: a tensor of the gradients' kind.
+        like: a tensor with the gradients' dtype and device.
     """
 
     def __init__(

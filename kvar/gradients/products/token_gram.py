@@ -1,7 +1,7 @@
 """Inner products of outer products of rows with weighted sums of them over all tokens, without the (d, p) sums.
 
 <a_t (x) b_t, sum_s w_s^f a_s (x) b_s> = sum_s w_s^f (a_t . a_s)(b_t . b_s): one Gram of all tokens serves every
-estimator, where writing out the sums takes a product for each.
+estimator, while writing out the sums takes a product for each.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def token_gram(left: Tensor, right: Tensor, weights: Tensor, bias: bool = False)
         left: (R, p), the rows a.
         right: (R, d), the rows b.
         weights: (E, R).
-        bias: as if every a ended in a one (the gradient of a bias beside the matrix).
+        bias: append a one to every a (the gradient of a bias besides the matrix).
 
     Example:
         >>> left, right = torch.eye(2), torch.ones(2, 3)

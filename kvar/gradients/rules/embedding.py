@@ -14,8 +14,8 @@ __all__ = ["embedding"]
 def embedding(call: Call) -> dict[str, Use]:
     """W_i = sum_t e(id_t) b_t^T with e one-hot; rows of the padding index get no gradient.
 
-    The call recorded is that of ``torch.nn.functional.embedding`` inside the layer, so an offset added to the ids
-    before it, or a scale after it, needs no rule of its own.
+    The recorded call is that of ``torch.nn.functional.embedding`` inside the layer, so that an offset added to the ids
+    before it, or a scale after it, needs no separate rule.
     """
     ids = call.rows(call.input.long(), keep=0)
     padding = call.kwargs.get("padding_idx")

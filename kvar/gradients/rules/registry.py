@@ -13,7 +13,7 @@ from kvar.gradients.rules.uses import Call, Use
 __all__ = ["Rule", "RuleFunction", "find_rule", "registry_version", "rule"]
 
 RuleFunction = Callable[[Call], dict[str, Use]]
-"""From one recorded call of a layer to what each of its parameters did in it."""
+"""From one recorded call of a layer to the use of each of its parameters."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Rule:
     Attributes:
         function: called with the recorded :class:`Call`; returns parameter name -> use.
         parameters: the parameters it covers, as names relative to the layer (dots allowed).
-        method: the method whose output's gradient it wants; subclasses that override it are not covered, since their
+        method: the method whose output's gradient it takes; subclasses that override it are not covered, since their
             output may be another function of the parameters.
         tap: record inside ``torch.nn.functional.embedding`` instead of around ``method``, whatever a subclass does.
     """
@@ -44,7 +44,7 @@ def rule(
     """Register a rule for layers given by class, or by class name (a pattern) where importing the class would be heavy.
 
     A later registration for the same layer replaces the earlier one. Every rule is checked against autograd the first
-    time a student is measured; where it disagrees its parameters are measured without it, and a warning says so.
+    time a student is measured; if it disagrees, its parameters are measured without it, with a warning.
 
     Args:
         layers: classes, or class names in which "*" stands for anything.

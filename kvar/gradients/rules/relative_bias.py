@@ -16,7 +16,7 @@ __all__ = ["relative_bias"]
 
 
 class _Ids(TorchFunctionMode):
-    """Notes the ids with which an embedding is looked up."""
+    """Records the ids with which an embedding is looked up."""
 
     ids: Tensor | None = None
 
@@ -30,8 +30,8 @@ class _Ids(TorchFunctionMode):
 def relative_bias(call: Call) -> dict[str, Use]:
     """W_i = sum_{q,k} e(bucket_qk) b_qk^T with b the gradient of trajectory i's own copy of the (heads, q, k) bias.
 
-    The bias has no batch axis: the engine repeats it over the trajectories before it is added, which is what gives
-    every trajectory a gradient of its own. The buckets are those of the module itself, looked up once more.
+    The bias has no batch axis: the engine repeats it over the trajectories before it is added, which gives every
+    trajectory its own gradient. The buckets are the module's, looked up again.
     """
     with torch.no_grad(), _Ids() as seen:
         call.module.compute_bias(*call.args, **call.kwargs)  # type: ignore[operator]

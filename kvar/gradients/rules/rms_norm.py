@@ -15,8 +15,8 @@ __all__ = ["rms_norm"]
 def rms_norm(call: Call) -> dict[str, Use]:
     """w_i = sum_t b_t * xhat_t.
 
-    The output is affine in the weight, f(w) = f(0) + w * xhat, so xhat = f(1) - f(0) in the very precision in which the
-    variant at hand computes it (most take the variance in float32 whatever the weights are).
+    The output is affine in the weight, f(w) = f(0) + w * xhat, so xhat = f(1) - f(0), in the precision in which the
+    variant computes it (most take the variance in float32 whatever the weights' precision).
     """
     weight = call.module.get_parameter("weight")
 

@@ -1,4 +1,4 @@
-"""What a rule sees, a :class:`Call`, and what it returns, an :class:`Outer`, :class:`PerRow` or :class:`PerExpert`."""
+"""A rule's argument, a :class:`Call`, and its results: :class:`Outer`, :class:`PerRow` or :class:`PerExpert`."""
 
 from __future__ import annotations
 
@@ -72,13 +72,13 @@ class PerRow:
 
 @dataclass(frozen=True)
 class PerExpert:
-    """A stack of X matrices (X, d, p), each applied to rows of its own: tokens of any trajectories, sorted by expert.
+    """A stack of X matrices (X, d, p), each applied to its own rows: tokens of any trajectories, sorted by expert.
 
     Attributes:
         fixed: (S, k) rows.
         side: the axis of each matrix on which ``fixed`` lies; the gradient of the layer's output (S, m) on the other.
         counts: how many rows each of the X experts has.
-        trajectory: (S,) int64, whose row each is; ascending within an expert.
+        trajectory: (S,) int64, the trajectory of each row; ascending within an expert.
     """
 
     fixed: Tensor
@@ -87,7 +87,7 @@ class PerExpert:
     trajectory: Tensor
 
     def padded(self, rows: Tensor, n: int) -> list[Tensor | None]:
-        """Some rows (S, m) of each expert as (N, R, m), R its most rows in a trajectory; zeros fill it up."""
+        """Rows (S, m) by expert as (N, R, m), padded with zeros; R is its largest number of rows in a trajectory."""
         out: list[Tensor | None] = []
         for mine, place, most in self._places(n):
             if not most:
