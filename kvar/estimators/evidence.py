@@ -72,8 +72,8 @@ class Evidence:
 
         Args:
             name: of a reward of every next token.
-            rows: (n,) which trajectories.
-            student: (n, T, V) the student's logits there, over the action set.
+            rows: (n,) numbers of the trajectories.
+            student: (n, T, V) their student logits over the action set.
 
         Returns:
             (n, T, V), zero where masked and outside the action set.

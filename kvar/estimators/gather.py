@@ -170,44 +170,44 @@ class _Blocks:
 
     def add(self, some: Rollouts) -> None:
         """Rewards, log-probabilities and values of some trajectories."""
-        here = some.to(self.device)
-        student = at_least_float32(token_logits(self.student, here))
-        tokens = here.tokens.masked_fill(~here.mask, 0)[..., None]
+        local = some.to(self.device)
+        student = at_least_float32(token_logits(self.student, local))
+        tokens = local.tokens.masked_fill(~local.mask, 0)[..., None]
         log_pi = student.log_softmax(dim=-1)
         chosen = log_pi.gather(-1, tokens)[..., 0]
         power = 1 - 2 * chosen.exp() + log_pi.exp().square().sum(dim=-1)
-        self._keep("log_probs", chosen, here)
-        self._keep("logit_power", power, here)
+        self._keep("log_probs", chosen, local)
+        self._keep("logit_power", power, local)
         if self.teacher is not None:
             teacher = at_least_float32(self.teacher(some)).to(self.device)
             _check_widths(student, teacher, some)
             for reward in self.rewards:
                 weighted = reward.weighted(teacher.to(student.dtype), student)
-                self._check(reward, weighted, student, here)
+                self._check(reward, weighted, student, local)
                 table = reward.table(teacher.to(student.dtype), student)
-                self._keep(f"sampled {reward.name}", table.gather(-1, tokens)[..., 0], here)
-                self._keep(f"expected {reward.name}", weighted.double().sum(dim=-1), here)
+                self._keep(f"sampled {reward.name}", table.gather(-1, tokens)[..., 0], local)
+                self._keep(f"expected {reward.name}", weighted.double().sum(dim=-1), local)
             if self.values is not None:
-                values = token_values(teacher, here.tokens, here.mask, *self.values)
-                self._keep("q", values.q, here)
-                self._keep("v", values.v, here)
+                values = token_values(teacher, local.tokens, local.mask, *self.values)
+                self._keep("q", values.q, local)
+                self._keep("v", values.v, local)
         self.done += len(some)
 
     def joined(self) -> dict[str, Tensor]:
         """(N, T) of each, on the rollouts' device."""
         return {name: torch.cat(parts) for name, parts in self.parts.items()}
 
-    def _keep(self, name: str, values: Tensor, here: Rollouts) -> None:
-        kept = torch.where(here.mask, values.double(), 0.0)
+    def _keep(self, name: str, values: Tensor, local: Rollouts) -> None:
+        kept = torch.where(local.mask, values.double(), 0.0)
         self.parts.setdefault(name, []).append(kept.to(self.rollouts.tokens.device))
 
-    def _check(self, reward: NextTokenReward, weighted: Tensor, student: Tensor, here: Rollouts) -> None:
+    def _check(self, reward: NextTokenReward, weighted: Tensor, student: Tensor, local: Rollouts) -> None:
         if weighted.shape != student.shape:
             raise ValueError(
                 f"reward {reward.name!r} must give a number for every token, of shape {tuple(student.shape)}; got "
                 f"{tuple(weighted.shape)}."
             )
-        bad = ~weighted.isfinite() & here.mask[..., None]
+        bad = ~weighted.isfinite() & local.mask[..., None]
         if bool(bad.any()):
             row, position, token = (int(i) for i in bad.nonzero()[0])
             probability = float(student[row, position].softmax(dim=-1)[token])

@@ -42,9 +42,10 @@ ENGINES: dict[str, str] = {
 Every engine takes checked inputs (student, rollouts, weights, groups, *, fields, score_power, micro_batch): the student
 in eval mode, whose state the caller restores; N trajectories on its device; (E, N, T) weights, zero where masked, or
 terms, or a callable, logits (N, T, V) -> (E, N), whose scalar [e, i] depends on row i only (logits of rows that do not
-pass through the model are zeros); group name -> trainable parameters, "all" included. fields="norms" asks for the fields
-``sq_norm`` and ``mean_pair`` only, ``score_power`` also for sum_t |grad log pi(y_t | s_t)|^2; ``micro_batch`` is the
-most trajectories in one forward pass, None for all. It returns group name -> moments, float64 on the CPU."""
+pass through the model are zeros); group name -> trainable parameters, "all" included. With fields="norms" only the
+fields ``sq_norm`` and ``mean_pair`` are measured, with ``score_power`` also sum_t |grad log pi(y_t | s_t)|^2;
+``micro_batch`` is the most trajectories in one forward pass, None for all. It returns group name -> moments, float64 on
+the CPU."""
 
 
 def gradient_moments(

@@ -34,9 +34,9 @@ class MeasurementSettings:
         groups: parameter groups, "layers" for one a layer.
         position_bins: also measure every estimator split over this many ranges of positions.
         engine: see ``kvar.gradients.gradient_moments``.
-        fields: see there.
+        fields: see ``kvar.gradients.gradient_moments``.
         centre: of the teacher's logits, see ``kvar.returns.token_values``.
-        value: hard or soft V, see there.
+        value: hard or soft V, see ``kvar.returns.token_values``.
         vocabulary: draw, score and normalise over the first this many tokens at most.
         constant_scores: accept equal scores of all responses, which a training may have at some steps.
 
@@ -89,7 +89,7 @@ class MeasurementSettings:
         """Require exactly one of teacher and reward, and the teacher where an estimator needs it.
 
         Raises:
-            ValueError: neither or both of teacher and reward; an estimator that needs a teacher where there is none.
+            ValueError: neither or both of teacher and reward; an estimator needs a teacher and there is none.
         """
         if (teacher is None) == (reward is None):
             raise ValueError("GradientProbe needs exactly one of teacher= and reward=.")

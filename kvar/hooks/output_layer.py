@@ -220,9 +220,7 @@ class OutputLayerProbe(TrainerCallback):
         """Write pending measurements, so that records are never behind a checkpoint."""
         self.flush()
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Write pending measurements and stop watching the head."""
         self.flush()
         self._close()

@@ -50,9 +50,7 @@ class Progress(TrainerCallback):
         self._bar: Any = None
         self._start, self._first = 0.0, 0
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Open the bar at the step that training starts from."""
         self._start, self._first = time.perf_counter(), state.global_step
         if self._bar is not None:  # of an interrupted training
@@ -90,9 +88,7 @@ class Progress(TrainerCallback):
             else:
                 self._say(f"step {state.global_step:,}/{state.max_steps:,}: {_join(shown)}, {self._left(state)}")
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Close the bar."""
         if self._bar is not None:
             self._bar.close()

@@ -27,9 +27,7 @@ class Recorder(TrainerCallback):
     def __init__(self, writer: RunWriter) -> None:
         self.writer = writer
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Remove logs of an earlier training, or past the checkpoint that this one resumes from."""
         if state.is_world_process_zero:
             self.writer.begin(state.global_step, "train", "validation")
