@@ -10,18 +10,7 @@ from kvar.estimators.baselines import BASELINES
 from kvar.estimators.corrections import Correction, PPOClip, Ratio, SequenceRatio, Truncated
 from kvar.estimators.estimator import Estimator
 from kvar.estimators.nearest import nearest
-from kvar.estimators.rewards import (
-    JSD,
-    ForwardKL,
-    Gap,
-    K1Loss,
-    K2Loss,
-    K3Loss,
-    LogRatio,
-    Reward,
-    Score,
-    TopK,
-)
+from kvar.estimators.rewards import JSD, ForwardKL, Gap, K1Loss, K2Loss, K3Loss, LogRatio, Reward, Score, TopK
 from kvar.returns import LLMR, Kernel, parse_kernel
 
 __all__ = ["parse_estimators", "parse_reward"]

@@ -95,10 +95,7 @@ def loop_moments(
 
 
 def _gradients(
-    student: nn.Module,
-    rollouts: Rollouts,
-    weights: Weights,
-    parameters: list[nn.Parameter],
+    student: nn.Module, rollouts: Rollouts, weights: Weights, parameters: list[nn.Parameter]
 ) -> tuple[Callable[[int], list[Tensor]], int]:
     """A function from i to g_i, one (E, numel) float64 tensor per parameter; and E."""
     if isinstance(weights, Tensor):

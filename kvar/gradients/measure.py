@@ -14,13 +14,7 @@ from torch import Tensor, nn
 from kvar.estimators.estimator import Estimator
 from kvar.estimators.evidence import Evidence
 from kvar.estimators.terms import Terms
-from kvar.gradients.checks import (
-    check_finite,
-    check_name_count,
-    checked_scalars,
-    checked_weights,
-    no_checkpointing,
-)
+from kvar.gradients.checks import check_finite, check_name_count, checked_scalars, checked_weights, no_checkpointing
 from kvar.gradients.cotangents import Weights
 from kvar.gradients.groups import GroupSpec, resolve_groups
 from kvar.gradients.local import LocalMeasurement

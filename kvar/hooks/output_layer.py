@@ -120,12 +120,7 @@ class OutputLayerProbe(TrainerCallback):
         self._idle = False
 
     def on_rollouts(
-        self,
-        rollouts: Rollouts,
-        values: TokenValues,
-        *,
-        hidden: Tensor | None = None,
-        logits: Tensor | None = None,
+        self, rollouts: Rollouts, values: TokenValues, *, hidden: Tensor | None = None, logits: Tensor | None = None
     ) -> None:
         """Measure one micro-batch, right after its forward pass.
 

@@ -68,10 +68,7 @@ class Run:
         return self.read("metrics")
 
     def read(
-        self,
-        table: str,
-        columns: Sequence[str] | None = None,
-        where: Mapping[str, object] | None = None,
+        self, table: str, columns: Sequence[str] | None = None, where: Mapping[str, object] | None = None
     ) -> pd.DataFrame:
         """Read part of a table without holding the whole of it: for tables of many millions of rows.
 
@@ -94,10 +91,7 @@ class Run:
         return pa.concat_tables([empty, *groups]).to_pandas(self_destruct=True)
 
     def batches(
-        self,
-        table: str,
-        columns: Sequence[str] | None = None,
-        where: Mapping[str, object] | None = None,
+        self, table: str, columns: Sequence[str] | None = None, where: Mapping[str, object] | None = None
     ) -> Iterator[pa.Table]:
         """The rows of :meth:`read`, same arguments, as Arrow tables of at most about a million rows, one at a time.
 

@@ -25,8 +25,8 @@ def score_norms(
 ) -> Tensor:
     """|s_t|^2 of the output layer's weight for every response token, s_t = grad log pi(y_t | s_t).
 
-    Of a weight that is tied to the input embedding, its use as the output layer. A scale or a bias between the head and
-    the logits is not looked at: a constant factor leaves a minimum-variance baseline as it is.
+    Of a weight tied to the input embedding only the use as output layer counts. A scale or bias between head and logits
+    is ignored: a constant factor leaves a minimum-variance baseline unchanged.
 
     Args:
         student: seq2seq or causal model with an output embedding; measured in eval mode.

@@ -75,12 +75,7 @@ class Rerun:
                 continue
             rows.append(
                 torch.autograd.grad(
-                    output,
-                    wanted,
-                    part.to(output.dtype),
-                    retain_graph=True,
-                    allow_unused=True,
-                    materialize_grads=True,
+                    output, wanted, part.to(output.dtype), retain_graph=True, allow_unused=True, materialize_grads=True
                 )
             )
         return {name: torch.stack(parts) for name, parts in zip(self.parameters, zip(*rows, strict=True), strict=True)}

@@ -55,8 +55,8 @@ def score_projections(
 ) -> ScoreProjections:
     """Project every token's score on random directions: one forward-mode pass for each (and each cell of the groups).
 
-    Works for modules that cannot be hooked and parameters shared in any way; attention runs on PyTorch's MATH backend
-    meanwhile. It is measured in eval mode and leaves the student as it was, see ``gradient_moments``.
+    Works for modules that cannot be hooked and parameters shared in any way. Attention runs on PyTorch's MATH backend,
+    the student in eval mode; its state is restored, see ``gradient_moments``.
 
     Args:
         student: as for ``gradient_moments``.
@@ -224,10 +224,7 @@ class _PaddingRows(TorchFunctionMode):
 
 @torch.no_grad()  # no backward graph; forward mode is unaffected
 def derivative_along(
-    student: nn.Module,
-    rollouts: Rollouts,
-    tangents: dict[int, Tensor],
-    of: Callable[[Tensor, Rollouts], Tensor],
+    student: nn.Module, rollouts: Rollouts, tangents: dict[int, Tensor], of: Callable[[Tensor, Rollouts], Tensor]
 ) -> Tensor:
     """The derivative of ``of(logits, rollouts)`` along one direction; zero where it does not depend on it."""
     passes = _Passes(student, rollouts, of)

@@ -69,11 +69,7 @@ def pulled_back(
             if not reached:
                 continue
             grads = torch.autograd.grad(
-                [end for end, _ in reached],
-                inputs,
-                [seed for _, seed in reached],
-                retain_graph=True,
-                allow_unused=True,
+                [end for end, _ in reached], inputs, [seed for _, seed in reached], retain_graph=True, allow_unused=True
             )
             for where, key, grad in zip([complete] * len(ks) + [open_leaves] * len(js), ks + js, grads, strict=True):
                 if grad is not None:

@@ -51,12 +51,7 @@ class Graph:
     """
 
     def __init__(
-        self,
-        student: nn.Module,
-        estimators: Estimators,
-        rows: Tensor,
-        wanted: Mapping[int, nn.Parameter],
-        plan: Plan,
+        self, student: nn.Module, estimators: Estimators, rows: Tensor, wanted: Mapping[int, nn.Parameter], plan: Plan
     ) -> None:
         with capture(student, wanted, len(rows), plan, cut=plan.cut) as captured:
             logits = estimators.logits(student, rows)

@@ -101,13 +101,7 @@ def output_layer_moments(
 
 @torch.no_grad()
 def output_layer_pairs(
-    hidden: Tensor,
-    logits: Tensor,
-    tokens: Tensor,
-    mask: Tensor,
-    weights: Tensor | Terms,
-    *,
-    bias: bool = False,
+    hidden: Tensor, logits: Tensor, tokens: Tensor, mask: Tensor, weights: Tensor | Terms, *, bias: bool = False
 ) -> Tensor:
     """(E, E, N): <g_i^e, g_i^f> at the head, all pairs of estimators, for a probe at every step.
 
@@ -129,12 +123,7 @@ def output_layer_pairs(
 
 
 def _rows(
-    hidden: Tensor,
-    logits: Tensor,
-    tokens: Tensor,
-    mask: Tensor,
-    weights: Tensor | Terms,
-    some: slice,
+    hidden: Tensor, logits: Tensor, tokens: Tensor, mask: Tensor, weights: Tensor | Terms, some: slice
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Some trajectories as rows: inputs, minus cotangents, scales, and a mask of rows that are not padding.
 

@@ -169,7 +169,7 @@ class Scaled(Factor):
 
     @property
     def grads(self) -> tuple[Tensor, ...]:
-        """E tensors (N, T, m), computed anew."""
+        """E tensors (N, T, m), computed at each access."""
         return tuple(self.rows * w[..., None] for w in self.scales)
 
     def __getitem__(self, rows: slice) -> Factor:

@@ -71,12 +71,7 @@ def uniforms(seed: int | Sequence[int], rows: int, steps: int) -> Tensor:
 
 
 def draw(
-    logits: Tensor,
-    temperature: float,
-    top_k: int,
-    chance: Tensor,
-    step: int | None = None,
-    rows: Tensor | None = None,
+    logits: Tensor, temperature: float, top_k: int, chance: Tensor, step: int | None = None, rows: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """One token per row by inversion of the distribution function, and its log-probability under that policy.
 

@@ -16,7 +16,7 @@ def rows_of(output: Any, rows: Tensor, batch: int) -> Any:
     Args:
         output: a transformers ``ModelOutput``, a tensor, or tuples, lists and mappings of them.
         rows: (R,) int64.
-        batch: N, the number of rows; tensors of another first size (a router's loss) are kept as they are.
+        batch: N, the number of rows; tensors of another first size (a router's loss) are unchanged.
 
     Returns:
         An object of the same type.

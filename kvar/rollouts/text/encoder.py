@@ -25,10 +25,10 @@ FORMS = (
 class TextEncoder:
     """Encodes prompts and targets as a model with its tokenizer expects them.
 
-    Prompts get the tokenizer's special tokens once; those of a causal model no end-of-sequence. Targets are what the
-    model emits: without beginning-of-sequence for a causal model, without the tokens that an encoder-decoder's decoder
-    is given (its start, forced language codes), and with exactly one end. The text of a special token stays text.
-    Conversations go through the tokenizer's chat template, which writes all special tokens itself.
+    Prompts get the tokenizer's special tokens once; those of a causal model no end-of-sequence. Targets are the tokens
+    that the model emits: without beginning-of-sequence for a causal model, without the tokens given to the decoder of
+    an encoder-decoder (its start, forced language codes), and with exactly one end. The text of a special token stays
+    text. Conversations are encoded by the tokenizer's chat template, which writes all special tokens.
 
     Args:
         tokenizer: fast or slow.

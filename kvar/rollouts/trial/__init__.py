@@ -1,4 +1,4 @@
-"""Trying a model at first use: what is sampled and scored is what it says of each prefix alone.
+"""The trial of a model at first use: sampling and scoring must agree with its logits for each prefix alone.
 
 ``truth`` decides, from the small ``cases`` and, for long rollouts, from ``longer``.
 """
