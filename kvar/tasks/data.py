@@ -121,8 +121,8 @@ def _folder(data: str) -> Path | None:
         )
     if folder.suffix or data.startswith((".", "/", "~")):
         raise ValueError(
-            f"data {data!r} is not a folder. Give --data a folder with train/validation/test files or a hub name; "
-            "the first lines of a shipped config name its data and their source."
+            f"data {data!r} is not a folder. Give a folder with train/validation/test files or a hub name (--data "
+            "FOLDER); the first lines of a shipped config name its data and their source."
         )
     return None
 

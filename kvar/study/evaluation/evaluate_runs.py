@@ -20,14 +20,14 @@ __all__ = ["check_same_examples", "compare_results", "evaluate_runs", "evaluate_
 
 
 def evaluate_target(target: Target, options: Options = Options()) -> Result:
-    """Decode the target's split greedily or by beam search and score it.
+    """Decode the target's split and score it.
 
     Args:
-        target: of ``kvar.study.evaluation.target.find_target``.
-        options: how.
+        target: from ``kvar.study.evaluation.target.find_target``.
+        options: of the evaluation.
 
     Raises:
-        ValueError: something named cannot be loaded, a missing split, bad rows.
+        ValueError: a model or data that cannot be loaded, a missing split, bad rows.
     """
     import torch
 
@@ -67,10 +67,10 @@ def evaluate_target(target: Target, options: Options = Options()) -> Result:
 
 
 def compare_results(first: Result, second: Result) -> dict[str, Interval]:
-    """Second less first of every score that both have, paired by example.
+    """Second minus first of every score that both have, paired by example.
 
     Raises:
-        ValueError: they were evaluated on different examples.
+        ValueError: the results are of different examples.
     """
     from kvar.evaluation.bootstrap import difference
 
@@ -86,11 +86,7 @@ def compare_results(first: Result, second: Result) -> dict[str, Interval]:
 
 
 def check_same_examples(first: tuple[str, list[Example]], second: tuple[str, list[Example]]) -> None:
-    """Check that two models have the same examples; each is given as a name and its examples.
-
-    Raises:
-        ValueError: they differ.
-    """
+    """Raise ValueError where two models, each a name and its examples, have different examples."""
     (name, ours), (other, theirs) = first, second
     if ours != theirs:
         rows = [i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b]
@@ -111,19 +107,19 @@ def evaluate_runs(
     model: str | None = None,
     kernels: str | None = None,
 ) -> str:
-    """Evaluate one model, or two on the same examples, write the results and give them as text.
+    """Evaluate one model, or two on the same examples; write the results and return them as text.
 
     Args:
         names: one or two runs or configs, see :func:`kvar.study.evaluation.target.find_target`.
-        overrides: fields over the run's own, such as ``{"eval_split": "test"}``.
-        options: how.
-        output: JSON file of the result, or of the comparison of two; default a file beside the run.
+        overrides: fields that replace the run's, such as ``{"eval_split": "test"}``.
+        options: of the evaluation.
+        output: JSON file of the result, or of the comparison of two; default a file in the run's folder.
         checkpoint: see ``find_target``.
         model: see ``find_target``.
         kernels: see ``find_target``.
 
     Raises:
-        ValueError: bad input; the message names it.
+        ValueError: bad input.
     """
     from kvar.study.evaluation.target import find_target
 

@@ -33,22 +33,19 @@ def judge_runs(
     limit: int | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Comparison:
-    """Win rate of one run's evaluation texts over another's, on the prompts that both answered.
+    """Win rate of one run's evaluation texts over another's, on the prompts that both have.
 
-    Verdicts are kept one by one in ``verdicts.jsonl`` and the result in ``result.json`` of the output folder; the same
-    call goes on where a killed one stopped.
+    Verdicts are saved one by one in ``verdicts.jsonl`` and the result in ``result.json`` of the output folder; the same
+    call resumes a killed comparison.
 
     Args:
         run_a: a run's folder, with its evaluation.json (the first examples only), or a file of ``kvar evaluate`` (all).
-        run_b: what to compare with.
-        judge: a model folder, a hub name, an http(s) address, or a judge made elsewhere.
+        run_b: the other run, likewise.
+        judge: a model folder, a hub name, an http(s) address, or a judge.
         output: folder of verdicts and result; default ``RUN_A/judge/`` and a name made of the other run's and judge's.
         criterion: what "better" means, in a sentence or two; default: the better answer to the prompt.
         limit: compare the first this many shared prompts.
         options: further arguments of the judge, see :func:`load_judge`.
-
-    Returns:
-        The comparison, seen from ``run_a``.
 
     Raises:
         ValueError: runs without texts or without a shared prompt, an output folder of another comparison, or a judge
@@ -93,20 +90,20 @@ def load_judge(
     batch: int = 8,
     request: Mapping[str, Any] | None = None,
 ) -> Judge:
-    """The judge that ``name`` says.
+    """The judge called ``name``.
 
     Args:
         name: an http(s) address of an OpenAI-compatible server, or a model folder or hub name.
         model: which of a server's models.
         timeout: seconds a request to a server may take.
         retries: further attempts of a request.
-        concurrency: requests in flight at most.
+        concurrency: most requests at a time.
         max_tokens: longest reply of a server.
-        batch: questions a forward pass of a local model.
+        batch: questions per forward pass of a local model.
         request: further fields of a server's requests.
 
     Raises:
-        ValueError: no such model, or a server that is not there.
+        ValueError: no such model, or a server that cannot be reached.
     """
     from kvar.evaluation.judge import LocalJudge, ServerJudge
 
@@ -129,10 +126,9 @@ def load_judge(
 
 
 def shared_pairs(run_a: Path, run_b: Path) -> tuple[list[Pair], int]:
-    """Pairs of texts on the same prompt, in the first run's order; a prompt's repetitions are matched one by one.
+    """Pairs of texts on the same prompt, in the first run's order, and the number of texts without a partner.
 
-    Returns:
-        The pairs, and how many texts of either run have no partner.
+    Repeated prompts are matched one by one.
 
     Raises:
         ValueError: no prompt is shared.
@@ -150,10 +146,10 @@ def shared_pairs(run_a: Path, run_b: Path) -> tuple[list[Pair], int]:
 
 
 def read_texts(run: Path) -> list[tuple[str, str]]:
-    """(prompt, text) of every example in a run's evaluation.json, or in a file that ``kvar evaluate`` wrote.
+    """(prompt, text) of every example in a run's evaluation.json, or in a file of ``kvar evaluate``.
 
     Raises:
-        ValueError: no such file, or none of its texts.
+        ValueError: no such file, or a file without texts.
     """
     path = run if run.is_file() else run / FILE
     if not path.is_file():
@@ -162,14 +158,16 @@ def read_texts(run: Path) -> list[tuple[str, str]]:
         samples = json.loads(path.read_text(encoding="utf-8"))["samples"]
         texts = [(str(row["prompt"]), str(row["text"])) for row in samples]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} holds no samples with prompt and text ({error!r}); evaluate the run anew.") from error
+        raise ValueError(
+            f"{path} holds no samples with prompt and text ({error!r}); evaluate the run again."
+        ) from error
     if not texts:
         raise ValueError(f"{path} holds no samples: evaluate the run with eval_limit above 0.")
     return texts
 
 
 def _progress() -> Any:
-    """A bar on a terminal, nothing elsewhere."""
+    """The update function of a progress bar; None where stderr is not a terminal."""
     if not sys.stderr.isatty():
         return None
     from tqdm.auto import tqdm  # type: ignore[import-untyped]

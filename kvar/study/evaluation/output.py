@@ -1,4 +1,4 @@
-"""Where evaluations go: a JSON file each, and the run's records."""
+"""Write evaluations to JSON files and to the run's records."""
 
 from __future__ import annotations
 
@@ -17,15 +17,7 @@ __all__ = ["write_comparison", "write_result"]
 
 
 def write_result(result: Result, path: Path) -> list[str]:
-    """Write the result as JSON and, for a run, into its table ``metrics``.
-
-    Args:
-        result: the evaluation.
-        path: the JSON file.
-
-    Returns:
-        Lines that say where it went.
-    """
+    """Write the result as JSON to ``path`` and, for a run, into its table ``metrics``; returns lines that say so."""
     target, settings = result.target, result.target.settings.evaluation
     measured = result.evaluation.responses
     samples = [
@@ -70,7 +62,7 @@ def _write(content: dict[str, Any], path: Path) -> None:
 
 
 def _record(result: Result) -> list[str]:
-    """Write the scores to the run's records, unless another process is writing them."""
+    """Write the scores to the run's records, unless another process has them locked."""
     import pandas as pd
 
     from kvar.records import RecordsError, RunWriter, load
@@ -95,7 +87,7 @@ def _record(result: Result) -> list[str]:
 
 
 def _finite(value: Any) -> Any:
-    """The same content with None for numbers that JSON does not have."""
+    """The same content with None for NaN and infinity."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list):

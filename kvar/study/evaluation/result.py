@@ -1,4 +1,4 @@
-"""One model's evaluation, and how it was made."""
+"""One model's evaluation and its options."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Options", "Result"]
 
 @dataclass(frozen=True)
 class Options:
-    """How an evaluation is done, beside the run's own settings.
+    """Options of an evaluation that are not settings of the run.
 
     Attributes:
         batch: prompts decoded together.
@@ -49,11 +49,11 @@ class Result:
     """One model's evaluation.
 
     Attributes:
-        target: what was evaluated.
+        target: the model and its settings.
         examples: prompts and references.
-        evaluation: scores, texts and what was measured on every response.
+        evaluation: scores, texts and the numbers of every response.
         scores: every score with its interval.
-        options: how.
+        options: of the evaluation.
     """
 
     target: Target

@@ -17,17 +17,17 @@ def score_table(result: Result) -> str:
     """Every score of one model with its interval."""
     n, level = len(result.examples), result.options.level
     rows = [("score", "value", f"{level:.0%} interval")]
-    rows += [(name, _number(i.value), _range(i)) for name, i in result.scores.items()]
+    rows += [(name, number(i.value, 4), _range(i)) for name, i in result.scores.items()]
     split = result.target.settings.evaluation.eval_split
     head = f"{result.target.name} ({split}, n = {n}, {result.options.resamples} resamples)"
     return "\n".join([head, *_aligned(rows)])
 
 
 def difference_table(first: Result, second: Result, differences: dict[str, Interval]) -> str:
-    """Two models beside each other, and the paired difference."""
+    """The scores of two models side by side, and their paired differences."""
     rows = [("score", "first", "second", "second - first", f"{first.options.level:.0%} interval")]
     rows += [
-        (name, _number(first.scores[name].value), _number(second.scores[name].value), _number(i.value), _range(i))
+        (name, *(number(x.value, 4) for x in (first.scores[name], second.scores[name], i)), _range(i))
         for name, i in differences.items()
     ]
     head = (
@@ -37,12 +37,8 @@ def difference_table(first: Result, second: Result, differences: dict[str, Inter
     return "\n".join([head, *_aligned(rows)])
 
 
-def _number(value: float) -> str:
-    return number(value, 4)
-
-
 def _range(interval: Interval) -> str:
-    return f"{_number(interval.low)} to {_number(interval.high)}"
+    return f"{number(interval.low, 4)} to {number(interval.high, 4)}"
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Target", "find_target"]
 
-# what an evaluation takes of the trainer's
 TRAINER_FIELDS = ("max_new_tokens", "max_prompt_tokens", "centre", "value", "use_cpu", "seed")
+"""The trainer's settings that an evaluation uses."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """A model with the settings to evaluate it by.
+    """A model and the settings of its evaluation.
 
     Attributes:
-        name: as given, with the checkpoint where there is one.
+        name: as given, or the checkpoint's path.
         settings: task, model, teacher and evaluation.
         training: length limit and value conventions; the rest is unused.
         model: folder or hub name of the weights; of adapters, the folder of a LoRA run's checkpoint.
@@ -55,7 +55,7 @@ class Target:
         return f"{limit}{settings.eval_split}, {how}, {self.training.max_new_tokens} tokens at most{calculator}"
 
     def default_output(self) -> Path:
-        """The JSON file: beside the run, or in the current folder."""
+        """The JSON file: in the run's folder, or in the current folder."""
         return self._folder() / f"{self._stem()}.json"
 
     def comparison_output(self, other: Target) -> Path:
@@ -81,15 +81,15 @@ def find_target(
     kernels: str | None = None,
     teacher: bool = True,
 ) -> Target:
-    """The model and settings that ``name`` stands for.
+    """The model and settings called ``name``.
 
     Args:
         name: a run's folder, or the config of a run or study (a YAML file, or one that ships with kvar).
-        overrides: fields over the run's own, such as ``{"eval_split": "test"}``.
+        overrides: fields that replace the run's, such as ``{"eval_split": "test"}``.
         checkpoint: of a run: "checkpoint-200", "200" or "last"; None for its final model.
-        model: folder or hub name of the weights to evaluate by a config; None for the config's own ``student``.
-        kernels: names, comma-separated; None for the run's objective's and its probe's.
-        teacher: whether the teacher is wanted.
+        model: folder or hub name of the weights to evaluate with a config; None for the config's ``student``.
+        kernels: names, comma-separated; None for those of the run's objective and probe.
+        teacher: whether to load the teacher.
 
     Raises:
         ValueError: no such run, config, checkpoint or model; or settings out of range.
@@ -108,7 +108,7 @@ def find_target(
             label = name if checkpoint is None else model
     elif Path(name).is_dir():
         raise ValueError(
-            f"{name} is a folder but no run (no config.json). Name a run's folder, or a config and --model {name}."
+            f"{name} is a folder but not a run (no config.json). Name a run's folder, or a config and --model {name}."
         )
     else:
         origin = str(find_config(name))
@@ -118,7 +118,7 @@ def find_target(
                 raise ValueError(f"{origin} is a study; name the folder of one of its runs, or a model by --model.")
             values = dict(values.get("common") or {})
         if checkpoint is not None:
-            raise ValueError(f"--checkpoint {checkpoint} is one of a run, and {name} is a config; use --model FOLDER.")
+            raise ValueError(f"--checkpoint {checkpoint} needs a run, but {name} is a config; use --model FOLDER.")
         model = model or values.get("student")
         if model is None:
             raise ValueError(
@@ -126,7 +126,7 @@ def find_target(
             )
     if run is None:
         label = f"{model} by {name}"
-    # the adapters of a run's checkpoint need the run's own start; any other adapter names its base
+    # the adapters of a run's checkpoint need the run's student; any other adapter names its base
     adapters = run is not None and (Path(model) / "adapter_config.json").is_file()
     kept = (*TRAINER_FIELDS, *(f.name for section in SECTIONS for f in fields(section)))
     left_out = () if adapters else (*START_FIELDS, "tokenizer")

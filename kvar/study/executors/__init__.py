@@ -1,1 +1,1 @@
-"""Where the cells of a study run: this process, processes of this machine, or a Ray cluster."""
+"""Executors of a study's cells: this process, processes of this machine, or a Ray cluster."""

@@ -1,7 +1,7 @@
-"""One cell of a study in a process of its own: reads its job, a line of JSON, from standard input, and runs it.
+"""Main program of a process that runs one cell of a study; the job is a line of JSON on standard input.
 
-Standard input stays open for as long as the process that began this one lives; when it ends, so does this one, and its
-run is left as any killed run is, to be gone on with.
+Standard input stays open while the parent process lives. When it closes, this process exits, and the run can be resumed
+like any killed run.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["main"]
 
 
 def main() -> int:
-    """Run the job; an error's last line, the last that is written, says what it was."""
+    """Run the job; the last line written describes an error."""
     from kvar.study.executors.local import Job, run_job
 
     job = Job(**json.loads(sys.stdin.readline()))

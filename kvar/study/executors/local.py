@@ -1,7 +1,6 @@
-"""Where the cells of a study run: in this process one after another, or in several processes of this machine.
+"""Run the cells of a study in this process, one after another, or in several processes of this machine.
 
-An executor takes jobs and gives back, one by one, how they ended. It knows nothing of grids or of what waits for what,
-so another place to run cells is one more class.
+An executor takes jobs and returns, one by one, how they ended; grids and the order of cells are not its concern.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from kvar.study.settings.reading import settings_from
 __all__ = ["Executor", "InProcess", "Job", "LocalProcesses", "begin_process", "run_job", "what_happened"]
 
 LOG = "output.log"
-PLAIN = (ValueError, OSError, RuntimeError)  # what a run raises by itself; anything else shows where it came from
+PLAIN = (ValueError, OSError, RuntimeError)  # errors shown without a traceback
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Job:
     Attributes:
         name: the cell's.
         values: all fields of its run, plain values.
-        overwrite: throw away what is in its folder.
+        overwrite: discard a run in its folder.
     """
 
     name: str
@@ -46,20 +45,20 @@ class Executor(Protocol):
 
     @property
     def slots(self) -> int:
-        """Places for jobs, which may change while the study runs."""
+        """Number of jobs at a time, which may change while the study runs."""
 
     def start(self, job: Job) -> None:
-        """Begin a job; at most ``slots`` have been begun and not yet been given back."""
+        """Start a job; at most ``slots`` run at a time."""
 
     def wait(self) -> tuple[str, str | None]:
-        """Wait for any begun job to end: its name, and what went wrong or None."""
+        """Wait for any job to end: its name, and the error or None."""
 
     def close(self) -> None:
-        """Stop whatever still runs."""
+        """Stop the running jobs."""
 
 
 def run_job(job: Job) -> None:
-    """Run a cell in this process; see ``train_run`` for what it raises."""
+    """Run a cell in this process; errors as of ``train_run``."""
     train_run(*settings_from(dict(job.values), f"cell {job.name}"), overwrite=job.overwrite)
 
 
@@ -81,7 +80,7 @@ class InProcess:
         assert job is not None
         try:
             run_job(job)
-        except Exception as error:  # whatever it is, the other cells have nothing to do with it
+        except Exception as error:  # the other cells go on
             if not isinstance(error, PLAIN):
                 traceback.print_exc()
             return job.name, f"{type(error).__name__}: {error}"
@@ -92,10 +91,10 @@ class InProcess:
 
 
 class LocalProcesses:
-    """Each job in a process of its own; what it prints goes to ``output.log`` in the run's folder.
+    """Each job in its own process, whose output goes to ``output.log`` in the run's folder.
 
-    The processors are shared out by ``OMP_NUM_THREADS``; where that is set to fewer, it is left. A process ends when
-    the one that began it does, however that ends, so that a study can be given again at once.
+    ``OMP_NUM_THREADS`` of each process is its share of the processors, or the present value where that is lower. A
+    process ends when its parent does, for whatever reason, so that a study can be started again at once.
 
     Args:
         slots: jobs at a time.
@@ -113,7 +112,7 @@ class LocalProcesses:
         return min(share, int(given)) if given.isdigit() and int(given) > 0 else share
 
     def start(self, job: Job) -> None:
-        """Begin a process."""
+        """Start a process."""
         self._running[job.name] = begin_process(job, self.threads)
 
     def wait(self) -> tuple[str, str | None]:
@@ -127,7 +126,7 @@ class LocalProcesses:
             time.sleep(0.1)
 
     def close(self) -> None:
-        """End the processes that still run."""
+        """End the running processes."""
         for name, (process, _) in list(self._running.items()):
             process.terminate()
             process.wait()
@@ -145,14 +144,10 @@ def _processors() -> int:
 
 
 def begin_process(job: Job, threads: int) -> tuple[subprocess.Popen[bytes], Path]:
-    """Begin a process that runs a cell, and ends when this one does.
-
-    Args:
-        job: the cell.
-        threads: of the process.
+    """Start a process with ``threads`` threads that runs a cell and ends when this one does.
 
     Returns:
-        The process, and the file that what it prints is added to.
+        The process, and the file that its output is appended to.
     """
     folder = Path(str(job.values["output_dir"]))
     folder.mkdir(parents=True, exist_ok=True)
@@ -167,19 +162,19 @@ def begin_process(job: Job, threads: int) -> tuple[subprocess.Popen[bytes], Path
         )
     text = json.dumps({"name": job.name, "values": job.values, "overwrite": job.overwrite}, default=str)
     assert process.stdin is not None
-    with suppress(BrokenPipeError):  # it died at once, which its status will say
+    with suppress(BrokenPipeError):  # the process died at once; its status says so
         process.stdin.write(text.encode() + b"\n")
-        process.stdin.flush()  # left open: its end tells the process that this one is gone
+        process.stdin.flush()  # left open: it closes when this process ends
     return process, log
 
 
 def what_happened(status: int, log: Path) -> str | None:
-    """What a process died of: its signal, or the last line it wrote, which is that of its traceback."""
+    """The error of a process that ended: its signal, or the last line of its log; None for status 0."""
     if status == 0:
         return None
     if status < 0:
         out_of_memory = ", as when memory runs out" if status == -9 else ""
-        return f"killed by signal {-status}{out_of_memory}; it goes on from its last checkpoint (log: {log})"
+        return f"killed by signal {-status}{out_of_memory}; it resumes from its last checkpoint (log: {log})"
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     last = next((line for line in reversed(lines) if line.strip()), f"exit status {status}")
     return f"{last} (log: {log})"

@@ -1,4 +1,4 @@
-"""The cells of a study on a Ray cluster, a task each, in a worker of its own; needs the extra ``kvar[ray]``."""
+"""Run the cells of a study on a Ray cluster, each as a task in its own worker; needs the extra ``kvar[ray]``."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from kvar.study.executors.local import LOG, InProcess, Job
 
 __all__ = ["RayCluster"]
 
-LOCK_SECONDS = 60.0  # how long the worker of a lost attempt may still hold its run's folder
+LOCK_SECONDS = 60.0  # time for the worker of a lost attempt to release its run's folder
 NODE_SECONDS = 120.0  # a worker's first task imports kvar
 
 
 class RayCluster:
     """Runs each cell as a Ray task, in a Ray worker that runs nothing else.
 
-    The cluster is joined, and its nodes are looked at, when the first cell is due. A cell whose worker or node dies is
-    begun again, on whichever node has room, and goes on from its last checkpoint; a cell that fails by itself is not.
-    The attempts are counted here, since Ray's own retries are silent and without a bound where memory runs out.
+    The cluster is joined, and its nodes are checked, at the first cell. A cell whose worker or node dies is started
+    again, on any node with room, and resumes from its last checkpoint; a cell that fails is not. Attempts are counted
+    by this class, because Ray's retries are silent, and unbounded where memory runs out.
 
     Args:
-        folder: the study's folder, on a file system that the nodes share, as the working folder is.
+        folder: the study's folder; it and the working folder are on a file system that the nodes share.
         address: of the cluster's head, host:port; "auto" for RAY_ADDRESS, or the cluster that this machine is part of.
-        cpus: processors a cell takes, which are its threads too.
-        gpus: GPUs a cell takes, at most 1; default 1 on a cluster with GPUs, else 0.
-        retries: how often a cell is begun again after its worker or node died.
-        say: told of cells that are begun again.
+        cpus: processors, and threads, of a cell.
+        gpus: GPUs of a cell, at most 1; default 1 on a cluster with GPUs, else 0.
+        retries: most restarts of a cell whose worker or node died.
+        say: called with a line for each restart.
 
     Raises:
         ValueError: ray is not installed, or a number out of range. ``slots`` and :meth:`start` raise it where no
@@ -53,12 +53,12 @@ class RayCluster:
         say: Callable[[str], None] = lambda text: print(text, flush=True),
     ) -> None:
         if find_spec("ray") is None:
-            raise ValueError("ray is not installed; pip install 'kvar[ray]', or leave out --ray to run cells here.")
+            raise ValueError("ray is not installed; pip install 'kvar[ray]', or leave out --ray.")
         if cpus <= 0:
             raise ValueError(f"cell_cpus must be above 0; got {cpus}.")
         if gpus is not None and not 0 <= gpus <= 1:
             raise ValueError(
-                f"cell_gpus must be from 0 to 1; got {gpus}. A cell of several GPUs is for accelerate launch."
+                f"cell_gpus must be from 0 to 1; got {gpus}. For several GPUs per cell use accelerate launch."
             )
         if retries < 0:
             raise ValueError(f"cell_retries must be 0 or more; got {retries}.")
@@ -68,18 +68,18 @@ class RayCluster:
         self.address, self.cpus, self.gpus, self.retries, self.say = address, cpus, gpus, retries, say
         self._token = f".ray-{uuid.uuid4().hex}"
         self._where = (str(Path.cwd()), str(self.folder), self._token, __version__)
-        self._joined = self._own = False
+        self._joined = self._connected = False
         self._running: dict[Any, Job] = {}
         self._attempts: dict[str, int] = {}
 
     @property
     def slots(self) -> int:
-        """Cells that the cluster, as it is now, has places for; at least 1, which waits where there is none."""
+        """Number of cells that the cluster now has room for; at least 1, which waits where there is none."""
         self._join()
         return max(1, sum(self._places(node) for node in self._nodes()))
 
     def start(self, job: Job) -> None:
-        """Hand the job to Ray."""
+        """Start the job as a Ray task."""
         self._join()
         self._attempts[job.name] = self._attempts.get(job.name, 0) + 1
         import ray
@@ -94,7 +94,7 @@ class RayCluster:
         self._running[task.remote(job, *self._where)] = job
 
     def wait(self) -> tuple[str, str | None]:
-        """Wait for a cell to end; one whose worker was lost is begun again."""
+        """Wait for a cell to end; one whose worker is lost is started again."""
         import ray
         from ray.exceptions import LocalRayletDiedError, NodeDiedError, OutOfMemoryError, WorkerCrashedError
 
@@ -106,16 +106,16 @@ class RayCluster:
                     return job.name, ray.get(reference)
                 except (LocalRayletDiedError, NodeDiedError, OutOfMemoryError, WorkerCrashedError) as error:
                     what = first_line(error).partition(". ")[0]
-                except Exception as error:  # a defect in the worker: the other cells have nothing to do with it
+                except Exception as error:  # the other cells go on
                     return job.name, f"{type(error).__name__}: {first_line(error)}"
                 tried = self._attempts[job.name]
                 if tried > self.retries:
                     return job.name, f"lost {tried} times, the last time by {what}"
-                self.say(f"{job.name} was lost ({what}); it is begun again ({tried} of {self.retries})")
+                self.say(f"{job.name} was lost ({what}); it is started again ({tried} of {self.retries})")
                 self.start(job)
 
     def close(self) -> None:
-        """Cancel what still runs, and leave the cluster."""
+        """Cancel the running cells and leave the cluster."""
         if not self._joined:
             return
         import ray
@@ -126,22 +126,22 @@ class RayCluster:
             ray.wait(list(self._running), num_returns=len(self._running), timeout=10.0)
         self._running.clear()
         (self.folder / self._token).unlink(missing_ok=True)
-        if self._own:
+        if self._connected:
             ray.shutdown()
         self._joined = False
 
     def _join(self) -> None:
-        """Join the cluster and look at its nodes, once."""
+        """Join the cluster and check its nodes, once."""
         if self._joined:
             return
         import ray
 
         if not ray.is_initialized():
             connect(self.address)
-            self._own = True
+            self._connected = True
         self._joined = True
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / self._token).write_text("kvar looks here whether the nodes of a Ray cluster see this folder\n")
+        (self.folder / self._token).write_text("checks that the nodes of a Ray cluster see this folder\n")
         nodes = self._nodes()
         if self.gpus is None:
             self.gpus = 1.0 if any(node["Resources"].get("GPU", 0) >= 1 for node in nodes) else 0.0
@@ -166,15 +166,7 @@ class RayCluster:
 
 
 def check_nodes(nodes: list[dict[str, Any]], arguments: tuple[str, str, str, str]) -> None:
-    """Ask each node whether it can run cells.
-
-    Args:
-        nodes: what ``ray.nodes()`` gave.
-        arguments: those of ``check_node``.
-
-    Raises:
-        ValueError: one cannot; the message says which, why, and what to do.
-    """
+    """Raise ValueError for the first of ``ray.nodes()`` where ``check_node(*arguments)`` reports a fault."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -185,20 +177,20 @@ def check_nodes(nodes: list[dict[str, Any]], arguments: tuple[str, str, str, str
         answers[task.remote(*arguments)] = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
     for reference, name in answers.items():
         try:
-            wrong = ray.get(reference, timeout=NODE_SECONDS)
-        except Exception as error:  # whatever keeps a node from answering, kvar's absence among it
-            remedy = f"Install kvar {arguments[-1]} there, in the Python that runs Ray"
-            wrong = f"cannot run kvar: {first_line(error)}. {remedy}."
-        if wrong is not None:
-            raise ValueError(f"node {name} of the Ray cluster {wrong}")
+            fault = ray.get(reference, timeout=NODE_SECONDS)
+        except Exception as error:  # such as a node without kvar
+            remedy = f"Install kvar {arguments[-1]} on it, in the Python that runs Ray"
+            fault = f"cannot run kvar: {first_line(error)}. {remedy}."
+        if fault is not None:
+            raise ValueError(f"node {name} of the Ray cluster {fault}")
 
 
 def places(resources: dict[str, float], cpus: float, gpus: float) -> int:
-    """Cells that a node has places for.
+    """The number of cells that a node has room for.
 
     >>> places({"CPU": 8.0, "GPU": 2.0}, cpus=2, gpus=1), places({"CPU": 8.0}, cpus=3, gpus=0)
     (2, 2)
-    >>> places({"CPU": 8.0, "GPU": 2.0}, cpus=1, gpus=0.4)  # a cell keeps to one GPU
+    >>> places({"CPU": 8.0, "GPU": 2.0}, cpus=1, gpus=0.4)  # a cell uses one GPU only
     4
     """
     by_cpu = math.floor(resources.get("CPU", 0) / cpus + 1e-6)
@@ -208,17 +200,13 @@ def places(resources: dict[str, float], cpus: float, gpus: float) -> int:
 
 
 def connect(address: str) -> None:
-    """Join a cluster.
-
-    Raises:
-        ValueError: none answers.
-    """
+    """Join a cluster; ValueError where none answers."""
     import ray
 
     named = os.environ.get("RAY_ADDRESS") if address == "auto" else address
     remedy = "Start one (ray start --head), or give its head as --ray-address HOST:PORT."
     host, colon, port = (named or "").rpartition(":")
-    if colon:  # ray itself would try for a long time, and then end this process
+    if colon:  # ray would try for a long time and then end this process
         try:
             socket.create_connection((host, int(port)), timeout=10.0).close()
         except (OSError, ValueError, OverflowError) as error:
@@ -230,17 +218,17 @@ def connect(address: str) -> None:
         raise ValueError(f"no Ray cluster answers{where} ({first_line(error)}). {remedy}") from None
 
 
-def check_node(here: str, folder: str, token: str, version: str) -> str | None:
-    """Whether cells can run on this machine.
+def check_node(start: str, folder: str, token: str, version: str) -> str | None:
+    """Check whether cells can run on this machine.
 
     Args:
-        here: the folder that the study was started from, absolute.
+        start: the folder that the study was started from, absolute.
         folder: the study's folder, absolute.
         token: name of a file in it.
-        version: kvar's, where the study was started.
+        version: of kvar where the study was started.
 
     Returns:
-        What is wrong and its remedy, or None.
+        The fault and its remedy, or None.
     """
     from kvar._version import __version__
 
@@ -249,30 +237,22 @@ def check_node(here: str, folder: str, token: str, version: str) -> str | None:
         return f"does not see the study's folder {folder}. {shared}"
     if not os.access(folder, os.W_OK | os.X_OK):
         return f"cannot write to the study's folder {folder}. {shared}"
-    if not Path(here).is_dir():
-        return f"does not see {here}, where the study was started. {shared}"
+    if not Path(start).is_dir():
+        return f"does not see {start}, where the study was started. {shared}"
     if __version__ != version:
         return f"has kvar {__version__}, but the study was started with {version}. Install the same version."
     return None
 
 
-def run_cell(job: Job, here: str, folder: str, token: str, version: str) -> str | None:
-    """Run a cell in this Ray worker, which ends with it; what is printed goes to ``output.log`` in the run's folder.
+def run_cell(job: Job, start: str, folder: str, token: str, version: str) -> str | None:
+    """Run a cell in the folder ``start``, in this Ray worker, with output to ``output.log`` in the run's folder.
 
-    Args:
-        job: the cell.
-        here: the folder to run it in; see :func:`check_node` for the others.
-        folder: the study's.
-        token: a file in it.
-        version: kvar's.
-
-    Returns:
-        What went wrong, or None.
+    The arguments behind the job are those of :func:`check_node`. Returns the error, or None.
     """
-    wrong = check_node(here, folder, token, version)  # the node may have come after the study began
-    if wrong is not None:
-        return f"node {os.uname().nodename} {wrong}"
-    os.chdir(here)
+    fault = check_node(start, folder, token, version)  # the node may have joined after the study started
+    if fault is not None:
+        return f"node {os.uname().nodename} {fault}"
+    os.chdir(start)
     run = Path(str(job.values["output_dir"]))
     run.mkdir(parents=True, exist_ok=True)
     lock = lock_folder(run, LOCK_SECONDS)  # the worker of a lost attempt may be about to end
@@ -289,7 +269,7 @@ def run_cell(job: Job, here: str, folder: str, token: str, version: str) -> str 
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says first, without a full stop; of one that a task raised, what its cause says."""
+    """The first line of an error, or of its cause where a task raised it, without a full stop."""
     cause = getattr(error, "cause", None)
     text = str(cause if isinstance(cause, BaseException) else error)
     return next((line for line in text.splitlines() if line.strip()), type(error).__name__).strip().rstrip(".")

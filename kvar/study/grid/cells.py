@@ -1,4 +1,4 @@
-"""The grid of a study file: its mapping, checked, and the cells that it spans."""
+"""Read a study's file and list its cells."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Cell:
     Attributes:
         student: the student's name.
         method: the method's, or stage's, name.
-        values: all fields of the run but output_dir, and but student where the cell starts from another.
+        values: all fields of the run except output_dir and, where the cell starts from another, student.
         start: the method whose student this one starts from, or None.
         task: the task's name; None in a study without ``tasks``.
         seed: None in a study without ``seeds``.
@@ -38,7 +38,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """[task/]student/method[/seed-N]: the run's folder inside the study's."""
+        """[task/]student/method[/seed-N], the run's folder inside the study's."""
         return cell_name(self.task, self.student, self.method, self.seed)
 
 
@@ -49,8 +49,7 @@ def read_study(config: str) -> dict[str, Any]:
         config: a path, or the name of a study that ships with kvar.
 
     Raises:
-        ValueError: unreadable, a key missing, unknown or written twice, no cells, a stage named twice, ``from`` naming
-            no earlier stage, or a field set where the grid sets it.
+        ValueError: an unreadable file, or one that :func:`kvar.study.grid.checks.check_grid` refuses.
     """
     path = find_config(config)
     study = load_yaml(path)
@@ -62,16 +61,9 @@ def read_study(config: str) -> dict[str, Any]:
 
 
 def cells_of(study: Mapping[str, Any], only: Sequence[str] = ()) -> list[Cell]:
-    """The study's cells: tasks, then seeds, then students, then stages, each in the order of the file.
+    """The cells of a study of :func:`read_study`, ordered by task, seed, student and stage, as in the file.
 
-    All cells of the first seed come before those of the second.
-
-    Args:
-        study: of :func:`read_study`.
-        only: see :func:`select_cells`.
-
-    Raises:
-        ValueError: ``only`` names no cell.
+    ``only`` and errors as of :func:`select_cells`.
     """
     cells = []
     everywhere = study.get("seeds") or (None,)
@@ -100,7 +92,7 @@ def cells_of(study: Mapping[str, Any], only: Sequence[str] = ()) -> list[Cell]:
 
 
 def starts_first(cells: Sequence[Cell]) -> list[Cell]:
-    """The cells in the given order, but every start before the cells that need it."""
+    """The cells in the given order, but every cell after the one that it starts from."""
     by_name = {cell.name: cell for cell in cells}
     ordered: dict[str, Cell] = {}
 
@@ -139,7 +131,7 @@ def select_cells(cells: Sequence[Cell], only: Sequence[str]) -> list[Cell]:
 
 
 def _origin(student: Any) -> dict[str, Any]:
-    """The fields that say what a student starts from."""
+    """The fields that define a student's initial weights."""
     if isinstance(student, str):
         return {"student": student}
     return dict(student) if "student_layers" in student else {"student_config": student}

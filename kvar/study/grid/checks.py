@@ -1,4 +1,4 @@
-"""Checks of a study's file: no unknown key, no empty axis, no cell twice, no contradiction."""
+"""Checks of a study's file: unknown keys, empty axes, repeated cells, contradictions."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ KEYS = ("common", "tasks", "students", "stages", "methods", "seeds")
 
 
 def stages_of(study: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The stages of a study's file, then its methods, which are the same written as a mapping.
+    """The stages of a study's file, then its methods, which are stages written as a mapping.
 
     Raises:
-        ValueError: not a list of mappings, or a method with a second name.
+        ValueError: not a list of mappings, or a method with a field ``name``.
     """
     stages = study.get("stages") or []
     if not isinstance(stages, list) or not all(isinstance(stage, Mapping) for stage in stages):
@@ -26,18 +26,15 @@ def stages_of(study: Mapping[str, Any]) -> list[dict[str, Any]]:
         if not isinstance(fields, Mapping):
             raise ValueError(f"method {name!r} must be a mapping of fields; got {fields!r}.")
         if "name" in fields:
-            raise ValueError(f"method {name!r} is called {fields['name']!r} inside; leave name out.")
+            raise ValueError(f"method {name!r} has a field name, {fields['name']!r}; leave name out.")
     return [*stages, *({"name": name, **fields} for name, fields in methods.items())]
 
 
 def check_grid(study: Mapping[str, Any]) -> None:
-    """Check keys, names, seeds and starts of a study's file; the fields of its runs are checked later.
-
-    Args:
-        study: the file's mapping.
+    """Check keys, names, seeds and starts of a study's mapping, but not the fields of its runs.
 
     Raises:
-        ValueError: the message names key, value and remedy.
+        ValueError: the first fault.
     """
     unknown = sorted(str(key) for key in study if key not in KEYS)
     if unknown:
@@ -71,9 +68,9 @@ def check_grid(study: Mapping[str, Any]) -> None:
 def _check_names(key: str, names: Sequence[str]) -> None:
     for name in names:
         if not name or name.startswith(".") or "/" in name or "\\" in name:
-            raise ValueError(f"{key}: {name!r} cannot name a folder; leave out slashes, and dots in front.")
+            raise ValueError(f"{key}: {name!r} cannot name a folder; leave out slashes and leading dots.")
         if names.count(name) > 1:
-            raise ValueError(f"{key}: {name!r} is there twice; keep one of them.")
+            raise ValueError(f"{key}: {name!r} occurs twice; keep one of them.")
 
 
 def _check_seeds(where: str, seeds: Any) -> None:
@@ -81,9 +78,9 @@ def _check_seeds(where: str, seeds: Any) -> None:
         raise ValueError(f"{where} must be a list of numbers such as [0, 1, 2]; got {seeds!r}.")
     for seed in seeds:
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise ValueError(f"{where}: {seed!r} is no seed; a seed is a number from 0.")
+            raise ValueError(f"{where}: {seed!r} is not a seed; a seed is a whole number from 0.")
         if seeds.count(seed) > 1:
-            raise ValueError(f"{where}: {seed} is there twice, which is one cell twice; keep one of them.")
+            raise ValueError(f"{where}: {seed} occurs twice; keep one of them.")
 
 
 def _check_stages(study: Mapping[str, Any]) -> None:
@@ -91,10 +88,12 @@ def _check_stages(study: Mapping[str, Any]) -> None:
     for stage in stages_of(study):
         name, start = str(stage.get("name") or ""), stage.get("from")
         if not name or name in seen:
-            raise ValueError(f"every stage needs a name of its own; got {stage.get('name')!r} after {list(seen)}.")
+            raise ValueError(f"every stage needs its own name; got {stage.get('name')!r} after {list(seen)}.")
         _check_names("stages", [name])
         if start is not None and str(start) not in seen:
-            raise ValueError(f"stage {name!r} starts from {start!r}, which is no earlier stage ({list(seen)}).")
+            raise ValueError(
+                f"stage {name!r} starts from {start!r}, which is not an earlier stage; name one of {list(seen)}."
+            )
         if "seeds" in stage:
             _check_seeds(f"stage {name!r}: seeds", stage["seeds"])
         seeds, of_start = list(stage.get("seeds") or study.get("seeds") or [None]), seen.get(str(start), [None])
@@ -108,7 +107,7 @@ def _check_stages(study: Mapping[str, Any]) -> None:
 
 
 def _check_fields(where: str, fields: Mapping[str, Any], study: Mapping[str, Any]) -> None:
-    """Check that no field is set that the grid sets itself."""
+    """Refuse fields that the grid sets."""
     for name in STARTS:
         if name in fields:
             raise ValueError(f"{where} sets {name}, which students (or from) sets; keep one of them.")

@@ -1,4 +1,4 @@
-"""Checks that a folder holds this study and no other."""
+"""Check that a folder holds this study and no other."""
 
 from __future__ import annotations
 
@@ -17,21 +17,20 @@ __all__ = ["check_study_folder", "mark_study_folder"]
 def check_study_folder(output: Path, cells: Sequence[Cell]) -> None:
     """Check that a folder is empty or holds this study.
 
-    A study that gained methods, students or seeds, or some cells of which changed, is still the same: one equal cell is
-    enough. (A run that was begun with other settings is refused by the check of its own folder.) Fields set on the
-    command line are not compared.
+    One equal cell is enough, so that methods, students or seeds can be added. (A run with other settings is refused by
+    the check of its own folder.) Fields set on the command line are not compared.
 
     Args:
         output: the study's folder; it need not exist.
         cells: all cells of the study.
 
     Raises:
-        ValueError: the folder is a run's or a file, or none of its study's cells is one of these.
+        ValueError: a file, the folder of a run, or of a study without a cell in common.
     """
     if output.exists() and not output.is_dir():
         raise ValueError(f"{output} is a file; name a folder for the study.")
     if (output / CONFIG).is_file():
-        raise ValueError(f"{output} holds a single run; name a folder of its own for the study.")
+        raise ValueError(f"{output} holds a single run; name another folder for the study.")
     if not (output / STUDY).is_file():
         return
     written, planned = read_cells(output), _fields(cells)
@@ -39,16 +38,16 @@ def check_study_folder(output: Path, cells: Sequence[Cell]) -> None:
         return
     both = [name for name in planned if name in written]
     if not both:
-        what = f"its cells are {', '.join(list(written)[:3])} ..., those here are {', '.join(list(planned)[:3])} ..."
+        what = f"its cells are {', '.join(list(written)[:3])} ..., not {', '.join(list(planned)[:3])} ..."
     else:
         old, new = written[both[0]], planned[both[0]]
         field = next(f for f in {**old, **new} if old.get(f) != new.get(f))
-        what = f"in cell {both[0]}, {field} is {old.get(field)!r} there and {new.get(field)!r} here"
-    raise ValueError(f"{output} holds another study: {what}. Choose another folder, or the config that it came from.")
+        what = f"in cell {both[0]}, {field} is {old.get(field)!r}, not {new.get(field)!r}"
+    raise ValueError(f"{output} holds another study: {what}. Choose another folder, or the config of that study.")
 
 
 def mark_study_folder(output: Path, cells: Sequence[Cell]) -> None:
-    """Write which study the folder holds."""
+    """Write the study's cells into its folder."""
     write_cells(output, _fields(cells))
 
 

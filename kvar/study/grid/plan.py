@@ -24,14 +24,7 @@ __all__ = ["Planned", "describe_plan", "plan_study"]
 
 @dataclass(frozen=True)
 class Planned:
-    """One cell that a study is to run.
-
-    Attributes:
-        cell: the cell.
-        values: all fields of its run.
-        settings: the run's settings, parsed from them.
-        state: "done", "begun" (it can be resumed) or "to run".
-    """
+    """A cell with the fields of its run, the settings parsed from them, and its state; "begun" can be resumed."""
 
     cell: Cell
     values: dict[str, Any]
@@ -47,14 +40,14 @@ def plan_study(
     only: Sequence[str] = (),
     overwrite: bool = False,
 ) -> list[Planned]:
-    """Parse and check every selected cell; nothing is written, no weights are loaded.
+    """Parse and check every selected cell, without writing or loading weights.
 
     Args:
-        study: of ``read_study``.
+        study: from ``read_study``.
         output: the study's folder.
-        overrides: fields set in every cell, over the study's own.
+        overrides: fields set in every cell, which replace the study's.
         only: see ``select_cells``.
-        overwrite: finished and begun cells count as to be run.
+        overwrite: finished and begun cells are to be run again.
 
     Raises:
         ValueError: bad settings in any cell, two cells that are the same run, a cell whose start neither exists
@@ -76,7 +69,7 @@ def plan_study(
         settings, training = settings_from(values, f"cell {cell.name}")
         same = runs.setdefault(json.dumps(run_config(settings, training), sort_keys=True, default=str), cell.name)
         if same != cell.name:
-            raise ValueError(f"cells {same} and {cell.name} are the same run: no setting differs. Leave one out.")
+            raise ValueError(f"cells {same} and {cell.name} are the same run, with equal settings. Leave one out.")
         check_output(settings, training, overwrite=overwrite)
         state = "to run" if overwrite else run_state(output / cell.name)
         if state != "done":
@@ -92,7 +85,7 @@ def plan_study(
 
 
 def describe_plan(planned: Sequence[Planned]) -> str:
-    """The plan as text: a line for each cell, then their number and the models that are missing."""
+    """The plan as text: a line per cell, their number, and the missing models."""
     width = max(len(item.cell.name) for item in planned)
     lines = [
         f"{item.state:<6}  {item.cell.name:<{width}}" + (f"  from {item.cell.needs}" if item.cell.needs else "")
@@ -111,7 +104,7 @@ def describe_plan(planned: Sequence[Planned]) -> str:
 
 def _check_overrides(overrides: Mapping[str, Any], study: Mapping[str, Any]) -> None:
     if "output_dir" in overrides:
-        raise ValueError("output_dir is set for every cell by the study; give the study's folder with --output.")
+        raise ValueError("output_dir cannot be set, the study sets it for every cell; use --output for its folder.")
     seeds = study.get("seeds") or next((stage["seeds"] for stage in study["stages"] if "seeds" in stage), None)
     if "seed" in overrides and seeds:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Checks of a planned cell that read no weights: data, the student's architecture, missing models."""
+"""Checks of a planned cell without its weights: data, the student's architecture, missing models."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ if TYPE_CHECKING:
 
 __all__ = ["check_data", "check_student_config", "missing_models"]
 
-PACKAGED = "smollm2"  # the teacher that a package of its own ships
+PACKAGED = "smollm2"  # a teacher from another package
 
 
 def check_data(task: Task, settings: TaskSettings, evaluation: EvaluationSettings, checked: set[str]) -> None:
-    """Read the first example of the training split and of the one that is scored; hub data are left alone.
+    """Read the first example of the training split and of the scored split of local data.
 
     Args:
         task: built from the settings.
         settings: of the task.
-        evaluation: names the split that is scored.
-        checked: keys of what was read before and is not read again; extended here.
+        evaluation: names the scored split.
+        checked: keys of data that are already checked; the new key is added.
 
     Raises:
-        ValueError: data that is no folder, or a missing split or field.
+        ValueError: data that is not a folder, or a missing split or field.
     """
     splits = ["train", *([evaluation.eval_split] if evaluation.eval_limit else [])]
     key = f"{splits} of {settings}"
@@ -39,11 +39,7 @@ def check_data(task: Task, settings: TaskSettings, evaluation: EvaluationSetting
 
 
 def check_student_config(settings: ModelSettings) -> None:
-    """Check that transformers knows the student's architecture.
-
-    Raises:
-        ValueError: ``model_type`` missing or unknown, or a size that its family refuses.
-    """
+    """Raise ValueError where transformers does not know the student's ``model_type`` or refuses a field."""
     if settings.student_config is not None:
         from kvar.distill.models.build import architecture
 
@@ -51,12 +47,7 @@ def check_student_config(settings: ModelSettings) -> None:
 
 
 def missing_models(cells: Iterable[ModelSettings], made: set[str]) -> list[str]:
-    """A line for every teacher, student or tokenizer that is no local folder.
-
-    Args:
-        cells: settings of the cells to run.
-        made: folders that the study itself makes.
-    """
+    """A line for every teacher, student or tokenizer that is not a local folder, nor ``made`` by the study."""
     from kvar.distill.models.shipped import SHIPPED
 
     lines = []
@@ -64,10 +55,10 @@ def missing_models(cells: Iterable[ModelSettings], made: set[str]) -> list[str]:
     for field, name in sorted(named):
         if name in made or name in (*SHIPPED, PACKAGED) or Path(name).exists():
             continue
-        lines.append(f"{field} {name}: " + ("not there yet" if _is_local(name) else "not a folder here; the hub's"))
+        lines.append(f"{field} {name}: " + ("does not exist yet" if _is_local(name) else "not a folder; a hub name"))
     return lines
 
 
 def _is_local(name: str) -> bool:
-    """Whether a name is that of a folder or file: it exists, or is written as no hub name can be."""
+    """Whether a name is a path: it exists, or cannot be a hub name."""
     return Path(name).expanduser().exists() or name.startswith((".", "/", "~")) or name.count("/") > 1

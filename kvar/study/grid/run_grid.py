@@ -1,18 +1,18 @@
-"""A study: a grid of runs, one run folder a cell, resumable.
+"""Run a study: a grid of runs with one folder per cell, resumable.
 
 A study file is a YAML mapping:
 
     common:   fields of every cell, those of RunSettings and DistillationConfig
-    tasks:    optional; task's name -> fields of its cells, over those of common
+    tasks:    optional; task's name -> fields of its cells, which replace those of common
     students: student's name -> its ``student_config``, or the folder or hub name of a pretrained one, or
               ``{student_layers: every 3}`` for one made of the teacher's layers
     stages:   a list of mappings; ``name``, optionally ``from`` (the earlier stage whose student it starts from, instead
               of random weights), ``seeds`` (its own, instead of the study's), and any fields
-    methods:  the same as a mapping, name -> fields; they come behind the stages
+    methods:  the same as a mapping, name -> fields; they come after the stages
     seeds:    optional; a list of seeds, each cell's ``seed``
 
-Cell (task, student, method, seed) is the run in ``OUTPUT/[task/]student/method[/seed-N]``. A finished cell is not run
-again, a killed one is resumed, a failed one is reported and does not stop the rest.
+Cell (task, student, method, seed) is the run in ``OUTPUT/[task/]student/method[/seed-N]``. Finished cells are not run
+again, killed ones are resumed, failed ones are reported and do not stop the others.
 """
 
 from __future__ import annotations
@@ -46,23 +46,23 @@ def run_study(
     executor: Executor | None = None,
     say: Callable[[str], None] = _say,
 ) -> dict[str, str]:
-    """Run the cells that are not finished yet.
+    """Run the cells that are not finished.
 
     Args:
-        study: of :func:`read_study`.
+        study: from :func:`read_study`.
         output: the study's folder.
-        overrides: fields set in every cell, over the study's own.
+        overrides: fields set in every cell, which replace the study's.
         only: see ``select_cells``.
-        overwrite: run every cell anew.
-        jobs: cells run at a time, each in a process of its own where there are several.
+        overwrite: run every cell again.
+        jobs: cells run at a time; several run in their own processes.
         executor: runs the cells, instead of this process or ``jobs`` processes.
         say: called with a line as each cell starts and ends.
 
     Returns:
-        Failed cells: name -> what went wrong. A cell whose start failed is one of them.
+        Failed cells, name -> error, including those whose start failed.
 
     Raises:
-        ValueError: bad settings in any cell, or a folder that holds another run or study, before the first one runs.
+        ValueError: bad settings in any cell, or a folder that holds another run or study; raised before any run.
     """
     if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1:
         raise ValueError(f"jobs must be a number from 1; got {jobs!r}.")
@@ -76,8 +76,8 @@ def run_study(
         failed = _run(planned, executor, overwrite, say)
     except KeyboardInterrupt as error:
         raise InterruptedRunError(
-            f"{output} keeps its finished cells, and the last checkpoints of those that were begun; give the same "
-            "command again to go on from there."
+            f"{output} keeps its finished cells and the last checkpoints of the others; run the same command again to "
+            "resume."
         ) from error
     finally:
         executor.close()
@@ -90,12 +90,12 @@ def run_study(
 
 
 def _run(planned: Sequence[Planned], executor: Executor, overwrite: bool, say: Callable[[str], None]) -> dict[str, str]:
-    """Give the executor each cell as soon as it has a free slot and the cell's start is done."""
+    """Start each cell as soon as the executor has a free slot and the cell's start is done."""
     labels = {item.cell.name: f"[{i}/{len(planned)}] {item.cell.name}" for i, item in enumerate(planned, start=1)}
     waiting: dict[str, Planned] = {}
     for item in planned:
         if item.state == "done":
-            say(f"{labels[item.cell.name]}: finished before; nothing to do.")
+            say(f"{labels[item.cell.name]}: already finished; nothing to do.")
         else:
             waiting[item.cell.name] = item
     running: set[str] = set()

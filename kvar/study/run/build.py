@@ -21,14 +21,14 @@ __all__ = ["assemble", "build_datasets", "build_probes", "build_trainer"]
 
 
 def assemble(settings: RunSettings, seed: int) -> Parts:
-    """Load or build everything that the settings name.
+    """Load or build task, tokenizer and models.
 
     Args:
-        settings: gives task, models, and whether evaluation uses a calculator.
+        settings: of the run.
         seed: seed of a student's random weights.
 
     Raises:
-        ValueError: something named cannot be loaded, or teacher and student have different tokenizers.
+        ValueError: a model or tokenizer cannot be loaded, or teacher and student have different tokenizers.
     """
     from kvar.study.run.models import load_models
     from kvar.study.run.tasks import build_task, check_calculator, fit_task
@@ -46,7 +46,7 @@ def build_datasets(
     """Training data, and validation data where training evaluates.
 
     Raises:
-        ValueError: a split that is missing, or a prompt that is too long; the message names split and row.
+        ValueError: a split that is missing, or a prompt that is too long.
     """
     from kvar.distill import build_dataset
     from kvar.rollouts import policy_of
@@ -67,7 +67,7 @@ def build_datasets(
 def build_probes(
     probe: ProbeSettings, training: DistillationConfig, parts: Parts, writer: RunWriter | None
 ) -> list[GradientProbe]:
-    """The gradient probe that the settings ask for, or none.
+    """The gradient probe of the settings, or none.
 
     Raises:
         ValueError: a prompt that is too long for student or teacher.
@@ -119,13 +119,13 @@ def build_trainer(
     """The trainer of a run with its callbacks: records and probes where there is a writer, progress, TensorBoard.
 
     Args:
-        probe: what is measured along the training.
-        training: the trainer's settings.
+        probe: settings of the probe.
+        training: settings of the trainer.
         parts: models and tokenizer.
         train: training data set.
         validation: validation data set, or None.
         writer: None on processes that write nothing.
-        config: what ``run_config`` gave, for checkpoints and their model cards.
+        config: from ``run_config``, for checkpoints and their model cards.
         start: step at which a resumed run begins.
     """
     from transformers.integrations import TensorBoardCallback

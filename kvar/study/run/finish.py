@@ -1,4 +1,4 @@
-"""The end of a run: saving the student and scoring it."""
+"""Save and score the student at the end of a run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["save_student", "score_run"]
 
 
 def save_student(trainer: DistillationTrainer, parts: Parts, folder: Path, card: str) -> None:
-    """Write weights, config, tokenizer and card; ``folder`` is never half written. Every process calls this."""
+    """Write weights, config, tokenizer and card, all or nothing. Every process calls this."""
     state = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
     if not trainer.args.should_save:
         return
@@ -52,7 +52,7 @@ def score_run(
 ) -> dict[str, float]:
     """Decode ``eval_split`` with the trained student; metrics go to the records and, with texts, to evaluation.json.
 
-    ``scored`` is called with the metrics before evaluation.json, which marks the run as finished, is written.
+    ``scored`` is called with the metrics before evaluation.json, which marks the run as finished.
     """
     import pandas as pd
 
@@ -85,6 +85,6 @@ def score_run(
     writer.append("metrics", pd.DataFrame(rows), key=("evaluation", settings.eval_split))
     if scored is not None:
         scored(result.metrics)
-    replace_file(path, json.dumps(content, indent=1, ensure_ascii=False).encode())  # last: it says that the run is done
+    replace_file(path, json.dumps(content, indent=1, ensure_ascii=False).encode())  # last: it marks the run as done
     print(f"{settings.eval_split} ({len(examples)} examples): {result.metrics}", flush=True)
     return result.metrics

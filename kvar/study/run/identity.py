@@ -1,4 +1,4 @@
-"""The settings that identify a run, and checks that a folder or checkpoint is of the same run."""
+"""The settings that identify a run, and checks that a folder or checkpoint belongs to it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["RUN_FILE", "check_checkpoint", "check_output", "find_checkpoint", "run_config", "setting_defaults"]
 
 RUN_FILE = "kvar_run.json"
-OWN = ("objective", "kernel", "baseline")
-# How a run is watched, stored and spread over processes; these do not change its results.
+ALWAYS = ("objective", "kernel", "baseline")
+# Logging, storage and distribution of a run; these do not change its results.
 NO_MATTER = (
     "output_dir", "logging_dir", "run_name", "disable_tqdm", "report_to", "project", "log_level", "log_level_replica",
     "log_on_each_node", "resume_from_checkpoint", "local_rank", "save_total_limit", "dataloader_num_workers",
@@ -29,17 +29,17 @@ NO_MATTER = (
 
 
 def run_config(settings: RunSettings, training: DistillationConfig) -> dict[str, Any]:
-    """The run's settings, and the trainer's where they differ from the defaults, but for those that change no result.
+    """The run's settings, and the trainer's that differ from the defaults, without those that change no result.
 
-    Call it before a trainer is built: it makes a config for the defaults, which resets accelerate's state.
+    Call it before building a trainer: it makes a config for the defaults, which resets accelerate's state.
     """
     given, plain = training.to_dict(), _defaults(training.use_cpu)
-    differing = {k: v for k, v in given.items() if v != plain.get(k) or k in OWN}
+    differing = {k: v for k, v in given.items() if v != plain.get(k) or k in ALWAYS}
     return {**settings.flat(), **{k: v for k, v in differing.items() if k not in NO_MATTER}}
 
 
 def setting_defaults() -> dict[str, Any]:
-    """The default of each setting, which holds for runs recorded before the setting existed."""
+    """The default of each setting, used for runs recorded before the setting existed."""
     return {f.name: f.default for section in SECTIONS for f in fields(section)}
 
 
@@ -51,20 +51,16 @@ def _defaults(use_cpu: bool) -> dict[str, Any]:
 
 
 def check_output(settings: RunSettings, training: DistillationConfig, *, overwrite: bool = False) -> None:
-    """Check that the output folder holds no other run, unless it is to be overwritten.
-
-    Raises:
-        ValueError: the folder's run differs; the message names a field and both its values.
-    """
+    """Raise ValueError where the output folder holds another run that is not to be overwritten."""
     if not overwrite:
         check_folder(str(training.output_dir), run_config(settings, training), setting_defaults())
 
 
 def find_checkpoint(training: DistillationConfig) -> Path | None:
-    """The checkpoint to resume from: ``resume_from_checkpoint`` where given, else the run's last whole one, or None.
+    """The checkpoint to resume from: ``resume_from_checkpoint``, else the run's last complete one, or None.
 
     Raises:
-        ValueError: ``resume_from_checkpoint`` is no whole checkpoint.
+        ValueError: ``resume_from_checkpoint`` is not a complete checkpoint.
     """
     from kvar.distill.trainer.checkpoints import last_checkpoint
 
@@ -75,28 +71,28 @@ def find_checkpoint(training: DistillationConfig) -> Path | None:
     if not (path / "trainer_state.json").is_file():
         near = sorted(p.parent.name for p in path.glob("*/trainer_state.json")) if path.is_dir() else []
         hint = f" It holds {', '.join(near)}: name one of them." if near else " Name a checkpoint-STEP folder."
-        raise ValueError(f"resume_from_checkpoint {given!r} is no whole checkpoint (no trainer_state.json).{hint}")
+        raise ValueError(f"resume_from_checkpoint {given!r} is not a checkpoint (no trainer_state.json).{hint}")
     return path
 
 
 def check_checkpoint(checkpoint: Path, student: Any, config: dict[str, Any]) -> None:
-    """Check that a checkpoint is of this student and these settings.
+    """Check that a checkpoint belongs to this student and these settings.
 
     Args:
         checkpoint: a checkpoint's folder.
-        student: the model that is to take its weights.
+        student: the model to load the weights into.
         config: of the present run, see :func:`run_config`.
 
     Raises:
-        ValueError: a weight is missing, extra or of another shape, or a setting differs; the message names it.
+        ValueError: a weight is missing, extra or of another shape, or a setting differs.
     """
     shapes = {name: list(tensor.shape) for name, tensor in student.state_dict().items()}
-    remedy = "Train with the config that the checkpoint came from, or leave out resume_from_checkpoint."
+    remedy = "Train with the checkpoint's config, or leave out resume_from_checkpoint."
     for name, shape in _shapes(checkpoint).items():
         if shapes.get(name) != shape:
             mine = f"of shape {tuple(shapes[name])}" if name in shapes else "without it"
             raise ValueError(
-                f"checkpoint {checkpoint} is of another student: {name} has shape {tuple(shape)} there, the student is "
+                f"checkpoint {checkpoint} is of another student: its {name} has shape {tuple(shape)}, the student is "
                 f"{mine}. {remedy}"
             )
     path = checkpoint / RUN_FILE
@@ -106,13 +102,13 @@ def check_checkpoint(checkpoint: Path, student: Any, config: dict[str, Any]) -> 
         for name in sorted({*saved, *now}):
             if saved.get(name) != now.get(name):
                 raise ValueError(
-                    f"checkpoint {checkpoint} is of another run: {name} is {saved.get(name)!r} there, "
-                    f"{now.get(name)!r} here. {remedy} To start a new run from its weights, set student to it."
+                    f"checkpoint {checkpoint} is of another run: its {name} is {saved.get(name)!r}, this run's "
+                    f"{now.get(name)!r}. {remedy} To start a new run from its weights, set student to it."
                 )
 
 
 def _shapes(checkpoint: Path) -> dict[str, list[int]]:
-    """Shapes of a checkpoint's weights, read from the file's header; empty where it is not one safetensors file."""
+    """Shapes of a checkpoint's weights, from the file's header; empty where it is not one safetensors file."""
     from safetensors import safe_open
 
     path = checkpoint / "model.safetensors"

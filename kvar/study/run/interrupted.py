@@ -1,4 +1,4 @@
-"""The message of Ctrl-C: what a run's folder keeps, and how to resume."""
+"""The error message after Ctrl-C: what a run's folder keeps, and how to resume."""
 
 from __future__ import annotations
 
@@ -10,19 +10,12 @@ __all__ = ["InterruptedRunError", "interrupted_run"]
 
 
 class InterruptedRunError(KeyboardInterrupt):
-    """Ctrl-C in the middle of a run; the message says what is kept and how to resume."""
+    """Ctrl-C during a run; the message says what is kept and how to resume."""
 
 
 @contextmanager
 def interrupted_run(folder: Path) -> Iterator[None]:
-    """Turn Ctrl-C into an error that says what the run's folder keeps.
-
-    Args:
-        folder: the run's.
-
-    Raises:
-        InterruptedRunError: in place of ``KeyboardInterrupt``.
-    """
+    """Raise InterruptedRunError for the run in ``folder`` in place of ``KeyboardInterrupt``."""
     try:
         yield
     except KeyboardInterrupt as error:
@@ -34,7 +27,9 @@ def _kept(folder: Path) -> str:
 
     last = last_checkpoint(folder) if folder.is_dir() else None
     if (folder / "model").is_dir():
-        return f"{folder} keeps its trained student; give the same command again to score it."
+        return f"{folder} keeps its trained student; run the same command again to score it."
     if last is None:
-        return f"{folder} has no checkpoint yet; the same command begins anew (save_steps says how often one is saved)."
-    return f"{folder} keeps {last.name} and the records up to it; give the same command again to go on from there."
+        return (
+            f"{folder} has no checkpoint yet; the same command starts again (save_steps sets how often one is saved)."
+        )
+    return f"{folder} keeps {last.name} and the records up to it; run the same command again to resume from it."

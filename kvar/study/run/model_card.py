@@ -1,4 +1,4 @@
-"""The README.md beside saved weights: what the student is, how it was trained, how it scored."""
+"""The model card (README.md) of saved weights: the student, its training and its scores."""
 
 from __future__ import annotations
 
@@ -14,17 +14,14 @@ TASKS = {"translation": "translation", "summarisation": "summarization"}
 def model_card(
     config: Mapping[str, Any], metrics: Mapping[str, float], *, parameters: int, step: int, split: str | None = None
 ) -> str:
-    """A model card in the Hub's format.
+    """A model card in the Hub's format: Markdown under a YAML header.
 
     Args:
         config: of the run, see ``kvar.study.run.identity.run_config``.
         metrics: name -> value; the final scores, or the last logged numbers.
         parameters: of the student.
         step: training steps done.
-        split: data split that ``metrics`` were measured on; None for numbers logged in training.
-
-    Returns:
-        Markdown under a YAML header (library, base model, data set and, for final scores, results).
+        split: data split of ``metrics``; None for numbers logged in training.
     """
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -81,7 +78,7 @@ def model_card(
 
 
 def _hub_name(value: object) -> bool:
-    """Whether a name can only be the Hub's: owner/name, and no folder here."""
+    """Whether a name is the Hub's: owner/name, and not a local folder."""
     return isinstance(value, str) and value.count("/") == 1 and value[0] not in "./~" and not Path(value).exists()
 
 

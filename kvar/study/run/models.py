@@ -14,34 +14,26 @@ __all__ = ["load_models"]
 
 
 def load_models(settings: ModelSettings, task: Task, seed: int) -> tuple[Any, Any, Any]:
-    """Load or build what the settings name.
+    """Load or build tokenizer, student and teacher.
 
     The student comes from ``student``, ``student_config`` or ``student_layers``, in float32, with LoRA adapters where
-    ``lora_rank`` asks for them; the teacher in ``teacher_dtype``.
+    ``lora_rank`` is set; the teacher is in ``teacher_dtype``.
 
     Args:
         settings: of the models.
-        task: gives the text of a tokenizer trained anew, where none is named.
+        task: builds the tokenizer where none is named.
         seed: seed of a student's random weights and adapters.
 
     Returns:
-        tokenizer, student, and teacher (None where none is named).
+        tokenizer, student, and teacher or None.
 
     Raises:
-        ValueError: something named cannot be loaded, teacher and student have different tokenizers, or models and
-            tokenizer do not go together (``check_models``).
+        ValueError: a model cannot be loaded, teacher and student have different tokenizers, or models and tokenizer
+            do not fit (``check_models``).
     """
     import torch
 
-    from kvar.distill import (
-        add_lora,
-        build_model,
-        check_models,
-        load_model,
-        load_tokenizer,
-        parse_layers,
-        prune_layers,
-    )
+    from kvar.distill import add_lora, build_model, check_models, load_model, load_tokenizer, parse_layers, prune_layers
     from kvar.rollouts import check_same_tokenizer
 
     teacher_name = resolve(settings.teacher)
@@ -49,7 +41,7 @@ def load_models(settings: ModelSettings, task: Task, seed: int) -> tuple[Any, An
     tokenizer = load_tokenizer(named) if named else task.build_tokenizer()
     if teacher_name and teacher_name != named:
         check_same_tokenizer(tokenizer, load_tokenizer(teacher_name))
-    whole = settings.student_layers is not None  # layers are taken before any rounding
+    whole = settings.student_layers is not None  # layers are copied before any rounding
     teacher: Any = load_model(teacher_name, "float32" if whole else settings.teacher_dtype) if teacher_name else None
     if settings.student:
         student = load_model(str(resolve(settings.student)))

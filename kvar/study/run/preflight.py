@@ -1,4 +1,4 @@
-"""Checks of machine and installation, made before any long work starts."""
+"""Checks of machine and installation before a run starts."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ __all__ = ["check_machine", "check_probe_size", "check_room"]
 
 
 def check_machine(settings: RunSettings, training: DistillationConfig) -> None:
-    """Check that this machine and installation can do the run, and warn of what they do very slowly.
+    """Check that this machine and installation can do the run, and warn of slow bfloat16.
 
     Raises:
         ValueError: a package of ``report_to`` is missing or unknown, the output folder cannot be written to, or FSDP
-            is asked for what needs the whole student in one process. The message names the remedy.
+            is combined with what needs the whole student in one process.
     """
     _check_reporters([training.report_to] if isinstance(training.report_to, str) else list(training.report_to or []))
     check_folder_place(str(training.output_dir), "output_dir")
@@ -42,38 +42,25 @@ def check_machine(settings: RunSettings, training: DistillationConfig) -> None:
 
 
 def check_probe_size(settings: ProbeSettings, prompts: int) -> None:
-    """Warn of a probe that is recorded but too small to be reported.
-
-    Args:
-        settings: of the probe.
-        prompts: prompts that the probe has, at most ``probe_prompts``.
-    """
+    """Warn where a probe has too few ``prompts`` to be reported."""
     from kvar.analysis.frames.recorded import LEAST_PROMPTS
 
     several = settings.probe_rollouts > 1
     if prompts < (LEAST_PROMPTS if several else 2):
         warnings.warn(
-            f"probe_prompts is {settings.probe_prompts} and {prompts} are there, with {settings.probe_rollouts} "
-            "responses each: too few for variances and their intervals, so kvar report will leave this run's probes "
-            f"out. Give at least {LEAST_PROMPTS} prompts.",
+            f"probe_prompts is {settings.probe_prompts} and the probe has {prompts} prompts with "
+            f"{settings.probe_rollouts} responses each: too few for variances and their intervals, so kvar report "
+            f"leaves this run's probes out. Give at least {LEAST_PROMPTS} prompts.",
             stacklevel=3,
         )
 
 
 def check_room(training: DistillationConfig, parameters: int) -> None:
-    """Check that at least one checkpoint fits on the disk.
+    """Raise ValueError where the disk has no room for one checkpoint.
 
-    Args:
-        training: says where, and whether, checkpoints go.
-        parameters: of the student; a checkpoint holds them, and as a rule the optimizer's two moments, in fp32.
-
-    Raises:
-        ValueError: too little room.
+    A checkpoint holds the student's parameters and, unless ``save_only_model``, the optimizer's two moments, in fp32.
     """
-    if training.save_strategy == "no":
-        needed = 4 * parameters
-    else:
-        needed = 4 * parameters * (1 if training.save_only_model else 3)
+    needed = 4 * parameters * (1 if training.save_strategy == "no" or training.save_only_model else 3)
     free = shutil.disk_usage(_nearest(Path(str(training.output_dir)))).free
     if free < needed:
         raise ValueError(
@@ -92,12 +79,12 @@ def _check_reporters(names: list[str]) -> None:
         if find_spec("azureml" if name == "azure_ml" else name) is None:
             raise ValueError(
                 f"report_to {name!r} needs a package that is not installed: pip install {name.replace('_', '-')}, or "
-                "choose another (tensorboard is always there), or none."
+                "choose another (tensorboard is always installed), or none."
             )
 
 
 def _warn_of_slow_bfloat16(settings: ModelSettings, training: DistillationConfig) -> None:
-    """Processors without bfloat16 instructions emulate them, at a small part of float32's speed."""
+    """Warn of bfloat16 on processors without its instructions, which emulate it slowly."""
     asked = [
         name
         for name, used in (("bf16", training.bf16), ("teacher_dtype", settings.teacher_dtype))
@@ -116,7 +103,7 @@ def _has_bfloat16() -> bool:
 
     try:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    except (AttributeError, RuntimeError):  # a build without oneDNN: nothing is known
+    except (AttributeError, RuntimeError):  # unknown in builds without oneDNN
         return True
 
 

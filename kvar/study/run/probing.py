@@ -1,4 +1,4 @@
-"""``kvar probe``: gradient moments of models that exist, without training."""
+"""``kvar probe``: gradient moments of existing models, without training."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Measured:
     """A plan of measurements.
 
     Attributes:
-        values: fields of RunSettings and DistillationConfig, less where the student comes from.
-        origin: the config or run they come from.
+        values: fields of RunSettings and DistillationConfig, without those of the student.
+        origin: their config or run.
         models: (step, student's fields) of each measurement.
         output: folder of the records.
     """
@@ -43,7 +43,7 @@ def plan_probe(
 
     Args:
         target: a run's folder, or a config.
-        output: folder of the records; default TARGET/probe for a run, and a config's own output_dir.
+        output: folder of the records; default TARGET/probe for a run, output_dir for a config.
         models: model folders or hub names to measure, as steps 0, 1, ...; default the config's student, or the run's
             final model.
         checkpoints: of a run: "all", "last", or training steps, comma-separated.
@@ -61,9 +61,9 @@ def plan_probe(
         starts = named or [(step, {"student": str(folder)}) for step, folder in weights_of(run, checkpoints)]
         return Measured(values, target, starts, Path(output) if output else run / "probe")
     if run.is_dir():
-        raise ValueError(f"{target} is a folder but no run (no config.json); name a config, with --model {target}.")
+        raise ValueError(f"{target} is a folder but not a run (no config.json); name a config, with --model {target}.")
     if checkpoints is not None:
-        raise ValueError(f"--checkpoints {checkpoints} are a run's, and {target} is a config; use --model.")
+        raise ValueError(f"--checkpoints {checkpoints} needs a run, but {target} is a config; use --model.")
     path = find_config(target)
     values = load_yaml(path)
     if "stages" in values:
@@ -71,7 +71,7 @@ def plan_probe(
     start = {k: values.pop(k) for k in START_FIELDS if k in values}
     folder = output or values.get("output_dir")
     if not folder:
-        raise ValueError(f"{path} has no output_dir; say where the records go: --output DIR.")
+        raise ValueError(f"{path} has no output_dir; name a folder for the records: --output DIR.")
     return Measured(values, str(path), named or [(0, start)], Path(folder))
 
 
@@ -79,12 +79,12 @@ def probe_models(plan: Measured, overrides: Mapping[str, Any] | None = None, *, 
     """Measure every model of a plan that is not in its records yet.
 
     Args:
-        plan: of :func:`plan_probe`.
+        plan: from :func:`plan_probe`.
         overrides: further fields such as ``{"probe_prompts": 128}``.
         overwrite: discard existing records.
 
     Returns:
-        The folder of the records: a run that ``kvar report`` and ``kvar choose-k`` read.
+        The folder of the records, for ``kvar report`` and ``kvar choose-k``.
 
     Raises:
         ValueError: bad settings, no teacher, or a folder that holds another run's records.
@@ -108,7 +108,7 @@ def probe_models(plan: Measured, overrides: Mapping[str, Any] | None = None, *, 
             overwrite = False
             done = load(plan.output).read("gradients", ["step"], where={"step": step})
             if len(done):
-                print(f"{plan.output}: step {step} was measured before.", flush=True)
+                print(f"{plan.output}: step {step} is already measured.", flush=True)
                 continue
             (probe,) = build_probes(settings.probe, training, parts, writer)
             measured = probe.measure(parts.student, step)

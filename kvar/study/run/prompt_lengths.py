@@ -1,4 +1,4 @@
-"""Checks of the lengths of all prompts that a run reads, made before it trains."""
+"""Checks of the lengths of all prompts of a run, before it trains."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ __all__ = ["check_prompts", "check_rows", "check_scored"]
 def check_prompts(
     split: str, examples: Sequence[Example], training: DistillationConfig, parts: Parts, *, teacher: bool
 ) -> None:
-    """Check that no prompt is empty or too long for the models that read it.
+    """Check that no prompt is empty or too long for student and, if it scores the responses, teacher.
 
     Args:
-        split: whose examples they are, for the message.
+        split: the examples' split, for the message.
         examples: in the split's order.
         training: gives ``max_prompt_tokens`` and ``max_new_tokens``.
         parts: models and tokenizer.
         teacher: whether the teacher scores the responses.
 
     Raises:
-        ValueError: the message names split, row, its tokens, the limit and the remedy.
+        ValueError: the first such prompt.
     """
     from kvar.rollouts import TextEncoder
 
@@ -37,12 +37,12 @@ def check_prompts(
 
 
 def check_rows(split: str, rows: Any, training: DistillationConfig, parts: Parts) -> None:
-    """As :func:`check_prompts`, for rows of ``build_dataset``, which student and teacher read."""
+    """As :func:`check_prompts`, for rows of ``build_dataset``, student and teacher."""
     _check(split, list(rows["prompt_length"]), training, parts, True)
 
 
 def check_scored(settings: EvaluationSettings, training: DistillationConfig, parts: Parts) -> None:
-    """As :func:`check_prompts`, for the prompts that the trained student is scored on; the split has to exist."""
+    """As :func:`check_prompts`, for the prompts of the final evaluation, whose split has to exist."""
     if settings.eval_limit:
         examples = parts.task.examples(settings.eval_split, settings.eval_limit)
         check_prompts(settings.eval_split, examples, training, parts, teacher=False)

@@ -31,21 +31,23 @@ __all__ = ["train_run"]
 def train_run(settings: RunSettings, training: DistillationConfig, *, overwrite: bool = False) -> dict[str, float]:
     """Train a student with its probes, save it under ``output_dir/model`` and score it.
 
-    A run of the same settings in the folder is resumed from its last checkpoint; records of later steps are dropped
-    first, since these steps are measured again. A finished run only returns its metrics. Under ``accelerate
-    launch`` every process calls this; the first writes, measures and scores.
+    A run of the same settings in the folder is resumed from its last checkpoint, and records of later steps are
+    dropped. A finished run only returns its metrics. Under ``accelerate launch`` every process calls this; the first
+    writes, measures and scores.
 
     Args:
         settings: task, models, evaluation and probe.
         training: trainer's settings; ``output_dir`` is the run's folder.
-        overwrite: start anew in a folder that holds a run, throwing that run away.
+        overwrite: discard a run in the folder.
 
     Returns:
-        The final metrics, also written to ``output_dir/evaluation.json``; of processes but the first, nothing.
+        The final metrics, also written to ``output_dir/evaluation.json``; empty on processes but the first.
 
     Raises:
         ValueError: bad settings or data, or a folder that holds another run; before training starts.
     """
+    from accelerate import PartialState  # type: ignore[import-untyped]
+
     from kvar.distill import count_parameters
     from kvar.distill.trainer.checkpoints import clean_folder
 
@@ -55,15 +57,15 @@ def train_run(settings: RunSettings, training: DistillationConfig, *, overwrite:
     main = training.process_index == 0
     if main:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = lock_folder(folder)  # held to the end, so that no other process cleans up behind this one
+        lock = lock_folder(folder)  # held to the end, so that no other process removes files of this one
         if overwrite:
             _discard(folder)
         clean_folder(folder)
-    _meet()
+    PartialState().wait_for_everyone()
     done = folder / EVALUATION
     if done.exists():
         if main:
-            print(f"{folder}: finished before; nothing to do.", flush=True)
+            print(f"{folder}: already finished; nothing to do.", flush=True)
         return dict(json.loads(done.read_text())["metrics"])
     parts = assemble(settings, training.seed)
     train, validation = build_datasets(settings.task, settings.evaluation, training, parts)
@@ -71,18 +73,18 @@ def train_run(settings: RunSettings, training: DistillationConfig, *, overwrite:
     parameters = count_parameters(parts.student)
     check_room(training, parameters)
     config = run_config(settings, training)
-    checkpoint = find_checkpoint(training)
+    checkpoint, start = find_checkpoint(training), -1  # -1: without a checkpoint no record is kept
     if checkpoint is not None:
         check_checkpoint(checkpoint, parts.student, config)
+        start = int(json.loads((checkpoint / "trainer_state.json").read_text())["global_step"])
     whole = {**config, "parameters": parameters}
     recorded = RunWriter(folder, whole, defaults=setting_defaults()) if main else nullcontext()
     with interrupted_run(folder), recorded as writer:
         if writer is not None:
             print(f"{folder}: student of {parameters:,} parameters, {len(train):,} training examples", flush=True)
             if checkpoint is not None:
-                print(f"{folder}: going on from {checkpoint}", flush=True)
-            writer.drop_after(_step_of(checkpoint))
-        start = _step_of(checkpoint)
+                print(f"{folder}: resuming from {checkpoint}", flush=True)
+            writer.drop_after(start)
         trainer = build_trainer(settings.probe, training, parts, train, validation, writer, config, start=start)
         trainer.train(resume_from_checkpoint=checkpoint)
         step = trainer.state.global_step
@@ -99,22 +101,8 @@ def train_run(settings: RunSettings, training: DistillationConfig, *, overwrite:
     return metrics
 
 
-def _meet() -> None:
-    """Wait until every process has come this far."""
-    from accelerate import PartialState  # type: ignore[import-untyped]
-
-    PartialState().wait_for_everyone()
-
-
-def _step_of(checkpoint: Path | None) -> int:
-    """The training step a checkpoint was saved at; -1 without one, so that nothing recorded is kept."""
-    if checkpoint is None:
-        return -1
-    return int(json.loads((checkpoint / "trainer_state.json").read_text())["global_step"])
-
-
 def _discard(folder: Path) -> None:
-    """Remove what a run of ours left in ``folder``: records, checkpoints, model, evaluation; nothing else."""
+    """Remove a run's records, checkpoints, model and evaluation from ``folder``, but no other files."""
     from kvar.distill.trainer.checkpoints import clean_folder
 
     for name in ("model", ".model.saving", "tensorboard", *TABLES):

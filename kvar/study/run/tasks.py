@@ -1,4 +1,4 @@
-"""The task that a run's settings name."""
+"""The task of a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def build_task(settings: TaskSettings) -> Task:
     """The task of a run.
 
     Raises:
-        ValueError: an unknown task, one whose data or fields are missing, or a score that it does not have.
+        ValueError: an unknown task, missing data or fields, or a score that the task does not have.
     """
     from kvar.tasks import Example, task_from_options
 
@@ -46,11 +46,7 @@ def build_task(settings: TaskSettings) -> Task:
 
 
 def check_calculator(task: Task, tokenizer: Any) -> None:
-    """Check that a model can be given the results of its calculations.
-
-    Raises:
-        ValueError: a task without calculation marks, or marks that the tokenizer cannot write.
-    """
+    """Raise ValueError for a task without calculation marks, or with marks that the tokenizer cannot write."""
     from kvar.evaluation.calculator_logits import Calculator
 
     if task.calculator_marks is None:

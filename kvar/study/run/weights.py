@@ -10,12 +10,12 @@ __all__ = ["weights_of"]
 
 
 def weights_of(run: Path, checkpoints: str | None) -> list[tuple[int, Path]]:
-    """Training step and folder of the weights that are asked for.
+    """Training step and folder of a run's weights.
 
     Args:
         run: the run's folder.
-        checkpoints: "all", "last", or steps, comma-separated ("200,400"; "checkpoint-200" is read too); None for the
-            final model, whose step is the last that the run's metrics know.
+        checkpoints: "all", "last", or steps, comma-separated ("200,400"; "checkpoint-200" is allowed); None for the
+            final model, whose step is the last of the run's metrics.
 
     Raises:
         ValueError: no final model yet, or no such checkpoint.

@@ -1,1 +1,1 @@
-"""The settings of a run: reading, checking and explaining them."""
+"""Read, check and describe the settings of a run."""

@@ -14,7 +14,7 @@ __all__ = ["field_help", "study_help", "type_text"]
 
 
 def type_text(kind: Any) -> str:
-    """A field's type as one would write a value for it.
+    """A field's type as help pages show it.
 
     Example:
         >>> type_text(bool), type_text(float | None), type_text(Literal["max", "soft"]), type_text(dict | str | None)
@@ -25,7 +25,7 @@ def type_text(kind: Any) -> str:
         return "|".join(str(value) for value in get_args(kind))
     if origin in (Union, types.UnionType):
         parts = [part for part in get_args(kind) if part is not type(None)]
-        plain = [part for part in parts if part is not str] or parts  # a mapping or an enum may also come as text
+        plain = [part for part in parts if part is not str] or parts  # mappings and enums may also be text
         return "|".join(dict.fromkeys(type_text(part) for part in plain))
     if isinstance(kind, type) and issubclass(kind, Enum):
         return "|".join(str(item.value) for item in kind)
@@ -39,12 +39,7 @@ def type_text(kind: Any) -> str:
 
 
 def field_help(values: Mapping[str, Any], origin: str | None = None) -> str:
-    """The help page of a run.
-
-    Args:
-        values: fields that a config sets; they are shown as the defaults.
-        origin: the config's name.
-    """
+    """The help page of a run; ``values`` of the config ``origin`` are shown as defaults."""
     from transformers import TrainingArguments
 
     from kvar.distill import DistillationConfig
@@ -65,7 +60,7 @@ def field_help(values: Mapping[str, Any], origin: str | None = None) -> str:
         "",
         "CONFIG is a YAML file of the fields below, or the name of a config that ships with kvar.",
         f"In brackets the defaults{shown}; kvar train CONFIG --help shows a config's own.",
-        "--overwrite throws away a run that is in the output folder.",
+        "--overwrite discards a run in the output folder.",
     ]
     for title, kind, names in sections:
         hints = get_type_hints(kind)
@@ -77,11 +72,11 @@ def field_help(values: Mapping[str, Any], origin: str | None = None) -> str:
 
 
 def study_help(parser_help: str, study: Mapping[str, Any] | None, origin: str | None) -> str:
-    """The help page of a study: its command line, and what the named study holds.
+    """The help page of a study: its command line, and the contents of a named study.
 
     Args:
         parser_help: options of the command.
-        study: what ``read_study`` gave, or None.
+        study: from ``read_study``, or None.
         origin: the study's name.
     """
     lines = [

@@ -1,4 +1,4 @@
-"""Values of a config's fields, held against the fields' types."""
+"""Convert the values of a config's fields to the fields' types."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ def _kinds() -> dict[str, frozenset[Any]]:
 def fitted(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
     """The same fields, each value of its field's type.
 
-    YAML gives 1e3 as a float and "no" as a word: a whole number is fitted to a field of whole numbers, a word that says
-    yes or no to a field of true and false, and false to a field of words that has "no". Text is never made from a
-    number, whose spelling is lost (007, 1e-5).
+    YAML reads 1e3 as a float and "no" as text: whole floats become integers, words such as yes and no become booleans,
+    and false becomes "no" in a field with that choice. Numbers are never converted to text, because their spelling is
+    lost (007, 1e-5).
 
     Args:
         values: field -> value, all fields known.
-        origin: where they come from, for error messages.
+        origin: their source, for error messages.
 
     Raises:
-        ValueError: a value that does not fit; the message names origin, field, value and what is meant.
+        ValueError: a value that does not fit.
     """
     return {name: _fitted(name, value, origin) for name, value in values.items()}
 
@@ -52,18 +52,17 @@ def fitted(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
 def from_words(words: Sequence[str]) -> dict[str, Any]:
     """Fields and values of command-line words such as ``["--learning_rate", "1e-4", "--objective=kl", "--bf16"]``.
 
-    A value is read as YAML, but taken as it is written where the field is text; a field of true and false may stand
-    without one, a list takes several.
+    A value is read as YAML, but verbatim where the field is text; a boolean field needs no value, a list takes several.
 
     Raises:
-        ValueError: a word that belongs to no field, a field without a value, or a value that is no YAML.
+        ValueError: a word without a field, a field without a value, or a value that is not YAML.
     """
     values: dict[str, Any] = {}
     rest = list(words)
     while rest:
         word = rest.pop(0)
         if not word.startswith("--"):
-            raise ValueError(f"{word!r} stands alone; overrides are written --field value.")
+            raise ValueError(f"{word!r} has no field; overrides are written --field value.")
         name, equals, text = word[2:].partition("=")
         given = [text] if equals else []
         kinds = _kinds().get(name, frozenset())
@@ -97,16 +96,16 @@ def _fitted(name: str, value: Any, origin: str) -> Any:
     if kinds == {bool}:
         return _truth(name, value, origin)
     if name == "student_layers" and isinstance(value, int) and not isinstance(value, bool):
-        return value  # one layer's number: its spelling carries nothing
+        return value  # one layer's number
     if len(kinds) == 1 and kinds <= {int, float}:
-        # whole numbers stay whole in a field of numbers: so earlier runs' records have them
+        # integers stay integers in a float field, as in the records of earlier runs
         return _number(name, value, origin, whole=kinds == {int})
     for kind in kinds:
         if isinstance(kind, type) and issubclass(kind, Enum):
             return _choice(name, value, origin, [str(item.value) for item in kind])
     if kinds == {str} and isinstance(value, bool | int | float):
-        said = str(value).lower() if isinstance(value, bool) else str(value)
-        raise ValueError(f"{origin}: {name} is text; put it in quotes ({name}: '{said}', or as you mean it).")
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        raise ValueError(f"{origin}: {name} is text; put it in quotes ({name}: '{text}', or as you mean it).")
     return value
 
 

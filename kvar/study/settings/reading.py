@@ -1,4 +1,4 @@
-"""Settings of a run from a YAML file, with fields of the command line over the file's."""
+"""Read the settings of a run from a YAML file and the command line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["config_names", "find_config", "load_yaml", "read_settings", "setting
 
 
 def config_names() -> list[str]:
-    """Names of the configs that ship with kvar, usable wherever a config file is."""
+    """Names of the configs that ship with kvar, usable in place of a config file."""
     folder = resources.files("kvar.assets") / "configs"
     return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
 
@@ -64,12 +64,11 @@ def settings_from(
 
     Args:
         values: field -> value, of the four sections of :class:`RunSettings` and ``DistillationConfig`` together.
-        origin: where they come from, for error messages.
-        overrides: further fields, over ``values``.
+        origin: their source, for error messages.
+        overrides: fields that replace those of ``values``.
 
     Raises:
-        ValueError: an unknown field (the nearest known name is suggested), a value of another type than the field's, or
-            out of range.
+        ValueError: an unknown field, or a value of the wrong type or out of range.
     """
     from kvar.distill import DistillationConfig
     from kvar.study.settings.field_values import fitted

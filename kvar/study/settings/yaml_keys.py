@@ -1,7 +1,7 @@
-"""YAML by the core schema of version 1.2, with equal keys refused.
+"""YAML by the core schema of version 1.2, without repeated keys.
 
-PyYAML reads YAML 1.1: 1e-5 is text, "no" a truth value, 010 eight and 12:30 a number; the last of two equal keys
-counts.
+PyYAML reads YAML 1.1, in which 1e-5 is text, "no" a boolean, 010 eight and 12:30 a number, and keeps the last of two
+equal keys.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import yaml
 
 __all__ = ["parse_yaml"]
 
-# yaml.org/spec/1.2.2, 10.3.2; "<<", which 1.2 left out, merges still
+# yaml.org/spec/1.2.2, 10.3.2, and "<<" of version 1.1
 CORE = (
     ("null", r"~|null|Null|NULL|", ("~", "n", "N", "")),
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
@@ -33,7 +33,7 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             name, line = str(key.value), key.start_mark.line + 1
             if name in lines:
-                raise ValueError(f"{name!r} is there twice, in lines {lines[name]} and {line}; keep one of them.")
+                raise ValueError(f"{name!r} occurs twice, in lines {lines[name]} and {line}; keep one of them.")
             lines[name] = line
         return node
 
@@ -52,10 +52,10 @@ def parse_yaml(text: str, origin: str) -> Any:
 
     Args:
         text: YAML of one document.
-        origin: where it comes from, for error messages.
+        origin: its source, for error messages.
 
     Raises:
-        ValueError: not YAML, or a key twice in one mapping; the message names the place.
+        ValueError: not YAML, or a key twice in one mapping.
 
     Examples:
         >>> parse_yaml("{rate: 1e-5, save: no, layers: [0o17, 010, 1_0], at: 12:30, on: yes}", "-")
@@ -67,5 +67,5 @@ def parse_yaml(text: str, origin: str) -> Any:
         return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise ValueError(f"{origin} cannot be read as YAML: {' '.join(str(error).split())}") from error
-    except (ValueError, KeyError, TypeError) as error:  # a key twice, or a tag that its value does not fit
+    except (ValueError, KeyError, TypeError) as error:  # a repeated key, or a tag that does not fit its value
         raise ValueError(f"{origin}: {error}") from error

@@ -115,7 +115,7 @@ def test_a_gguf_file_needs_its_reader_and_has_to_exist(monkeypatch: pytest.Monke
     ("values", "message"),
     [
         ({"student_layers": "every 2", "student": "x", "teacher": "y"}, "student and student_layers are both set"),
-        ({"student_layers": "every 2"}, "student_layers is 'every 2' but no teacher has them: set teacher"),
+        ({"student_layers": "every 2"}, "student_layers is 'every 2' but there is no teacher; set teacher"),
         ({"student_layers": "half", "teacher": "y"}, "student_layers 'half' cannot be read"),
         ({}, r"no student: set student \(a folder or hub name\) or student_config .* or student_layers"),
         (

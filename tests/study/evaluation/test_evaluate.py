@@ -154,11 +154,11 @@ def test_runs_on_other_examples_are_not_compared(runs: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["{runs}"], "is a folder but no run (no config.json)"),
+        (["{runs}"], "is a folder but not a run (no config.json)"),
         (["nowhere"], "config 'nowhere' is neither a file nor one of"),
         (["multi30k"], "is a study; name the folder of one of its runs"),
         (["arithmetic-teacher"], "names no trained student; say which model to evaluate: --model"),
-        (["arithmetic-teacher", "--checkpoint", "5"], "--checkpoint 5 is one of a run"),
+        (["arithmetic-teacher", "--checkpoint", "5"], "--checkpoint 5 needs a run"),
         (["{runs}/a", "--checkpoint", "3"], "has no checkpoint '3'; it holds checkpoint-2, checkpoint-4"),
         (["{runs}/a", "--split", "dev"], "split 'dev' is unknown"),
         (["{runs}/a", "--resamples", "0"], "resamples must be at least 1"),

@@ -208,7 +208,7 @@ def test_a_worker_killed_and_a_node_lost_half_way(cluster: Any, tmp_path: Path) 
         log = (output / name / "output.log").read_text()
         assert (output / name / "evaluation.json").is_file()
         assert log.count("training examples") == 1 + (name in broken)  # begun once, twice where it was broken off
-        assert ("going on from" in log) == (name in broken)
+        assert ("resuming from" in log) == (name in broken)
     until(lambda: not processes(output), 30)  # a worker that has given its result back ends by itself
     assert not [*output.glob(".ray-*")]
 

@@ -91,8 +91,8 @@ def test_a_lost_cell_is_begun_again_a_failed_one_is_not(cluster: Any, tmp_path: 
     assert executor.wait() == ("c", "lost 3 times, the last time by The worker died")
     assert [name for name, _ in fake.begun] == ["a", "a", "a", "b", "c", "c", "c"]
     assert said[:2] == [
-        "a was lost (The worker died); it is begun again (1 of 2)",
-        "a was lost (The node died); it is begun again (2 of 2)",
+        "a was lost (The worker died); it is started again (1 of 2)",
+        "a was lost (The node died); it is started again (2 of 2)",
     ]
     once = {"max_calls": 1, "max_retries": 0, "num_cpus": 1, "runtime_env": {"env_vars": {"OMP_NUM_THREADS": "1"}}}
     assert all(once.items() <= options.items() for _, options in fake.begun)

@@ -51,8 +51,8 @@ def test_the_plan_tells_what_is_done_and_what_waits_for_what(tmp_path: Path) -> 
 def test_models_that_are_not_there_are_named(tmp_path: Path) -> None:
     study = changed(common={**STUDY["common"], "teacher": "runs/no/where/model", "tokenizer": "some/hub-name"})
     text = describe_plan(plan_study(study, tmp_path))
-    assert "teacher runs/no/where/model: not there yet" in text
-    assert "tokenizer some/hub-name: not a folder here; the hub's" in text
+    assert "teacher runs/no/where/model: does not exist yet" in text
+    assert "tokenizer some/hub-name: not a folder; a hub name" in text
     assert "small/start/seed-0/model" not in text  # the study makes it
 
 
@@ -84,10 +84,10 @@ def test_a_folder_of_another_study_is_refused(tmp_path: Path) -> None:
     mark_study_folder(tmp_path, cells_of(STUDY))
     check_study_folder(tmp_path, cells_of(changed(seeds=[0, 1, 2])))  # more seeds
     check_study_folder(tmp_path, cells_of(changed(stages=STUDY["stages"][:1])))  # fewer stages
-    with pytest.raises(ValueError, match="another study: its cells are small/start/seed-0.*here are large"):
+    with pytest.raises(ValueError, match="another study: its cells are small/start/seed-0.*not large"):
         check_study_folder(tmp_path, cells_of(changed(students={"large": SMALL})))
     other = cells_of(changed(common={**STUDY["common"], "max_steps": 5}, stages=STUDY["stages"][:1]))
-    with pytest.raises(ValueError, match="small/start/seed-0, max_steps is 1 there and 5 here"):
+    with pytest.raises(ValueError, match="small/start/seed-0, max_steps is 1, not 5"):
         check_study_folder(tmp_path, other)
     (tmp_path / "study.json").write_text("{")
     with pytest.raises(ValueError, match=r"study\.json is not what kvar study writes"):

@@ -121,7 +121,7 @@ def test_processes_one_killed_and_one_failed_and_going_on(tmp_path: Path) -> Non
     assert run_study(study, tmp_path, jobs=2, only=["start"], say=said.append) == {}
     assert said[-2:] == ["[1/1] small/start done", "study: 1 cells, 0 done before, 1 now, 0 failed"]
     log = (tmp_path / "small/start/output.log").read_text()
-    assert "going on from" in log and (tmp_path / "small/start/evaluation.json").is_file()
+    assert "resuming from" in log and (tmp_path / "small/start/evaluation.json").is_file()
     nothing = Recorded(1)
     assert run_study(study, tmp_path, only=["start"], executor=nothing, say=said.append) == {}
     assert nothing.started == []

@@ -54,7 +54,7 @@ def test_an_interrupted_training_says_what_it_keeps_and_goes_on(
     (tmp_path / "run.yaml").write_text(f"{RUN}student_config: {SIZES}\n")
     words = ["train", str(tmp_path / "run.yaml"), "--output_dir", str(tmp_path / "run")]
     for step, kept in (
-        (1, "has no checkpoint yet; the same command begins anew"),
+        (1, "has no checkpoint yet; the same command starts again"),
         (3, "keeps checkpoint-2 and the rec"),
     ):
         interrupt(step)
@@ -63,7 +63,7 @@ def test_an_interrupted_training_says_what_it_keeps_and_goes_on(
         assert "Traceback" not in said
         assert said.splitlines()[-1].startswith(f"kvar: interrupted; {tmp_path / 'run'} {kept}")
     assert main(words) == 0
-    assert "going on from" in capfd.readouterr().out
+    assert "resuming from" in capfd.readouterr().out
     assert json.loads((tmp_path / "run/checkpoint-4/trainer_state.json").read_text())["global_step"] == 4
 
 
@@ -77,14 +77,14 @@ def test_an_interrupted_study_says_what_it_keeps(tmp_path: Path, interrupt: Any,
     assert main(words) == 130
     said = capfd.readouterr().err
     assert "Traceback" not in said
-    assert said.splitlines()[-1].startswith(f"kvar: interrupted; {tmp_path / 'out'} keeps its finished cells, and the ")
+    assert said.splitlines()[-1].startswith(f"kvar: interrupted; {tmp_path / 'out'} keeps its finished cells and the ")
     assert not (tmp_path / "out/a/y").exists()  # no other cell is begun
 
 
 def test_after_training_the_student_is_kept(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     with (
-        pytest.raises(InterruptedRunError, match="keeps its trained student; give the same command again to score it"),
+        pytest.raises(InterruptedRunError, match="keeps its trained student; run the same command again to score it"),
         interrupted_run(tmp_path),
     ):
         raise KeyboardInterrupt
@@ -101,9 +101,9 @@ def test_after_training_the_student_is_kept(tmp_path: Path) -> None:
         (
             ["evaluate", "x"],
             "kvar.study.evaluation.target.find_target",
-            "only results that were printed as written are",
+            "results printed as written are kept",
         ),
-        (["choose-k", "x"], "kvar.records.load", "nothing was written; give the same command again"),
+        (["choose-k", "x"], "kvar.records.load", "nothing was written; run the same command again"),
         (
             ["judge", "x", "y", "--judge", "z"],
             "kvar.study.evaluation.judge_runs.judge_runs",

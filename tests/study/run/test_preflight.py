@@ -61,4 +61,4 @@ def test_a_probe_too_small_to_be_reported_is_warned_of(prompts: int, rollouts: i
         preflight.check_probe_size(settings.probe, prompts)
     said = [str(w.message) for w in caught]
     assert len(said) == int(warned)
-    assert not warned or (f"{prompts} are there, with {rollouts} responses" in said[0] and "at least 3" in said[0])
+    assert not warned or (f"has {prompts} prompts with {rollouts} responses" in said[0] and "at least 3" in said[0])

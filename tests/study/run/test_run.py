@@ -81,7 +81,7 @@ def test_the_final_score_is_recorded_at_the_last_step_of_an_epoch_run(study: Pat
 def test_a_finished_study_is_not_run_again(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {p: p.stat().st_mtime_ns for p in (study / "out").rglob("*.parquet")}
     assert main(["study", str(study / "study.yaml"), "--output", str(study / "out")]) == 0
-    assert capsys.readouterr().out.count("finished before") == 4
+    assert capsys.readouterr().out.count("already finished") == 4
     assert {p: p.stat().st_mtime_ns for p in (study / "out").rglob("*.parquet")} == before
 
 
@@ -159,8 +159,8 @@ def test_studies_are_checked(tmp_path: Path) -> None:
     for text, message in (
         ("students: {a: {}}", "stages is missing or empty"),
         ("grid: 1", "unknown key 'grid'"),
-        ("students: {a: {}}\nstages: [{name: x}, {name: x}]", "a name of its own; got 'x'"),
-        ("students: {a: {}}\nstages: [{name: x, from: y}]", "starts from 'y', which is no earlier stage"),
+        ("students: {a: {}}\nstages: [{name: x}, {name: x}]", "its own name; got 'x'"),
+        ("students: {a: {}}\nstages: [{name: x, from: y}]", "starts from 'y', which is not an earlier stage"),
         ("[1]", "must hold fields and values"),
     ):
         path = tmp_path / "study.yaml"

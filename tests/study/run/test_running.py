@@ -122,7 +122,7 @@ def test_private_methods_of_the_trainer_take_what_is_given_to_them() -> None:
         ({"report_to": "tensorbord"}, "report_to 'tensorbord' is unknown"),
         ({"output_dir": "/proc/self/cmdline/run"}, "which is a file"),
         ({"fsdp": "full_shard", "objective": "llmr", "teacher": "arithmetic"}, "FSDP splits it"),
-        ({"resume_from_checkpoint": "nowhere"}, "'nowhere' is no whole checkpoint"),
+        ({"resume_from_checkpoint": "nowhere"}, "'nowhere' is not a checkpoint"),
     ],
 )
 def test_what_cannot_work_is_said_first(
@@ -144,7 +144,7 @@ def test_what_cannot_work_is_said_first(
             {"student_config": {**VALUES["student_config"], "d_model": 16}},
             "of another student: .* has shape .*8",
         ),
-        ({"learning_rate": 0.5}, "of another run: learning_rate is .* 0.5 here"),
+        ({"learning_rate": 0.5}, "of another run: its learning_rate is .* 0.5"),
     ],
 )
 def test_a_checkpoint_of_another_config(changes: dict, message: str, run: Path, tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_help_shows_every_field_with_the_configs_values(capsys: pytest.CaptureFi
     assert "--learning_rate FLOAT  [0.01]" in page and "--max_steps INT  [7]" in page
     assert main(["study", "demo", "--help"]) == 0
     page = capsys.readouterr().out
-    assert "students: 24k, 90k, 270k" in page and "--only" in page
+    assert "students: 50k, 90k, 200k" in page and "--only" in page
 
 
 def test_plain_help_imports_nothing_heavy() -> None:
@@ -192,7 +192,7 @@ def test_probe_and_choose_k(run: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert main(words) == 0
     assert sorted(kvar.load(tmp_path / "probe").gradients["step"].unique()) == [2, 4]
     assert main(words) == 0
-    assert capsys.readouterr().out.count("measured before") == 2
+    assert capsys.readouterr().out.count("already measured") == 2
     assert main(["choose-k", str(tmp_path / "probe"), "--prompts", "8", "--rollouts", "1", "2"]) == 0
     page = capsys.readouterr().out
     assert "steps of 8 prompts x 2 rollouts" in page and "P(best)" in page and "K=2" in page

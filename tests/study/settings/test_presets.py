@@ -104,8 +104,8 @@ def test_a_dry_run_of_the_papers_study_needs_no_network(
     assert main(["study", name, "--output", str(tmp_path / "out"), *words]) == 0
     out = capsys.readouterr().out
     assert "13 cells: 0 done, 0 begun, 13 to run" in out
-    assert "student google/flan-t5-base: not a folder here; the hub's" in out
-    assert "teacher google/flan-t5-xl: not a folder here; the hub's" in out
+    assert "student google/flan-t5-base: not a folder; a hub name" in out
+    assert "teacher google/flan-t5-xl: not a folder; a hub name" in out
     assert not (tmp_path / "out").exists()
 
 

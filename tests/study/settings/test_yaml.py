@@ -105,8 +105,8 @@ def test_a_run_takes_numbers_and_words_anywhere(tmp_path: Path) -> None:
         ("learning_rate: 1e-3", "learning_rate: no", "learning_rate must be a number; got 'no'"),
         ("learning_rate: 1e-3", "learning_rate: [1e-3]", r"learning_rate must be a number; got \[0.001\]"),
         ("learning_rate: 1e-3", "prefix: 007", "prefix is text; put it in quotes"),
-        ("learning_rate: 1e-3", "max_steps: 5", "'max_steps' is there twice, in lines 11 and 12; keep one of them"),
-        ("n_embd: 16,", "n_embd: 16, n_head: 4,", "'n_head' is there twice, in lines 8 and 8"),
+        ("learning_rate: 1e-3", "max_steps: 5", "'max_steps' occurs twice, in lines 11 and 12; keep one of them"),
+        ("n_embd: 16,", "n_embd: 16, n_head: 4,", "'n_head' occurs twice, in lines 8 and 8"),
         ("max_steps: 1e3", "max_steps: {", "cannot be read as YAML: .*line 1"),
         ("max_steps: 1e3", "max_steps: !!int x", "run.yaml: "),
         ("max_steps: 1e3", "max_steps: !!bool x", "run.yaml: "),
@@ -149,8 +149,8 @@ def test_words_of_a_command_line_are_one_line_too(tmp_path: Path) -> None:
         (["--use_cpu", "perhaps"], "use_cpu must be true or false; got 'perhaps'"),
         (["--centre", "median"], "centre 'median' is unknown; choose one of: mean"),
         (["--bf16", "--max_steps"], "--max_steps has no value"),
-        (["max_steps", "5"], "'max_steps' stands alone"),
-        (["--lr_scheduler_kwargs", "{a: 1, a: 2}"], "--lr_scheduler_kwargs: 'a' is there twice"),
+        (["max_steps", "5"], "'max_steps' has no field"),
+        (["--lr_scheduler_kwargs", "{a: 1, a: 2}"], "--lr_scheduler_kwargs: 'a' occurs twice"),
     ):
         with pytest.raises(ValueError, match=message) as error:
             read_settings(str(tmp_path / "run.yaml"), from_words(words))
