@@ -5,19 +5,19 @@ from __future__ import annotations
 import argparse
 
 HELP = "the best kernel for a step's size"
-KEPT = "nothing was written; give the same command again."
+KEPT = "nothing was written; run the same command again."
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument(
-        "run_folders", metavar="RUN", nargs="+", help="a run with a probe, or kvar probe's records; several: its seeds"
+        "run_folders", metavar="RUN", nargs="+", help="a run with a probe, or records of kvar probe; or several seeds"
     )
     parser.add_argument("--prompts", type=int, nargs="+", default=[16, 64, 256], help="M, default 16 64 256")
     parser.add_argument("--rollouts", type=int, nargs="+", default=[1], help="R of each prompt, default 1")
     parser.add_argument("--step", default="last", help="training step of the probe, or last")
     parser.add_argument("--group", default="all", help="parameter group, default all")
-    parser.add_argument("--reference", help="estimator that is the true gradient, or J, J_kl, score; default J")
+    parser.add_argument("--reference", help="estimator of the true gradient, or J, J_kl, score; default J")
     parser.add_argument("--plot", metavar="FILE", help="draw efficiency and error against K as FILE.png and FILE.svg")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 HELP = "decode and score a model, or compare two"
-KEPT = "only results that were printed as written are; give the same command again."
+KEPT = "results printed as written are kept; run the same command again."
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -14,7 +14,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "targets", nargs="+", metavar="TARGET", help="a run's folder, or a config with --model; two are compared"
     )
     parser.add_argument("--checkpoint", help="of a run: checkpoint-200, 200 or last; default its final model")
-    parser.add_argument("--model", help="model folder or hub name to evaluate by the config")
+    parser.add_argument("--model", help="model folder or hub name to evaluate with the config")
     parser.add_argument("--split", help="validation or test; default the run's eval_split")
     parser.add_argument("--limit", type=int, help="the first this many examples, 0 for all; default eval_limit")
     parser.add_argument("--beams", type=int, help="1 is greedy; default the run's eval_beams")
@@ -24,7 +24,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples, default 1000")
     parser.add_argument("--bootstrap-seed", type=int, default=0, help="seed of the resampling, default 0")
     parser.add_argument("--level", type=float, default=0.95, help="confidence level of the intervals, default 0.95")
-    parser.add_argument("--output", help="JSON file of the result; default evaluation-SPLIT.json beside the run")
+    parser.add_argument("--output", help="JSON file of the result; default evaluation-SPLIT.json in the run's folder")
 
 
 def run(arguments: argparse.Namespace, fields: list[str]) -> int:

@@ -6,7 +6,7 @@ import argparse
 import json
 
 HELP = "compare two runs' evaluation texts by a judge"
-KEPT = "verdicts so far are kept; give the same command again to go on."
+KEPT = "verdicts so far are kept; run the same command again to resume."
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -14,7 +14,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "run_a", metavar="RUN_A", help="whose win rate is reported: a run's folder, or a file of kvar evaluate"
     )
-    parser.add_argument("run_b", metavar="RUN_B", help="what to compare it with, likewise")
+    parser.add_argument("run_b", metavar="RUN_B", help="the run to compare it with, likewise")
     parser.add_argument(
         "--judge",
         required=True,
@@ -26,7 +26,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, help="compare the first this many shared prompts; default all")
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds a server may take per request, default 60")
     parser.add_argument("--retries", type=int, default=4, help="further attempts of a failed request, default 4")
-    parser.add_argument("--concurrency", type=int, default=4, help="requests in flight at most, default 4")
+    parser.add_argument("--concurrency", type=int, default=4, help="most requests at a time, default 4")
     parser.add_argument("--max-tokens", type=int, default=16, help="longest reply of a server, default 16")
     parser.add_argument("--judge-request", default="{}", help="further request fields as JSON, such as '{\"seed\": 0}'")
 

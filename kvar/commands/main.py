@@ -35,7 +35,7 @@ COMMANDS = {
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Entry point of ``kvar``; the exit status: 0 done, 1 failed on the way, 2 bad input, 130 interrupted (Ctrl-C)."""
+    """Entry point of ``kvar``; returns 0 when done, 1 on failure, 2 for bad input, 130 when interrupted (Ctrl-C)."""
     arguments, fields = _parser().parse_known_args(words)
     try:
         if arguments.command in ("train", "probe", "evaluate", "study"):
@@ -47,7 +47,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return _failed(error, 2)
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            return _failed(f"{error}. The disk is full: free some space, then give the same command again.", 1)
+            return _failed(f"{error}. The disk is full: free some space, then run the same command again.", 1)
         return _failed(error, 1)
     except KeyboardInterrupt as error:
         return _failed(f"interrupted; {error if str(error) else arguments.kept}", 130)
@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="kvar", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, command in COMMANDS.items():  # "resolve": train and study write a help page of their own
+    for name, command in COMMANDS.items():  # "resolve": train and study have their own help pages
         options = commands.add_parser(name, help=command.HELP, allow_abbrev=False, conflict_handler="resolve")
         options.set_defaults(run=command.run, kept=command.KEPT)
         command.add_options(options)

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import argparse
 
-HELP = "report on runs that hold probes"
-KEPT = "parts of the new report may be missing; give the same command again."
+HELP = "report on runs with probes"
+KEPT = "parts of the new report may be missing; run the same command again."
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument("runs", nargs="+", help="run folders, or folders above them; or one study with several seeds")
     parser.add_argument("--output", required=True, help="folder of report.html, figures and statistics.parquet")
-    parser.add_argument("--reference", help="estimator that is the true gradient, or J, J_kl, score; default J")
-    parser.add_argument("--batch", type=int, help="trajectories a training step, B; default 64, of a study its own")
+    parser.add_argument("--reference", help="estimator of the true gradient, or J, J_kl, score; default J")
+    parser.add_argument("--batch", type=int, help="trajectories per training step, B; default 64, or the study's")
     parser.add_argument("--step", default="last", help="training step to show, or last")
-    parser.add_argument("--by-run", action="store_true", help="of a study with several seeds: run by run all the same")
-    parser.add_argument("--method", help="of such a study: what methods are compared with, default llmr")
+    parser.add_argument("--by-run", action="store_true", help="report a study with several seeds run by run")
+    parser.add_argument("--method", help="of such a study: the method that others are compared with, default llmr")
     parser.add_argument(
         "--teacher", action="append", default=[], metavar="TASK=FILE", help="of such a study: its teacher's evaluation"
     )
     parser.add_argument(
-        "--earlier", metavar="FOLDER", help="of such a study: an earlier report, for cells whose runs are not here"
+        "--earlier", metavar="FOLDER", help="of such a study: an earlier report, for cells whose runs are missing"
     )
 
 
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.teacher or arguments.method or arguments.earlier:
         raise ValueError(
-            "--method, --teacher and --earlier are for the folder of a study with several seeds; name that alone."
+            "--method, --teacher and --earlier are for the folder of a study with several seeds; name only that folder."
         )
     step = arguments.step if arguments.step == "last" else int(arguments.step)
     options = {"reference": arguments.reference, "batch": arguments.batch or 64, "step": step}

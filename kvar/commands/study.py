@@ -10,28 +10,28 @@ if TYPE_CHECKING:
     from kvar.study.executors.ray_cluster import RayCluster
 
 HELP = "train a grid of students, methods, tasks and seeds"
-KEPT = "finished cells are kept; give the same command again to go on."
+KEPT = "finished cells are kept; run the same command again to resume."
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("-h", "--help", action="store_true", help="this page, and what the named study holds")
+    parser.add_argument("-h", "--help", action="store_true", help="this page, and the contents of the named study")
     parser.add_argument("config", nargs="?", help="a YAML file, or the name of a study that ships with kvar")
-    parser.add_argument("--output", help="the study's folder; a killed study goes on there")
+    parser.add_argument("--output", help="the study's folder; a killed study resumes from it")
     parser.add_argument(
         "--only", nargs="*", default=[], help="cells to run: names, parts of names, or patterns such as '*/K=*/seed-0'"
     )
-    parser.add_argument("--jobs", type=int, default=1, help="cells run at a time, in processes of their own, default 1")
+    parser.add_argument("--jobs", type=int, default=1, help="cells run at a time, in separate processes, default 1")
     parser.add_argument("--ray", action="store_true", help="run cells on a Ray cluster instead; needs kvar[ray]")
     parser.add_argument("--ray-address", metavar="HOST:PORT", help="its head; default RAY_ADDRESS, or this machine's")
-    parser.add_argument("--cell-cpus", type=float, help="with --ray: processors a cell takes, default 1")
+    parser.add_argument("--cell-cpus", type=float, help="with --ray: processors of a cell, default 1")
     parser.add_argument(
-        "--cell-gpus", type=float, help="with --ray: GPUs a cell takes, up to 1; default 1 where any are"
+        "--cell-gpus", type=float, help="with --ray: GPUs of a cell, up to 1; default 1 on a cluster with GPUs"
     )
-    parser.add_argument("--cell-retries", type=int, help="with --ray: new attempts where a worker died, default 3")
-    parser.add_argument("--list", action="store_true", help="print the cells' names alone, starts first, and stop")
+    parser.add_argument("--cell-retries", type=int, help="with --ray: restarts after a worker died, default 3")
+    parser.add_argument("--list", action="store_true", help="only print the cells' names, starts first")
     parser.add_argument("--dry-run", action="store_true", help="print the plan, check all but the weights, run nothing")
-    parser.add_argument("--overwrite", action="store_true", help="run the cells anew")
+    parser.add_argument("--overwrite", action="store_true", help="run the cells again")
     parser.set_defaults(usage=parser.format_help)
 
 
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace, fields: list[str]) -> int:
 
 
 def _ray(arguments: argparse.Namespace) -> RayCluster | None:
-    """The cluster that the options ask for; None without ``--ray``."""
+    """The executor of ``--ray``; None without it."""
     names = {"ray_address": "address", "cell_cpus": "cpus", "cell_gpus": "gpus", "cell_retries": "retries"}
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     if not arguments.ray:

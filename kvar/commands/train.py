@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 
-HELP = "train a student as CONFIG says"
-KEPT = "what the output folder held is kept; give the same command again to go on."
+HELP = "train a student by CONFIG"
+KEPT = "the output folder is kept; run the same command again to resume."
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument("-h", "--help", action="store_true", help="every field, with its default")
     parser.add_argument("config", nargs="?", help="a YAML file, or the name of a config that ships with kvar")
-    parser.add_argument("--overwrite", action="store_true", help="throw away a run that is in the output folder")
+    parser.add_argument("--overwrite", action="store_true", help="discard a run in the output folder")
 
 
 def run(arguments: argparse.Namespace, fields: list[str]) -> int:
@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace, fields: list[str]) -> int:
         if "stages" in values or "methods" in values:
             raise ValueError(f"{arguments.config} is a study; see kvar study {arguments.config} --help.")
         if values:
-            settings_from(values, arguments.config)  # an unknown field is an error here too
+            settings_from(values, arguments.config)  # refuses unknown fields
         print(field_help({**values, **overrides}, arguments.config))
         return 0
     if arguments.config is None:

@@ -1,1 +1,1 @@
-"""What ``import kvar`` offers by itself, one name a file: ``kvar.measure`` and ``kvar.load``."""
+"""The functions of ``import kvar``, one per file: ``kvar.measure`` and ``kvar.load``."""

@@ -1,4 +1,4 @@
-"""``kvar.load``: what lies in a folder, a run or a measurement."""
+"""``kvar.load``: open the folder of a run or a measurement."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ __all__ = ["load"]
 
 
 def load(path: str | Path) -> Run | Measurement:
-    """Open what was written to a folder.
+    """Open the folder of a run or a measurement.
 
     Args:
-        path: a run's folder, whether the run finished, still writes, or was killed; or one that ``Measurement.save``
-            wrote.
+        path: the folder of a run, finished, running or killed; or a folder written by ``Measurement.save``.
 
     Returns:
         The run's records (:func:`kvar.records.load`), or the measurement, whose tables are under the same names:
         ``config``, ``trajectories``, ``gradients``, ``metrics``.
 
     Raises:
-        kvar.records.RecordsError: neither is there; or a file is damaged, foreign, or of a newer schema.
+        kvar.records.RecordsError: neither exists, or a file is damaged, foreign, or of a newer schema.
     """
     return load_measurement(path) if is_measurement(path) else load_run(path)

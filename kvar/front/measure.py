@@ -50,49 +50,49 @@ def measure(
 ) -> Measurement:
     """Sample from a student, let the teacher value the samples, and measure every estimator of the policy gradient.
 
-    Responses are drawn at temperature 1, one set for all estimators. Models given as modules stay as they are:
-    parameters, ``.grad``, buffers, modes, device and torch's random state. It is what ``kvar.hooks.GradientProbe``
-    measures along a training.
+    Responses are drawn at temperature 1, one set for all estimators. Models given as modules are not changed:
+    parameters, ``.grad``, buffers, modes and device stay, as does torch's random state.
+    ``kvar.hooks.GradientProbe`` makes the same measurement during training.
 
     Args:
         student: a transformers model, encoder-decoder or causal; or the name of one: ``"arithmetic-90k"``, which ships
             with kvar, a folder, or a hub name.
         teacher: likewise, with the student's tokenizer.
-        prompts: M texts; or lists of token ids; or whatever else ``kvar.rollouts.encode_prompts`` takes.
-        tokenizer: of both models, or its name; default the one that lies beside the student, else beside the teacher.
-        kernels: estimators by name, comma-separated or a list: return kernels such as "K=4" or "geometric(0.9)",
-            "K=1 - leave-one-out", "kl immediate exact" and whatever else :func:`kvar.estimators.parse_estimators`
-            reads; or ``Kernel`` and ``kvar.estimators.Estimator`` objects.
+        prompts: M texts, lists of token ids, or another input of ``kvar.rollouts.encode_prompts``.
+        tokenizer: of both models, or its name; default the one saved with the student, else with the teacher.
+        kernels: estimators by name, comma-separated or a list, as :func:`kvar.estimators.parse_estimators` reads them:
+            return kernels such as "K=4" or "geometric(0.9)", "K=1 - leave-one-out", "kl immediate exact"; or
+            ``Kernel`` and ``kvar.estimators.Estimator`` objects.
         estimators: another name for ``kernels``.
         score: rollouts -> N scores of whole responses, for estimators of the reward ``score``.
-        references: the data's response to each prompt, texts: the gradient of their likelihood is measured as well, as
-            an estimator called ``data``, the target of ``table(target="data")`` and ``toward()``. They are cut at
-            ``max_new_tokens``.
-        rollouts_per_prompt: R responses to every prompt; 2 or more tell the variance within prompts from that between.
+        references: the data's response to each prompt, texts cut at ``max_new_tokens``: the gradient of their
+            likelihood is measured as an estimator called ``data``, the target of ``table(target="data")`` and
+            ``toward()``.
+        rollouts_per_prompt: R responses to every prompt; 2 or more separate the variance within and between prompts.
         max_new_tokens: length limit of responses.
         seed: of the sampling.
-        micro_batch: trajectories that the teacher and the gradient take at a time; None for all.
-        baseline: subtracted from the returns of every kernel that names none of its own.
-        groups: parameter groups that are measured as well, "layers" for one a layer; see
+        micro_batch: trajectories that the teacher and the gradient process at a time; None for all.
+        baseline: subtracted from the returns of every kernel that names none.
+        groups: further parameter groups to measure, "layers" for one per layer; see
             ``kvar.gradients.gradient_moments``.
-        engine: see there.
-        fields: "norms" for variance alone, at less cost.
+        engine: as of ``kvar.gradients.gradient_moments``.
+        fields: "norms" for the variance alone, at less cost.
         centre: of the teacher's logits, see ``kvar.returns.token_values``.
-        value: hard or soft V, see there.
+        value: hard or soft V, see ``kvar.returns.token_values``.
         vocabulary: draw and normalise over the first this many tokens only; default the tokenizer's.
-        device: where models given by name go; default that of the module given, else the accelerator, else the CPU.
+        device: of models given by name; default that of a given module, else the accelerator, else the CPU.
         teacher_dtype: "bfloat16" halves the memory of a teacher given by name.
-        name: what tables call the student.
+        name: the student's name in tables.
 
     Returns:
-        The measurement: print it, or see its ``table``, ``best_k``, ``plot`` and ``save``.
+        The measurement, with its ``table``, ``best_k``, ``plot`` and ``save``.
 
     Raises:
         TypeError: a student or teacher that is neither module nor name.
-        ValueError: before anything is sampled: different tokenizers or devices, a model that cannot be loaded, no
-            prompts, one text for prompts, a prompt longer than a model takes, an estimator that does not parse or has
-            no score, a number out of range; after sampling: a teacher that gives only its best logits, a score that is
-            not N finite numbers or is one for all.
+        ValueError: before sampling: different tokenizers or devices, a model that cannot be loaded, no prompts, a
+            single text, a prompt that is too long, an estimator that does not parse or has no score, a number out of
+            range; after sampling: a teacher that gives only its best logits, a score that is not N finite numbers or
+            has the same value for all.
 
     Example:
         >>> import kvar
@@ -103,7 +103,7 @@ def measure(
         (torch.Size([16, 4]), ('K=1', 'K=4'))
     """
     if estimators is not None and kernels != DEFAULT:
-        raise ValueError("kernels and estimators are two names of one argument: give one of them.")
+        raise ValueError("kernels and estimators are the same argument: give one of them.")
     settings = MeasurementSettings(
         estimators_of(kernels if estimators is None else estimators, baseline),
         score,
@@ -124,9 +124,9 @@ def measure(
     )
     policy = policy_of(models.student, models.tokenizer, teacher=models.teacher, vocabulary=settings.vocabulary)
     ids, mask = prompt_ids(prompts, models, settings.max_new_tokens, policy)
-    written = None
+    reference_rollouts = None
     if references is not None:
-        written = data_responses(
+        reference_rollouts = data_responses(
             (ids, mask) if not isinstance(prompts, list) else prompts,
             references if isinstance(references, str) else list(references),
             models.tokenizer,
@@ -146,7 +146,7 @@ def measure(
         (ids, mask),
         settings,
         teacher=models.teacher,
-        references=written,
+        references=reference_rollouts,
         policy=policy,
         tokenizer=models.tokenizer,
         config=config,

@@ -1,4 +1,4 @@
-"""The student, teacher and tokenizer of a measurement, from modules, folders or names; refused where they differ."""
+"""The student, teacher and tokenizer of a measurement, from modules, folders or names, checked."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["Models", "resolve_models"]
 
 @dataclass(frozen=True)
 class Models:
-    """What a measurement works with, checked.
+    """Student, teacher and tokenizer, checked.
 
     Attributes:
         student: the plain module.
         teacher: on the student's device.
-        tokenizer: of both, with a pad token; None where prompts are token ids and none is known.
-        config: what records say of them: student, teacher, tokenizer, parameters.
+        tokenizer: of both, with a pad token; None where none is known, and prompts have to be token ids.
+        config: for records: student, teacher, tokenizer, parameters.
     """
 
     student: Any
@@ -44,20 +44,13 @@ def resolve_models(
     teacher_dtype: str = "float32",
     name: str | None = None,
 ) -> Models:
-    """Load what is named, and refuse what does not go together.
+    """Load models given by name, and check that student, teacher and tokenizer fit together.
 
-    Args:
-        student: a module; or the name of a shipped model, a folder or a hub name.
-        teacher: likewise.
-        tokenizer: one, or a name; default that of the student's name, else of the teacher's.
-        vocabulary: size of the action set, where no tokenizer tells it.
-        device: where models that are loaded go; default that of the module given, else the accelerator, else the CPU.
-        teacher_dtype: precision of a teacher that is loaded.
-        name: what the student is called.
+    Arguments as of :func:`kvar.measure`.
 
     Raises:
         TypeError: a student or teacher that is neither module nor name.
-        ValueError: something named cannot be loaded; models on different devices, or of different tokenizers; see
+        ValueError: a model that cannot be loaded; models on different devices or of different tokenizers; see
             :func:`kvar.distill.check_models`.
     """
     for role, model in (("student", student), ("teacher", teacher)):
@@ -90,7 +83,7 @@ def resolve_models(
 
 
 def _device(student: Any, teacher: Any, device: Any) -> torch.device:
-    """The one device of both models, known before any is loaded."""
+    """The device of both models, determined before loading."""
     at = {role: _place(m) for role, m in (("student", student), ("teacher", teacher)) if isinstance(m, nn.Module)}
     wanted = None if device is None else _known_device(device)
     for role, place in at.items():
@@ -117,7 +110,7 @@ def _known_device(device: Any) -> torch.device:
     except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
-            f"device {device!r} is not to be had here ({reason}); leave device out, or say 'cpu'."
+            f"device {device!r} is not available ({reason}); leave device out, or set it to 'cpu'."
         ) from error
 
 
@@ -128,26 +121,26 @@ def _inner(model: Any) -> Any:
 
 
 def _name_of(model: Any) -> str | None:
-    """The name a model was, or is to be, loaded by."""
+    """The name that a model is loaded by."""
     if not isinstance(model, nn.Module):
         return str(model)
     return str(getattr(getattr(_inner(model), "config", None), "_name_or_path", "") or "") or None
 
 
 def _short(name: str | None, model: Any) -> str:
-    """What to call a model: the last part of its name, else its family."""
+    """A short name: the last part of the model's name, else its family."""
     kind = getattr(getattr(model, "config", None), "model_type", None) or type(model).__name__
     return Path(name).name if name else str(kind)
 
 
 def _check_widths(student: Any, teacher: Any, tokenizer: Any, vocabulary: int | None) -> None:
-    """Refuse an action set that a model has no logits for, or that nothing tells."""
+    """Refuse an action set that a model has no logits for, or that is unknown."""
     widths = {"student": logit_width(student), "teacher": logit_width(teacher)}
     for role, width in widths.items():
         if vocabulary is not None and width is not None and width < vocabulary:
             raise ValueError(f"vocabulary is {vocabulary}, but the {role} has {width} tokens: lower it to {width}.")
     if tokenizer is None and vocabulary is None and None not in widths.values() and len(set(widths.values())) > 1:
         raise ValueError(
-            f"the student has {widths['student']} tokens, the teacher {widths['teacher']}, and no tokenizer says which "
-            "are real: pass tokenizer=, or vocabulary= where they share one and are padded differently."
+            f"the student has {widths['student']} tokens, the teacher {widths['teacher']}, and without a tokenizer the "
+            "padding is unknown: pass tokenizer=, or vocabulary= where they share one and are padded differently."
         )

@@ -1,4 +1,4 @@
-"""The prompts of a measurement as token ids, refused before anything is sampled where a model cannot take them."""
+"""The prompts of a measurement as token ids, checked before sampling."""
 
 from __future__ import annotations
 
@@ -14,25 +14,19 @@ __all__ = ["prompt_ids"]
 
 
 def prompt_ids(prompts: Any, models: Models, max_new_tokens: int, policy: Policy) -> tuple[Tensor, Tensor]:
-    """Ids and mask of the prompts.
+    """(M, S) ids and (M, S) mask of the prompts.
 
     Args:
         prompts: M prompts in any form that ``kvar.rollouts.encode_prompts`` takes, or any iterable of them.
-        models: whose prompts they are.
+        models: student, teacher and tokenizer.
         max_new_tokens: length limit of responses.
-        policy: what the student may emit.
-
-    Returns:
-        (M, S) ids and (M, S) mask.
+        policy: of the student.
 
     Raises:
-        ValueError: one text where a list is meant, no prompts, an empty one, one too long, or a token id that a model
-            does not know.
+        ValueError: a single text, no prompts, an empty one, one too long, or a token id that a model does not know.
     """
     if isinstance(prompts, str | bytes):
-        raise ValueError(
-            f"prompts is one text ({prompts[:40]!r}), where a list of texts is meant: pass prompts=[text]."
-        )
+        raise ValueError(f"prompts is one text ({prompts[:40]!r}), not a list of texts: pass prompts=[text].")
     if not isinstance(prompts, Mapping | Tensor | tuple | Set) and isinstance(prompts, Iterable):
         prompts = list(prompts)  # a column of a frame or data set, a generator
     ids, mask = encode_prompts(prompts, models.tokenizer, models.student, policy=policy)
@@ -44,7 +38,7 @@ def prompt_ids(prompts: Any, models: Models, max_new_tokens: int, policy: Policy
     shortest, longest = int(lengths.argmin()), int(lengths.argmax())
     if int(lengths[shortest]) == 0 and not all(is_encoder_decoder(m) for m in (models.student, models.teacher)):
         raise ValueError(
-            f"prompts[{shortest}] has no token, and a causal model needs one: give it one, or leave it out."
+            f"prompts[{shortest}] has no token, but a causal model needs one: add a token, or leave the prompt out."
         )
     check_lengths(models.student, models.teacher, int(lengths[longest]), max_new_tokens, prompt=f"prompts[{longest}]")
     _check_known(ids, mask, models)
@@ -60,13 +54,13 @@ def _check_known(ids: Tensor, mask: Tensor, models: Models) -> None:
     if bool(odd.any()):
         row, column = (int(i) for i in odd.nonzero()[0])
         raise ValueError(
-            f"prompts[{row}] holds token id {int(ids[row, column])}, and the models know {known}: encode prompts with "
-            "their tokenizer."
+            f"prompts[{row}] has token id {int(ids[row, column])}, but the models have {known} tokens: encode prompts "
+            "with their tokenizer."
         )
 
 
 def _embedded(model: Any) -> int | None:
-    """Tokens that a model can read."""
+    """The number of tokens of a model's input embeddings."""
     get = getattr(model, "get_input_embeddings", None)
     weight = getattr(get() if get else None, "weight", None)
     return None if weight is None else len(weight)

@@ -1,4 +1,4 @@
-"""The one tokenizer of a measurement: as given, or the one that lies beside the student or the teacher."""
+"""The tokenizer of a measurement: as given, or the one saved with the student or the teacher."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ def settled_tokenizer(given: Any, student: Any, teacher: Any) -> Any:
         teacher: likewise.
 
     Returns:
-        The one given, else the student's, else the teacher's; None where there is none.
+        The one given, else the student's, else the teacher's, else None.
 
     Raises:
-        TypeError: what is given is no tokenizer.
-        ValueError: those of student, teacher and caller, as far as they are known, differ.
+        TypeError: ``given`` is not a tokenizer.
+        ValueError: the known ones of ``given``, student and teacher differ.
     """
     if isinstance(given, str | Path):
         given = load_tokenizer(given)
     check_tokenizer(given)
-    own = [_beside(model, search_hub=given is None) for model in (student, teacher)]
-    if own[0] is not None and own[1] is not None:
-        check_same_tokenizer(own[0], own[1])
-    for beside in own:
+    saved = [_beside(model, search_hub=given is None) for model in (student, teacher)]
+    if saved[0] is not None and saved[1] is not None:
+        check_same_tokenizer(saved[0], saved[1])
+    for beside in saved:
         if given is not None and beside is not None:
             _check_given(given, beside)
-    tokenizer: Any = next((one for one in (given, *own) if one is not None), None)
+    tokenizer: Any = next((one for one in (given, *saved) if one is not None), None)
     if getattr(tokenizer, "pad_token_id", 0) is None and tokenizer.eos_token is not None:
-        tokenizer = copy.deepcopy(tokenizer)  # the caller's stays as it is
+        tokenizer = copy.deepcopy(tokenizer)  # the caller's is not changed
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
 def _beside(model: Any, search_hub: bool) -> Any:
-    """The tokenizer that lies where a model was, or is to be, loaded from; None where none is found."""
+    """The tokenizer in the folder or hub repository of a model, or None."""
     name = str(model)
     if isinstance(model, nn.Module):
         config = getattr(getattr(model, "module", model), "config", None)
@@ -61,7 +61,7 @@ def _beside(model: Any, search_hub: bool) -> Any:
 
 
 def _check_given(given: Any, beside: Any) -> None:
-    """A tokenizer that is passed may have a pad token more than the one beside the model."""
+    """Compare with the tokenizer saved with a model; the given one may have an additional pad token."""
     if not hasattr(given, "get_vocab"):
         return
     ours, theirs = dict(given.get_vocab()), beside.get_vocab()

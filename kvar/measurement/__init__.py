@@ -1,4 +1,4 @@
-"""One measurement: what was sampled, what the teacher said, the gradient's moments; shown, saved and read back."""
+"""A measurement: rollouts, the teacher's values and gradient moments; shown, saved and loaded."""
 
 from kvar.measurement.data import MeasurementData
 from kvar.measurement.folder import is_measurement

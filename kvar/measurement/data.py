@@ -1,4 +1,4 @@
-"""What a measurement holds; :class:`kvar.measurement.Measurement` is this with its methods."""
+"""The data of a measurement; :class:`kvar.measurement.Measurement` adds methods."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ __all__ = ["MeasurementData"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class MeasurementData:
-    """What was sampled, what the teacher said, and the gradient's moments of every estimator.
+    """Rollouts, the teacher's values, and the gradient moments of every estimator.
 
     Attributes:
-        step: training step, 0 for a measurement that stands alone.
+        step: training step, 0 outside training.
         rollouts: N responses of the policy at that step.
         values: (N, T) teacher values; with a reward in place of a teacher, q = reward and V = 0.
         moments: inner products of the N trajectories' gradients.
         seconds: wall time of sampling, scoring and gradients together.
-        config: what was measured and how, JSON types: student, parameters, teacher, seed and so on.
+        config: settings of the measurement, JSON types: student, parameters, teacher, seed and so on.
     """
 
     step: int
@@ -40,5 +40,5 @@ class MeasurementData:
 
     @property
     def student(self) -> str:
-        """What tables and figures call the student."""
+        """The student's name in tables and figures."""
         return str(self.config.get("student") or "student")

@@ -1,4 +1,4 @@
-"""A measurement on disk: a run's records, which every command reads, and its tensors, which give it back whole."""
+"""A measurement on disk: a run's records, for all commands, and its tensors, to load it again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FILE = "measurement.safetensors"
 
 
 def save_measurement(measurement: MeasurementData, folder: str | Path, overwrite: bool = False) -> Path:
-    """See :meth:`kvar.measurement.Measurement.save`; the tensors are written last, and whole or not at all."""
+    """See :meth:`kvar.measurement.Measurement.save`; the tensors are written last, all or nothing."""
     from safetensors.torch import save
 
     from kvar.measurement.records import record
@@ -52,10 +52,10 @@ def is_measurement(folder: str | Path) -> bool:
 
 
 def read_measurement(folder: str | Path) -> MeasurementData:
-    """Read back what :meth:`kvar.measurement.Measurement.save` wrote, tensor by tensor the same, on the CPU.
+    """Load a folder of :meth:`kvar.measurement.Measurement.save`, with equal tensors on the CPU.
 
     Raises:
-        kvar.records.RecordsError: no measurement is there, or its file is damaged.
+        kvar.records.RecordsError: no measurement, or a damaged file.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -65,7 +65,7 @@ def read_measurement(folder: str | Path) -> MeasurementData:
     path = Path(folder) / FILE
     header = read_config(Path(folder))
     if header is None or not path.is_file():
-        raise RecordsError(f"no measurement at {folder}: name a folder that Measurement.save wrote.")
+        raise RecordsError(f"no measurement at {folder}: name a folder written by Measurement.save.")
     try:
         with safe_open(path, "pt") as file:
             about = json.loads(file.metadata()["kvar"])
@@ -84,18 +84,16 @@ def read_measurement(folder: str | Path) -> MeasurementData:
             {name: value for name, value in header["config"].items() if name != "step"},
         )
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise RecordsError(f"{path}: no measurement of kvar's, or damaged ({error}); save it again.") from error
+        raise RecordsError(f"{path} is damaged, or not a measurement ({error}); save it again.") from error
 
 
 def _tensors(measurement: MeasurementData) -> dict[str, Tensor]:
     moments = measurement.moments
     parts: dict[str, Any] = {"rollouts": measurement.rollouts, "values": measurement.values}
     parts |= {f"moments/{i}": moments[group] for i, group in enumerate(moments)}
-    found = {f"{part}/{f.name}": getattr(held, f.name) for part, held in parts.items() for f in fields(held)}
-    found |= {"prompt_index": moments.prompt_index, "on": moments.on}
-    return {
-        name: value.detach().cpu().contiguous().clone() for name, value in found.items() if isinstance(value, Tensor)
-    }
+    values = {f"{part}/{f.name}": getattr(data, f.name) for part, data in parts.items() for f in fields(data)}
+    values |= {"prompt_index": moments.prompt_index, "on": moments.on}
+    return {name: x.detach().cpu().contiguous().clone() for name, x in values.items() if isinstance(x, Tensor)}
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Reading a saved measurement back."""
+"""Load a saved measurement."""
 
 from __future__ import annotations
 
@@ -12,10 +12,6 @@ __all__ = ["load_measurement"]
 
 
 def load_measurement(folder: str | Path) -> Measurement:
-    """What :meth:`kvar.measurement.Measurement.save` wrote, tensor by tensor the same, on the CPU.
-
-    Raises:
-        kvar.records.RecordsError: no measurement is there, or its file is damaged.
-    """
+    """As :func:`kvar.measurement.folder.read_measurement`, with the methods of :class:`Measurement`."""
     data = read_measurement(folder)
     return Measurement(**{f.name: getattr(data, f.name) for f in fields(data)})

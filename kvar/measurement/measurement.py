@@ -1,4 +1,4 @@
-"""The result of a measurement, :class:`Measurement`: its numbers as tables, pictures and a folder."""
+"""The result of a measurement, :class:`Measurement`: statistics, tables, figures and folder."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ __all__ = ["Measurement"]
 
 
 class Measurement(MeasurementData):
-    """A measurement that shows itself: its statistics, tables, figures and folder.
+    """A measurement with its statistics, tables, figures and folder.
 
-    Printed, or as the last line of a notebook's cell, it shows its table for a step of 64 trajectories. Its attributes
-    are ``step``, ``rollouts``, ``values``, ``moments``, ``seconds`` and ``config``, see :class:`MeasurementData`.
+    Printing it, also as the last line of a notebook's cell, shows the table for a step of 64 trajectories. Its
+    attributes are ``step``, ``rollouts``, ``values``, ``moments``, ``seconds`` and ``config``, see
+    :class:`MeasurementData`.
     """
 
     def statistics(self, batch: float = 64, **options: Any) -> pd.DataFrame:
-        """Every statistic of every group and estimator, one a row: the frame that ``kvar.plots`` draws.
+        """Every statistic of every group and estimator, one per row, as a frame for ``kvar.plots``.
 
         Args:
-            batch: B, trajectories a step.
-            options: ``target``, or ``reference``: what bias, error and efficiency are toward, an objective ("J",
-                "J_kl", "score") that some estimator is unbiased for, or an estimator's name; default J. And
+            batch: B, trajectories per step.
+            options: ``target``, or ``reference``: the target of bias, error and efficiency, an objective ("J", "J_kl",
+                "score") that some estimator is unbiased for, or an estimator's name; default J. And
                 ``rollouts_per_prompt`` of that step (1), ``unit``, ``confidence`` (0.95) and ``theory`` (False), see
                 :func:`kvar.analysis.summarise`.
 
         Returns:
-            Columns student, parameters, step, group, kernel, k, statistic, value, low, high, n: the numbers that
-            ``kvar report`` gives for the saved measurement.
+            Columns student, parameters, step, group, kernel, k, statistic, value, low, high, n: the numbers of
+            ``kvar report`` for the saved measurement.
 
         Raises:
             ValueError: fewer than two trajectories, or an impossible option.
@@ -44,20 +45,20 @@ class Measurement(MeasurementData):
         return statistics_of_measurement(self, batch, **options)
 
     def table(self, batch: float = 64, group: str = "all", **options: Any) -> pd.DataFrame:
-        """One row an estimator: the statistics of a step of ``batch`` trajectories, with 95 % intervals.
+        """One row per estimator: the statistics of a step of ``batch`` trajectories, with 95 % intervals.
 
         Args:
-            batch: B, trajectories a step, of efficiency, mse, snr, norm_test and the probabilities.
+            batch: B, trajectories per step, of efficiency, mse, snr, norm_test and the probabilities.
             group: parameter group.
             options: as for :meth:`statistics`.
 
         Returns:
-            Columns kernel, k, n (prompts or trajectories that intervals rest on), and of each statistic its value, with
-            ``_low`` and ``_high`` behind it where it has an interval: trace, trace_ratio (to K=1), relative_variance,
-            snr, signal, bias_sq, efficiency, mse, within, between, within_share, norm_test, trace_ratio_t0,
-            best_probability, mse_best_probability (``kvar.plots.STATISTICS`` explains each). What was not measured is
-            NaN. An efficiency below zero points away from the target. ``attrs["reference"]`` names the estimator that
-            stands for the target.
+            Columns kernel, k, n (number of prompts or trajectories behind the intervals), and each statistic's value,
+            with columns ``_low`` and ``_high`` where it has an interval: trace, trace_ratio (to K=1),
+            relative_variance, snr, signal, bias_sq, efficiency, mse, within, between, within_share, norm_test,
+            trace_ratio_t0, best_probability, mse_best_probability (``kvar.plots.STATISTICS`` explains each). NaN means
+            not measured. An estimator with efficiency below zero points away from the target. ``attrs["reference"]``
+            is the name of the target's estimator.
 
         Raises:
             ValueError: as :meth:`statistics`, and no such group.
@@ -67,7 +68,7 @@ class Measurement(MeasurementData):
         return wide_table(self, batch, group, **options)
 
     def best_k(self, prompts: float, rollouts_per_prompt: float = 1, **options: Any) -> pd.DataFrame:
-        """Which estimator serves a step of M prompts x R rollouts best, and how sure that is, as ``kvar choose-k``.
+        """The best estimator for a step of M prompts x R rollouts, with its probability, as ``kvar choose-k``.
 
         Args:
             prompts: M.
@@ -76,8 +77,8 @@ class Measurement(MeasurementData):
                 ``seed`` of :func:`kvar.analysis.best_k`.
 
         Returns:
-            The table of :func:`kvar.analysis.best_k`: error and efficiency of each, and the probability that it has the
-            smallest, or the largest.
+            The table of :func:`kvar.analysis.best_k`: error and efficiency of each, and the probabilities that its
+            error is the smallest and its efficiency the largest.
 
         Raises:
             ValueError: as :func:`kvar.analysis.best_k`.
@@ -89,18 +90,18 @@ class Measurement(MeasurementData):
     def toward(
         self, batch: float = 64, targets: Mapping[str, str] | Sequence[str] | None = None, **options: Any
     ) -> pd.DataFrame:
-        """Where a step of each estimator leads: toward the data, J, J_kl, the score, or away from it.
+        """Whether a step of each estimator leads toward the data, J, J_kl and the score, or away from them.
 
         See :func:`kvar.analysis.toward` for the columns.
 
         Args:
-            batch: B, trajectories a step.
+            batch: B, trajectories per step.
             targets: estimators by name, or objectives; by default ``data`` where references were given, and every
                 objective that some estimator is unbiased for.
             options: ``rollouts_per_prompt``, ``group``, ``unit`` and ``confidence``.
 
         Raises:
-            ValueError: a target that was not measured, or none that was.
+            ValueError: a target that is not measured, or no target.
         """
         from kvar.measurement.statistics import toward_of
 
@@ -112,11 +113,11 @@ class Measurement(MeasurementData):
         Args:
             kind: "efficiency", "variance", "mse", "snr", "bias", "shares" (within and between prompts), "theory" or
                 "layers" (with groups="layers"); or the name of the function.
-            batch: B, trajectories a step.
+            batch: B, trajectories per step.
             options: passed to the function, for instance ``ax`` or ``group``.
 
         Returns:
-            The axes; ``.figure`` of them shows in a notebook, ``kvar.plots.save`` writes it.
+            The axes; notebooks show their ``.figure``, ``kvar.plots.save`` writes it.
 
         Raises:
             ValueError: no such kind, or a statistic that was not measured or is not resolved.
@@ -126,14 +127,11 @@ class Measurement(MeasurementData):
         return draw(self, kind, batch, **options)
 
     def save(self, folder: str | Path, overwrite: bool = False) -> Path:
-        """Write the measurement as a run's folder: ``kvar.load`` gives it back whole, ``kvar report`` reads it.
+        """Write the measurement as a run's folder, for ``kvar.load`` and ``kvar report``; returns the folder.
 
         Args:
-            folder: made where missing.
-            overwrite: throw away the records of another run or measurement that is there.
-
-        Returns:
-            The folder.
+            folder: created if missing.
+            overwrite: discard another run or measurement in the folder.
 
         Raises:
             kvar.records.RecordsError: the folder holds another run's records.
@@ -144,7 +142,7 @@ class Measurement(MeasurementData):
 
     @property
     def trajectories(self) -> pd.DataFrame:
-        """One row a response token: the table ``trajectories`` of ``kvar.records``."""
+        """One row per response token: the table ``trajectories`` of ``kvar.records``."""
         return self._frame("trajectories")
 
     @property
@@ -159,7 +157,7 @@ class Measurement(MeasurementData):
 
     @property
     def metrics(self) -> pd.DataFrame:
-        """One row a scalar (seconds, gap, length, share finished): the table ``metrics`` of ``kvar.records``."""
+        """One row per scalar (seconds, gap, length, share finished): the table ``metrics`` of ``kvar.records``."""
         return self._frame("metrics")
 
     def _frame(self, table: str) -> pd.DataFrame:

@@ -16,20 +16,14 @@ __all__ = ["record", "record_frames"]
 
 
 def record(measurement: MeasurementData, writer: RunWriter, name: str = "probe") -> None:
-    """Append a measurement to a run's tables; the same (name, step) again replaces, never repeats.
-
-    Args:
-        measurement: what was measured.
-        writer: the run's writer.
-        name: the probe's name in the records.
-    """
+    """Append a measurement to a run's tables as probe ``name``; it replaces one of the same name and step."""
     for table, frame in record_frames(measurement, name).items():
         if len(frame):
             writer.append(table, frame, key=(name, measurement.step))
 
 
 def record_frames(measurement: MeasurementData, name: str = "probe") -> dict[str, pd.DataFrame]:
-    """Table of ``kvar.records`` -> its rows; ``prompt_gradients`` is empty where only norms were measured."""
+    """Table of ``kvar.records`` -> its rows; ``prompt_gradients`` is empty where only norms are measured."""
     import pandas as pd
 
     at: dict[str, Any] = {"probe": name, "step": measurement.step}

@@ -1,4 +1,4 @@
-"""A measurement as text for a terminal and as HTML for a notebook: the same heading, table and remarks."""
+"""A measurement as text for a terminal and as HTML for a notebook, each with heading, table and remarks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["BATCH", "as_html", "as_text"]
 
 BATCH = 64
-"""Trajectories of the step that the table is for."""
+"""Trajectories per step in the table."""
 
 
 def as_text(measurement: MeasurementData) -> str:
@@ -25,12 +25,12 @@ def as_text(measurement: MeasurementData) -> str:
 
     frame, reason = _frame(measurement)
     table = reason if frame is None else render_table(frame, batch=BATCH)
-    heading = [line for said in _heading(measurement, frame) for line in textwrap.wrap(said, TABLE_WIDTH)]
+    heading = [line for text in _heading(measurement, frame) for line in textwrap.wrap(text, TABLE_WIDTH)]
     return "\n".join([*heading, table, *_remarks(measurement)])
 
 
 def as_html(measurement: MeasurementData) -> str:
-    """The same; every text is escaped."""
+    """The same as HTML; every text is escaped."""
     from kvar.report.tables.terminal import HEAD, legend, table_blocks
 
     frame, reason = _frame(measurement)
@@ -52,7 +52,7 @@ def as_html(measurement: MeasurementData) -> str:
 
 
 def _frame(measurement: MeasurementData) -> tuple[pd.DataFrame | None, str]:
-    """The statistics frame, or why there is none: what shows a value must not fail."""
+    """The statistics frame, or None and the reason: showing a measurement must not fail."""
     try:
         return statistics_of_measurement(measurement, BATCH), ""
     except ValueError as error:
@@ -60,7 +60,7 @@ def _frame(measurement: MeasurementData) -> tuple[pd.DataFrame | None, str]:
 
 
 def _heading(measurement: MeasurementData, frame: pd.DataFrame | None) -> list[str]:
-    """What was measured, and the estimator that is the least noisy beside its own mean."""
+    """A description of the measurement, and the estimator with the least noise relative to its mean."""
     from kvar.report.words.by_run import noise_sentence
     from kvar.results.by_kernel import cells
 

@@ -1,4 +1,4 @@
-"""The numbers of a measurement: statistics frame, one row an estimator, best K."""
+"""The numbers of a measurement: statistics frame, table with a row per estimator, best K."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHOWN = (
     "trace", "trace_ratio", "relative_variance", "snr", "signal", "bias_sq", "efficiency", "mse", "within", "between",
     "within_share", "norm_test", "trace_ratio_t0", "best_probability", "mse_best_probability",
 )  # fmt: skip
-"""The statistics of the table, in its order."""
+"""The statistics of the table, in order."""
 
 
 def statistics_of_measurement(measurement: MeasurementData, batch: float, **options: Any) -> pd.DataFrame:
@@ -94,26 +94,22 @@ def toward_of(
 
 
 def _reference(options: dict[str, Any]) -> str | None:
-    """The option ``reference``, or ``target`` by its other name, taken out."""
+    """Remove and return the option ``reference``, also called ``target``."""
     given = [options.pop(name, None) for name in ("reference", "target")]
     if None not in given:
-        raise ValueError(f"reference={given[0]!r} and target={given[1]!r} are two names of one option: give one.")
+        raise ValueError(f"reference={given[0]!r} and target={given[1]!r} are the same option: give one of them.")
     return given[0] if given[1] is None else given[1]
 
 
 def whole_moments(measurement: MeasurementData) -> GradientMoments:
-    """The moments of estimators over whole responses.
-
-    Raises:
-        ValueError: there are none.
-    """
+    """The moments of estimators over whole responses; ValueError where there are none."""
     moments = whole_or_split(measurement.moments)
     if moments is None:
-        raise ValueError("only parts of responses were measured; measure estimators over whole responses as well.")
+        raise ValueError("only parts of responses are measured; measure estimators over whole responses too.")
     return moments
 
 
 def sampling_unit(moments: GradientMoments) -> Unit:
-    """What intervals leave out: prompts, where three or more have several rollouts each; else trajectories."""
+    """The unit of the jackknife: prompts, where three or more have several rollouts each; else trajectories."""
     prompts = len(moments.prompts)
     return "prompt" if 3 <= prompts < len(moments.prompt_index) and moments.pair is not None else "trajectory"

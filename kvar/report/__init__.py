@@ -1,4 +1,4 @@
-"""The report of a study: one HTML file, a table for the terminal, and a verdict in plain words."""
+"""The report of a study: one HTML file, a table for the terminal, and a verdict in sentences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a study's folder to the table of its methods, its figures and a page."""
+"""The report of a study with several seeds: table of methods, figures and page."""
 
 from __future__ import annotations
 
@@ -43,22 +43,22 @@ def report_study(
 ) -> str:
     """Write methods.md, methods.csv, the numbers behind them, figures and report.html for a study with several seeds.
 
-    ``statistics.parquet``, ``outcomes.parquet`` and ``curves.parquet`` hold one row a seed, so that everything else can
-    be formed from them; ``methods.csv`` a row a (task, student, method), ``ranks.csv`` the rank correlations;
-    ``made-with.json`` what a later report needs to go on from these.
+    ``statistics.parquet``, ``outcomes.parquet`` and ``curves.parquet`` have one row per seed, from which everything
+    else is computed; ``methods.csv`` has a row per (task, student, method), ``ranks.csv`` the rank correlations, and
+    ``made-with.json`` what a later report with ``earlier`` needs.
 
     Args:
-        folder: the study's, with its ``study.json``; cells that are not finished are counted as missing.
-        output: where to write.
-        reference: estimator that stands for the true gradient, see ``kvar.analysis.frames.recorded.statistics_of``.
-        method: what the others are compared with, seed by seed; by default llmr, or where the study has none, the first
-            that samples.
-        start: the method that others start from; by default the one that most do.
+        folder: the study's, with its ``study.json``; cells that are not finished count as missing.
+        output: folder to write to.
+        reference: estimator of the true gradient, see ``kvar.analysis.frames.recorded.statistics_of``.
+        method: the method that others are compared with, seed by seed; by default llmr, or where the study has none,
+            the first that samples.
+        start: the method that others start from; by default the most frequent one.
         batch: B of theory.md (11'); by default the training batch of the methods.
         teachers: task -> file of its teacher's evaluation, see ``kvar.results.teachers.teacher_scores``.
-        earlier: output of an earlier report of this study, which has the numbers of cells that are not finished here:
-            their folders may be gone, or on another machine. It may be the same folder as ``output``.
-        say: told of the progress.
+        earlier: output of an earlier report of this study, for cells whose runs are missing; may be the folder
+            ``output``.
+        say: called with progress messages.
 
     Returns:
         The table of scores and the verdict, for the terminal.
@@ -119,7 +119,7 @@ def report_study(
 
 
 def _notes(values: StudyValues, batch: int) -> list[str]:
-    """What is missing, and what the numbers are for."""
+    """Notes on the batch of the numbers and on missing cells and probes."""
     cells = values.cells
     notes = [f"Efficiency and squared error are for steps of {batch} trajectories of as many prompts, (11') and (10)."]
     notes += [f"Probes left out: {folder}: {' '.join(why.split())}" for folder, why in values.left_out.items()]

@@ -1,4 +1,4 @@
-"""From run folders to a report: statistics, figures, table and one HTML file."""
+"""The report of runs: statistics, figures, table and one HTML file."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ def report_runs(
 ) -> str:
     """Write ``report.html``, ``statistics.parquet``, ``table.txt`` and ``figures/`` for some runs.
 
-    Runs without gradient probes take part with their scores and samples; where no run has one, there is only the page
-    and the table. So do runs whose probe is too small to be summarised, or lacks the reference; damaged records are
-    passed over. As long as one run is left, page and table name each with the reason. The page also holds theory over
-    measurement for every step, and which K serves which step, as ``kvar choose-k``.
+    Of runs without gradient probes, or whose probe is too small or lacks the reference, the report has only scores and
+    samples; where no run has a probe, only page and table are written. Damaged records are skipped. Page and table name
+    each such run with the reason. The page also has theory over measurement for every step, and the best K for each
+    step size, as ``kvar choose-k``.
 
     Args:
         paths: run folders, or folders above them.
-        output: where to write.
-        reference: estimator that stands for the true gradient, see ``kvar.analysis.frames.recorded.statistics_of``.
+        output: folder to write to.
+        reference: estimator of the true gradient, see ``kvar.analysis.frames.recorded.statistics_of``.
         batch: B of theory.md (11').
         step: the training step that table, verdict and figures show, or "last"; statistics.parquet holds all.
 
@@ -57,7 +57,7 @@ def report_runs(
         The table, for the terminal.
 
     Raises:
-        ValueError: no runs, a reference that was not measured, or no run whose records serve.
+        ValueError: no runs, a reference that is not measured, or no run with usable records.
     """
     check_folder_place(output, "output")
     left_out: dict[str, str] = {}
@@ -121,12 +121,12 @@ def report_runs(
 
 
 def left_out_notes(left_out: Mapping[str, str]) -> list[str]:
-    """A sentence for every run that variance and bias are told without."""
+    """A sentence for every run without statistics of variance and bias."""
     return [f"Left out, except for its scores: {run}: {' '.join(why.split())}" for run, why in left_out.items()]
 
 
 def _gaps(runs: Sequence[Run], names: Sequence[str], step: int | str) -> pd.DataFrame:
-    """Autocorrelation of gaps of every run, with its student and parameters; at all steps of a lone run."""
+    """Autocorrelation of gaps of every run, with its student and parameters; at all steps of a single run."""
     import pandas as pd
 
     frames = [pd.DataFrame()]

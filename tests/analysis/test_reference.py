@@ -83,5 +83,5 @@ def test_a_table_says_what_it_is_toward() -> None:
     assert m.table(target="J_kl").attrs["reference"] == "kl K=1"
     assert m.best_k(4, target="J_kl").equals(m.best_k(4, reference="kl K=1"))
     assert np.isfinite(m.best_k(4)["mse"]).all()
-    with pytest.raises(ValueError, match="two names of one option"):
+    with pytest.raises(ValueError, match="are the same option"):
         m.table(target="J", reference="K=1")

@@ -256,7 +256,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     m.save(tmp_path)
     file = tmp_path / "measurement.safetensors"
     file.write_bytes(file.read_bytes()[:200])
-    with pytest.raises(ValueError, match=r"measurement\.safetensors: no measurement of kvar's, or damaged"):
+    with pytest.raises(ValueError, match=r"measurement\.safetensors is damaged, or not a measurement"):
         kvar.load(tmp_path)
 
 
@@ -300,7 +300,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"kernels": "kl immediate exat"}, "the word 'exat' is unknown (did you mean 'exact'?)"),
     ({"kernels": "score exact"}, "reward 'score' is known for sampled tokens alone"),
     ({"kernels": "score - leave-one-out"}, "estimator 'score - leave-one-out' needs score=, a function"),
-    ({"kernels": "1", "estimators": "kl 1"}, "kernels and estimators are two names of one argument"),
+    ({"kernels": "1", "estimators": "kl 1"}, "kernels and estimators are the same argument"),
     ({"kernels": "kl 1 - group-normalised", "rollouts_per_prompt": 1}, "group-normalised needs rollouts_per_prompt"),
     ({"kernels": "0"}, "k must be an integer of at least 1; got 0"),
     ({"kernels": ""}, "kernels are empty: name at least one"),
@@ -322,13 +322,16 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"prompts": ["a text"]}, "prompts are texts, so a tokenizer is needed"),
     ({"prompts": [[3, 4], [3, 4, 5] * 21]}, "prompts[1] has 63 tokens and max_new_tokens is 5"),
     ({"prompts": [[3, 4], []]}, "prompt"),
-    ({"prompts": [[3, 99]]}, "prompts[0] holds token id 99, and the models know 17"),
+    ({"prompts": [[3, 99]]}, "prompts[0] has token id 99, but the models have 17 tokens"),
     ({"max_new_tokens": 64}, "Lower max_new_tokens to 60 or less"),
     ({"vocabulary": 40}, "vocabulary is 40, but the student has 17 tokens: lower it to 17"),
-    ({"teacher": tiny_gpt2(23)}, "the student has 17 tokens, the teacher 23, and no tokenizer says which are real"),
+    (
+        {"teacher": tiny_gpt2(23)},
+        "the student has 17 tokens, the teacher 23, and without a tokenizer the padding",
+    ),
     ({"teacher": tiny_gpt2().to("meta")}, "the teacher is on meta, the student on cpu: move one"),
     ({"device": "meta"}, "device is meta, the student on cpu: move it, student.to('meta')"),
-    ({"device": "cuda:77"}, "device 'cuda:77' is not to be had here"),
+    ({"device": "cuda:77"}, "device 'cuda:77' is not available"),
     ({"teacher": "./nowhere"}, "model './nowhere' is no folder"),
     ({"teacher_dtype": "float12"}, "teacher_dtype 'float12' is for a teacher given by name"),
 ]

@@ -30,19 +30,19 @@ def draw_study_figures(
     start: str,
     reference: str,
 ) -> tuple[dict[str, Path], dict[str, str]]:
-    """Draw what the study's records hold, as PNG and SVG.
+    """Draw the figures of a study as PNG and SVG.
 
     Args:
-        values: of ``read_study_runs``.
-        combined: of ``combined_statistics``.
-        estimators: of ``estimator_values``.
+        values: from ``read_study_runs``.
+        combined: from ``combined_statistics``.
+        estimators: from ``estimator_values``.
         metrics: task -> main metric.
-        folder: made where missing.
+        folder: created if missing.
         start: the method that others start from.
-        reference: the method whose last probe stands for "after training".
+        reference: the method whose last probe is "after training".
 
     Returns:
-        title -> PNG of what was drawn, and title -> reason of what was not.
+        title -> PNG, and title -> reason for figures that cannot be drawn.
     """
     curves = _with_parameters(values.curves, values.cells)
     sampled = set(curves[curves["quantity"] == "total_gap"]["method"])

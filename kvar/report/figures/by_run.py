@@ -20,14 +20,14 @@ def draw_figures(
 
     Args:
         frame: statistics.
-        folder: made where missing.
+        folder: created if missing.
         step: training step, or "last"; the figures over training show all.
         gaps: autocorrelation of gaps, with a column "student"; empty where no trajectories are recorded at that step.
         positions: variance by position, with a column "student"; empty where no probe has estimators split by position.
 
     Returns:
-        title -> PNG of what was drawn, and title -> reason of what the frame does not hold (for instance an efficiency
-        where |g*|^2 was not resolved for any student).
+        title -> PNG, and title -> reason for figures that cannot be drawn (such as an efficiency where |g*|^2 is not
+        resolved for any student).
     """
     import matplotlib
 

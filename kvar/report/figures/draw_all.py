@@ -1,4 +1,4 @@
-"""Draws the figures of a report, and collects why the others cannot be drawn."""
+"""Draw the figures of a report, and collect the reasons for those that cannot be drawn."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def draw_all(
     """Draw and save every figure, as PNG and SVG.
 
     Args:
-        wanted: title -> (file name without its ending, what draws it; it raises ValueError where data are
+        wanted: title -> (file name without its ending, drawing function, which raises ValueError where data are
             missing).
-        folder: where to write; made where missing.
+        folder: created if missing.
 
     Returns:
-        Title -> its PNG; title -> why it was not drawn.
+        Title -> PNG; title -> reason for figures that cannot be drawn.
     """
     import matplotlib.pyplot as plt
     from matplotlib.figure import Figure

@@ -1,1 +1,1 @@
-"""The HTML page of a report: its frame, its tables, its interactive parts, and the scripts that move them."""
+"""The HTML page of a report: frame, tables, interactive parts and scripts."""

@@ -1,4 +1,4 @@
-"""What the report of a study writes: text, numbers and the page."""
+"""Text, numbers and page of a study's report."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def methods_text(
     notes: Sequence[str],
     full: int,
 ) -> str:
-    """The whole of ``methods.md``."""
-    parts = ["# Methods\n", *(f"{said}\n" for said in verdict), *(table.text(full) for table in tables[:1])]
+    """The text of ``methods.md``."""
+    parts = ["# Methods\n", *(f"{sentence}\n" for sentence in verdict), *(table.text(full) for table in tables[:1])]
     if len(ranks):
         parts += ["## Noise at the start against gain\n", f"{RANKS_NOTE}\n", _markdown(ranks_shown(ranks))]
     parts += [table.text(full) for table in tables[1:]]
@@ -77,7 +77,7 @@ def write_numbers(folder: Path, values: StudyValues, frame: pd.DataFrame, ranks:
             elif str(kind) in ("object", "str", "string"):
                 types[str(column)] = "category"
         whole = small.astype(types).to_parquet(index=False, compression="zstd")
-        replace_file(folder / f"{name}.parquet", whole)  # it may be all that is left of runs that are gone
+        replace_file(folder / f"{name}.parquet", whole)  # an earlier one may be the only record of its runs
 
 
 def write_method_page(

@@ -1,4 +1,4 @@
-"""The report: one HTML file that stands alone."""
+"""The page of a report of runs, one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -54,31 +54,29 @@ def write_report(
     """Write the report of a study: verdict, plots, tables, responses, settings, provenance, all in one file.
 
     Args:
-        path: the HTML file; its folder is made, and the file appears whole or not at all.
-        frame: a statistics frame (``kvar.plots.COLUMNS``) of one run a student; None where nothing was probed, which
-            the page then says.
-        explore: what the interactive plot shows: a statistics frame with the columns task, method and seed, whose
-            students may have many runs; by default the frame.
+        path: the HTML file, written all or nothing; its folder is created.
+        frame: a statistics frame (``kvar.plots.COLUMNS``) with one run per student; None without probes.
+        explore: statistics frame of the interactive plot, with the columns task, method and seed, whose students may
+            have many runs; by default ``frame``.
         figures: title -> matplotlib figure or axes, or the path of a PNG, SVG or JPEG file.
         config: settings, nested or flat.
-        configs: run -> its settings: the fields that differ are shown, the others folded.
-        verdict: sentences in place of those that are computed from the frame; the first is shown, the others folded.
-        samples: prompts and responses to show, one mapping each; shown as text whatever they contain.
+        configs: run -> its settings: fields that differ are shown, the others folded.
+        verdict: sentences in place of those computed from the frame; the first is shown, the others folded.
+        samples: prompts and responses, one mapping each, shown as text.
         responses: sampled responses with their gaps, from ``kvar.report.page.responses.responses_data``.
-        provenance: where the numbers come from: versions, command, seed, date.
+        provenance: versions, command, seed, date.
         tables: heading -> table, shown between figures and statistics by :func:`kvar.report.page.sections.section`.
-        further: ready-made sections, as :func:`kvar.report.page.sections.section` makes them, shown after the tables.
-        notes: sentences to stand before the verdict, on what to beware of.
+        further: sections from :func:`kvar.report.page.sections.section`, shown after the tables.
+        notes: warnings, shown before the verdict.
         title: heading of the page.
-        group: parameter group of verdict and table of statistics.
+        group: parameter group of verdict and statistics.
         step: training step of these, or "last".
 
     Returns:
         The path.
 
     Raises:
-        ValueError: the frame is empty or lacks a column or what a verdict needs, or a figure's file is missing; no file
-            is written then.
+        ValueError: the frame is empty or lacks a column, or a figure's file is missing; no file is written.
     """
     if verdict is not None:
         paragraphs = [list(verdict[:1]), list(verdict[1:])]
@@ -90,7 +88,7 @@ def write_report(
     if frame is not None:
         sections.append(_statistics(frame, group, step))
     return write_page(
-        path, title=title, lead=" ".join(paragraphs[0]), details=[said for said in paragraphs[1:] if said],
+        path, title=title, lead=" ".join(paragraphs[0]), details=[part for part in paragraphs[1:] if part],
         beware=notes, table=grid(table) if table is not None and len(table) else None,
         explore=frame if explore is None else explore,
         figures={name: data_uri(figure, name) for name, figure in (figures or {}).items()},
@@ -100,7 +98,7 @@ def write_report(
 
 
 def _statistics(frame: pd.DataFrame, group: str, step: int | str) -> Markup:
-    """Every statistic of every student and kernel with its interval, of as many students as a page can hold."""
+    """Every statistic of every student and kernel with its interval, for as many students as ``MOST_ROWS`` allows."""
     import pandas as pd
 
     check_frame(frame)

@@ -1,4 +1,4 @@
-"""The report page: templates filled in, its style and scripts, and the policy that lets nothing else run."""
+"""The report page: filled templates, style, scripts, and a security policy that allows no other scripts."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ def write_page(
     config: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write one HTML file that stands alone: only its own scripts may run, and nothing may be fetched.
+    """Write one self-contained HTML file: only its own scripts may run, and nothing may be fetched.
 
     Args:
-        path: the file, which appears whole or not at all; its folder is made.
+        path: the file, written all or nothing; its folder is created.
         title: of the page.
         lead: the verdict in one sentence.
         table: the verdict as a small table, from :func:`kvar.report.page.sections.grid`.

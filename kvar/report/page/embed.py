@@ -1,4 +1,4 @@
-"""Pictures as text that a page can carry inside itself."""
+"""Pictures as text inside a page."""
 
 from __future__ import annotations
 

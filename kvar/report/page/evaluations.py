@@ -1,4 +1,4 @@
-"""What the evaluations of runs say: scores and sample texts, from the evaluation.json of each."""
+"""Scores and sample texts of runs, from their evaluation.json."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["MOST_SAMPLES", "samples_of", "scores_frame"]
 
 MOST_SAMPLES = 60
-"""Evaluated texts that a page shows at most."""
+"""Most evaluated texts on a page."""
 
 
 def _evaluation(run: Run) -> dict[str, Any]:
@@ -27,12 +27,7 @@ def _evaluation(run: Run) -> dict[str, Any]:
 
 
 def scores_frame(runs: Sequence[Run], places: Sequence[Place]) -> pd.DataFrame:
-    """A row a run: task, student, parameters, method, seed, split, examples and one column a metric of its evaluation.
-
-    Args:
-        runs: any; those without an evaluation are left out.
-        places: of the runs.
-    """
+    """One row per run with an evaluation: task, student, parameters, method, seed, split, examples and the metrics."""
     import pandas as pd
 
     rows = []
@@ -48,13 +43,7 @@ def scores_frame(runs: Sequence[Run], places: Sequence[Place]) -> pd.DataFrame:
 
 
 def samples_of(runs: Sequence[Run], places: Sequence[Place], most: int = MOST_SAMPLES) -> list[dict[str, Any]]:
-    """The first evaluated texts of every run: up to five, fewer where runs are many, none beyond ``most`` in all.
-
-    Args:
-        runs: any.
-        places: of the runs.
-        most: texts in all.
-    """
+    """The first evaluated texts of every run: up to five each, at most ``most`` in all."""
     by_run = [
         [{"run": str(place), **sample} for sample in _evaluation(run).get("samples", [])[:5]]
         for run, place in zip(runs, places, strict=True)

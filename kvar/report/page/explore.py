@@ -1,4 +1,4 @@
-"""The data of the page's interactive plot: a statistics frame as small as it goes."""
+"""The data of the page's interactive plot, a statistics frame in a compact form."""
 
 from __future__ import annotations
 
@@ -17,21 +17,20 @@ if TYPE_CHECKING:
 __all__ = ["MEAN", "MOST_VALUES", "explore_data", "with_means"]
 
 MOST_VALUES = 250_000
-"""Values, each with its interval, that a page carries at most, about 6 MB; groups, then early steps, are left out."""
+"""Most values, each with its interval, on a page, about 6 MB; groups, then early steps, are left out."""
 
 MEAN = "mean over seeds"
-"""What the seed of an average over seeds is called."""
+"""The seed of an average over seeds."""
 
 _FACETS = ("task", "student", "method", "seed")
 
 
 def explore_data(frame: pd.DataFrame, most: int = MOST_VALUES) -> dict[str, Any]:
-    """A statistics frame by line, step and parameter group, with the mean of every set of seeds beside them.
+    """A statistics frame by line, step and parameter group, with means over seeds.
 
     Args:
-        frame: a statistics frame; columns "task", "method" and "seed", where there, tell its runs apart besides
-            "student".
-        most: how many values, each with its interval, are kept: whole groups "all" first, last steps before early ones.
+        frame: a statistics frame; the columns "student" and, if present, "task", "method" and "seed" identify its runs.
+        most: number of values, each with its interval, to keep: groups "all" first, last steps before early ones.
 
     Returns:
         facets, each with its values in order; kernels (name, k) and statistics (name, meaning, whether on a log scale);
@@ -68,7 +67,7 @@ def explore_data(frame: pd.DataFrame, most: int = MOST_VALUES) -> dict[str, Any]
 
 
 def with_means(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with every facet, and below its rows the mean over seeds wherever there are several.
+    """The frame with every facet, and the means over seeds where there are several.
 
     The means' seed is :data:`MEAN`; their intervals are t intervals over the seeds, and their n is the number of seeds.
     """
@@ -84,12 +83,12 @@ def with_means(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _size(student: str, count: float) -> str:
-    """A parameter count, unless the student's name says it."""
+    """A parameter count, or "" where the student's name contains it."""
     return "" if math.isnan(count) or names_count(student, int(count)) else compact_count(count)
 
 
 def _natural(values: pd.Series) -> pd.Series:
-    """Sort keys under which means stand before seeds and K=2 before K=16."""
+    """Sort keys that put means before seeds and K=2 before K=16."""
     if values.dtype.kind in "iuf":
         return values
     parts = r"\d+|\D+"

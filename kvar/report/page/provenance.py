@@ -1,4 +1,4 @@
-"""Where a report's numbers come from: versions, and every run with its folder and its probes."""
+"""The provenance of a report's numbers: versions, and every run with its folder and probes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["provenance_of", "written_with"]
 
 
 def provenance_of(runs: Sequence[Run]) -> dict[str, Any]:
-    """Versions that wrote and read the runs, and one line a run."""
+    """Versions that wrote and read the runs, and one line per run."""
     return {
         "written with": written_with({"kvar": run.version, **run.versions} for run in runs),
         "read with": written_with([{"kvar": __version__, **versions()}]),
@@ -22,19 +22,18 @@ def provenance_of(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def written_with(every: Iterable[Mapping[str, str]]) -> str:
-    """Each version that occurs of each name, from one mapping of names to versions a run.
+    """All versions of each name, from one mapping of names to versions per run.
 
     >>> written_with([{"kvar": "0.1.0", "torch": "2.13.0"}, {"kvar": "0.1.0", "torch": "2.12.0"}])
     'kvar 0.1.0, torch 2.12.0 and 2.13.0'
     """
-    found: dict[str, set[str]] = {}
+    by_name: dict[str, set[str]] = {}
     for run in every:
         for name, version in run.items():
-            found.setdefault(name, set()).add(version)
-    return ", ".join(f"{name} {' and '.join(sorted(each))}" for name, each in found.items())
+            by_name.setdefault(name, set()).add(version)
+    return ", ".join(f"{name} {' and '.join(sorted(each))}" for name, each in by_name.items())
 
 
 def _line(run: Run) -> str:
-    found = run.measurements()
-    steps = sorted({step for _, step in found})
-    return f"begun {run.created}, " + (f"probes at steps {', '.join(map(str, steps))}" if found else "no probe")
+    steps = sorted({step for _, step in run.measurements()})
+    return f"begun {run.created}, " + (f"probes at steps {', '.join(map(str, steps))}" if steps else "no probe")

@@ -1,4 +1,4 @@
-"""Sampled responses with the teacher's gap at every token, as a page carries them."""
+"""Sampled responses with the teacher's gap at every token, as data of a page."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["MOST_RESPONSES", "MOST_TOKENS", "responses_data", "spread"]
 
 MOST_RESPONSES = 400
-"""Responses that a page carries at most."""
+"""Most responses on a page."""
 MOST_TOKENS = 512
-"""Tokens of one response that a page shows at most."""
+"""Most tokens of one response on a page."""
 _EACH = 6
 
 
@@ -28,20 +28,20 @@ def responses_data(
 ) -> dict[str, Any]:
     """Some responses of the probes of some runs, with q, V and the log-probability of every token.
 
-    Of each run the first and the last recorded step are taken, of each step up to ``each`` responses, spread evenly
-    over its trajectories. Where that is more than ``most``, only last steps are taken, then fewer responses a step,
-    then runs spread evenly.
+    It takes the first and the last recorded step of each run, and up to ``each`` responses of each step, spread evenly
+    over its trajectories. Where that exceeds ``most``, it takes only last steps, then fewer responses per step, then
+    fewer runs, spread evenly.
 
     Args:
         runs: with or without trajectories.
-        places: their names.
+        places: of the runs.
         most: responses in all.
-        each: responses a step.
+        each: responses per step.
 
     Returns:
-        shown: list of [run's name, step, responses recorded, whether the texts are known, responses], a response being
-        trajectory, prompt, finished, length and, token by token, text, gap, q, v, log_prob; runs: how many of the runs
-        are there; recorded: how many have any; below: whether any gap is below 0.
+        shown: list of [run's name, step, responses recorded, whether the texts are known, responses], where a response
+        has trajectory, prompt, finished, length and, by token, text, gap, q, v, log_prob; runs: number of runs shown;
+        recorded: number of runs with responses; below: whether any gap is below 0.
     """
     spots = [(run, place, _steps(run)) for run, place in zip(runs, places, strict=True)]
     spots = [spot for spot in spots if spot[2]]

@@ -1,4 +1,4 @@
-"""Data as JSON that may stand inside a script element, whatever texts it holds."""
+"""Data as JSON that is safe inside a script element."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def script_json(value: Any, digits: int = 5) -> Markup:
 
     Args:
         value: mappings, lists, tuples, numpy arrays and scalars, texts, numbers, None.
-        digits: significant digits that numbers keep. NaN becomes null, infinity the text "inf" or "-inf".
+        digits: significant digits of numbers. NaN becomes null, infinity the text "inf" or "-inf".
 
     >>> print(script_json({"a": ["</script><!--\u2028", float("nan"), float("inf"), 1 / 3, 2.0, 12345678]}))
     {"a":["\u003c/script\u003e\u003c!--\u2028",null,"inf",0.33333,2,12345678]}

@@ -1,4 +1,4 @@
-"""A section of the report: a heading, a remark and any table, whose columns sort by a click on their heads."""
+"""A section of the report: a heading, a remark and a table with sortable columns."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 __all__ = ["MOST_ROWS", "Grid", "Keyed", "grid", "section"]
 
 MOST_ROWS = 400
-"""Rows of a table that a page shows; it says how many there are."""
+"""Most rows of a table on a page."""
 
 
 class Keyed(NamedTuple):
-    """A text of a table whose column sorts by a number; ``head`` says whether it names its row."""
+    """A text of a table whose column sorts by a number; ``head`` marks the head of a row."""
 
     text: str
     key: float
@@ -56,12 +56,11 @@ def section(
 
     Args:
         title: its heading.
-        frame: any table; the index is not shown. Numbers are shown to three digits and sort by their full value;
-            a :class:`kvar.intervals.Interval` is shown with its interval; what is missing shows as "-"; everything else
-            is text, whatever it contains.
+        frame: any table, without its index. Numbers have three digits and sort by their full value; a
+            :class:`kvar.intervals.Interval` shows its interval; missing values show as "-"; everything else is text.
         note: a remark below the heading.
-        most: the largest number of rows shown; where there are more, the section says so.
-        titles: column -> what it is, shown on hover.
+        most: most rows shown; the section says where there are more.
+        titles: column -> description, shown on hover.
 
     Returns:
         HTML, for ``further`` of :func:`kvar.report.write_report`.
@@ -100,7 +99,7 @@ def _missing(value: Any) -> bool:
 
 
 def _numeric(values: Sequence[Any]) -> bool:
-    """Whether a column holds numbers, or estimates, and nothing else."""
+    """Whether a column has only numbers or intervals."""
     known = [value for value in values if not _missing(value)]
     return bool(known) and all(map(_number, known))
 

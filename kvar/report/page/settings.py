@@ -1,4 +1,4 @@
-"""The settings of runs, in two parts: the fields that differ between runs, and those that they share."""
+"""The settings of runs: the fields that differ between runs, and the common ones."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def differing_fields(configs: Mapping[str, Mapping[str, Any]]) -> tuple[list[str
 
 
 def settings_of(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """What the page's section on configuration shows.
+    """The data of the page's section on configuration.
 
     Args:
         configs: name of a run -> its settings, nested or flat.
 
     Returns:
-        runs, their number; differ, a table of the fields that differ, a row a run, or None; common, the other fields.
+        runs, their number; differ, a table of the differing fields with a row per run, or None; common, the others.
     """
     import pandas as pd
 

@@ -16,11 +16,7 @@ __all__ = ["study_ending"]
 
 
 def study_ending(cells: Sequence[StudyCell]) -> dict[str, Any]:
-    """What the students of the finished cells write and how they were made.
-
-    Returns:
-        ``responses``, ``samples`` and ``settings`` of :func:`kvar.report.page.document.write_page`.
-    """
+    """``responses``, ``samples`` and ``settings`` of :func:`kvar.report.page.document.write_page`."""
     done = [cell for cell in cells if cell.finished]
     if not done:
         return {}

@@ -1,4 +1,4 @@
-"""What a run's recorded token ids say, by the tokenizer that lies with the run or its teacher."""
+"""The texts of a run's recorded token ids, by the tokenizer in the folder of the run, its student or its teacher."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Speller = Callable[[Sequence[int]], list[str]]
 
 
 def speller_of(run: Run) -> Speller | None:
-    """How to spell a run's tokens, or None where no tokenizer lies in its folder, nor at its student's or teacher's.
+    """The speller of a run's tokens, or None where neither its folder nor its student's or teacher's has a tokenizer.
 
-    Nothing is fetched, and no code of a model's is run.
+    Nothing is downloaded, and no model code is run.
     """
     for folder in _folders(run):
         if (folder / "tokenizer.json").is_file() or (folder / "tokenizer_config.json").is_file():
@@ -50,24 +50,16 @@ def _load(folder: str) -> Any:
 
 
 def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
-    """Each token's share of the decoded text; a character of several tokens is its last token's.
-
-    Args:
-        tokenizer: a transformers tokenizer.
-        ids: (T,) token ids.
-
-    Returns:
-        T texts, which joined are the decoded response.
-    """
-    texts, said = [], ""
+    """Each of T tokens' part of the decoded text; a character of several tokens belongs to the last of them."""
+    texts, decoded = [], ""
     for end in range(1, len(ids) + 1):
         whole = tokenizer.decode(list(ids[:end]), skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        if end < len(ids) and whole.endswith("\ufffd"):  # in the midst of a character
+        if end < len(ids) and whole.endswith("\ufffd"):  # inside a character
             texts.append("")
             continue
-        common = len(said) if whole.startswith(said) else _shared(said, whole)
+        common = len(decoded) if whole.startswith(decoded) else _shared(decoded, whole)
         texts.append(whole[common:])
-        said = whole
+        decoded = whole
     return texts
 
 
