@@ -6,6 +6,8 @@ import argparse
 import time
 from pathlib import Path
 
+from kvar.commands.values import whole
+
 HELP = "measure and reinforce the shipped students, and report"
 KEPT = "finished cells are kept; run the same command again to resume."
 
@@ -13,7 +15,9 @@ KEPT = "finished cells are kept; run the same command again to resume."
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument("--output", default="runs/demo", help="folder of runs, report.html and figures")
-    parser.add_argument("--batch", type=int, default=64, help="trajectories per training step, B of theory.md (11')")
+    parser.add_argument(
+        "--batch", type=whole(1), default=64, help="trajectories per training step, B of theory.md (11')"
+    )
     parser.add_argument("--overwrite", action="store_true", help="run everything again")
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from kvar.commands.values import whole
+
 HELP = "decode and score a model, or compare two"
 KEPT = "results printed as written are kept; run the same command again."
 
@@ -15,13 +17,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--checkpoint", help="of a run: checkpoint-200, 200 or last; default its final model")
     parser.add_argument("--model", help="model folder or hub name to evaluate with the config")
-    parser.add_argument("--split", help="validation or test; default the run's eval_split")
-    parser.add_argument("--limit", type=int, help="the first this many examples, 0 for all; default eval_limit")
-    parser.add_argument("--beams", type=int, help="1 is greedy; default the run's eval_beams")
-    parser.add_argument("--batch", type=int, default=64, help="prompts decoded together, default 64")
+    parser.add_argument("--split", help="train, validation or test; default the run's eval_split")
+    parser.add_argument("--limit", type=whole(0), help="the first this many examples, 0 for all; default eval_limit")
+    parser.add_argument("--beams", type=whole(1), help="1 is greedy; default the run's eval_beams")
+    parser.add_argument("--batch", type=whole(1), default=64, help="prompts decoded together, default 64")
     parser.add_argument("--kernels", help="returns reported beside K=1, comma-separated; default the run's")
     parser.add_argument("--no-teacher", action="store_true", help="texts only: no returns, no gaps")
-    parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples, default 1000")
+    parser.add_argument("--resamples", type=whole(1), default=1000, help="bootstrap resamples, default 1000")
     parser.add_argument("--bootstrap-seed", type=int, default=0, help="seed of the resampling, default 0")
     parser.add_argument("--level", type=float, default=0.95, help="confidence level of the intervals, default 0.95")
     parser.add_argument("--output", help="JSON file of the result; default evaluation-SPLIT.json in the run's folder")

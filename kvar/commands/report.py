@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from kvar.commands.values import training_step, whole
+
 HELP = "report on runs with probes"
 KEPT = "parts of the new report may be missing; run the same command again."
 
@@ -13,8 +15,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", help="run folders, or folders above them; or one study with several seeds")
     parser.add_argument("--output", required=True, help="folder of report.html, figures and statistics.parquet")
     parser.add_argument("--reference", help="estimator of the true gradient, or J, J_kl, score; default J")
-    parser.add_argument("--batch", type=int, help="trajectories per training step, B; default 64, or the study's")
-    parser.add_argument("--step", default="last", help="training step to show, or last")
+    parser.add_argument("--batch", type=whole(1), help="trajectories per training step, B; default 64, or the study's")
+    parser.add_argument("--step", type=training_step, default="last", help="training step to show, or last")
     parser.add_argument("--by-run", action="store_true", help="report a study with several seeds run by run")
     parser.add_argument("--method", help="of such a study: the method that others are compared with, default llmr")
     parser.add_argument(
@@ -46,7 +48,6 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(
             "--method, --teacher and --earlier are for the folder of a study with several seeds; name only that folder."
         )
-    step = arguments.step if arguments.step == "last" else int(arguments.step)
-    options = {"reference": arguments.reference, "batch": arguments.batch or 64, "step": step}
+    options = {"reference": arguments.reference, "batch": arguments.batch or 64, "step": arguments.step}
     print(report_runs(arguments.runs, arguments.output, **options))
     return 0

@@ -6,6 +6,8 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
+from kvar.commands.values import whole
+
 if TYPE_CHECKING:
     from kvar.study.executors.ray_cluster import RayCluster
 
@@ -21,7 +23,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--only", nargs="*", default=[], help="cells to run: names, parts of names, or patterns such as '*/K=*/seed-0'"
     )
-    parser.add_argument("--jobs", type=int, default=1, help="cells run at a time, in separate processes, default 1")
+    parser.add_argument(
+        "--jobs", type=whole(1), default=1, help="cells run at a time, in separate processes, default 1"
+    )
     parser.add_argument("--ray", action="store_true", help="run cells on a Ray cluster instead; needs kvar[ray]")
     parser.add_argument("--ray-address", metavar="HOST:PORT", help="its head; default RAY_ADDRESS, or this machine's")
     parser.add_argument("--cell-cpus", type=float, help="with --ray: processors of a cell, default 1")

@@ -166,6 +166,8 @@ class DistillationConfig(TrainingArguments):
                 )
 
     def _check_contradictions(self) -> None:
+        if self.max_steps < -1:
+            raise ValueError(f"max_steps must be at least 1, or -1 for num_train_epochs; got {self.max_steps}.")
         if not self.temperature > 0:
             raise ValueError(
                 f"temperature must be positive in training; got {self.temperature}. Greedy rollouts have no policy "

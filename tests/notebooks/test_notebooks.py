@@ -16,7 +16,7 @@ import nbformat
 from notebooks.run import WIDGET, execute, notebooks, tidy, with_parameters
 
 SMALL: dict[str, dict[str, Any]] = {
-    "1_quick_start": {"PROMPTS": 8, "ROLLOUTS": 2, "STEPS": 2},
+    "1_quick_start": {"PROMPTS": 16, "ROLLOUTS": 2, "STEPS": 2},
     "2_variance_against_k": {"STEPS": 16, "EVERY": 8, "PROMPTS": 24, "ROLLOUTS": 3, "LENGTH": 16},
     "3_theory_against_measurement": {"N": 60, "REPEATS": 20, "DRAWS": 40, "HORIZON": 5},
     "4_student_size": {"WIDTHS": (16, 32, 48), "STEPS": 4, "PROMPTS": 8, "ROLLOUTS": 2},
