@@ -46,7 +46,7 @@ TABLE = {
     "calibration_t0": Statistic("T0's ratio over the measured one", "", "log", needs="theory"),
     "calibration_t1": Statistic("T1's ratio over the measured one", "", "log", needs="theory"),
     "signal": Statistic("|E g|^2", "eq. (12), never clamped", "root"),
-    "snr": Statistic("|E g|^2 / (tr Cov / N)", "", "root", sign=1),
+    "snr": Statistic("|E g|^2 / (tr Cov / B)", "squared signal over the variance of a step", "root", sign=1),
     "relative_variance": Statistic("tr Cov / |E g|^2", "", "log", log=True, geometric=True, sign=-1),
     "norm_test": Statistic(
         "tr Cov / (B |E g|^2)", "the norm test's squared error of a batch", "log", log=True, sign=-1

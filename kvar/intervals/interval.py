@@ -21,6 +21,18 @@ def number(value: float, digits: int = 2) -> str:
     return f"{value:.{digits}g}"
 
 
+def _exponent(value: float) -> str:
+    """Two significant digits, with an exponent below 0.001 and from 100,000.
+
+    >>> [_exponent(v) for v in (-470000.0, 1640.0, 0.0, 0.00037, 2e-12)]
+    ['-4.7e5', '1600', '0', '3.7e-4', '2e-12']
+    """
+    mantissa, power = f"{value:.1e}".split("e")
+    if value == 0 or -3 <= int(power) <= 4:
+        return f"{float(f'{value:.1e}'):g}"
+    return f"{mantissa.removesuffix('.0')}e{int(power)}"
+
+
 @dataclass(frozen=True)
 class Interval:
     """A number with its confidence interval.
@@ -63,10 +75,10 @@ class Interval:
         return f"{number(self.value)} ({number(self.low)} to {number(self.high)})"
 
     def compact(self) -> str:
-        """The interval in at most 21 characters, an exponent shared by all three numbers; "-" for NaN.
+        """The interval in few characters: to the same decimals, or each number with its own exponent; "-" for NaN.
 
-        >>> Interval(0.0286, 0.024, 0.034).compact(), Interval(0.00037, 0.0003, 0.00044).compact()
-        ('0.029 [0.024, 0.034]', '3.7 [3.0, 4.4]e-4')
+        >>> Interval(0.0286, 0.024, 0.034).compact(), Interval(-2e4, -4.7e5, 1.6e3).compact()
+        ('0.029 [0.024, 0.034]', '-20000 [-4.7e5, 1600]')
         >>> Interval(1.0).compact(), Interval(math.nan).compact()
         ('1.0', '-')
         """
@@ -77,11 +89,10 @@ class Interval:
             return f"{self.value:.2g}"
         top = max(abs(v) for v in numbers)
         power = math.floor(math.log10(top)) if top > 0 else 0
-        shared = power if not -2 <= power <= 2 else 0
-        digits = max(0, min(3, 1 - (power - shared)))
-        texts = [f"{round(v / 10**shared, digits) + 0.0:.{digits}f}" for v in numbers]
-        ending = f"e{shared}" if shared else ""
-        return f"{texts[0]} [{texts[1]}, {texts[2]}]{ending}" if len(texts) == 3 else texts[0] + ending
+        digits = max(0, min(3, 1 - power))
+        plain = -2 <= power <= 2
+        texts = [f"{round(v, digits) + 0.0:.{digits}f}" if plain else _exponent(v) for v in numbers]
+        return f"{texts[0]} [{texts[1]}, {texts[2]}]" if len(texts) == 3 else texts[0]
 
     def plus_minus(self, digits: int) -> str:
         """The value and half the interval's width, to so many decimals.

@@ -60,7 +60,7 @@ def _frame(measurement: MeasurementData) -> tuple[pd.DataFrame | None, str]:
 
 
 def _heading(measurement: MeasurementData, frame: pd.DataFrame | None) -> list[str]:
-    """A description of the measurement, and the estimator with the least noise relative to its mean."""
+    """A description of the measurement, and the estimator of largest SNR."""
     from kvar.report.words.by_run import noise_sentence
     from kvar.results.by_kernel import cells
 
@@ -68,10 +68,10 @@ def _heading(measurement: MeasurementData, frame: pd.DataFrame | None) -> list[s
     prompts, n = len(moments.prompts), len(rollouts)
     teacher = measurement.config.get("teacher")
     valued = f" valued by {teacher}" if teacher else ""
-    finished = float(rollouts.finished.float().mean())
+    ended = 100 * float(rollouts.finished.float().mean())
     what = (
         f"{n:,} responses of {measurement.student} to {prompts:,} prompt{'s' * (prompts != 1)}{valued}: "
-        f"{float(rollouts.lengths.float().mean()):.3g} tokens on average, {finished:.0%} finished."
+        f"{float(rollouts.lengths.float().mean()):.3g} tokens on average, {ended:.0f} % ended before the limit."
     )
     snr = {} if frame is None else cells(frame, "snr", only_k=False)
     return [what, *map(noise_sentence, snr.values())]

@@ -34,7 +34,7 @@ def bias_against_variance(
     """|E g^K - g*|, theory.md eq. (7), against tr Cov(g^K), eq. (8): one path a student, points labelled by K.
 
     The bias is the signed root of its unbiased square: below zero means that the square was estimated negative, that
-    is, not told from zero. Intervals are drawn both ways. Kernels without a K, if wanted, stand alone, hollow.
+    is, not distinguished from zero. Intervals are drawn both ways. Kernels without a K, if wanted, stand alone, hollow.
 
     Args:
         frame: a statistics frame with ``bias_sq`` and ``trace``.

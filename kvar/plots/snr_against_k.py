@@ -25,9 +25,9 @@ def snr_against_k(
     width: float = COLUMN_WIDTH,
     ax: Axes | None = None,
 ) -> Axes:
-    """SNR = |E g|^2 / (tr Cov / N), theory.md section 4, against K: one line a student, with intervals.
+    """SNR = |E g|^2 / (tr Cov / B), theory.md section 4, against K: one line a student, with intervals.
 
-    The axis is logarithmic where every SNR is positive, else linear: the signal is unclamped and may be negative.
+    The axis is logarithmic where every SNR is positive, else linear: the estimated signal may be negative.
 
     Args:
         frame: a statistics frame with ``snr``.

@@ -68,7 +68,9 @@ def test_the_verdict_says_whether_the_data_tell_and_how_many_more_would():
     assert "a few more prompts than 64 would tell" in verdict_of(chances([0.9, 0.1], needed=40.0), "mse")
     assert verdict_of(chances([0.5, 0.5], needed=2.0), "mse").endswith("K=1 (0.50) and K=2 (0.50) cannot be told apart")
     unknown = verdict_of(chances([np.nan, np.nan]), "efficiency")
-    assert unknown.startswith("not resolved: the true gradient's direction is not told from noise; measure more")
+    assert unknown.startswith(
+        "not resolved: the true gradient's direction cannot be distinguished from noise; measure more"
+    )
 
 
 def test_more_prompts_resolve_what_few_do_not(tmp_path):

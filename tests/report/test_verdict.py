@@ -117,7 +117,7 @@ ETA = Interval(0.2, 0.15, 0.25)
     ("left", "expected"),
     [
         (None, "Which estimator points best is not known: the efficiency was not measured."),
-        ({}, "Which estimator points best is not resolved: the true gradient's direction is not told from noise"),
+        ({}, "Which estimator points best is not resolved: the true gradient's direction cannot be distinguished from"),
         ({"K=4": 0.95}, "K=4 points best, with probability 0.95: its efficiency is 0.2 (0.15 to 0.25), against 0.1 of"),
         ({"K=1": 0.99}, "K=1 points best, with probability 0.99: its efficiency is 0.1."),
         ({"K=4": 0.6, "K=1": 0.4}, "points best is not resolved: K=4 (0.60) and K=1 (0.40) cannot be told apart."),
@@ -132,7 +132,7 @@ def test_the_lead_counts_what_is_resolved():
     both = {"small": {"K=4": 0.5, "K=8": 0.5}, "large": {"K=8": 0.99}}
     assert lead_sentences(both, {"small": snr, "large": {}}) == [
         "Which estimator points best is resolved in 1 of 2 students: K=8 in large.",
-        "That one is less noisy beside its own mean than K=1 is resolved in 1 of 2 students: K=8 in small.",
+        "A larger SNR than that of K=1 is resolved in 1 of 2 students: K=8 in small.",
     ]
     many = {name: {"K=4": 1.0} for name in "abcde"}
     assert lead_sentences(many, {})[0].endswith("resolved in 5 of 5 students: K=4 in 5.")
@@ -141,9 +141,11 @@ def test_the_lead_counts_what_is_resolved():
 def test_noise_is_told_apart_by_intervals():
     apart = {"K=1": Interval(0.1, 0.0, 0.2), "K=4": Interval(0.2, 0.1, 0.4), "K=8": Interval(0.5, 0.3, 0.7)}
     said = noise_sentence(apart)
-    assert said.startswith("K=8 is the least noisy beside its own mean: the SNR of a step is 0.5 (0.3 to 0.7) against ")
-    assert said.endswith("0.1 (0 to 0.2) of K=1, above K=1.")
-    assert noise_sentence({**apart, "K=4": Interval(0.1, 0.0, 0.2)}).endswith("above all others.")
+    assert said.startswith(
+        "K=8 has the most signal for its noise (largest SNR): the SNR of a step is 0.5 (0.3 to 0.7) against "
+    )
+    assert said.endswith("0.1 (0 to 0.2) of K=1; its interval lies above that of K=1.")
+    assert noise_sentence({**apart, "K=4": Interval(0.1, 0.0, 0.2)}).endswith("lies above those of all others.")
     assert "not resolved" in noise_sentence({"K=1": OPEN, "K=8": OPEN}) and "not resolved" in noise_sentence({})
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["HEAD", "TABLE_WIDTH", "legend", "render_table", "table_blocks"]
 
 TABLE_WIDTH = 110
+"""Of running text; rows with long names take a few columns more."""
+_WIDEST = 120
 _COLUMNS = {"trace_ratio": "variance / K=1", "snr": "SNR", "bias_sq": "bias^2", "efficiency": "efficiency"}
 HEAD = ["kernel", *_COLUMNS.values(), "P(best)"]
 """Heads of the table's columns."""
@@ -38,7 +40,7 @@ def render_table(
         batch: trajectories of the step that the frame is for, where the legend is to say so.
 
     Returns:
-        Lines of at most 110 columns, in ASCII but for names in the frame.
+        Lines of at most 110 columns, rows of 120, in ASCII but for names in the frame.
 
     Raises:
         ValueError: the frame is empty, lacks a column, or holds none of the table's statistics in the group.
@@ -53,31 +55,40 @@ def legend(frame: pd.DataFrame, batch: float | None = None) -> list[str]:
         frame: what the table shows.
         batch: trajectories of the step that the frame is for, where known.
     """
-    of = "" if batch is None else f" of {batch:g} trajectories"
-    lines = [
-        "[low, high] are 95 % intervals from n independent draws: prompts, where each has several responses. SNR: "
-        f"length of the mean gradient over its noise in a step{of}. Efficiency: how well such a step points along the "
-        "true gradient, 1 is perfect. P(best): how often it is the largest when the draws are repeated; * may be the "
-        f"best, all others together have less than {1 - SURE:.2f}."
-    ]
+    of = "a step" if batch is None else f"a step of {batch:g}"
+    text = (
+        "[low, high]: 95 % intervals from n independent draws. SNR: squared length of the mean gradient over the variance of "
+        f"{of}; an unbiased estimate, so it may fall below 0 where it cannot be distinguished from 0. Efficiency: how "
+        "well such a step points along the true gradient; 1 is perfect, below 0 is away from it. P(best): how often "
+        f"the largest efficiency is its; * may be the best, all others together have less than {1 - SURE:.2f}."
+    )
     if "reference" in frame.attrs and bool(frame.loc[frame["statistic"] == "bias_sq", "value"].notna().any()):
-        lines.append(_toward(frame))
+        text += _toward(frame)
     if (frame["k"] > 1).any():
-        lines.append("K=1 rewards a token by all that follows, K=4 by every fourth, immediate by itself alone.")
-    return [line for text in lines for line in textwrap.wrap(text, TABLE_WIDTH)]
+        text += (
+            " gap: how far a token's logit lies below the teacher's favourite; K=1 counts all that follow, K=4 every "
+            "fourth, immediate the token's alone."
+        )
+    return textwrap.wrap(text, TABLE_WIDTH)
 
 
 def _toward(frame: pd.DataFrame) -> str:
-    """What bias and efficiency are toward, which other targets there are, and what a minus sign says."""
+    """What bias and efficiency are toward, and which rows have another objective."""
     reference = str(frame.attrs["reference"])
-    others = {objective_of(str(name)) for name in frame["kernel"].unique()} - {None, objective_of(reference)}
-    text = f"Bias^2 and efficiency are toward {target_words(reference)}"
-    text += f" (also measured: {', '.join(sorted(map(str, others)))})." if others else "."
+    toward = objective_of(reference)
+    names = [str(name) for name in frame["kernel"].unique()]
+    others = sorted(str(o) for o in {objective_of(name) for name in names} - {None, toward})
+    also = f" (also measured: {', '.join(others)})" if others else ""
+    text = f" Bias^2 and efficiency are toward {target_words(reference)}{also}."
+    if toward == "J":
+        text += " J: the expected sum of the teacher's rewards."
+    if toward != "J_kl" and any(name.startswith("kl ") for name in names):
+        text += " kl rows: the gradient of another objective, reverse KL; their SNR compares noise, not worth."
+    if "data" in names:
+        text += " data: likelihood of the references, a target."
     along = frame.loc[frame["statistic"] == "efficiency", "value"]
     if len(along) and bool(along.isna().all()):
         text += " These draws do not resolve that direction, so there is no efficiency: measure more prompts."
-    if bool((along < 0).any()):
-        text += " An efficiency below zero points away from it."
     return text
 
 
@@ -120,18 +131,25 @@ def table_blocks(
 
 
 def _layout(header: list[str], blocks: list[tuple[str, list[list[str]]]]) -> str:
-    """Columns as wide as their longest cell; a name that would pass the width has a line of its own above."""
+    """A heading, the columns' heads and the rows of each block; a long name goes on in its column, indented."""
     lines = [header, *(line for _, block in blocks for line in block)]
     widths = [max(len(line[c]) for line in lines) for c in range(len(header))]
-    widths[0] = min(widths[0], TABLE_WIDTH - sum(widths[1:]) - 2 * (len(header) - 1))
+    room = _WIDEST - sum(widths[1:]) - 2 * (len(header) - 1)
+    widths[0] = min(widths[0], max(room, 12))
 
     def draw(line: list[str]) -> list[str]:
-        above = [] if len(line[0]) <= widths[0] else textwrap.wrap(line[0], TABLE_WIDTH)
+        first, *rest = textwrap.wrap(line[0], widths[0], subsequent_indent="  ", break_on_hyphens=False)
         cells = [t.rjust(w) for t, w in zip(line[1:], widths[1:], strict=True)]
-        return [*above, "  ".join([("" if above else line[0]).ljust(widths[0]), *cells])]
+        return ["  ".join([first.ljust(widths[0]), *cells]), *rest]
 
     rule = "-" * (sum(widths) + 2 * (len(header) - 1))
-    out = [*draw(header), rule]
+    out: list[str] = []
     for heading, block in blocks:
-        out += [*textwrap.wrap(heading, TABLE_WIDTH), *(text for line in block for text in draw(line)), rule]
+        out += [
+            *textwrap.wrap(heading, TABLE_WIDTH),
+            *draw(header),
+            rule,
+            *(text for line in block for text in draw(line)),
+        ]
+        out.append(rule)
     return "\n".join(out)

@@ -62,7 +62,7 @@ def _rank(row: Mapping[Hashable, Any]) -> str:
     if row["low"] <= 0 <= row["high"]:
         what = "the interval spans zero"
     elif row["p"] > 0.05:
-        what = "the interval leaves out zero, yet it is not told from chance among so few methods"
+        what = "the interval leaves out zero, yet it cannot be distinguished from chance among so few methods"
     else:
         what = "less noise, more gain" if row["low"] > 0 else "less noise, less gain"
     return (

@@ -166,23 +166,26 @@ def _clearest(snr: Mapping[float | str, Interval]) -> tuple[str, list[str]]:
 
 
 def noise_sentence(snr: Mapping[float | str, Interval]) -> str:
-    """Which estimator is the least noisy beside its own mean, eq. (12), and than which that is resolved.
+    """Which estimator has the largest SNR, eq. (12), and above which others that is resolved.
 
     Args:
         snr: estimator -> SNR.
     """
     first, above = _clearest(snr)
     if not above:
-        return "Which estimator is the least noisy beside its own mean is not resolved: the SNRs' intervals overlap."
+        return "Which estimator has the most signal for its noise (largest SNR) is not resolved: the intervals overlap."
     than = f" against {snr['K=1']} of K=1" if "K=1" in above else ""
-    others = "all others" if len(above) == len(snr) - 1 else ", ".join(above)
-    return f"{first} is the least noisy beside its own mean: the SNR of a step is {snr[first]}{than}, above {others}."
+    others = "those of all others" if len(above) == len(snr) - 1 > 1 else f"that of {', '.join(above)}"
+    return (
+        f"{first} has the most signal for its noise (largest SNR): the SNR of a step is {snr[first]}{than}; its "
+        f"interval lies above {others}."
+    )
 
 
 def lead_sentences(
     best: Mapping[str, Mapping[str, float]], snr: Mapping[str, Mapping[float | str, Interval]]
 ) -> list[str]:
-    """In how many of several students the best estimator is resolved, and the least noisy, and which it is.
+    """In how many of several students the best estimator is resolved, and the one of largest SNR, and which it is.
 
     Args:
         best: student's label -> the estimators that may be the best.
@@ -192,7 +195,7 @@ def lead_sentences(
     clear = {label: first for label, row in snr.items() for first, above in [_clearest(row)] if "K=1" in above}
     return [
         f"Which estimator points best is resolved in {_where(pointing, len(best))}.",
-        f"That one is less noisy beside its own mean than K=1 is resolved in {_where(clear, len(best))}.",
+        f"A larger SNR than that of K=1 is resolved in {_where(clear, len(best))}.",
     ]
 
 

@@ -23,7 +23,7 @@ def clause(left: Mapping[str, float], unit: str = "prompts") -> str:
         unit: what more should be measured of where no direction is known.
     """
     if not left:
-        return f"not resolved: the true gradient's direction is not told from noise; measure more {unit}"
+        return f"not resolved: the true gradient's direction cannot be distinguished from noise; measure more {unit}"
     *rest, last = left.items()
     if not rest:
         return f"{last[0]}, with probability {last[1]:.2f}"
@@ -44,7 +44,8 @@ def verdict_of(choice: Choice, criterion: str) -> str:
 def _more(choice: Choice, criterion: str) -> str:
     needed = (choice.needed or {}).get(criterion, math.nan)
     if not math.isfinite(needed) or needed > _ALIKE * choice.units:
-        return f"so alike that {_ALIKE} times the {choice.units} {choice.unit} would not tell: take either"
+        any_of = "either" if len(leaders(choice, criterion)) < 3 else "any of them"
+        return f"so alike that {_ALIKE} times the {choice.units} {choice.unit} would not tell: take {any_of}"
     if needed <= choice.units:
         return f"a few more {choice.unit} than {choice.units} would tell"
     shown = max(float(f"{needed:.2g}"), choice.units + 1)
