@@ -24,7 +24,7 @@ def candidates(chances: Mapping[str, float], sure: float = SURE) -> dict[str, fl
 
     Returns:
         Estimator -> probability, the likeliest first: one where the best is resolved, several where it is not, none
-        where a probability is not known.
+        where no probability is known. Estimators of unknown probability (NaN) do not take part.
 
     Example:
         >>> candidates({"K=1": 0.02, "K=4": 0.97, "K=8": 0.01})
@@ -33,9 +33,7 @@ def candidates(chances: Mapping[str, float], sure: float = SURE) -> dict[str, fl
         {'K=4': 0.66, 'K=1': 0.3}
     """
     told: dict[str, float] = {}
-    for name in sorted(chances, key=lambda name: -chances[name]):
-        if not np.isfinite(chances[name]):
-            return {}
+    for name in sorted((name for name in chances if np.isfinite(chances[name])), key=lambda name: -chances[name]):
         if sum(told.values()) < sure - 1e-9:
             told[name] = float(chances[name])
     return told
@@ -54,7 +52,8 @@ def probability_of_best(statistic: Array, smallest: bool, draws: int = 4000, see
         seed: of the draws.
 
     Returns:
-        (E,) shares, adding up to 1; ties are shared. NaN throughout if any value is not finite.
+        (E,) shares, adding up to 1; ties are shared. NaN for estimators with a value that is not finite, which do not
+        take part.
 
     Example:
         >>> probability_of_best(np.array([[1.0, 9.0], [1.1, 9.1], [0.9, 8.9]]), smallest=True).tolist()
@@ -62,11 +61,11 @@ def probability_of_best(statistic: Array, smallest: bool, draws: int = 4000, see
     """
     theta, replicates = statistic[0], statistic[1:]
     units = len(replicates)
-    if units < 2 or not np.isfinite(statistic).all():
+    if units < 2:
         return np.full_like(theta, np.nan)
     influence = (units - 1) * (replicates.mean(axis=0) - replicates)
     drawn = theta + _counts(units, draws, seed) @ influence / units * np.sqrt(units / (units - 1))
-    return _shares(drawn, smallest)
+    return _shares(drawn, smallest, statistic)
 
 
 def probability_over_seeds(values: Array, smallest: bool, draws: int = 4000, seed: int = 0) -> Array:
@@ -82,19 +81,21 @@ def probability_over_seeds(values: Array, smallest: bool, draws: int = 4000, see
         seed: of the draws.
 
     Returns:
-        (E,) shares, adding up to 1; ties are shared. NaN throughout for one run, or if any value is not finite.
+        (E,) shares, adding up to 1; ties are shared. NaN throughout for one run, and for estimators with a value that
+        is not finite, which do not take part.
 
     Example:
         >>> probability_over_seeds(np.array([[1.0, 9.0], [1.1, 9.2], [0.9, 8.9]]), smallest=True).round(2).tolist()
         [1.0, 0.0]
     """
     runs = len(values)
-    if runs < 2 or not np.isfinite(values).all():
+    if runs < 2:
         return np.full(values.shape[1], np.nan)
     rng = np.random.default_rng(seed)
     mean = values.mean(axis=0)
     scale = np.sqrt((runs - 1) / rng.chisquare(runs - 1, size=(draws, 1)) / (runs * (runs - 1)))
-    return _shares(mean + scale * (rng.standard_normal((draws, runs)) @ (values - mean)), smallest)
+    drawn = mean + scale * (rng.standard_normal((draws, runs)) @ (values - mean))
+    return _shares(drawn, smallest, values)
 
 
 def units_to_resolve(statistic: Array, smallest: bool, probability: float = 0.95) -> float:
@@ -109,8 +110,8 @@ def units_to_resolve(statistic: Array, smallest: bool, probability: float = 0.95
         probability: that each single comparison should have.
 
     Returns:
-        A number of units, infinity where another estimator ties with the winner but for noise. NaN if any value is not
-        finite, or with fewer than two units.
+        A number of units, infinity where another estimator ties with the winner but for noise; of the estimators whose
+        values are all finite. NaN where there is none, or with fewer than two units.
 
     Example:
         >>> round(units_to_resolve(np.array([[1.0, 2.0], [1.5, 2.0], [0.5, 2.0]]), smallest=True), 2)
@@ -118,8 +119,8 @@ def units_to_resolve(statistic: Array, smallest: bool, probability: float = 0.95
     """
     from scipy.special import ndtri
 
-    units = len(statistic) - 1
-    if units < 2 or not np.isfinite(statistic).all():
+    units, statistic = len(statistic) - 1, statistic[:, np.isfinite(statistic).all(axis=0)]
+    if units < 2 or not statistic.size:
         return np.nan
     winner = int(np.argmin(statistic[0]) if smallest else np.argmax(statistic[0]))
     rivals = np.delete(statistic, winner, axis=1) - statistic[:, [winner]]
@@ -131,11 +132,17 @@ def units_to_resolve(statistic: Array, smallest: bool, probability: float = 0.95
         return float(np.max(units * (float(ndtri(probability)) * error[told] / rivals[0][told]) ** 2))
 
 
-def _shares(drawn: Array, smallest: bool) -> Array:
-    """(E,) share of the draws (D, E) that each wins."""
+def _shares(drawn: Array, smallest: bool, values: Array) -> Array:
+    """(E,) share of the draws (D, E) that each wins; NaN where the values (., E) are not all finite."""
+    known = np.asarray(np.isfinite(values).all(axis=0))
+    shares = np.full(len(known), np.nan)
+    drawn = drawn[:, known]
+    if not known.any():
+        return shares
     best = drawn.min(axis=1, keepdims=True) if smallest else drawn.max(axis=1, keepdims=True)
     wins = np.isclose(drawn, best, rtol=1e-12, atol=0.0)
-    return np.asarray((wins / wins.sum(axis=1, keepdims=True)).mean(axis=0))
+    shares[known] = (wins / wins.sum(axis=1, keepdims=True)).mean(axis=0)
+    return shares
 
 
 @lru_cache(maxsize=2)

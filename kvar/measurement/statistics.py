@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from kvar.analysis.frames.measured import measurement_frame, whole_or_split
+from kvar.analysis.frames.measured import design_unit, measurement_frame, sampling_unit, whole_or_split
 from kvar.analysis.frames.reference import default_reference, objective_of
-from kvar.analysis.replicates import Unit
 from kvar.analysis.statistic_table import TABLE
 from kvar.analysis.step.best_k import best_k
 from kvar.analysis.targets import toward
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
     from kvar.measurement.data import MeasurementData
 
-__all__ = ["best_of", "sampling_unit", "statistics_of_measurement", "toward_of", "whole_moments", "wide_table"]
+__all__ = ["best_of", "statistics_of_measurement", "toward_of", "whole_moments", "wide_table"]
 
 SHOWN = (
     "trace", "trace_ratio", "relative_variance", "snr", "signal", "bias_sq", "efficiency", "mse", "within", "between",
@@ -79,6 +78,7 @@ def best_of(measurement: MeasurementData, prompts: float, rollouts_per_prompt: f
     """See :meth:`kvar.measurement.Measurement.best_k`."""
     moments = whole_moments(measurement)
     reference = default_reference(moments.names, _reference(options))
+    options["unit"] = options.get("unit") or design_unit(moments, rollouts_per_prompt)
     return best_k(moments, prompts, rollouts_per_prompt, reference=reference, **options)
 
 
@@ -107,9 +107,3 @@ def whole_moments(measurement: MeasurementData) -> GradientMoments:
     if moments is None:
         raise ValueError("only parts of responses are measured; measure estimators over whole responses too.")
     return moments
-
-
-def sampling_unit(moments: GradientMoments) -> Unit:
-    """The unit of the jackknife: prompts, where three or more have several rollouts each; else trajectories."""
-    prompts = len(moments.prompts)
-    return "prompt" if 3 <= prompts < len(moments.prompt_index) and moments.pair is not None else "trajectory"

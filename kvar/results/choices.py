@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kvar.analysis.frames.across_seeds import across_seeds
+from kvar.analysis.frames.measured import design_unit
 from kvar.analysis.frames.recorded import moments_at, probes_of
 from kvar.analysis.frames.reference import default_reference
 from kvar.analysis.replicates import Replicates, need_pairs, replicates, resolve_reference
-from kvar.analysis.step.best_k import best_k_of
+from kvar.analysis.step.best_k import best_k_of, competing
 from kvar.analysis.step.design import check_design, design_replicates
 from kvar.analysis.trace_covariance import trace_of
 from kvar.gradients.moments import GradientMoments
@@ -122,7 +123,7 @@ def choices(
                 sums[per_prompt > 1] = [_replicates(moments, group, per_prompt) for moments in measured]
             data = sums[per_prompt > 1]
             tables = [_table(moments, one, r, m, per_prompt) for moments, one in zip(measured, data, strict=True)]
-            out.append(_combined(tables, measured, m, per_prompt, silent))
+            out.append(_combined(tables, measured, r, m, per_prompt, silent))
     if all(choice.reason for choice in out):
         raise ValueError(f"none of these steps can be told: {out[0].reason}")
     return [replace(choice, reference=reference) for choice in out]
@@ -148,7 +149,7 @@ def _replicates(moments: GradientMoments, group: str, rollouts: int) -> Replicat
     need_pairs(moments, group, "choose-k")
     if len(moments.prompts) == 1:
         return replicates(moments, group, "trajectory")
-    return design_replicates(moments, group, None, rollouts)
+    return design_replicates(moments, group, design_unit(moments, rollouts), rollouts)
 
 
 def _table(moments: GradientMoments, data: Replicates, reference: int, m: int, r: int) -> pd.DataFrame:
@@ -158,7 +159,7 @@ def _table(moments: GradientMoments, data: Replicates, reference: int, m: int, r
 
 
 def _combined(
-    tables: Sequence[pd.DataFrame], measured: Sequence[GradientMoments], m: int, r: int, silent: bool
+    tables: Sequence[pd.DataFrame], measured: Sequence[GradientMoments], reference: int, m: int, r: int, silent: bool
 ) -> Choice:
     """The choice of one design from every run's table of ``best_k``."""
     import pandas as pd
@@ -170,6 +171,8 @@ def _combined(
         unit = "prompts" if 1 < len(whole.prompts) == attrs["units"] else "responses"
         return Choice(m, r, tables[0], attrs["units"], unit, needed, silent=silent)
     table = pd.DataFrame({"kernel": tables[0]["kernel"]})
+    along = np.stack([t["efficiency"].to_numpy(dtype=float) for t in tables])
+    compared = np.isfinite(along[:, reference]).all() & competing(measured[0].names)
     needed = {}
     for name in CRITERIA:
         values = np.stack([t[name].to_numpy(dtype=float) for t in tables])
@@ -184,6 +187,7 @@ def _combined(
         means = across_seeds(long, by=("kernel", "statistic")).set_index("kernel").loc[table["kernel"]]
         for ending, column in (("", "value"), ("_low", "low"), ("_high", "high")):
             table[f"{name}{ending}"] = means[column].to_numpy()
+        values = np.where(compared, values, np.nan)
         table[f"{name}_best"] = probability_over_seeds(values, smallest=name == "mse")
         left = (values.sum(axis=0) - values) / (len(values) - 1)
         needed[name] = units_to_resolve(np.concatenate([values.mean(axis=0)[None], left]), smallest=name == "mse")

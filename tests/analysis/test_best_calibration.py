@@ -64,7 +64,8 @@ def test_the_best_k_is_the_best_as_often_as_is_claimed(n: int, statistic: str) -
 
 
 def test_more_trajectories_make_it_surer_and_right_more_often() -> None:
-    few, many = (claims(n)["mse"] for n in (64, 256))
+    known = [np.isfinite(claims(n)["mse"][0]).all(axis=1) for n in (64, 256)]  # the direction is resolved
+    few, many = (tuple(x[told] for x in claims(n)["mse"]) for n, told in zip((64, 256), known, strict=True))
     right = [float(true[np.arange(len(p)), p.argmax(axis=1)].mean()) for p, true in (few, many)]
     assert right[1] > right[0] + 0.05
     assert np.mean(many[0].max(axis=1)) > np.mean(few[0].max(axis=1)) + 0.05

@@ -31,7 +31,7 @@ from kvar.analysis import (
 from kvar.analysis.exact import TokenMDP, moments_of
 from kvar.analysis.frames.summary import STATISTICS
 from kvar.gradients import GradientMoments, gradient_moments
-from kvar.intervals.probability_of_best import probability_of_best
+from kvar.intervals import candidates, probability_of_best
 from kvar.returns import Geometric, Immediate, KStep, returns
 
 E, N, P = 3, 24, 5
@@ -237,7 +237,22 @@ def test_probability_of_best_follows_the_noise() -> None:
     assert found.sum() == pytest.approx(1.0)
     assert found[0] == pytest.approx(0.5 * (1 + math.erf(difference / math.sqrt(2))), abs=0.03)
     assert probability_of_best(np.ones((5, 2)), smallest=True).tolist() == [0.5, 0.5]  # ties are shared
-    assert np.isnan(probability_of_best(np.array([[1.0, np.nan]] * 3), smallest=True)).all()
+    unknown = np.array([[np.nan, 2.0, 1.0]] * 3)
+    np.testing.assert_array_equal(probability_of_best(unknown, smallest=True), [np.nan, 0.0, 1.0])
+    assert np.isnan(probability_of_best(unknown[:, :1], smallest=True)).all()
+    assert candidates({"a": math.nan, "b": 0.0, "c": 1.0}) == {"c": 1.0} and candidates({"a": math.nan}) == {}
+
+
+def test_no_probability_is_given_where_the_direction_is_not_resolved() -> None:
+    """|g*|^2 of (1, -1, 0.5, -0.5) is -2.5/12: a gradient of zero has the smallest error, and no direction."""
+    g = torch.tensor([[1.0, -1.0, 0.5, -0.5], [0.0] * 4], dtype=torch.float64)[:, :, None]
+    lost = best_k(moments_of(g, names=["K=1", "nothing"]), 4)
+    np.testing.assert_allclose(lost["mse"], [(2.5 / 3) / 4, -2.5 / 12])
+    assert lost[["mse_best", "efficiency_best"]].isna().all(axis=None) and lost.attrs["candidates_mse"] == {}
+    assert lost.attrs["best_mse"] is None and math.isnan(lost.attrs["units_mse"])
+    told = best_k(moments_of(g + torch.tensor([5.0, 0.0])[:, None, None], names=["K=1", "nothing"]), 4)
+    assert told.attrs["best_mse"] == "K=1" and told["mse_best"].tolist() == [1.0, 0.0]
+    assert math.isnan(told["efficiency_best"][1]) and told.attrs["best_efficiency"] == "K=1"  # zero has no direction
 
 
 def test_best_k_and_summary_tables() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from kvar.analysis import bca, efficiency, signal, toward, trace_covariance, units_for_sign
+from kvar.analysis import bca, best_k, efficiency, signal, summarise, toward, trace_covariance, units_for_sign
 from kvar.analysis.exact import TokenMDP, moments_of
 from kvar.analysis.replicates import replicates
 from kvar.analysis.step.efficiency import direction_of, signed_square
@@ -114,6 +114,22 @@ def test_a_table_tells_what_leads_away_and_what_is_not_resolved():
     unresolved = toward(nothing, {"b": "b"}, 16)
     assert set(unresolved["leads"]) == {"not resolved"}
     assert unresolved.attrs["resolved"] == {"b": False}
+
+
+@pytest.mark.parametrize("rollouts", [1, 3])
+def test_the_data_is_no_candidate_unless_asked_for(rollouts):
+    """One reference a prompt has no variance within prompts: at R > 1 its error is unknown, the others' are not."""
+    _, moments = table(0)
+    found = best_k(moments, 16, rollouts, reference="sampled")
+    assert found["efficiency_best"].tolist() == pytest.approx([1.0, math.nan], nan_ok=True)
+    assert found["mse_best"].tolist() == pytest.approx([1.0, math.nan], nan_ok=True)
+    assert np.isfinite(found["mse"][1]) == (rollouts == 1) and np.isfinite(found.attrs["units_mse"])
+    frame = summarise(moments, rollouts_per_prompt=rollouts, reference="sampled").set_index(["statistic", "kernel"])
+    assert frame["value"]["best_probability"].tolist() == pytest.approx([1.0, math.nan], nan_ok=True)
+    asked = best_k(moments, 16, reference="sampled", among=["data"])
+    assert asked.attrs["best_mse"] == "data" and math.isnan(asked["mse_best"][0])
+    with pytest.raises(ValueError, match="among: 'K=9' is none of the estimators sampled, data"):
+        best_k(moments, 16, among=["K=9"])
 
 
 def test_as_many_units_as_planned_tell_the_sign():

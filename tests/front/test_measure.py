@@ -16,6 +16,7 @@ from kvar.analysis import best_k
 from kvar.distill import build_model
 from kvar.distill.models.shipped import SHIPPED
 from kvar.hooks import Estimator, GradientProbe
+from kvar.results.choices import choices
 from kvar.returns import Immediate, KStep
 from kvar.tasks import ArithmeticTask
 from tests.cases import ragged_prompts, tiny_bart, tiny_gpt2, tiny_llama, tiny_t5
@@ -130,7 +131,25 @@ def test_it_is_what_the_probe_measures() -> None:
     same = probe.measure(student)
     assert type(same) is type(m) and same.names == m.names
     assert torch.equal(same.rollouts.tokens, m.rollouts.tokens) and torch.equal(same.moments.pair, m.moments.pair)
-    assert m.best_k(4, 2).equals(best_k(m.moments, 4, 2, reference="K=1"))
+    assert m.best_k(4, 2).equals(best_k(m.moments, 4, 2, reference="K=1", unit="prompt"))
+
+
+@pytest.mark.parametrize(("prompts", "rollouts"), [(4, 3), (5, 1), (2, 3)])
+def test_one_step_has_one_answer(prompts: int, rollouts: int, tmp_path: Path) -> None:
+    """The table, best_k and choose-k tell the same of a step of 8 prompts x 1 rollout."""
+    m = kvar.measure(
+        tiny_t5(), tiny_t5(seed=1), ragged_prompts(prompts), kernels="1, 2, immediate", rollouts_per_prompt=rollouts,
+        max_new_tokens=5,
+    )  # fmt: skip
+    m.save(tmp_path)
+    table, best = m.table(8), m.best_k(8)
+    (chosen,) = choices([kvar.records.load(tmp_path)], [8], [1])
+    for name in ("mse", "mse_low", "mse_high", "efficiency", "efficiency_low", "efficiency_high"):
+        np.testing.assert_allclose(best[name], table[name], rtol=1e-9, err_msg=name)
+        np.testing.assert_allclose(chosen.table[name], table[name], rtol=1e-5, err_msg=name)
+    for name, column in (("efficiency_best", "best_probability"), ("mse_best", "mse_best_probability")):
+        np.testing.assert_allclose(best[name], table[column])
+        np.testing.assert_allclose(chosen.table[name], table[column], atol=1e-3)
 
 
 def test_models_stay_as_they_are() -> None:

@@ -37,7 +37,7 @@ def test_every_design_has_the_table_of_best_k(run):
     found = choices([run], [4, 64], [1, 4])
     assert [(c.prompts, c.rollouts) for c in found] == [(4, 1), (4, 4), (64, 1), (64, 4)]
     for choice in found:
-        expected = best_k(moments, choice.prompts, choice.rollouts, reference="K=1")
+        expected = best_k(moments, choice.prompts, choice.rollouts, reference="K=1", unit="prompt")
         for name in ("efficiency", "efficiency_low", "efficiency_best", "mse", "mse_high", "mse_best"):
             np.testing.assert_allclose(choice.table[name], expected[name], err_msg=name)
         assert (choice.units, choice.unit) == (60, "prompts")
@@ -74,10 +74,10 @@ def test_the_verdict_says_whether_the_data_tell_and_how_many_more_would():
 
 
 def test_more_prompts_resolve_what_few_do_not(tmp_path):
-    few, many = (write_run(tmp_path / str(m), prompts=m) for m in (12, 600))
+    few, many = (write_run(tmp_path / str(m), prompts=m) for m in (60, 600))
     needed, had = ([choices([r], [64], [1])[0].needed["mse"], r] for r in (few, many))
     assert choices([few], [64], [1])[0].table["mse_best"].max() < choices([many], [64], [1])[0].table["mse_best"].max()
-    assert needed[0] > 12 and had[0] > 0
+    assert needed[0] > 60 and had[0] > 0
 
 
 def test_seeds_are_combined_with_the_spread_among_them(tmp_path):

@@ -17,7 +17,7 @@ from kvar.returns import TokenValues
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["measurement_frame", "sampling_unit", "whole_or_split"]
+__all__ = ["design_unit", "measurement_frame", "sampling_unit", "whole_or_split"]
 
 
 def measurement_frame(
@@ -87,5 +87,12 @@ def whole_or_split(moments: GradientMoments, split: bool = False) -> GradientMom
 
 
 def sampling_unit(moments: GradientMoments) -> Unit:
-    """What was drawn independently: "prompt" where a prompt has several rollouts, else "trajectory"."""
-    return "prompt" if len(moments.prompts) < len(moments.prompt_index) else "trajectory"
+    """What was drawn independently: "prompt" for three prompts or more with several rollouts, else "trajectory"."""
+    prompts = len(moments.prompts)
+    return "prompt" if 3 <= prompts < len(moments.prompt_index) and moments.pair is not None else "trajectory"
+
+
+def design_unit(moments: GradientMoments, rollouts_per_prompt: float) -> Unit:
+    """:func:`sampling_unit` for steps of R rollouts a prompt; None in place of "trajectory" where R > 1."""
+    unit = sampling_unit(moments)
+    return None if unit == "trajectory" and rollouts_per_prompt > 1 else unit

@@ -143,7 +143,7 @@ def _statistics(
             continue
         columns = ["trajectory", "position", "q", "v"]
         values, mask = values_from_frame(run.read("trajectories", columns, {"probe": probe, "step": step}))
-        if len(moments.prompts) < LEAST_PROMPTS and sampling_unit(moments) == "prompt":
+        if len(moments.prompts) < min(LEAST_PROMPTS, len(moments.prompt_index)):
             raise ValueError(
                 f"{run.path}: the probe {probe!r} at step {step} has {len(moments.prompts)} prompts with several "
                 f"responses each; intervals leave one prompt out and need {LEAST_PROMPTS}. Measure again with "

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kvar.analysis.frames.statistics_frame import students
+from kvar.estimators import DATA
 from kvar.intervals import Interval, number
 from kvar.plots.parts.style import student_series
 from kvar.records import Run
@@ -40,7 +41,7 @@ def verdict_table(frame: pd.DataFrame, *, group: str = "all", step: int | str = 
     rows = []
     for name, left in best_of_students(frame, group=group, step=step).items():
         first, snr = next(iter(left), ""), noise.get(name, {})
-        clearest = max(snr, key=lambda kernel: snr[kernel].value, default="-")
+        clearest = max((k for k in snr if k != DATA), key=lambda kernel: snr[kernel].value, default="-")
         rows.append(
             {
                 "student": labels[name],

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from kvar.analysis.frames.statistics_frame import check_frame, select, students
+from kvar.estimators import DATA
 from kvar.intervals import Interval, number
 from kvar.plots.parts.style import student_series
 from kvar.plots.parts.ticks import k_label
@@ -160,8 +161,9 @@ def best_sentence(left: Mapping[str, float] | None, efficiency: Mapping[float | 
 
 
 def _clearest(snr: Mapping[float | str, Interval]) -> tuple[str, list[str]]:
-    """The estimator of the largest SNR, and those whose interval lies wholly below its own."""
-    first = max((name for name in snr if snr[name].known), key=lambda name: snr[name].value, default="")
+    """The estimator of the largest SNR, and those whose interval lies wholly below its own; ``data`` cannot be it."""
+    known = [name for name in snr if snr[name].known and name != DATA]
+    first = max(known, key=lambda name: snr[name].value, default="")
     return str(first), [str(name) for name in snr if first and snr[first].above(snr[name])]
 
 
