@@ -68,13 +68,17 @@ _SHARED = {
     "attention_head_dim": 16, "hybrid_layer_ids": [1, 3],
 }  # fmt: skip
 _ROPE = {"rope_type": "default", "rope_theta": 1e4}
+_INDEXER = {
+    "indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 16, "indexer_budget": 64,
+    "indexer_compress_ratio": 4,
+}  # fmt: skip
 OVERRIDES: dict[str, dict[str, Any]] = {
     "big_bird": {"attention_type": "original_full"},
     "bigbird_pegasus": {"attention_type": "original_full"},
     "cohere_compass_text": {"rope_parameters": {"full_attention": _ROPE, "sliding_attention": _ROPE}},
     "mimo_v2_flash": {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 12},
-    "qwen4_exp": {"text_config.indexer_budget": 64, "text_config.indexer_compress_ratio": 4},
-    "qwen4_exp_text": {"indexer_budget": 64, "indexer_compress_ratio": 4},
+    "qwen4_exp": {f"text_config.{name}": value for name, value in _INDEXER.items()},
+    "qwen4_exp_text": _INDEXER,
     "zamba": _SHARED,
     "zamba2": _SHARED,
     "axk1": _ROPE_HEAD,

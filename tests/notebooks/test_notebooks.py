@@ -17,7 +17,7 @@ from notebooks.run import WIDGET, execute, notebooks, tidy, with_parameters
 
 SMALL: dict[str, dict[str, Any]] = {
     "1_quick_start": {"PROMPTS": 16, "ROLLOUTS": 2, "STEPS": 2},
-    "2_variance_against_k": {"STEPS": 16, "EVERY": 8, "PROMPTS": 24, "ROLLOUTS": 3, "LENGTH": 16},
+    "2_variance_against_k": {"STEPS": 16, "EVERY": 8, "PROMPTS": 24, "ROLLOUTS": 3, "LENGTH": 64},
     "3_theory_against_measurement": {"N": 60, "REPEATS": 20, "DRAWS": 40, "HORIZON": 5},
     "4_student_size": {"WIDTHS": (16, 32, 48), "STEPS": 4, "PROMPTS": 8, "ROLLOUTS": 2},
     "5_your_own_kernel_or_layer_rule": {"PROMPTS": 8, "ROLLOUTS": 2, "LAGS": 8, "WIDTH": 16, "TRAJECTORIES": 8},

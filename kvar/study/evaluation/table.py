@@ -25,7 +25,9 @@ def score_table(result: Result) -> str:
 
 def difference_table(first: Result, second: Result, differences: dict[str, Interval]) -> str:
     """The scores of two models side by side, and their paired differences."""
-    rows = [("score", "first", "second", "second - first", f"{first.options.level:.0%} interval")]
+    rows: list[tuple[str, ...]] = [
+        ("score", "first", "second", "second - first", f"{first.options.level:.0%} interval")
+    ]
     rows += [
         (name, *(number(x.value, 4) for x in (first.scores[name], second.scores[name], i)), _range(i))
         for name, i in differences.items()
