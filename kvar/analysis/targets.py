@@ -47,8 +47,8 @@ def toward(
         efficiency_high, negative where the step leads away (:func:`kvar.analysis.efficiency`); bias, 1 less the
         efficiency of an infinite batch (0 none, 1 orthogonal, 2 the opposite direction); leads: "toward", "away" or
         "not resolved"; units, how many prompts or trajectories were measured; units_to_resolve, how many would tell the
-        sign. ``table.attrs["resolved"]`` says of each target whether its own |g*|^2 is: where it is not, nothing is
-        said of directions.
+        sign. ``table.attrs["resolved"]`` says of each target whether its own |g*|^2 is, at the confidence given: where
+        it is not, efficiency with its interval and bias are NaN.
 
     Raises:
         ValueError: no targets, one that is not measured, or as :func:`kvar.analysis.efficiency`.
@@ -67,6 +67,7 @@ def toward(
         step, limit = (
             efficiency(moments, b, group, reference, rollouts_per_prompt, unit, confidence) for b in (batch, np.inf)
         )
+        known = 1.0 if resolved[target] else np.nan
         told = np.where(step.low > 0, "toward", np.where(step.high < 0, "away", "not resolved"))
         parts.append(
             pd.DataFrame(
@@ -74,10 +75,10 @@ def toward(
                     "target": target,
                     "reference": reference,
                     "estimator": moments.names,
-                    "efficiency": step.value,
-                    "efficiency_low": step.low,
-                    "efficiency_high": step.high,
-                    "bias": 1 - limit.value,
+                    "efficiency": known * step.value,
+                    "efficiency_low": known * step.low,
+                    "efficiency_high": known * step.high,
+                    "bias": known * (1 - limit.value),
                     "leads": told if resolved[target] else "not resolved",
                     "units": step.n,
                     "units_to_resolve": units_for_sign(step, confidence),

@@ -31,7 +31,8 @@ class Measurement(MeasurementData):
             options: ``target``, or ``reference``: the target of bias, error and efficiency, an objective ("J", "J_kl",
                 "score") that some estimator is unbiased for, or an estimator's name; default J. And
                 ``rollouts_per_prompt`` of that step (1), ``unit``, ``confidence`` (0.95) and ``theory`` (False), see
-                :func:`kvar.analysis.summarise`.
+                :func:`kvar.analysis.summarise`. ``unit`` is "prompt" by default where prompts have several rollouts,
+                here and in the methods below; with fewer than three prompts intervals and probabilities are NaN.
 
         Returns:
             Columns student, parameters, step, group, kernel, k, statistic, value, low, high, n: the numbers of

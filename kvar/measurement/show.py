@@ -6,6 +6,7 @@ import textwrap
 from html import escape
 from typing import TYPE_CHECKING
 
+from kvar.analysis.frames.measured import LEAST_PROMPTS
 from kvar.measurement.statistics import statistics_of_measurement
 
 if TYPE_CHECKING:
@@ -74,11 +75,10 @@ def _heading(measurement: MeasurementData, frame: pd.DataFrame | None) -> list[s
         f"{float(rollouts.lengths.float().mean()):.3g} tokens on average, {ended:.0f} % ended before the limit."
     )
     snr = {} if frame is None else cells(frame, "snr", only_k=False)
+    if prompts < LEAST_PROMPTS:
+        return ["Fewer than three prompts: these numbers are about them alone, without intervals.", what]
     return [what, *map(noise_sentence, snr.values())]
 
 
 def _remarks(measurement: MeasurementData) -> list[str]:
-    lines = ["All numbers: .table(batch). Other steps: .best_k(prompts, rollouts_per_prompt). Figures: .plot(kind)."]
-    if len(measurement.moments.prompts) < 3:
-        lines.append("Fewer than three prompts: these numbers are about them alone.")
-    return lines
+    return ["All numbers: .table(batch). Other steps: .best_k(prompts, rollouts_per_prompt). Figures: .plot(kind)."]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from kvar.analysis.frames.measured import design_unit, measurement_frame, sampling_unit, whole_or_split
+from kvar.analysis.frames.measured import LEAST_PROMPTS, design_unit, measurement_frame, sampling_unit, whole_or_split
 from kvar.analysis.frames.reference import default_reference, objective_of
 from kvar.analysis.statistic_table import TABLE
-from kvar.analysis.step.best_k import best_k
+from kvar.analysis.step.best_k import best_k, without_intervals
 from kvar.analysis.targets import toward
 from kvar.estimators import DATA
 from kvar.gradients import GradientMoments
@@ -35,7 +35,7 @@ def statistics_of_measurement(measurement: MeasurementData, batch: float, **opti
     moments = whole_moments(measurement)
     rollouts_per_prompt = options.pop("rollouts_per_prompt", 1)
     options["reference"] = _reference(options)
-    unit = options.pop("unit", None) or sampling_unit(moments)
+    unit = options.pop("unit", None)
     values = TokenValues(measurement.values.q.double().cpu(), measurement.values.v.double().cpu())
     frame = measurement_frame(
         moments,
@@ -50,7 +50,7 @@ def statistics_of_measurement(measurement: MeasurementData, batch: float, **opti
     )
     frame.insert(0, "parameters", int(measurement.config.get("parameters", 0)))
     frame.insert(0, "student", measurement.student)
-    frame.attrs["unit"] = unit
+    frame.attrs["unit"] = unit or sampling_unit(moments)
     return frame
 
 
@@ -78,8 +78,10 @@ def best_of(measurement: MeasurementData, prompts: float, rollouts_per_prompt: f
     """See :meth:`kvar.measurement.Measurement.best_k`."""
     moments = whole_moments(measurement)
     reference = default_reference(moments.names, _reference(options))
-    options["unit"] = options.get("unit") or design_unit(moments, rollouts_per_prompt)
-    return best_k(moments, prompts, rollouts_per_prompt, reference=reference, **options)
+    unit = options.pop("unit", None)
+    default = design_unit(moments, rollouts_per_prompt)
+    table = best_k(moments, prompts, rollouts_per_prompt, reference=reference, unit=unit or default, **options)
+    return without_intervals(table) if unit is None and len(moments.prompts) < LEAST_PROMPTS else table
 
 
 def toward_of(
@@ -90,6 +92,7 @@ def toward_of(
     if targets is None:
         known = [DATA] if DATA in moments.names else []
         targets = [*known, *dict.fromkeys(filter(None, map(objective_of, moments.names)))]
+    options["unit"] = options.get("unit") or design_unit(moments, options.get("rollouts_per_prompt", 1))
     return toward(moments, targets, batch, **options)
 
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kvar.analysis.frames.across_seeds import across_seeds
-from kvar.analysis.frames.measured import design_unit
+from kvar.analysis.frames.measured import LEAST_PROMPTS, design_unit
 from kvar.analysis.frames.recorded import moments_at, probes_of
 from kvar.analysis.frames.reference import default_reference
 from kvar.analysis.replicates import Replicates, need_pairs, replicates, resolve_reference
-from kvar.analysis.step.best_k import best_k_of, competing
+from kvar.analysis.step.best_k import best_k_of, competing, without_intervals
 from kvar.analysis.step.design import check_design, design_replicates
 from kvar.analysis.trace_covariance import trace_of
 from kvar.gradients.moments import GradientMoments
@@ -155,7 +155,8 @@ def _replicates(moments: GradientMoments, group: str, rollouts: int) -> Replicat
 def _table(moments: GradientMoments, data: Replicates, reference: int, m: int, r: int) -> pd.DataFrame:
     if len(moments.prompts) == 1:  # R rollouts of this very prompt: independent, and nothing is between
         return best_k_of(data, reference, r)
-    return best_k_of(data, reference, m, r)
+    table = best_k_of(data, reference, m, r)
+    return without_intervals(table) if len(moments.prompts) < LEAST_PROMPTS else table
 
 
 def _combined(

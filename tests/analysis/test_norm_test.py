@@ -1,4 +1,4 @@
-"""The norm test and the inner-product test against exact moments."""
+"""The norm test and the inner-product test against exact moments; the SNR of a step of several rollouts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from kvar.analysis import inner_product_test, noise_scale, norm_test
+from kvar.analysis import inner_product_test, noise_scale, norm_test, snr, summarise
 from kvar.analysis.exact import TokenMDP, moments_of
 from kvar.gradients import GradientMoments, GroupMoments
 from kvar.returns import KStep
@@ -63,3 +63,22 @@ def test_bad_input_is_named() -> None:
     for test in (norm_test, inner_product_test):
         with pytest.raises(ValueError, match="batch must be a positive"):
             test(moments, batch=0)
+
+
+def test_the_snr_of_a_step_of_several_rollouts_splits_the_variance() -> None:
+    """A step of 6 prompts x 4 rollouts has the noise (between + within / 4) / 6, each part formed by loops."""
+    g = torch.randn(3, 24, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.7
+    m, by_prompt = moments_of(g, torch.arange(6).repeat_interleave(4)), g.view(3, 6, 4, 5)
+    means = by_prompt.mean(dim=2)
+    within = ((by_prompt - means[:, :, None]) ** 2).sum(dim=(1, 2, 3)) / (6 * 3)
+    spread = ((means - means.mean(dim=1, keepdim=True)) ** 2).sum(dim=(1, 2)) / 5  # between + within / 4
+    signal_ = (means.mean(dim=1) ** 2).sum(dim=1) - spread / 6
+    expected = (signal_ / (spread / 6)).numpy()
+    found = snr(m, batch=24, unit="prompt", rollouts_per_prompt=4)
+    np.testing.assert_allclose(found.value, expected, rtol=1e-9)
+    frame = summarise(m, batch=24, unit="prompt", rollouts_per_prompt=4)
+    for name, value in (("snr", expected), ("norm_test", 1 / expected)):
+        np.testing.assert_allclose(frame.loc[frame["statistic"] == name, "value"], value, rtol=1e-9)
+    one = (signal_ / ((spread - within / 4 + within) / 24)).numpy()
+    np.testing.assert_allclose(snr(m, batch=24, unit="prompt").value, one, rtol=1e-9)
+    assert not np.allclose(one, expected, rtol=0.05)

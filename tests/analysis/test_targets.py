@@ -114,6 +114,8 @@ def test_a_table_tells_what_leads_away_and_what_is_not_resolved():
     unresolved = toward(nothing, {"b": "b"}, 16)
     assert set(unresolved["leads"]) == {"not resolved"}
     assert unresolved.attrs["resolved"] == {"b": False}
+    numbers = ["efficiency", "efficiency_low", "efficiency_high", "bias"]
+    assert unresolved[numbers].isna().all(axis=None) and rows[numbers].notna().all(axis=None)
 
 
 @pytest.mark.parametrize("rollouts", [1, 3])

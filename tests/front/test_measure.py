@@ -300,7 +300,12 @@ def test_too_little_is_shown_too() -> None:
     with pytest.raises(ValueError, match="at least two trajectories"):
         one.table()
     few = kvar.measure(tiny_t5(), tiny_t5(seed=1), ragged_prompts(1), kernels="1, 2", max_new_tokens=3)
-    assert "Fewer than three prompts" in str(few) and (few.table()["trace"] > 0).all()
+    assert str(few).startswith("Fewer than three prompts") and (few.table()["trace"] > 0).all()
+    assert "]" not in str(few).partition("---")[2].partition("---")[0]  # the rows hold no interval
+    assert few.table()[["snr_low", "trace_high", "best_probability", "mse_best_probability"]].isna().all(axis=None)
+    best = few.best_k(8)
+    assert best[["mse_low", "efficiency_high", "mse_best"]].isna().all(axis=None) and best.attrs["best_mse"] is None
+    assert few.table(unit="trajectory")["trace_low"].notna().all()
 
 
 def test_plots() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +18,10 @@ from kvar.returns import TokenValues
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["design_unit", "measurement_frame", "sampling_unit", "whole_or_split"]
+__all__ = ["LEAST_PROMPTS", "design_unit", "measurement_frame", "sampling_unit", "whole_or_split"]
+
+LEAST_PROMPTS = 3
+"""Prompts that intervals and probabilities need."""
 
 
 def measurement_frame(
@@ -38,7 +42,8 @@ def measurement_frame(
         mask: (N, T).
         step: training step.
         reference: the estimator that stands for g*, or an objective; see :func:`default_reference`.
-        unit: what was drawn independently; default :func:`sampling_unit`.
+        unit: what was drawn independently; by default :func:`sampling_unit`, and nothing with fewer than three prompts:
+            intervals and probabilities are NaN then.
         options: passed to :func:`kvar.analysis.summarise`.
 
     Returns:
@@ -59,13 +64,16 @@ def measurement_frame(
             mask=mask,
             group=group,
             reference=reference,
-            unit=unit or sampling_unit(moments),
+            unit=unit or design_unit(moments, options.get("rollouts_per_prompt", 1)),
             **options,
         )
         frame.insert(0, "group", group)
         frame.insert(0, "step", step)
         frames.append(frame)
     out = pd.concat(frames, ignore_index=True)
+    if unit is None and len(moments.prompts) < LEAST_PROMPTS:
+        out[["low", "high"]] = np.nan
+        out.loc[out["statistic"].str.endswith("best_probability"), "value"] = np.nan
     out.attrs["reference"] = reference
     return out
 
@@ -88,8 +96,8 @@ def whole_or_split(moments: GradientMoments, split: bool = False) -> GradientMom
 
 def sampling_unit(moments: GradientMoments) -> Unit:
     """What was drawn independently: "prompt" for three prompts or more with several rollouts, else "trajectory"."""
-    prompts = len(moments.prompts)
-    return "prompt" if 3 <= prompts < len(moments.prompt_index) and moments.pair is not None else "trajectory"
+    several = LEAST_PROMPTS <= len(moments.prompts) < len(moments.prompt_index) and moments.pair is not None
+    return "prompt" if several or moments.on is not None else "trajectory"
 
 
 def design_unit(moments: GradientMoments, rollouts_per_prompt: float) -> Unit:

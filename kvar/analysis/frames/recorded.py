@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch
 
 from kvar.analysis.by_position import by_position
-from kvar.analysis.frames.measured import measurement_frame, sampling_unit, whole_or_split
+from kvar.analysis.frames.measured import LEAST_PROMPTS, measurement_frame, sampling_unit, whole_or_split
 from kvar.analysis.frames.reference import default_reference
 from kvar.gradients.frames import moments_from_frames, values_from_frame
 from kvar.gradients.moments import GradientMoments
@@ -24,10 +24,7 @@ from kvar.records import Run, load
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["LEAST_PROMPTS", "by_position_of", "default_reference", "moments_at", "probes_of", "statistics_of"]
-
-LEAST_PROMPTS = 3
-"""Prompts that a probe of several responses a prompt needs, for intervals that leave out one."""
+__all__ = ["by_position_of", "default_reference", "moments_at", "probes_of", "statistics_of"]
 
 
 def probes_of(run: Run) -> list[tuple[str, int]]:

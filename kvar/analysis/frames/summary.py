@@ -64,7 +64,8 @@ def summarise(
         mask: (N, T), with ``values``.
         kernels: the E kernels, None for what is more than a kernel of the gap; by default by the estimators' names.
         group: parameter group.
-        batch: B, trajectories a step, of ``snr``, and of ``efficiency`` and ``mse`` unless ``prompts`` is given.
+        batch: B, trajectories a step of R rollouts a prompt, of ``snr`` and ``norm_test``, and of ``efficiency`` and
+            ``mse`` unless ``prompts`` is given.
         reference: the unbiased estimator that stands for g* in bias, error and efficiency; by default the first called
             K=1 or LLMR, else the first. Ratios are always to that default.
         unit: what was drawn independently.
@@ -103,15 +104,18 @@ def summarise(
         "trace": formed("trace", trace),
         "trace_ratio": formed("trace_ratio", ratio_of(trace, plain)),
         "signal": formed("signal", signal_of(data)),
-        "snr": formed("snr", snr_of(data, batch)),
         "noise_scale": scale,
         "relative_variance": scale,
         **dict.fromkeys(_OF_ALL_FIELDS, absent),
-        "norm_test": Estimate(scale.value / batch, scale.low / batch, scale.high / batch, scale.n),
     }
-    if paired:
+    if paired or rollouts_per_prompt == 1:
         whole = rollouts_per_prompt == 1 or data.inner is not None  # else prompts are still to be left out
         design = data if whole else design_replicates(moments, group, unit, rollouts_per_prompt)
+        ratio = snr_of(design, batch, rollouts_per_prompt)
+        estimates["snr"] = estimate("snr", ratio, design.units, confidence)
+        with np.errstate(all="ignore"):
+            estimates["norm_test"] = estimate("norm_test", 1 / ratio, design.units, confidence)
+    if paired:
         estimates["bias_sq"] = formed("bias_sq", bias_of(data, r))
         estimates |= _best(best_k_of(design, r, m, rollouts_per_prompt, confidence), design.units)
     if grouped:
@@ -139,9 +143,10 @@ def summarise(
 
 
 _OF_ALL_FIELDS = (
-    "bias_sq", "efficiency", "mse", "within", "between", "within_share", "best_probability", "mse_best_probability",
+    "snr", "norm_test", "bias_sq", "efficiency", "mse", "within", "between", "within_share", "best_probability",
+    "mse_best_probability",
 )  # fmt: skip
-"""Statistics that norms alone do not tell, in the table's order."""
+"""Statistics that norms alone do not tell (``snr`` and ``norm_test`` where R > 1), in the table's order."""
 
 
 def _best(best: pd.DataFrame, units: int) -> dict[str, Estimate]:

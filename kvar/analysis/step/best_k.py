@@ -19,7 +19,7 @@ from kvar.intervals.probability_of_best import candidates, probability_of_best, 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["best_k", "best_k_of", "competing"]
+__all__ = ["best_k", "best_k_of", "competing", "without_intervals"]
 
 
 def best_k(
@@ -138,3 +138,11 @@ def competing(names: Sequence[str], among: Sequence[str] | None = None) -> np.nd
     if missing := [name for name in among or () if name not in names]:
         raise ValueError(f"among: {missing[0]!r} is none of the estimators {', '.join(names)}.")
     return np.array([name != DATA if among is None else name in among for name in names])
+
+
+def without_intervals(table: pd.DataFrame) -> pd.DataFrame:
+    """The table of :func:`best_k` with NaN for intervals and probabilities: too few prompts tell neither."""
+    out = table.assign(**{str(name): np.nan for name in table if str(name).endswith(("_low", "_high", "_best"))})
+    for name in ("mse", "efficiency"):
+        out.attrs |= {f"candidates_{name}": {}, f"best_{name}": None, f"units_{name}": np.nan}
+    return out

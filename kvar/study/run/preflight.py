@@ -43,7 +43,7 @@ def check_machine(settings: RunSettings, training: DistillationConfig) -> None:
 
 def check_probe_size(settings: ProbeSettings, prompts: int) -> None:
     """Warn where a probe has too few ``prompts`` to be reported."""
-    from kvar.analysis.frames.recorded import LEAST_PROMPTS
+    from kvar.analysis.frames.measured import LEAST_PROMPTS
 
     several = settings.probe_rollouts > 1
     if prompts < (LEAST_PROMPTS if several else 2):
