@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,12 @@ def _source(name: str) -> tuple[str, dict[str, Any]]:
         raise ValueError(
             f"model {name!r} is no folder. Give a folder that save_pretrained wrote, a hub name (owner/name), a .gguf "
             f"file, smollm2, or what ships with kvar: {', '.join(SHIPPED)}."
+        )
+    near = get_close_matches(name, SHIPPED, n=1, cutoff=0.8)
+    if gguf is None and near and not Path(name).is_dir() and "/" not in name:
+        raise ValueError(
+            f"model {name!r} is no folder and does not ship with kvar; did you mean {near[0]!r}? These ship: "
+            f"{', '.join(SHIPPED)}. A hub model is named owner/name."
         )
     return (name, {}) if gguf is None else (gguf[0], {"gguf_file": gguf[1]})
 

@@ -63,6 +63,15 @@ def test_a_path_that_is_not_there_is_not_looked_for_on_the_hub(name: str, monkey
             load(name)
 
 
+def test_a_misspelt_shipped_name_is_not_looked_for_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", lambda *_, **__: pytest.fail("asked the hub"))
+    for load in (load_model, load_tokenizer):
+        with pytest.raises(
+            ValueError, match="'arithmetic-5k' is no folder.*'arithmetic-50k'.*These ship: arithmetic, "
+        ):
+            load("arithmetic-5k")
+
+
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cannot be loaded from that folder") as caught:
         load_model(str(tmp_path))
