@@ -36,5 +36,10 @@ def draw(measurement: MeasurementData, kind: str, batch: float, **options: Any) 
     from kvar import plots
 
     frame = statistics_of_measurement(measurement, batch, theory=name == "theory_beside_measurement")
+    if name == "efficiency_against_k" and not frame.loc[frame["statistic"] == "efficiency", "value"].notna().any():
+        raise ValueError(
+            "efficiency is not resolved: the direction of the target's gradient, J by default, cannot be "
+            "distinguished from noise; measure more prompts, or plot('snr')."
+        )
     axes: Axes = getattr(plots, name)(frame, **options)
     return axes

@@ -16,6 +16,7 @@ from kvar.analysis import best_k
 from kvar.distill import build_model
 from kvar.distill.models.shipped import SHIPPED
 from kvar.hooks import Estimator, GradientProbe
+from kvar.measurement.statistics import statistics_of_measurement
 from kvar.results.choices import choices
 from kvar.returns import Immediate, KStep
 from kvar.tasks import ArithmeticTask
@@ -308,7 +309,7 @@ def test_too_little_is_shown_too() -> None:
     assert few.table(unit="trajectory")["trace_low"].notna().all()
 
 
-def test_plots() -> None:
+def test_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     m = kvar.measure(
         tiny_t5(), tiny_t5(seed=1), ragged_prompts(4), kernels="1, 2, 4", groups="layers", rollouts_per_prompt=2,
         max_new_tokens=6,
@@ -317,6 +318,11 @@ def test_plots() -> None:
     assert m.plot("layers").figure is not None and m.plot("snr_against_k").lines
     with pytest.raises(ValueError, match="plot kind 'pie' is unknown; choose one of efficiency, variance"):
         m.plot("pie")
+    frame = statistics_of_measurement(m, 64)
+    frame.loc[frame["statistic"] == "efficiency", "value"] = math.nan
+    monkeypatch.setattr("kvar.measurement.pictures.statistics_of_measurement", lambda *_, **__: frame)
+    with pytest.raises(ValueError, match=r"efficiency is not resolved: .* measure more prompts, or plot\('snr'\)"):
+        m.plot()
 
 
 BAD: list[tuple[dict[str, Any], str]] = [
