@@ -9,6 +9,7 @@ import numpy as np
 
 from kvar.analysis.frames.statistics_frame import find, select
 from kvar.analysis.statistic_table import TABLE
+from kvar.intervals import candidates
 from kvar.plots.parts.draw import by_student, draw_line, ends_of, log_if_positive, zero_line
 from kvar.plots.parts.labels import label_points
 from kvar.plots.parts.levels import draw_levels, levels
@@ -82,6 +83,8 @@ def _ringed(
 ) -> Axes:
     """A statistic against K; the ring stands at the likeliest best K, or without probabilities at the best value.
 
+    A student's line has no ring where every estimator that may be the best (``kvar.intervals.candidates``) has no K.
+
     Of a lone student, estimators with a reward of their own are level lines.
     """
     from matplotlib.lines import Line2D
@@ -95,11 +98,17 @@ def _ringed(
     ring: dict[str, Any] = {"marker": "o", "markerfacecolor": "none", "linestyle": "none"}
     with context():
         ax = new_axes(ax, width=width)
-        handles, points, paths = [], [], []
+        handles, points, paths, rings = [], [], [], 0
         for name, look, rows, x in by_student(looks, measured, k_axis(ax, measured["k"]), min(0.12, 0.5 / len(looks))):
             y, low, high = ends_of(rows)
             handles.append(draw_line(ax, x, rows, look, gid=f"measured:{name}"))
             kernels = list(rows["kernel"])
+            paths.append(np.column_stack([x, y]))
+            paths += [np.array([[at, a], [at, b]]) for at, a, b in zip(x, low, high, strict=True)]
+            known = {kernel: p for (student, kernel), p in chances.items() if student == name}
+            if known and not set(candidates(known)) & set(kernels):
+                continue  # the best is surely no K
+            rings += 1
             best = max(range(len(y)), key=lambda e: (chances.get((name, kernels[e]), 0.0), facts.sign * y[e], e))
             ax.plot(
                 x[best], y[best], **ring, markersize=9.5, markeredgecolor=look.colour, markeredgewidth=1.0,
@@ -107,14 +116,13 @@ def _ringed(
             )  # fmt: skip
             if (name, kernels[best]) in chances:
                 points.append((x[best], y[best], _chance(name, kernels[best], chances, drawn), look.colour))
-            paths.append(np.column_stack([x, y]))
-            paths += [np.array([[at, a], [at, b]]) for at, a, b in zip(x, low, high, strict=True)]
         if not facts.log:
             zero_line(ax)
         if not facts.log or not log_if_positive(ax, measured):
             ax.margins(y=0.12)
         ax.set_ylabel(facts.label)
-        handles.append(Line2D([], [], **ring, markersize=7, markeredgecolor="0.3", label="best K"))
+        if rings:
+            handles.append(Line2D([], [], **ring, markersize=7, markeredgecolor="0.3", label="best K"))
         legend_above(ax, handles)
         label_points(ax, points, paths, gap=5.0)
         draw_levels(ax, level, {kernel: chance for (_, kernel), chance in chances.items()})

@@ -69,7 +69,8 @@ def variance_against_k(
         log_if_positive(ax, measured, predicted["value"], scale, level["value"])
         ax.set_ylabel("tr Cov(g), ratio to K = 1")
         if len(predicted):
-            handles.append(Line2D([], [], **PREDICTED, color="0.3", marker="o", label="T0 prediction"))
+            label = "T0 (independent gaps; a reference, not a fit)"
+            handles.append(Line2D([], [], **PREDICTED, color="0.3", marker="o", label=label))
         if len(finite) > 1:
             handles += ax.plot(
                 np.log2(finite), scale, color="0.45", linestyle=(0, (1, 1.5)), linewidth=1.0, gid="pure scale",

@@ -81,7 +81,7 @@ def test_variance_against_k_draws_measurement_prediction_and_scale(frame):
         assert theory.get_color() == line.get_color()
         assert theory.get_linestyle() == "--"
     np.testing.assert_allclose(by_gid(ax, "pure scale").get_ydata(), [1, 1 / 4, 1 / 16, 1 / 64])
-    assert legend(ax) == [*LABELS, "T0 prediction", "pure scale, 1/K²"]
+    assert legend(ax) == [*LABELS, "T0 (independent gaps; a reference, not a fit)", "pure scale, 1/K²"]
     assert [t.get_text() for t in ax.get_xticklabels()] == ["1", "2", "4", "8", "∞"]
 
 
@@ -89,7 +89,7 @@ def test_prediction_may_be_left_out_but_not_be_missing(frame):
     bare = frame[frame["statistic"] != "trace_ratio_t0"]
     with pytest.raises(ValueError, match="trace_ratio_t0"):
         plots.variance_against_k(bare)
-    assert "T0 prediction" not in legend(plots.variance_against_k(bare, prediction=False))
+    assert "T0" not in " ".join(legend(plots.variance_against_k(bare, prediction=False)))
 
 
 def test_students_differ_in_colour_marker_and_line(frame):

@@ -84,6 +84,13 @@ def test_mse_rings_the_smallest_error_by_its_own_probability(frame):
         pytest.approx(own[own["student"] == s]["value"].min()) for s in SIZES
     ]
     assert not bare.texts
+    large, immediate = frame["student"] == "large", frame["kernel"] == "immediate"
+    sure = frame.copy()
+    sure.loc[large & (frame["statistic"] == "mse_best_probability"), "value"] = 0.0
+    sure.loc[large & immediate, ["kernel", "k"]] = "kl immediate exact", float("nan")
+    sure.loc[large & immediate & (frame["statistic"] == "mse_best_probability"), "value"] = 1.0
+    rings = [line.get_gid() for line in plots.mse_against_k(sure).lines if str(line.get_gid()).startswith("best:")]
+    assert rings == ["best:small", "best:medium"]  # of large the best is no K
     below = frame.assign(value=frame["value"].where(frame["statistic"] != "mse", -frame["value"]))
     assert plots.mse_against_k(below).get_yscale() == "linear"
 

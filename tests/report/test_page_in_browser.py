@@ -88,7 +88,9 @@ def choose(tab, name, value):
 
 
 def drawn(tab):
-    found = tab.value(f"{PLOT}.data.map(t => [t.name, Array.from(t.y).filter(y => y !== null)])")
+    found = tab.value(
+        f"{PLOT}.data.filter(t => t.mode !== 'markers').map(t => [t.name, Array.from(t.y).filter(y => y !== null)])"
+    )
     return {name: values for name, values in found}
 
 

@@ -45,7 +45,7 @@ def draw_levels(ax: Axes, rows: pd.DataFrame, chances: Mapping[str, float] | Non
     """A dashed line a row, its name at the right end; names that would cover each other are moved up.
 
     Args:
-        ax: axes whose scale and limits are final.
+        ax: axes whose scale is final; the limits are widened to hold all lines.
         rows: of :func:`levels`.
         chances: probabilities to be the best, shown where they are 0.05 or more.
     """
@@ -54,6 +54,12 @@ def draw_levels(ax: Axes, rows: pd.DataFrame, chances: Mapping[str, float] | Non
     shown = rows[rows["value"] > 0] if ax.get_yscale() == "log" else rows
     if not len(shown):
         return
+    bottom, top = ax.get_ylim()
+    least, most = float(shown["value"].min()), float(shown["value"].max())
+    if least < bottom or most > top:
+        log = ax.get_yscale() == "log"
+        room = 1.25 if log else 0.08 * (max(top, most) - min(bottom, least))
+        ax.set_ylim(min(bottom, least / room if log else least - room), max(top, most * room if log else most + room))
     for name, value in zip(shown["kernel"], shown["value"], strict=True):
         ax.axhline(value, color="0.45", linestyle=(0, (4, 2)), linewidth=0.8, zorder=1.5, gid=f"level:{name}")
     figure = ax.get_figure(root=True)

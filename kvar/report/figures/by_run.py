@@ -12,6 +12,16 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_figures"]
 
+_REASONS = {
+    "Theory beside measurement": "no prediction for these estimators",
+    "Efficiency against K": "efficiency is not resolved for a K: measure more prompts",
+    "Squared error against K": "no squared error for a K: measure K=1 and more prompts",
+    "Variance by layer": "measure with groups of parameters",
+    "Variance by position": "measure with position bins",
+    "Autocorrelation of gaps": "no trajectories are recorded at this step",
+}
+"""Title -> what a figure that is not drawn would take."""
+
 
 def draw_figures(
     frame: pd.DataFrame, folder: Path, step: int | str, gaps: pd.DataFrame, positions: pd.DataFrame
@@ -64,4 +74,5 @@ def draw_figures(
                 title.lower().replace(" ", "_"),
                 lambda statistic=statistic: plots.variance_over_training(frame, statistic=statistic),
             )
-    return draw_all(wanted, folder)
+    drawn, missing = draw_all(wanted, folder)
+    return drawn, {title: _REASONS.get(title, reason) for title, reason in missing.items()}

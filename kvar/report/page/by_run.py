@@ -47,7 +47,7 @@ def write_report(
     tables: Mapping[str, pd.DataFrame] | None = None,
     further: Sequence[str] = (),
     notes: Sequence[str] = (),
-    title: str = "K-step returns: variance and bias of the gradient",
+    title: str = "Policy-gradient estimators: variance and bias",
     group: str = "all",
     step: int | str = "last",
 ) -> Path:

@@ -57,10 +57,11 @@ def legend(frame: pd.DataFrame, batch: float | None = None) -> list[str]:
     """
     of = "a step" if batch is None else f"a step of {batch:g}"
     text = (
-        "[low, high]: 95 % intervals from n independent draws. SNR: squared length of the mean gradient over the variance of "
-        f"{of}; an unbiased estimate, so it may fall below 0 where it cannot be distinguished from 0. Efficiency: how "
-        "well such a step points along the true gradient; 1 is perfect, below 0 is away from it. P(best): how often "
-        f"the largest efficiency is its; * may be the best, all others together have less than {1 - SURE:.2f}."
+        "[low, high]: 95 % intervals from n independent draws. SNR: squared length of the mean gradient over the "
+        f"variance of {of}; an unbiased estimate, so it may fall below 0 where it cannot be distinguished from 0. "
+        "Efficiency: how well such a step points along the true gradient; 1 is perfect, below 0 is away from it. "
+        "P(best): how often the largest efficiency is its; * may be the best, all others together have less than "
+        f"{1 - SURE:.2f}."
     )
     if "reference" in frame.attrs and bool(frame.loc[frame["statistic"] == "bias_sq", "value"].notna().any()):
         text += _toward(frame)

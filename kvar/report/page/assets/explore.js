@@ -75,7 +75,7 @@
   function colour(name) { return getComputedStyle(document.documentElement).getPropertyValue(name).trim(); }
 
   function trace(one, i, count, chosen, name, log, ends) {
-    var paper = colour("--paper"), ink = colour("--ink"), x = [], y = [], up = [], down = [], hover = [];
+    var paper = colour("--paper"), ink = colour("--ink"), x = [], y = [], up = [], down = [], hover = [], cuts = [];
     var shift = chosen.against === "K" ? (i - (count - 1) / 2) * Math.min(0.05, 0.5 / count) : 0;
     one.points.forEach(function (p, at) {
       if (log && !(p.value > 0)) { return; }
@@ -86,17 +86,24 @@
       y.push(p.value);
       up.push(isNaN(p.high) ? 0 : Math.min(p.high, ends[1]) - p.value);
       down.push(isNaN(p.low) ? 0 : p.value - Math.max(p.low, ends[0]));
+      if (p.high > ends[1]) { cuts.push([p.x + shift, ends[1], "triangle-up"]); }
+      if (p.low < ends[0]) { cuts.push([p.x + shift, ends[0], "triangle-down"]); }
       hover.push(["<b>" + text(p.place) + "</b>", text(p.kernel) + ", " + text(name),
         "<b>" + short(p.value) + "</b> (" + interval(p) + ")",
         "n = " + p.n + ", step " + p.step + ", parameters: " + text(chosen.group)].join("<br>"));
     });
     var shade = data.palette[one.order % data.palette.length];
     shade = shade === "#000000" ? ink : shade;
-    return {type: "scatter", mode: "lines+markers", name: text(one.label), x: x, y: y, text: hover,
+    var arrows = {type: "scatter", mode: "markers", hoverinfo: "skip", showlegend: false,
+      x: cuts.map(function (cut) { return cut[0]; }), y: cuts.map(function (cut) { return cut[1]; }),
+      marker: {color: shade, size: 7, symbol: cuts.map(function (cut) { return cut[2]; })}};
+    var line = {type: "scatter", mode: "lines+markers", name: text(one.label), x: x, y: y, text: hover,
       hovertemplate: "%{text}<extra></extra>",
       line: {color: shade, width: 2, dash: DASHES[one.order % DASHES.length]},
       marker: {color: shade, size: 9, symbol: MARKERS[one.order % MARKERS.length], line: {color: paper, width: 1}},
-      error_y: {type: "data", symmetric: false, array: up, arrayminus: down, color: shade, thickness: 1.3, width: 3}};
+      error_y: {type: "data", symmetric: false, array: up, arrayminus: down, color: shade, thickness: 1.3,
+        width: cuts.length ? 0 : 3}};
+    return cuts.length ? [line, arrows] : [line];  // an interval that the axis cuts ends in an arrow, without a cap
   }
 
   // The axis's ends: all values, and all finite interval ends, within a hundredfold span where these go astray.
@@ -185,12 +192,15 @@
     var traces = found.series.map(function (one, i) {
       return trace(one, i, found.series.length, chosen, statistic[0].replace(/_/g, " "), log, ends);
     });
+    traces = [0, 1].flatMap(function (part) {  // the lines, then the arrows of those that have some
+      return traces.map(function (parts) { return parts[part]; }).filter(Boolean);
+    });
     window.Plotly.react(plot, traces, layout(chosen, found, statistic, log, ends),
       {responsive: true, displaylogo: false, displayModeBar: plot.clientWidth < 600 ? false : "hover",
         modeBarButtons: [["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]]});
     if (!anew) { return; }
     list(found, statistic[0].replace(/_/g, " "));
-    note.textContent = statistic[1] + ". Bars are 95 % intervals"
+    note.textContent = statistic[1] + ". Bars are 95 % intervals, with an arrow where they go on"
       + (chosen.seed === data.mean ? "; of a mean over seeds, from the spread among them." : ".")
       + (values.length ? "" : " Nothing was measured for this choice.")
       + (dropped ? " " + dropped + " values at or below zero have no place on a log scale." : "")
