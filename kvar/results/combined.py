@@ -67,7 +67,7 @@ def combined_statistics(statistics: pd.DataFrame, batch: float) -> pd.DataFrame:
 
 
 def best_chances(statistics: pd.DataFrame, of: str = "efficiency") -> pd.DataFrame:
-    """How likely each kernel with a K is the best, over seeds; nothing where a seed lacks a value or is alone.
+    """How likely each kernel with a K is the best, over seeds; nothing for one seed, or where one lacks an efficiency.
 
     Args:
         statistics: of ``StudyValues``.
@@ -80,12 +80,15 @@ def best_chances(statistics: pd.DataFrame, of: str = "efficiency") -> pd.DataFra
 
     rows = statistics[(statistics["statistic"] == of) & statistics["k"].notna()]
     by = [*_BY[:-3], "statistic"]
+    along = statistics[statistics["statistic"] == "efficiency"]
+    told = along.groupby([*by[:-1], "seed"], observed=True)["value"].count().unstack()
+    lost = set(told.index[(told == 0).any(axis=1)])  # |g*|^2 of a seed is not resolved
     out = []
     for key, part in rows.groupby(by, sort=False, observed=True):
         table = part.pivot(index="seed", columns="k", values="value")
         chance = probability_over_seeds(table.to_numpy(dtype=float), smallest=TABLE[of].sign < 0)
         kernels = dict(zip(part["k"], part["kernel"], strict=True))
-        if np.isfinite(chance).all():
+        if key[:-1] not in lost and np.isfinite(chance).all():
             out += [
                 (*key[:-1], kernels[k], k, BEST[of], float(p), np.nan, np.nan, len(table))
                 for k, p in zip(table.columns, chance, strict=True)

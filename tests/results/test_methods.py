@@ -13,6 +13,7 @@ from kvar.intervals import Interval
 from kvar.records import load
 from kvar.records.study_folder import is_grid
 from kvar.report.tables.paper import markdown, paper_cells, plus_minus
+from kvar.results.combined import best_chances
 from kvar.results.compare import compare_methods, main_outcomes, methods_frame, not_resolved_from_best
 from kvar.results.outcomes import read_study_runs
 from kvar.results.ranks import gains, rank_table
@@ -258,3 +259,18 @@ def test_a_study_without_a_finished_cell_is_refused(tmp_path):
     folder = write_study(tmp_path / "study", lambda *key: 1.0, methods=("start",), missing=names, seeds=(0,))
     with pytest.raises(ValueError, match="none of the study's 2 cells is finished"):
         read_study_runs(study_cells(folder), batch=16)
+
+
+def test_seeds_without_a_direction_give_no_best_error():
+    """A seed whose |g*|^2 is not resolved has no efficiency; its squared error says nothing of the best."""
+    place = {"task": "t", "student": "s", "parameters": 9, "method": "m", "step": 0, "group": "all"}
+    rows = [
+        {**place, "seed": seed, "kernel": f"K={k}", "k": float(k), "statistic": statistic, "value": k + 0.1 * seed}
+        for seed in range(3)
+        for k in (1, 2)
+        for statistic in ("efficiency", "mse")
+    ]
+    frame = pd.DataFrame(rows)
+    assert best_chances(frame, "mse")["value"].tolist() == [1.0, 0.0]
+    frame.loc[(frame["seed"] == 1) & (frame["statistic"] == "efficiency"), "value"] = np.nan
+    assert best_chances(frame, "mse").empty and best_chances(frame).empty
