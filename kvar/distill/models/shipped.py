@@ -9,7 +9,7 @@ __all__ = ["SHIPPED", "resolve"]
 
 SHIPPED = {
     "arithmetic": "teachers",
-    **dict.fromkeys(("arithmetic-50k", "arithmetic-90k", "arithmetic-200k"), "students"),
+    **dict.fromkeys(("arithmetic-50k", "arithmetic-90k", "arithmetic-90k-early", "arithmetic-200k"), "students"),
 }
 """Name -> its folder in ``kvar/assets``: a teacher of 0.8 M parameters, and students distilled from it."""
 

@@ -10,6 +10,7 @@ from typing import Any
 from kvar.records.study_folder import cell_name
 from kvar.study.grid.checks import check_grid, stages_of
 from kvar.study.settings.reading import find_config, load_yaml
+from kvar.study.settings.run_settings import STARTS
 
 __all__ = ["Cell", "cells_of", "read_study", "select_cells", "starts_first"]
 
@@ -131,7 +132,7 @@ def select_cells(cells: Sequence[Cell], only: Sequence[str]) -> list[Cell]:
 
 
 def _origin(student: Any) -> dict[str, Any]:
-    """The fields that define a student's initial weights."""
+    """A student's fields: those that define its initial weights, and others beside them."""
     if isinstance(student, str):
         return {"student": student}
-    return dict(student) if "student_layers" in student else {"student_config": student}
+    return dict(student) if STARTS.keys() & student else {"student_config": student}

@@ -55,6 +55,8 @@ def check_grid(study: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"student {name!r} must be a folder, a hub name or a mapping with model_type and sizes; got {origin!r}."
             )
+        if isinstance(origin, Mapping) and STARTS.keys() & origin:
+            _check_fields(f"student {name!r}", {k: v for k, v in origin.items() if k not in STARTS}, study)
     if "seeds" in study:
         _check_seeds("seeds", study["seeds"])
     _check_stages(study)

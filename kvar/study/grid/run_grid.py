@@ -5,7 +5,8 @@ A study file is a YAML mapping:
     common:   fields of every cell, those of RunSettings and DistillationConfig
     tasks:    optional; task's name -> fields of its cells, which replace those of common
     students: student's name -> its ``student_config``, or the folder or hub name of a pretrained one, or
-              ``{student_layers: every 3}`` for one made of the teacher's layers
+              ``{student_layers: every 3}`` for one made of the teacher's layers; beside ``student_layers``,
+              ``student_config`` or ``student``, any fields of its first stages, which replace the stage's
     stages:   a list of mappings; ``name``, optionally ``from`` (the earlier stage whose student it starts from, instead
               of random weights), ``seeds`` (its own, instead of the study's), and any fields
     methods:  the same as a mapping, name -> fields; they come after the stages

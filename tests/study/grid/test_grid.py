@@ -43,6 +43,16 @@ def test_every_combination_is_a_cell(tmp_path: Path) -> None:
     assert names.index("short/hub/K=4/seed-0") < names.index("short/small/start/seed-1")  # seed by seed
 
 
+def test_a_student_brings_fields_of_the_stages_that_make_it(tmp_path: Path) -> None:
+    short = "short: {student_config: {model_type: t5}, learning_rate: 0.4}"
+    study = read(tmp_path, GRID.replace("hub: some/model", short))
+    values = {cell.method: cell.values for cell in cells_of(study, ["short/short/*/seed-0"])}
+    assert values["start"]["student_config"] == {"model_type": "t5"} and values["start"]["learning_rate"] == 0.4
+    assert values["llmr"]["learning_rate"] == 0.3 and "student_config" not in values["llmr"]
+    with pytest.raises(ValueError, match="student 'short' sets seed to 3, but the study has seeds"):
+        read(tmp_path, GRID.replace("hub: some/model", short.replace("learning_rate: 0.4", "seed: 3")))
+
+
 def test_a_stage_of_one_seed_serves_all(tmp_path: Path) -> None:
     study = read(tmp_path, GRID.replace("objective: kl}", "objective: kl, seeds: [5]}"))
     cells = {cell.name: cell for cell in cells_of(study, ["short/small"])}
