@@ -62,7 +62,7 @@ def _frame(measurement: MeasurementData) -> tuple[pd.DataFrame | None, str]:
 
 def _heading(measurement: MeasurementData, frame: pd.DataFrame | None) -> list[str]:
     """A description of the measurement, and the estimator of largest SNR."""
-    from kvar.report.words.by_run import noise_sentence
+    from kvar.report.words.sentences import noise_sentence
     from kvar.results.by_kernel import cells
 
     rollouts, moments = measurement.rollouts, measurement.moments

@@ -9,7 +9,7 @@ import pytest
 
 from kvar.intervals import Interval
 from kvar.report import verdict
-from kvar.report.words.by_run import (
+from kvar.report.words.sentences import (
     best_sentence,
     beyond_scale,
     bias_sentence,
