@@ -58,7 +58,7 @@ def legend(frame: pd.DataFrame, batch: float | None = None) -> list[str]:
     of = "a step" if batch is None else f"a step of {batch:g}"
     text = (
         "[low, high]: 95 % intervals from n independent draws. SNR: squared length of the mean gradient over the "
-        f"variance of {of}; an unbiased estimate, so it may fall below 0 where it cannot be distinguished from 0. "
+        f"variance of {of}; the squared length is estimated without bias and may fall below 0. "
         "Efficiency: how well such a step points along the true gradient; 1 is perfect, below 0 is away from it. "
         "P(best): how often the largest efficiency is its; * may be the best, all others together have less than "
         f"{1 - SURE:.2f}."
