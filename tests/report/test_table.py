@@ -82,3 +82,11 @@ def test_missing_statistics_show_as_dashes_and_none_at_all_is_an_error(frame):
 )
 def test_compact(cell, text):
     assert cell.compact() == text
+
+
+def test_an_efficiency_of_which_nothing_is_known_is_a_dash(frame):
+    told, unknown = (row("small", "K=16", "efficiency", 0.1, low, 1.0, step=200) for low in (-0.9, -1.0))
+    for extra, cell in ((told, "0.1"), (unknown, "-")):
+        text = render_table(pd.concat([frame, pd.DataFrame([extra])], ignore_index=True))
+        line = next(line for line in text.splitlines() if line.startswith("K=16"))
+        assert line.split()[4].startswith(cell)

@@ -120,6 +120,9 @@ def table_blocks(
             if all(cell is None for cell in estimates):
                 continue
             chance = chances.get(name, {}).get(kernel)
+            pointing = estimates[-1]
+            if pointing is not None and (pointing.low, pointing.high) == (-1.0, 1.0):  # nothing is known
+                estimates[-1] = None
             shown = ["-" if cell is None else cell.compact() for cell in estimates]
             mark = "*" if kernel in left else ""
             lines.append([f"{kernel}{mark}", *shown, "-" if chance is None else f"{chance.value:.2f}"])
@@ -139,7 +142,7 @@ def _layout(header: list[str], blocks: list[tuple[str, list[list[str]]]]) -> str
     widths[0] = min(widths[0], max(room, 12))
 
     def draw(line: list[str]) -> list[str]:
-        first, *rest = textwrap.wrap(line[0], widths[0], subsequent_indent="  ", break_on_hyphens=False)
+        first, *rest = textwrap.wrap(line[0], widths[0], subsequent_indent="  ")
         cells = [t.rjust(w) for t, w in zip(line[1:], widths[1:], strict=True)]
         return ["  ".join([first.ljust(widths[0]), *cells]), *rest]
 
