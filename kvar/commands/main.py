@@ -17,6 +17,7 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from kvar.commands import choose_k, demo, evaluate, judge, probe, report, study, train
 
@@ -36,8 +37,8 @@ COMMANDS = {
 
 def main(words: Sequence[str] | None = None) -> int:
     """Entry point of ``kvar``; returns 0 when done, 1 on failure, 2 for bad input, 130 when interrupted (Ctrl-C)."""
-    arguments, fields = _parser().parse_known_args(words)
     try:
+        arguments, fields = _parser().parse_known_args(words)
         if arguments.command in ("train", "probe", "evaluate", "study"):
             return int(arguments.run(arguments, fields))
         if fields:
@@ -53,8 +54,14 @@ def main(words: Sequence[str] | None = None) -> int:
         return _failed(f"interrupted; {error if str(error) else arguments.kept}", 130)
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line for bad options, as for all other bad input."""
+        raise ValueError(f"{message}; see {self.prog} --help.")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="kvar", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     commands = parser.add_subparsers(dest="command", required=True)

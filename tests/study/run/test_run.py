@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from pathlib import Path
@@ -96,7 +97,7 @@ def test_report_of_a_study(study: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert main(["report", str(study / "out"), "--output", str(study / "report")]) == 0
     assert "K=2" in capsys.readouterr().out
     page = (study / "report" / "report.html").read_text()
-    assert "data:image" in page and "default-src 'none'" in page  # the page's policy: nothing is fetched
+    assert "data:image" in page and "default-src 'none'" in html.unescape(page)  # the page's policy: nothing is fetched
     outside = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
     assert "://" not in outside.replace("http://www.w3.org", "")
     for name in ("variance_against_k", "bias_against_variance"):

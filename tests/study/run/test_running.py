@@ -176,7 +176,7 @@ def test_help_shows_every_field_with_the_configs_values(capsys: pytest.CaptureFi
     assert "--learning_rate FLOAT  [0.01]" in page and "--max_steps INT  [7]" in page
     assert main(["study", "demo", "--help"]) == 0
     page = capsys.readouterr().out
-    assert "students: 50k, 90k, 200k" in page and "--only" in page
+    assert "students: 50k, 90k-early, 200k" in page and "--only" in page
 
 
 def test_plain_help_imports_nothing_heavy() -> None:
