@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["efficiency_against_k", "mse_against_k"]
 
 
+MOST_LETTERS = 12
+"""Longest name of an estimator beside a point; a longer one would push the axes aside."""
+
+
 def efficiency_against_k(
     frame: pd.DataFrame,
     *,
@@ -136,4 +140,5 @@ def _chance(student: str, ringed: str, chances: Mapping[tuple[str, str], float],
     """
     rivals = {kernel: p for (name, kernel), p in chances.items() if name == student and kernel not in drawn}
     first, p = max(rivals, key=rivals.__getitem__), rivals[ringed]
-    return f"p={p:.2f}" + (f" ({first}: {rivals[first]:.2f})" if rivals[first] > p else "")
+    shown = first if len(first) <= MOST_LETTERS else "another"
+    return f"p={p:.2f}" + (f" ({shown}: {rivals[first]:.2f})" if rivals[first] > p else "")
