@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kvar.analysis.bias import need_pairs
 from kvar.analysis.frames.reference import default_reference
 from kvar.analysis.replicates import Unit
-from kvar.analysis.signal import signal
-from kvar.analysis.step.efficiency import efficiency
+from kvar.analysis.signal import signal_of
+from kvar.analysis.statistic_table import estimate
+from kvar.analysis.step.design import check_design, design_replicates
+from kvar.analysis.step.efficiency import direction_of, efficiency_estimate
 from kvar.gradients.moments import GradientMoments
 from kvar.intervals.jackknife import Array, Estimate, signed_root
 
@@ -59,13 +62,18 @@ def toward(
         targets = {name: name for name in targets}
     if not targets:
         raise ValueError("targets is empty: name at least one, for instance ['data'].")
-    power = signal(moments, group, unit, confidence)
+    need_pairs(moments, group, "toward")
+    check_design(batch / rollouts_per_prompt, rollouts_per_prompt)
+    data = design_replicates(moments, group, unit, rollouts_per_prompt)  # once for every target
+    power = estimate("signal", signal_of(data), data.units, confidence)
     parts, resolved = [], {}
     for target, name in targets.items():
         reference = default_reference(moments.names, name)
-        resolved[target] = bool(power.low[moments.names.index(reference)] > 0)
+        number = moments.names.index(reference)
+        resolved[target] = bool(power.low[number] > 0)
         step, limit = (
-            efficiency(moments, b, group, reference, rollouts_per_prompt, unit, confidence) for b in (batch, np.inf)
+            efficiency_estimate(direction_of(data, number, prompts, rollouts_per_prompt), confidence)
+            for prompts in (batch / rollouts_per_prompt, np.inf)
         )
         known = 1.0 if resolved[target] else np.nan
         told = np.where(step.low > 0, "toward", np.where(step.high < 0, "away", "not resolved"))

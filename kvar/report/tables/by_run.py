@@ -118,7 +118,7 @@ def choice_table(
             continue
         for choice in designs:
             design = f"{choice.prompts} x {choice.rollouts}"
-            rows.append((name, design, *(verdict_of(choice, c).partition(", were")[0] for c in CRITERIA)))
+            rows.append((name, design, *(verdict_of(choice, c, caveat=False) for c in CRITERIA)))
     columns = ["student", "prompts x rollouts", "best by efficiency (Adam)", "best by squared error (plain SGD)"]
     return pd.DataFrame(rows, columns=columns)
 

@@ -31,17 +31,23 @@ def clause(left: Mapping[str, float], unit: str = "prompts") -> str:
     return f"not resolved: {shown} and {last[0]} ({last[1]:.2f}) cannot be told apart"
 
 
-def verdict_of(choice: Choice, criterion: str) -> str:
-    """One clause: the best kernel and its probability, or that the data do not tell, and how many more would."""
+def verdict_of(choice: Choice, criterion: str, *, caveat: bool = True) -> str:
+    """One clause: the best kernel and its probability, or that the data do not tell, and how many more would.
+
+    Args:
+        choice: of one step's design.
+        criterion: one of its criteria.
+        caveat: say what the number of further units rests on.
+    """
     if choice.reason:
         return f"not told: {choice.reason}"
     left = leaders(choice, criterion)
     said = clause(left, choice.unit)
     alike = len({round(chance, 3) for chance in left.values()}) < 2
-    return said if alike else f"{said}; {_more(choice, criterion)}"
+    return said if alike else f"{said}; {_more(choice, criterion, caveat)}"
 
 
-def _more(choice: Choice, criterion: str) -> str:
+def _more(choice: Choice, criterion: str, caveat: bool) -> str:
     needed = (choice.needed or {}).get(criterion, math.nan)
     if not math.isfinite(needed) or needed > _ALIKE * choice.units:
         any_of = "either" if len(leaders(choice, criterion)) < 3 else "any of them"
@@ -51,5 +57,5 @@ def _more(choice: Choice, criterion: str) -> str:
     shown = max(float(f"{needed:.2g}"), choice.units + 1)
     return (
         f"about {shown:,.0f} {choice.unit} ({needed / choice.units:.2g} times the {choice.units} there are) would "
-        "tell, were the difference seen the true one"
+        f"tell{', were the difference seen the true one' * caveat}"
     )
