@@ -84,6 +84,11 @@ class GradientMoments:
         return self.prompt_index.unique()
 
     @property
+    def repeated_prompts(self) -> int:
+        """How many prompts have two trajectories or more."""
+        return int((self.prompt_index.unique(return_counts=True)[1] > 1).sum())
+
+    @property
     def sq_norm(self) -> Tensor:
         """(E, N), |g_i^e|^2 over all parameters."""
         return self.groups["all"].sq_norm

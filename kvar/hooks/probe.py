@@ -7,15 +7,16 @@ from typing import Any, Literal
 
 import torch.distributed as dist
 from torch import nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from kvar.gradients.state import unwrap
 from kvar.hooks.autocast import plain_forward
 from kvar.hooks.estimators import Estimator, estimators_of
 from kvar.hooks.measure import measure_gradients
 from kvar.hooks.measurement_settings import Groups, MeasurementSettings, ScoreFunction
+from kvar.hooks.measuring import Measuring
 from kvar.hooks.valuation import Reward
-from kvar.measurement import Measurement, record
+from kvar.measurement import Measurement
 from kvar.records import RunWriter
 from kvar.returns import Kernel
 from kvar.rollouts import check_apart, check_lengths, encode_prompts, policy_of, references
@@ -24,7 +25,7 @@ from kvar.rollouts.text.encoder import check_prompts
 __all__ = ["GradientProbe"]
 
 
-class GradientProbe(TrainerCallback):
+class GradientProbe(Measuring):
     """Measures every estimator's gradient moments every ``every`` steps on fresh rollouts of a fixed prompt set.
 
     Responses are drawn from the student at temperature 1, so that the estimates are on-policy and need no importance
@@ -90,6 +91,7 @@ class GradientProbe(TrainerCallback):
         value: Literal["max", "soft"] = "max",
         vocabulary: int | None = None,
     ) -> None:
+        super().__init__(writer, name)
         if every < 1:
             raise ValueError(f"every must be at least 1 training step; got {every}.")
         self.settings = MeasurementSettings(
@@ -116,10 +118,8 @@ class GradientProbe(TrainerCallback):
         self.prompts, self.teacher, self.reward, self.tokenizer = prompts, teacher, reward, tokenizer
         self._prompts, self._taken = prompts, False  # as given; whether the tokenizer is a trainer's
         self.estimators = self.settings.estimators
-        self.every, self.first, self.writer, self.name = every, first, writer, name
-        self.measurements: list[Measurement] = []
+        self.every, self.first = every, first
         self._done: set[int] = set()
-        self._first = 0  # of ``measurements``, the present training's
 
     def measure(self, student: nn.Module, step: int = 0, distributed: bool = False) -> Measurement:
         """Sample, score and measure ``student`` now; nothing is recorded.
@@ -154,11 +154,6 @@ class GradientProbe(TrainerCallback):
             config={"parameters": sum(p.numel() for p in student.parameters() if p.requires_grad)},
         )
 
-    def record(self, measurement: Measurement) -> None:
-        """Append a measurement to the writer's tables, in place of an earlier one of the same (name, step)."""
-        if self.writer is not None:
-            record(measurement, self.writer, self.name)
-
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
@@ -170,18 +165,19 @@ class GradientProbe(TrainerCallback):
             self.tokenizer, self._taken, self.prompts = kwargs.get("processing_class"), True, self._prompts
         check_apart(unwrap(kwargs["model"]), self.teacher)
         self._check_lengths(kwargs["model"])
-        step = state.global_step
-        self._done = {done for done in self._done if done <= step} if step else set()
-        self._first = self._first if step else len(self.measurements)
-        self.measurements[self._first :] = [m for m in self.measurements[self._first :] if m.step <= step]
-        if self.writer is not None and state.is_world_process_zero:
-            self.writer.begin(step, self.name)
+        self._done = {step for step in self._done if step <= state.global_step} if state.global_step else set()
+        self.begin(state)
         if self.first and state.global_step == 0:
             self._probe(kwargs["model"], 0, args, state)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Measure after every ``every``-th optimiser step."""
-        if state.global_step % self.every == 0:
+        """Measure after every ``every``-th optimiser step, and where training stops."""
+        if state.global_step % self.every == 0 or control.should_training_stop:
+            self._probe(kwargs["model"], state.global_step, args, state)
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Measure where training stops after an evaluation: before the trainer's last log, which ends trackers."""
+        if control.should_training_stop:
             self._probe(kwargs["model"], state.global_step, args, state)
 
     def on_train_end(
@@ -204,8 +200,4 @@ class GradientProbe(TrainerCallback):
         self._done.add(step)
         with plain_forward(student):
             measurement = self.measure(student, step, distributed=args.world_size > 1 and dist.is_initialized())
-        if not state.is_world_process_zero:
-            return
-        if self.writer is None:
-            self.measurements.append(measurement)
-        self.record(measurement)
+        self.deliver(measurement, state)

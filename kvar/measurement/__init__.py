@@ -4,6 +4,6 @@ from kvar.measurement.data import MeasurementData
 from kvar.measurement.folder import is_measurement
 from kvar.measurement.load import load_measurement
 from kvar.measurement.measurement import Measurement
-from kvar.measurement.records import record
+from kvar.measurement.records import record, response_numbers
 
-__all__ = ["Measurement", "MeasurementData", "is_measurement", "load_measurement", "record"]
+__all__ = ["Measurement", "MeasurementData", "is_measurement", "load_measurement", "record", "response_numbers"]

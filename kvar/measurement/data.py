@@ -23,7 +23,8 @@ class MeasurementData:
         values: (N, T) teacher values; with a reward in place of a teacher, q = reward and V = 0.
         moments: inner products of the N trajectories' gradients.
         seconds: wall time of sampling, scoring and gradients together.
-        config: settings of the measurement, JSON types: student, parameters, teacher, seed and so on.
+        config: settings of the measurement, JSON types: student, parameters, teacher, seed and so on; under "numbers"
+            further scalars of the responses by name, such as "effective_sample_size".
     """
 
     step: int

@@ -12,7 +12,18 @@ if TYPE_CHECKING:
     from kvar.measurement.data import MeasurementData
     from kvar.records import RunWriter
 
-__all__ = ["record", "record_frames"]
+__all__ = ["record", "record_frames", "response_numbers"]
+
+
+def response_numbers(measurement: MeasurementData) -> dict[str, float]:
+    """Means over responses, ``total_gap``, ``response_length`` and ``finished``; then ``config["numbers"]``, if any."""
+    rollouts = measurement.rollouts
+    return {
+        "total_gap": float(measurement.values.gap.sum(dim=1).mean()),
+        "response_length": float(rollouts.lengths.float().mean()),
+        "finished": float(rollouts.finished.float().mean()),
+        **measurement.config.get("numbers", {}),
+    }
 
 
 def record(measurement: MeasurementData, writer: RunWriter, name: str = "probe") -> None:
@@ -28,12 +39,7 @@ def record_frames(measurement: MeasurementData, name: str = "probe") -> dict[str
 
     at: dict[str, Any] = {"probe": name, "step": measurement.step}
     rollouts, values, moments = measurement.rollouts, measurement.values, measurement.moments
-    numbers = {
-        "probe_seconds": measurement.seconds,
-        "total_gap": float(values.gap.sum(dim=1).mean()),
-        "response_length": float(rollouts.lengths.float().mean()),
-        "finished": float(rollouts.finished.float().mean()),
-    }
+    numbers = {"probe_seconds": measurement.seconds, **response_numbers(measurement)}
     rows = [{"step": measurement.step, "split": name, "name": k, "value": v} for k, v in numbers.items()]
     return {
         "trajectories": trajectory_frame(rollouts, values, **at),

@@ -131,13 +131,13 @@ def choices(
 
 def _refused(moments: GradientMoments, m: int, r: int) -> str | None:
     """Why a design cannot be told from these moments."""
-    counts = moments.prompt_index.unique(return_counts=True)[1]
-    if len(counts) == 1 and m > 1:
+    prompts = len(moments.prompts)
+    if prompts == 1 and m > 1:
         return (
             "the probe has one prompt, which says nothing about how prompts differ; only steps of that prompt can be "
             "told (--prompts 1). Probe more prompts."
         )
-    if len(counts) > 1 and r > 1 and int((counts > 1).sum()) < 2:
+    if prompts > 1 and r > 1 and moments.repeated_prompts < 2:
         return (
             "the probe has one rollout a prompt, which does not tell the variance within prompts from that between; "
             "only R = 1 can be told. Probe with 2 rollouts a prompt or more."

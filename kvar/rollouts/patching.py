@@ -1,4 +1,4 @@
-"""Replace a method of one module temporarily."""
+"""Replace a method of one instance temporarily."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
-
 __all__ = ["replaced"]
 
 
 @contextmanager
-def replaced(module: nn.Module, method: str, run: Callable[..., Any]) -> Iterator[None]:
-    """Replace ``module.method`` by ``run`` while the block runs; other modules of its class are unaffected.
+def replaced(module: Any, method: str, run: Callable[..., Any]) -> Iterator[None]:
+    """Replace ``module.method`` by ``run`` while the block runs; other instances of its class are unaffected.
 
     Args:
-        module: the instance.
+        module: the instance, of a module or another class.
         method: the method's name, such as "forward".
         run: the replacement, called without ``self``.
     """

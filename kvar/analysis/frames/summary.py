@@ -90,9 +90,7 @@ def summarise(
     m = batch / rollouts_per_prompt if prompts is None else prompts
     r, plain = resolve_reference(moments.names, reference), resolve_reference(moments.names, None)
     paired = moments[group].pair is not None
-    grouped = (
-        paired and unit != "trajectory" and int((moments.prompt_index.unique(return_counts=True)[1] > 1).sum()) > 1
-    )
+    grouped = paired and unit != "trajectory" and moments.repeated_prompts > 1
     data = replicates(moments, group, unit)
     trace, absent = trace_of(data), _bare(np.full(len(moments.names), np.nan), data.units)
 

@@ -1,0 +1,72 @@
+"""``Measuring``: what callbacks that make measurements have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from transformers import TrainerCallback, TrainerState
+
+from kvar.hooks.trainer_log import TrainerLog
+from kvar.measurement import Measurement, record
+from kvar.records import RunWriter
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Measuring"]
+
+
+class Measuring(TrainerCallback):
+    """A callback that keeps or records measurements and passes each to its listeners.
+
+    Args:
+        writer: appends measurements to a run's tables; None keeps them in ``measurements``.
+        name: the probe's name in the records.
+
+    Attributes:
+        measurements: those made, the present training's last; empty with a writer.
+        listeners: called with each measurement on the main process, once it is kept or recorded:
+            :class:`kvar.hooks.TrainerLog`, for instance.
+    """
+
+    def __init__(self, writer: RunWriter | None, name: str) -> None:
+        self.writer, self.name = writer, name
+        self.measurements: list[Measurement] = []
+        self.listeners: list[Callable[[Measurement], object]] = []
+        self._first = 0  # of ``measurements``, the present training's
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """The statistics of every step that was logged, see :attr:`kvar.hooks.TrainerLog.history`.
+
+        Raises:
+            ValueError: nothing logs this probe's measurements.
+        """
+        for listener in self.listeners:
+            if isinstance(listener, TrainerLog):
+                return listener.history
+        raise ValueError("this probe has no history, since nothing logs it: attach it by kvar.watch.")
+
+    def record(self, measurement: Measurement) -> None:
+        """Append a measurement to the writer's tables, in place of an earlier one of the same (name, step)."""
+        if self.writer is not None:
+            record(measurement, self.writer, self.name)
+
+    def begin(self, state: TrainerState) -> None:
+        """Drop measurements of an earlier training, or past the checkpoint that this one resumes from."""
+        step = state.global_step
+        self._first = self._first if step else len(self.measurements)
+        self.measurements[self._first :] = [m for m in self.measurements[self._first :] if m.step <= step]
+        if self.writer is not None and state.is_world_process_zero:
+            self.writer.begin(step, self.name)
+
+    def deliver(self, measurement: Measurement, state: TrainerState) -> None:
+        """Keep or record a measurement and call the listeners, on the main process only."""
+        if not state.is_world_process_zero:
+            return
+        if self.writer is None:
+            self.measurements.append(measurement)
+        self.record(measurement)
+        for listener in self.listeners:
+            listener(measurement)

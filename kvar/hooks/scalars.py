@@ -1,0 +1,118 @@
+"""A measurement as scalars for a tracker, under stable names."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from kvar.measurement import Measurement, response_numbers
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["scalars", "scalars_of", "slugs", "step_statistics"]
+
+
+def scalars(
+    measurement: Measurement,
+    batch: float,
+    *,
+    rollouts_per_prompt: float = 1,
+    target: str | None = None,
+    prefix: str = "kvar",
+) -> dict[str, float]:
+    """The numbers of a measurement that a tracker shows, each finite, by name; docs/howto/watch.md lists them.
+
+    Args:
+        measurement: of two trajectories or more.
+        batch: B, trajectories of an optimiser step.
+        rollouts_per_prompt: R of that step; taken as 1 where fewer than two prompts were measured with several.
+        target: of bias and efficiency, as of :meth:`kvar.measurement.Measurement.statistics`.
+        prefix: of the names.
+
+    Returns:
+        "kvar/efficiency/K4" and so on. What is not resolved or not measured, or has an infinite end, is left out.
+
+    Raises:
+        ValueError: as :meth:`kvar.measurement.Measurement.statistics`.
+
+    Example:
+        >>> import kvar
+        >>> from kvar.tasks import ArithmeticTask
+        >>> prompts = [example.prompt for example in ArithmeticTask().examples("validation", 4)]
+        >>> m = kvar.measure("arithmetic-50k", "arithmetic", prompts, kernels="1, 4", max_new_tokens=4)
+        >>> scalars(m, batch=64)["kvar/response_length"]
+        4.0
+    """
+    frame = step_statistics(measurement, batch, rollouts_per_prompt=rollouts_per_prompt, target=target)
+    return scalars_of(measurement, frame, batch, prefix)
+
+
+def step_statistics(
+    measurement: Measurement, batch: float, *, rollouts_per_prompt: float = 1, target: str | None = None
+) -> pd.DataFrame:
+    """:meth:`kvar.measurement.Measurement.statistics` of the whole gradient, for the arguments of :func:`scalars`."""
+    moments = measurement.moments
+    whole = replace(measurement, moments=replace(moments, groups={"all": moments["all"]}))
+    rollouts = rollouts_per_prompt if moments.repeated_prompts > 1 and moments.pair is not None else 1
+    return whole.statistics(batch, rollouts_per_prompt=rollouts, target=target)
+
+
+def scalars_of(
+    measurement: Measurement, frame: pd.DataFrame | None, batch: float, prefix: str = "kvar"
+) -> dict[str, float]:
+    """:func:`scalars` from the frame of :func:`step_statistics`; those of the responses alone for None."""
+    numbers = {**response_numbers(measurement), "seconds": measurement.seconds}
+    if frame is not None:
+        values = {str(name): rows.set_index("kernel") for name, rows in frame.groupby("statistic")}
+        names = list(values["trace"].index)
+        for name, slug in zip(names, slugs(names), strict=True):
+            numbers |= {f"{statistic}/{slug}": x for statistic, x in _of_estimator(values, name, batch).items()}
+        chances = values["best_probability"]["value"]
+        if chances.notna().any():
+            best = str(chances.idxmax())
+            numbers |= {"best/estimator": names.index(best), "best/probability": chances[best]}
+    return {f"{prefix}/{name}": float(x) for name, x in numbers.items() if math.isfinite(x)}
+
+
+def _of_estimator(values: dict[str, Any], name: str, batch: float) -> dict[str, float]:
+    """Statistic -> number of one estimator; NaN where a ratio's denominator is not positive."""
+
+    def of(statistic: str, column: str = "value") -> float:
+        return float(values[statistic].loc[name, column])
+
+    resolved, error = of("signal") > 0, of("mse")
+    told = math.isfinite(of("efficiency"))
+    return {
+        "relative_variance": of("relative_variance") if resolved else math.nan,
+        "noise_scale": batch * of("norm_test") if resolved else math.nan,
+        "snr": of("snr"),
+        "efficiency": of("efficiency"),
+        "efficiency_low": of("efficiency", "low") if told else math.nan,
+        "efficiency_high": of("efficiency", "high") if told else math.nan,
+        "bias_share": of("bias_sq") / error if error > 0 else math.nan,
+        "best_probability": of("best_probability"),
+    }
+
+
+def slugs(names: Sequence[str]) -> list[str]:
+    """Estimators' names in letters, digits and ``_ . -``, which every tracker takes as they are.
+
+    A name that would repeat an earlier one gets an ending.
+
+    Example:
+        >>> slugs(["K=4", "K=1 - leave-one-out", "gap K=1 exact expected", "lags(1, -0.5)"])
+        ['K4', 'K1_leave-one-out', 'gap_K1_exact_expected', 'lags_1_-0.5']
+        >>> slugs(["a b", "a: b"])
+        ['a_b', 'a_b_2']
+    """
+    out: list[str] = []
+    for name in names:
+        slug = re.sub(r"[^A-Za-z0-9_.-]+", "_", name.replace(" - ", " ").replace("=", "")).strip("_") or "estimator"
+        while slug in out:
+            slug += "_2"
+        out.append(slug)
+    return out
