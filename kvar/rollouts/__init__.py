@@ -6,6 +6,7 @@ encodes prompts, ``trial`` tests a model at first use.
 """
 
 from kvar.rollouts.apart import check_apart
+from kvar.rollouts.batches.from_batch import from_batch
 from kvar.rollouts.concatenate import concatenate
 from kvar.rollouts.decoding.draw import NonFiniteLogitsError
 from kvar.rollouts.forward import is_encoder_decoder, token_logits
@@ -32,6 +33,7 @@ __all__ = [
     "check_same_tokenizer",
     "concatenate",
     "encode_prompts",
+    "from_batch",
     "is_encoder_decoder",
     "log_probs",
     "policy_of",
