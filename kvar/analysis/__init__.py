@@ -11,10 +11,11 @@ same name, without ``_of``, does both and adds the jackknife interval. Statistic
 * ``step``: statistics of the gradient of a step of M prompts x R rollouts.
 * ``frames``: all statistics of a measurement, of recorded runs, of several seeds, as tidy tables.
 * ``return_statistics``, ``output_layer``: statistics of records that hold no gradient of all parameters.
+* ``proxies``: what trainers log in place of a variance, to be held against it.
 * ``theory``, ``exact``: predictions and bounds; the enumerable token MDP.
 """
 
-from kvar.analysis import exact, theory
+from kvar.analysis import exact, proxies, theory
 from kvar.analysis.bca import bca
 from kvar.analysis.bias import bias
 from kvar.analysis.by_position import by_position
@@ -40,7 +41,7 @@ from kvar.intervals.power_law import Flatness, PowerLaw, flatness, power_law
 __all__ = [
     "Decomposition", "Estimate", "Flatness", "PowerLaw", "across_seeds", "bca", "best_k", "bias", "by_position",
     "cosine", "decompose", "difference_to", "efficiency", "exact", "flatness", "inner_product_test",
-    "mean_with_interval", "mse", "noise_scale", "norm_test", "power_law", "ratio_to", "relative_variance",
+    "mean_with_interval", "mse", "noise_scale", "norm_test", "power_law", "proxies", "ratio_to", "relative_variance",
     "score_power", "signal", "snr", "summarise", "theory", "toward", "trace_covariance", "units_for_sign",
     "variance_per_score_power",
     "within_share",
