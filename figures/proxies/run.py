@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
-from kvar.analysis import efficiency, signal, trace_covariance
+from kvar.analysis import efficiency, trace_covariance
 from kvar.analysis.proxies import (
     effective_sample_size,
     gradient_norm,
@@ -37,6 +37,10 @@ from kvar.analysis.proxies import (
     norm_layers,
     w_proxy,
 )
+from kvar.analysis.replicates import replicates
+from kvar.analysis.signal import signal_of
+from kvar.analysis.statistic_table import estimate
+from kvar.analysis.trace_covariance import trace_of
 from kvar.distill import DistillationConfig, DistillationTrainer, build_dataset, load_model
 from kvar.distill.models import load_tokenizer
 from kvar.estimators import Evidence, Terms, gather
@@ -53,13 +57,13 @@ METHODS: dict[str, dict[str, Any]] = {
     "kl immediate exact": {"objective": "policy-gradient", "estimator": "kl immediate exact"},
 }
 ESTIMATORS = parse_estimators(
-    "K=1, K=1 - batch-mean, K=4, K=8, immediate, kl immediate, gap immediate exact, kl immediate exact"
+    "K=1 - batch-mean, K=4, K=8, immediate, kl immediate, gap immediate exact, kl immediate exact"
 )
 REFERENCE = "K=1 - batch-mean"
 STALE = parse_estimators("K=8 ratio, K=8 sequence-ratio, kl immediate exact sequence-ratio")
 ADVANTAGES = {"gap immediate exact": "gap", "kl immediate exact": "kl"}
 """What a trainer's advantages are where the gradient is an exact sum: the sampled token's reward."""
-LENGTH, MICRO = 40, 16
+LENGTH, MICRO, PROBLEMS = 40, 16, 4_000
 
 
 def task() -> Any:
@@ -73,7 +77,7 @@ class Proxies(TrainerCallback):
     def __init__(self, tokenizer: Any, teacher: Any, every: int, prompts: int, batch: int, seed: int) -> None:
         self.tokenizer, self.teacher, self.every, self.seed = tokenizer, teacher, every, seed
         self.prompts = [example.prompt for example in task().examples("validation", prompts)]
-        self.training = [example.prompt for example in task().examples("train", 20_000)]
+        self.training = [example.prompt for example in task().examples("train", PROBLEMS)]
         self.batch, self.rows, self.previous = batch, [], None
         self.random = np.random.default_rng(seed)
 
@@ -95,7 +99,7 @@ class Proxies(TrainerCallback):
                 self.rows.append((step, name, *row))
         if self.previous is not None:
             data, evidence = self.responses(self.previous, student, self.prompts, STALE, 3 * step + 2)
-            moments = gradient_moments(student, data, (evidence, STALE), fields="norms", micro_batch=64)
+            moments = gradient_moments(student, data, (evidence, STALE), fields="norms")
             self.rows += [(step, "stale", *row) for row in each("trace", moments.names, trace_covariance(moments))]
             for level in ("token", "sequence"):
                 share = effective_sample_size(evidence.log_ratio("ratio"), data.mask, level)  # type: ignore[arg-type]
@@ -123,16 +127,17 @@ def each(quantity: str, names: Any, values: Any) -> Iterator[tuple[str, str, flo
 
 def exact(moments: GradientMoments, group: str, prefix: str) -> Iterator[tuple[str, str, float, float, float]]:
     """Trace, signal and efficiency of a group of parameters."""
-    options: dict[str, Any] = {"group": group, "unit": "trajectory"}
-    yield from each(f"{prefix}trace", moments.names, trace_covariance(moments, **options))
-    yield from each(f"{prefix}signal", moments.names, signal(moments, **options))
-    yield from each(f"{prefix}efficiency", moments.names, efficiency(moments, 64, reference=REFERENCE, **options))
+    sums = replicates(moments, group, "trajectory")
+    for name, of in (("trace", trace_of), ("signal", signal_of)):
+        yield from each(f"{prefix}{name}", moments.names, estimate(name, of(sums), sums.units, 0.95))
+    points = efficiency(moments, 64, group=group, reference=REFERENCE, unit="trajectory")
+    yield from each(f"{prefix}efficiency", moments.names, points)
 
 
 def numbers(student: Any, data: Rollouts, evidence: Evidence) -> Iterator[tuple[str, str, float, float, float]]:
     """Rows (estimator, quantity, value, low, high): the exact numbers and all proxies, on the same trajectories."""
     terms = Terms.of(ESTIMATORS, evidence)
-    moments = gradient_moments(student, data, terms, groups={"norms": norm_layers(student)}, micro_batch=64)
+    moments = gradient_moments(student, data, terms, groups={"norms": norm_layers(student)})
     with HeadWatch(student) as watch, torch.no_grad():
         modes = student.training
         student.eval()
@@ -175,7 +180,7 @@ def train(args: argparse.Namespace, student_name: str, method: str, seed: int) -
         disable_tqdm=True, seed=seed, **METHODS[method],
     )  # fmt: skip
     probe = Proxies(tokenizer, teacher, args.every, args.prompts, args.batch, seed)
-    examples = task().examples("train", 20_000)
+    examples = task().examples("train", PROBLEMS)
     trainer = DistillationTrainer(
         student, training, teacher=teacher, processing_class=tokenizer,
         train_dataset=build_dataset(examples, tokenizer, max_target_tokens=LENGTH), callbacks=[probe],
@@ -219,7 +224,7 @@ def cost(args: argparse.Namespace, rounds: int = 9) -> None:
 
 def costed(student: Any, data: Rollouts, evidence: Evidence) -> dict[str, Callable[[], object]]:
     """What is timed, by name; the step is one batch's forward and backward pass."""
-    terms = Terms.of(ESTIMATORS[3:4], evidence)  # K=8
+    terms = Terms.of(ESTIMATORS[2:3], evidence)  # K=8
     every = Terms.of(ESTIMATORS, evidence)
     weights = terms.weights[0].float()
     parameters = list(student.parameters())
@@ -279,7 +284,7 @@ def costed(student: Any, data: Rollouts, evidence: Evidence) -> dict[str, Callab
         "output layer and a forward pass": head,
         "exact trace, one estimator": lambda: gradient_moments(student, data, terms, fields="norms"),
         "exact, one estimator": lambda: gradient_moments(student, data, terms),
-        "exact, eight estimators": lambda: gradient_moments(student, data, every),
+        "exact, seven estimators": lambda: gradient_moments(student, data, every),
     }
 
 
@@ -289,11 +294,11 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/proxies"))
     parser.add_argument("--students", nargs="+", default=STUDENTS)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--every", type=int, default=10)
-    parser.add_argument("--prompts", type=int, default=128)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--rate", type=float, default=3e-4)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--every", type=int, default=6)
+    parser.add_argument("--prompts", type=int, default=96)
+    parser.add_argument("--batch", type=int, default=48)
+    parser.add_argument("--rate", type=float, default=5e-4)
     parser.add_argument("--cost", action="store_true", help="measure the cost of every number, and no run")
     args = parser.parse_args()
     torch.set_num_threads(1)
