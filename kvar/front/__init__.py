@@ -1,1 +1,1 @@
-"""The functions of ``import kvar``, one per file: ``kvar.measure`` and ``kvar.load``."""
+"""The functions of ``import kvar``, one per file: ``kvar.measure``, ``kvar.watch`` and ``kvar.load``."""

@@ -68,7 +68,7 @@ class GradientProbe(Measuring):
     def __init__(
         self,
         prompts: Any,
-        estimators: str | Sequence[str | Kernel | Estimator],
+        estimators: str | Kernel | Estimator | Sequence[str | int | Kernel | Estimator],
         *,
         teacher: nn.Module | None = None,
         reward: Reward | None = None,

@@ -7,6 +7,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from kvar.hooks.scalars import PREFIX
+from kvar.hooks.trainer_log import step_design
 from kvar.records import RunWriter
 
 __all__ = ["TRAJECTORIES", "Recorder"]
@@ -40,17 +42,18 @@ class Recorder(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Record the numbers of one log; "eval_" names go to the split "validation", all others to "train"."""
-        if not state.is_world_process_zero:
+        """Record the numbers of one log; "eval_" names go to the split "validation", all others to "train".
+
+        Logs of probes are left out: their records hold the whole measurements.
+        """
+        if not state.is_world_process_zero or any(name.startswith(f"{PREFIX}/") for name in logs or ()):
             return
         import pandas as pd
 
         rows, step = [], state.global_step
         logs = dict(logs or {})
-        rollouts = getattr(args, "rollouts_per_prompt", None)
-        if "loss" in logs and rollouts is not None:
-            micro_batches = args.gradient_accumulation_steps * args.world_size
-            logs[TRAJECTORIES] = args.train_batch_size * micro_batches * rollouts
+        if "loss" in logs and hasattr(args, "rollouts_per_prompt"):
+            logs[TRAJECTORIES] = step_design(args)[0]
         for name, value in logs.items():
             if isinstance(value, (int, float)) and math.isfinite(value):
                 split, name = "validation" if name.startswith("eval_") else "train", name.removeprefix("eval_")

@@ -13,7 +13,11 @@ from kvar.measurement import Measurement, response_numbers
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["scalars", "scalars_of", "slugs", "step_statistics"]
+__all__ = ["PREFIX", "scalars", "scalars_of", "slugs", "step_statistics"]
+
+
+PREFIX = "kvar"
+"""Of every name."""
 
 
 def scalars(
@@ -22,7 +26,7 @@ def scalars(
     *,
     rollouts_per_prompt: float = 1,
     target: str | None = None,
-    prefix: str = "kvar",
+    prefix: str = PREFIX,
 ) -> dict[str, float]:
     """The numbers of a measurement that a tracker shows, each finite, by name; docs/howto/watch.md lists them.
 
@@ -62,7 +66,7 @@ def step_statistics(
 
 
 def scalars_of(
-    measurement: Measurement, frame: pd.DataFrame | None, batch: float, prefix: str = "kvar"
+    measurement: Measurement, frame: pd.DataFrame | None, batch: float, prefix: str = PREFIX
 ) -> dict[str, float]:
     """:func:`scalars` from the frame of :func:`step_statistics`; those of the responses alone for None."""
     numbers = {**response_numbers(measurement), "seconds": measurement.seconds}

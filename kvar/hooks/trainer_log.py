@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
-from kvar.analysis.frames.reference import default_reference
-from kvar.hooks.scalars import scalars_of, step_statistics
+from kvar.hooks.scalars import PREFIX, scalars_of, step_statistics
 from kvar.measurement import Measurement
 from kvar.rollouts.patching import replaced
 
@@ -50,7 +49,7 @@ class TrainerLog:
     """
 
     def __init__(
-        self, trainer: Trainer, batch: float | None = None, *, target: str | None = None, prefix: str = "kvar"
+        self, trainer: Trainer, batch: float | None = None, *, target: str | None = None, prefix: str = PREFIX
     ) -> None:
         self.trainer, self.batch, self.target, self.prefix = trainer, batch, target, prefix
         self._frames: dict[int, pd.DataFrame] = {}
@@ -87,10 +86,6 @@ class TrainerLog:
         import pandas as pd
 
         return pd.concat(self._frames.values(), ignore_index=True) if self._frames else pd.DataFrame()
-
-    def check_target(self, names: tuple[str, ...]) -> None:
-        """Raise ValueError for a target that none of the estimators is unbiased for."""
-        default_reference(names, self.target)
 
     def _on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any) -> Any:
         """``CallbackHandler.on_log`` callback by callback; the trainer's own log of this step is still to come."""

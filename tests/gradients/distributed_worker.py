@@ -13,7 +13,7 @@ from transformers import Trainer, TrainingArguments
 
 from kvar.estimators import gather
 from kvar.gradients import distinct_prompts, gradient_moments
-from kvar.hooks import GradientProbe, parse_estimators
+from kvar.hooks import GradientProbe, TrainerLog, parse_estimators
 from kvar.rollouts import Rollouts, log_probs
 from tests.cases import V, build, ragged_prompts, rollouts, tiny_gpt2, tiny_t5
 from tests.gradients.truth import as_callable, weights
@@ -128,6 +128,7 @@ def probed(folder: Path, make: Any) -> dict[str, Any]:
         disable_tqdm=True, save_strategy="no", learning_rate=1e-2, ddp_backend="gloo",
     )  # fmt: skip
     trainer = Trainer(model=make(), args=args, train_dataset=Rows(), callbacks=[probe])
+    probe.listeners.append(TrainerLog(trainer))
     assert trainer.args.world_size == 2
     trainer.train()
     last = probe.measure(trainer.model, 99, distributed=True)
@@ -137,6 +138,7 @@ def probed(folder: Path, make: Any) -> dict[str, Any]:
     state = {k: v.detach().clone() for k, v in trainer.model.state_dict().items()}
     return {
         "steps": [m.step for m in probe.measurements],
+        "logs": [entry for entry in trainer.state.log_history if "kvar/seconds" in entry],
         "last": last,
         "exact": exact,
         "state": state,

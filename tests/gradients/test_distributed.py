@@ -86,6 +86,7 @@ def test_a_probe_in_a_trainer_of_two_processes(both: list[dict[str, Any]], make:
     """The prompts are shared out, the first process records, and the numbers are those of one process."""
     first, second = (found["t5" if make is tiny_t5 else "gpt2"] for found in both)
     assert first["steps"] == [0, 2, 4] and second["steps"] == []
+    assert [entry["step"] for entry in first["logs"]] == [0, 2, 4] and second["logs"] == []
     assert first["train"]
     data, moments = first["last"].rollouts, first["last"].moments
     assert data.prompt_index.tolist() == [0, 0, 2, 2, 4, 4, 1, 1, 3, 3]

@@ -121,13 +121,16 @@ def test_names_are_made_of_characters_that_trackers_keep() -> None:
     assert scalars(with_more, 6, prefix="kvar/mine")["kvar/mine/effective_sample_size"] == 0.5
 
 
-def trainer_of(folder: Path, *callbacks: Any, **changes: Any) -> Trainer:
-    settings = {"max_steps": 6, "logging_steps": 2, "report_to": "none", "save_strategy": "no", **changes}
+def trainer_of(folder: Path, *callbacks: Any, model: Any = None, **changes: Any) -> Trainer:
+    settings = {
+        "max_steps": 6, "logging_steps": 2, "report_to": "none", "save_strategy": "no", "learning_rate": 1e-2, **changes
+    }  # fmt: skip
     args = TrainingArguments(
-        output_dir=str(folder), per_device_train_batch_size=4, use_cpu=True, disable_tqdm=True, learning_rate=1e-2,
-        **settings,
-    )  # fmt: skip
-    return Trainer(model=tiny_t5(), args=args, train_dataset=Rows(), callbacks=list(callbacks))
+        output_dir=str(folder), per_device_train_batch_size=4, use_cpu=True, disable_tqdm=True, **settings
+    )
+    return Trainer(
+        model=model or tiny_t5(), args=args, train_dataset=Rows(), eval_dataset=Rows(), callbacks=list(callbacks)
+    )
 
 
 def watched(trainer: Trainer, **changes: Any) -> GradientProbe:

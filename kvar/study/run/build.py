@@ -132,9 +132,11 @@ def build_trainer(
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
     from kvar.distill import DistillationTrainer, count_parameters
-    from kvar.hooks import Recorder
+    from kvar.hooks import Recorder, TrainerLog
     from kvar.hooks.progress import Progress
+    from kvar.hooks.scalars import PREFIX
 
+    probes = build_probes(probe, training, parts, writer)  # every process measures its share of the prompts
     trainer = DistillationTrainer(
         model=parts.student,
         args=training,
@@ -143,10 +145,7 @@ def build_trainer(
         train_dataset=train,
         eval_dataset=validation,
         processing_class=parts.tokenizer,
-        callbacks=[
-            *([] if writer is None else [Recorder(writer)]),
-            *build_probes(probe, training, parts, writer),  # every process measures its share of the prompts
-        ],
+        callbacks=[] if writer is None else [Recorder(writer)],
     )
     for default in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(default)
@@ -158,11 +157,16 @@ def build_trainer(
 
             folder = Path(str(training.output_dir)) / "tensorboard"
             trainer.add_callback(TensorBoardCallback(SummaryWriter(str(folder), purge_step=start + 1)))
+    for one in probes:  # after the callbacks that it logs to
+        if probe.probe_log:
+            one.listeners.append(TrainerLog(trainer))
+        trainer.add_callback(one)
     parameters = count_parameters(parts.student)
 
     def complete(checkpoint: Path) -> None:
         step = trainer.state.global_step
-        logged = {k: v for log in trainer.state.log_history for k, v in log.items() if isinstance(v, float)}
+        numbers = [item for log in trainer.state.log_history for item in log.items() if isinstance(item[1], float)]
+        logged = {k: v for k, v in numbers if not k.startswith(f"{PREFIX}/")}
         card = model_card(config, logged, parameters=parameters, step=step)
         (checkpoint / "README.md").write_text(card, encoding="utf-8")
         (checkpoint / RUN_FILE).write_text(json.dumps(config, default=str), encoding="utf-8")

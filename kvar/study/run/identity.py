@@ -25,6 +25,7 @@ NO_MATTER = (
     "dataloader_pin_memory", "dataloader_persistent_workers", "dataloader_prefetch_factor", "skip_memory_metrics",
     "push_to_hub", "hub_token", "hub_private_repo", "hub_model_id", "hub_strategy", "hub_always_push", "hub_revision",
     "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id", "ddp_timeout", "ddp_backend",
+    "probe_log",
 )  # fmt: skip
 
 
@@ -35,12 +36,12 @@ def run_config(settings: RunSettings, training: DistillationConfig) -> dict[str,
     """
     given, plain = training.to_dict(), _defaults(training.use_cpu)
     differing = {k: v for k, v in given.items() if v != plain.get(k) or k in ALWAYS}
-    return {**settings.flat(), **{k: v for k, v in differing.items() if k not in NO_MATTER}}
+    return {k: v for k, v in {**settings.flat(), **differing}.items() if k not in NO_MATTER}
 
 
 def setting_defaults() -> dict[str, Any]:
-    """The default of each setting, used for runs recorded before the setting existed."""
-    return {f.name: f.default for section in SECTIONS for f in fields(section)}
+    """The default of each setting that matters, used for runs recorded before the setting existed."""
+    return {f.name: f.default for section in SECTIONS for f in fields(section) if f.name not in NO_MATTER}
 
 
 @cache

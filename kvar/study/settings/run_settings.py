@@ -146,6 +146,7 @@ class ProbeSettings:
         None, "layers: moments of every layer too; none for those of the whole gradient only"
     )
     probe_positions: AtLeast0 = option(0, "ranges of positions to split the probe's estimators over; 0 for none")
+    probe_log: bool = option(True, "log the probe's numbers with the loss, under kvar/, to what report_to names")
 
     def __post_init__(self) -> None:
         if str(self.probe_groups) in ("none", ""):

@@ -57,6 +57,29 @@ def test_tensorboard_is_in_the_run_and_speed_in_the_records(run: Path) -> None:
     assert speed["step"].tolist() == [1, 2, 3, 4] and (speed["value"] > 0).all()
 
 
+def test_a_probes_numbers_are_logged_unless_switched_off(run: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    changes = {"objective": "ketchup", "teacher": "arithmetic", "probe_every": 1, "probe_prompts": 3, "max_steps": 2}
+    changes |= {"probe_kernels": "K=1, K=4", "eval_limit": 0}
+    for name, on in (("on", True), ("off", False)):
+        values = {**VALUES, **changes, "probe_log": on, "output_dir": str(tmp_path / name)}
+        train_run(*settings_from(values, "test"))
+        events = EventAccumulator(str(tmp_path / name / "tensorboard"))
+        events.Reload()
+        assert ("train/kvar/snr/K4" in events.Tags()["scalars"]) is on
+        state = json.loads((tmp_path / name / "checkpoint-2" / "trainer_state.json").read_text())
+        assert [e["step"] for e in state["log_history"] if "kvar/seconds" in e] == ([0, 1, 2] if on else [])
+        assert "kvar/" not in (tmp_path / name / "checkpoint-2" / "README.md").read_text().partition("Last logged")[2]
+        if on:
+            assert [event.step for event in events.Scalars("train/kvar/snr/K4")] == [0, 1, 2]
+            assert len(list((tmp_path / name / "tensorboard").iterdir())) == 1
+            assert not (tmp_path / name / "runs").exists()
+    on, off = (kvar.load(tmp_path / name) for name in ("on", "off"))
+    assert set(on.metrics["name"]) == set(off.metrics["name"]) and len(on.metrics) == len(off.metrics)
+    assert on.config == off.config  # a run may be continued with the other setting
+
+
 def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk fills while the optimizer of checkpoint 4 is written: its weights are there already."""
     folder, save = tmp_path / "run", torch.save

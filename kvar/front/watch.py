@@ -1,0 +1,111 @@
+"""``kvar.watch``: the noise and bias of the policy gradient in the tracker, while any transformers Trainer trains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+from transformers import Trainer
+
+from kvar.analysis.frames.reference import default_reference
+from kvar.estimators import DATA
+from kvar.front.measure import DEFAULT
+from kvar.hooks import Estimator, GradientProbe, TrainerLog
+from kvar.hooks.scalars import PREFIX
+from kvar.hooks.valuation import Reward
+from kvar.returns import Kernel
+
+__all__ = ["watch"]
+
+TEACHERS = ("teacher", "teacher_model")
+"""Attributes under which trainers hold their teacher."""
+LENGTHS = ("max_new_tokens", "max_completion_length")
+"""Settings of trainers that limit a response's length."""
+
+
+def watch(
+    trainer: Trainer,
+    prompts: Any = None,
+    estimators: str | Kernel | Estimator | Sequence[str | int | Kernel | Estimator] = DEFAULT,
+    *,
+    every: int = 50,
+    teacher: nn.Module | None = None,
+    reward: Reward | None = None,
+    batch: float | None = None,
+    target: str | None = None,
+    name: str | None = None,
+    **options: Any,
+) -> GradientProbe:
+    """Measure the gradient while a trainer trains, and log the numbers with it, under "kvar/".
+
+    Call it once the trainer is made, before ``trainer.train()``. The numbers, which docs/howto/watch.md lists, go to
+    whatever the trainer reports to and into ``trainer.state.log_history``. The training itself is not changed.
+
+    Args:
+        trainer: any transformers Trainer: TRL's, kvar's, yours.
+        prompts: fresh responses of the student to these prompts are measured; in any form of
+            ``kvar.rollouts.encode_prompts``.
+        estimators: as of :func:`kvar.measure`.
+        every: optimiser steps between measurements.
+        teacher: values the responses; by default ``trainer.teacher`` or ``trainer.teacher_model``.
+        reward: in place of a teacher, rollouts -> (N, T) per-token rewards.
+        batch: B, trajectories of an optimiser step, that efficiency, SNR, bias share and best estimator are for; by
+            default the trainer's.
+        target: of bias and efficiency: an objective ("J", "J_kl", "score") or an estimator; default J.
+        name: a second probe of one trainer needs one; its numbers are under "kvar/NAME/".
+        options: the probe's other arguments, such as ``rollouts_per_prompt``, ``first``, ``score``, ``writer`` and
+            ``micro_batch``; ``max_new_tokens`` is the trainer's by default, if it has one.
+
+    Returns:
+        The probe, which is one of the trainer's callbacks now. ``probe.history`` is a statistics frame for
+        ``kvar.plots``, ``probe.measurements`` holds all else, and functions in ``probe.listeners`` are called with
+        each measurement, for instance to draw it.
+
+    Raises:
+        TypeError: no transformers Trainer, no prompts, or an unknown option.
+        ValueError: no teacher, a trainer that is watched under this name already, a target that none of the
+            estimators is unbiased for; and as :class:`kvar.hooks.GradientProbe`.
+    """
+    if not isinstance(trainer, Trainer):
+        raise TypeError(
+            f"watch needs a transformers Trainer that is made already; got {type(trainer).__name__}. In a loop of your "
+            "own, measure by kvar.hooks.GradientProbe(...).measure(student, step) and log kvar.hooks.scalars of it."
+        )
+    log = TrainerLog(trainer, batch, target=target, prefix=PREFIX if name is None else f"{PREFIX}/{name}")
+    for callback in trainer.callback_handler.callbacks:
+        if any(getattr(other, "prefix", None) == log.prefix for other in getattr(callback, "listeners", ())):
+            raise ValueError(f"this trainer is watched under {log.prefix!r} already: give the second probe a name=.")
+    if prompts is None:
+        raise TypeError(
+            f"watch does not know the batches of {type(trainer).__name__}: pass prompts=, of which fresh responses are "
+            "measured."
+        )
+    if teacher is None and reward is None:
+        teacher = _teacher_of(trainer)
+    if name is not None:
+        options["name"] = name
+    lengths = [getattr(trainer.args, length, None) for length in LENGTHS]
+    options.setdefault("max_new_tokens", next(filter(None, lengths), 64))
+    probe = GradientProbe(prompts, estimators, teacher=teacher, reward=reward, every=every, **options)
+    references = [DATA] if options.get("references") is not None else []
+    default_reference([*(estimator.name for estimator in probe.estimators), *references], target)
+    probe.listeners.append(log)
+    trainer.add_callback(probe)
+    return probe
+
+
+def _teacher_of(trainer: Trainer) -> nn.Module:
+    """The teacher that a trainer holds.
+
+    Raises:
+        ValueError: none, or the student itself.
+    """
+    for attribute in TEACHERS:
+        model = getattr(trainer, attribute, None)
+        if isinstance(model, nn.Module) and model is not trainer.model:
+            return model
+    raise ValueError(
+        f"{type(trainer).__name__} holds no teacher (as {' or '.join(TEACHERS)}): pass teacher=, a model with the "
+        "student's tokenizer, or reward=, a function from rollouts to (N, T) per-token rewards."
+    )
