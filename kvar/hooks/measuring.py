@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from transformers import TrainerCallback, TrainerState
 
-from kvar.hooks.trainer_log import TrainerLog
+from kvar.hooks.trainer_log import TrainerLog, unstopped
 from kvar.measurement import Measurement, record
 from kvar.records import RunWriter
 
@@ -26,14 +26,15 @@ class Measuring(TrainerCallback):
 
     Attributes:
         measurements: those made, the present training's last; empty with a writer.
-        listeners: called with each measurement on the main process, once it is kept or recorded:
-            :class:`kvar.hooks.TrainerLog`, for instance.
+        listeners: called with each measurement on the main process, once it is kept or recorded;
+            :class:`kvar.hooks.TrainerLog` is one. One that fails is warned of once, and training goes on.
     """
 
     def __init__(self, writer: RunWriter | None, name: str) -> None:
         self.writer, self.name = writer, name
         self.measurements: list[Measurement] = []
         self.listeners: list[Callable[[Measurement], object]] = []
+        self._told: set[str] = set()
         self._first = 0  # of ``measurements``, the present training's
 
     @property
@@ -69,4 +70,5 @@ class Measuring(TrainerCallback):
             self.measurements.append(measurement)
         self.record(measurement)
         for listener in self.listeners:
-            listener(measurement)
+            with unstopped(self._told, getattr(listener, "__name__", type(listener).__name__), measurement.step):
+                listener(measurement)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
@@ -15,7 +17,7 @@ from kvar.rollouts.patching import replaced
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["TrainerLog", "step_design"]
+__all__ = ["TrainerLog", "step_design", "unstopped"]
 
 
 def step_design(args: TrainingArguments) -> tuple[int, int]:
@@ -53,7 +55,7 @@ class TrainerLog:
     ) -> None:
         self.trainer, self.batch, self.target, self.prefix = trainer, batch, target, prefix
         self._frames: dict[int, pd.DataFrame] = {}
-        self._warned: set[str] = set()
+        self._told: set[str] = set()
 
     def __call__(self, measurement: Measurement) -> None:
         """Log one measurement; on other processes than the main one nothing."""
@@ -63,10 +65,8 @@ class TrainerLog:
         trajectories, rollouts = step_design(self.trainer.args)
         batch = trajectories if self.batch is None else self.batch
         frame = None
-        try:
+        with unstopped(self._told, "the gradient's statistics", measurement.step):
             frame = step_statistics(measurement, batch, rollouts_per_prompt=rollouts, target=self.target)
-        except ValueError as error:
-            self._warn("statistics", f"step {measurement.step} has no statistics of the gradient: {error}")
         self._frames = {step: held for step, held in self._frames.items() if step < measurement.step}
         if frame is not None:
             self._frames[measurement.step] = frame
@@ -93,15 +93,18 @@ class TrainerLog:
         for callback in handler.callbacks:
             alone = copy.copy(handler)
             alone.callbacks = [callback]
-            try:
+            with unstopped(self._told, type(callback).__name__, state.global_step):
                 control = alone.call_event("on_log", args, state, control, logs=logs)
-            except Exception as error:
-                name = type(callback).__name__
-                self._warn(name, f"{name} failed at step {state.global_step}, {type(error).__name__}: {error}")
         return control
 
-    def _warn(self, what: str, message: str) -> None:
-        if what not in self._warned:
-            self._warned.add(what)
-            kept = "training goes on, and what was measured is in trainer.state.log_history"
-            warnings.warn(f"kvar: {message.removesuffix('.')}; {kept}.", RuntimeWarning, stacklevel=2)
+
+@contextmanager
+def unstopped(told: set[str], what: str, step: int) -> Iterator[None]:
+    """Warn of an exception in the block instead of raising it, unless ``what`` is among those told of already."""
+    try:
+        yield
+    except Exception as error:
+        if what not in told:
+            told.add(what)
+            text = f"kvar: {what} failed at step {step}; training goes on. {type(error).__name__}: {error}"
+            warnings.warn(text, RuntimeWarning, stacklevel=4)

@@ -182,12 +182,23 @@ def test_a_tracker_that_fails_is_told_of_once_and_training_goes_on(tmp_path: Pat
     trainer = trainer_of(tmp_path, broken, seen)
     watched(trainer)
     with pytest.warns(
-        RuntimeWarning, match="Broken failed at step 0, ConnectionError: the tracker is down; tra"
+        RuntimeWarning, match="Broken failed at step 0; training goes on. ConnectionError: the t"
     ) as told:
         trainer.train()
     assert sum("Broken" in str(one.message) for one in told) == 1
     assert broken.calls == 4 and seen.steps == [0, 2, 4, 6] == logged(trainer)
     assert trainer.state.global_step == 6
+
+
+def test_a_listener_that_fails_stops_no_training(tmp_path: Path) -> None:
+    def draw(measurement: Measurement) -> None:
+        raise KeyError("efficiency")
+
+    trainer = trainer_of(tmp_path, max_steps=2)
+    watched(trainer).listeners.insert(0, draw)
+    with pytest.warns(RuntimeWarning, match="draw failed at step 0; training goes on. KeyError: 'efficiency'") as told:
+        trainer.train()
+    assert sum("draw" in str(one.message) for one in told) == 1 and logged(trainer) == [0, 2]
 
 
 def test_a_measurement_without_statistics_logs_its_responses(tmp_path: Path) -> None:
@@ -196,7 +207,7 @@ def test_a_measurement_without_statistics_logs_its_responses(tmp_path: Path) -> 
     probe = GradientProbe([[3, 4]], ["K=1"], **one)
     probe.listeners.append(TrainerLog(trainer))
     trainer.add_callback(probe)
-    with pytest.warns(RuntimeWarning, match="step 0 has no statistics of the gradient: .*at least two trajectories"):
+    with pytest.warns(RuntimeWarning, match="statistics failed at step 0; .*at least two trajectories"):
         trainer.train()
     assert logged(trainer) == [0, 6] and not any("efficiency" in k for e in trainer.state.log_history for k in e)
     assert probe.history.empty

@@ -141,7 +141,7 @@ def test_private_methods_of_the_trainer_take_what_is_given_to_them() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"report_to": "wandb"}, "report_to 'wandb' needs a package that is not installed: pip install wandb"),
+        ({"report_to": "swanlab"}, "report_to 'swanlab' needs a package that is not installed: pip install swanlab"),
         ({"report_to": "tensorbord"}, "report_to 'tensorbord' is unknown"),
         ({"output_dir": "/proc/self/cmdline/run"}, "which is a file"),
         ({"fsdp": "full_shard", "objective": "llmr", "teacher": "arithmetic"}, "FSDP splits it"),
