@@ -73,10 +73,10 @@ class Evidence:
         Args:
             name: of a reward of every next token.
             rows: (n,) numbers of the trajectories.
-            student: (n, T, V) their student logits over the action set.
+            student: (n, t, V) their student logits over the action set, at the first t positions.
 
         Returns:
-            (n, T, V), zero where masked and outside the action set.
+            (n, t, V), zero where masked and outside the action set.
         """
         reward = self.rewards[name]
         assert isinstance(reward, NextTokenReward) and self.teacher_logits is not None
@@ -84,7 +84,7 @@ class Evidence:
         size = max(1, MAX_LOGITS // max(student[:1].numel(), 1))
         for start in range(0, len(rows), size):
             block = slice(start, start + size)
-            some = self.rollouts[rows[block].to(self.rollouts.tokens.device)]
+            some = self.rollouts[rows[block].to(self.rollouts.tokens.device)].until(student.shape[1])
             with torch.no_grad():
                 teacher = self.teacher_logits(some).to(student.device, student.dtype)
                 weighted = reward.weighted(teacher, student[block].detach())

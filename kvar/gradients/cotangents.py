@@ -32,23 +32,31 @@ class Estimators:
         self.weights = weights
 
     def logits(self, student: nn.Module, rows: Tensor) -> Tensor:
-        """(n, T, V) from one forward pass over some rows, including tokens that are no actions."""
-        return unrestricted_logits(student, self.rollouts[rows])
+        """(n, t, V) from one forward pass over some rows, including tokens that are no actions.
+
+        Padding that all these rows have is left out: t is the length of their longest response, and T for a callable.
+        """
+        return unrestricted_logits(student, self._some(rows))
 
     def cotangents(self, logits: Tensor, rows: Tensor) -> Cotangents:
         """The gradients of the estimators' scalars, summed over some rows, with respect to the logits of these rows."""
         if isinstance(self.weights, Tensor):
-            return TokenCotangents(logits, self.rollouts[rows], self.weights[:, rows])
+            return TokenCotangents(logits, self._some(rows), self.weights[:, rows])
         if isinstance(self.weights, Terms):
-            return TokenCotangents(logits, self.rollouts[rows], self.weights.weights[:, rows], (self.weights, rows))
+            return TokenCotangents(logits, self._some(rows), self.weights.weights[:, rows], (self.weights, rows))
         leaf = logits.detach().requires_grad_()
         return ScalarCotangents(self._scalars(leaf, rows), leaf)
 
     def score_cotangents(self, logits: Tensor, rows: Tensor, positions: range) -> Cotangents:
         """The same for estimators that are each the log-probability of the token at one position."""
+        eye = torch.eye(self.rollouts.tokens.shape[1], device=logits.device)
+        return TokenCotangents(logits, self._some(rows), eye[list(positions), None].expand(-1, len(rows), -1))
+
+    def _some(self, rows: Tensor) -> Rollouts:
         some = self.rollouts[rows]
-        weights = torch.eye(some.tokens.shape[1], device=logits.device)[list(positions), None].expand(-1, len(rows), -1)
-        return TokenCotangents(logits, some, weights)
+        if isinstance(self.weights, Tensor | Terms):
+            return some.until(max(1, int(some.lengths.max())))
+        return some
 
     def _scalars(self, logits: Tensor, rows: Tensor) -> Tensor:
         """(E, n) scalars of a callable; the logits of omitted rows are zeros."""
@@ -82,7 +90,7 @@ class TokenCotangents:
     Args:
         logits: (n, T, V).
         rollouts: the n trajectories.
-        weights: (E, n, T).
+        weights: (E, n, T), or longer, with zeros past the longest response.
         exact: terms with exact sums, and the (n,) numbers of these trajectories in them.
 
     Attributes:
@@ -104,7 +112,7 @@ class TokenCotangents:
         residual = _padded(pi.neg_(), raw.shape[-1])
         tokens = rollouts.tokens.masked_fill(~rollouts.mask, 0)[..., None]
         residual.scatter_add_(-1, tokens, residual.new_ones(tokens.shape))
-        self.parts.insert(0, (residual, weights.to(residual).masked_fill(~rollouts.mask, 0.0)))
+        self.parts.insert(0, (residual, weights[..., : raw.shape[1]].to(residual).masked_fill(~rollouts.mask, 0.0)))
         self.dtype = raw.dtype
 
     def __len__(self) -> int:
@@ -119,7 +127,7 @@ def exact_rows(terms: Terms, rows: Tensor, actions: Tensor, pi: Tensor, mask: Te
     """The exact terms at the logits, for each reward pi o (c - pi . c) with its scales.
 
     Args:
-        terms: of all N trajectories.
+        terms: of all N trajectories, of T tokens or more.
         rows: (n,) which of them.
         actions: (n, T, V) their logits over the action set.
         pi: (n, T, V) their softmax.
@@ -131,7 +139,8 @@ def exact_rows(terms: Terms, rows: Tensor, actions: Tensor, pi: Tensor, mask: Te
     parts = []
     for name, flow in terms.weighted(rows, actions).items():  # pi o c
         flow -= pi * flow.sum(dim=-1, keepdim=True)
-        parts.append((flow, terms.exact[name][:, rows].to(flow).masked_fill(~mask, 0.0)))
+        scales = terms.exact[name][:, rows, : mask.shape[1]].to(flow)
+        parts.append((flow, scales.masked_fill(~mask, 0.0)))
     return parts
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kvar.gradients.cotangents import Estimators
@@ -29,7 +28,7 @@ class RowByRow:
         self, student: nn.Module, estimators: Estimators, rows: Tensor, wanted: Mapping[int, nn.Parameter]
     ) -> None:
         self.parameters = list(wanted.values())
-        self.passes = [(_logits_alone(student, estimators, row), row) for row in rows.split(1)]
+        self.passes = [(estimators.logits(student, row), row) for row in rows.split(1)]
         self.cotangents = [estimators.cotangents(logits, row) for logits, row in self.passes]
         self.estimators = len(self.cotangents[0])
         self._scores = estimators.score_cotangents
@@ -50,13 +49,3 @@ class RowByRow:
             logits, self.parameters, cotangent, retain_graph=True, allow_unused=True, materialize_grads=True
         )
         return [at_least_float32(g.detach().flatten()) for g in grads]
-
-
-def _logits_alone(student: nn.Module, estimators: Estimators, row: Tensor) -> Tensor:
-    """(1, T, V) logits of a trajectory, zeros past its end unless a callable may read them there."""
-    if callable(estimators.weights):
-        return estimators.logits(student, row)
-    rollouts, t = estimators.rollouts[row], estimators.rollouts.tokens.shape[1]
-    length = max(1, int(rollouts.lengths))
-    short = Estimators(rollouts.until(length), estimators.weights)
-    return F.pad(short.logits(student, torch.zeros_like(row)), (0, 0, 0, t - length))
