@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 
 from kvar.gradients import gradient_moments
 from kvar.gradients.capture.capture import capture
+from kvar.gradients.cotangents import Estimators
 from kvar.gradients.loop import loop_moments
 from kvar.gradients.one_pass.chunks import chunked
 from kvar.gradients.one_pass.engine import one_pass_moments
@@ -211,3 +213,15 @@ def test_later_calls_reuse_what_was_found_out() -> None:
     model.transformer.h[0].attn.c_attn.weight.requires_grad_(False)
     fewer = {id(p): p for p in model.parameters() if p.requires_grad}
     assert coverage(model, data, fewer) is not first
+
+
+def test_a_chunk_is_as_wide_as_its_longest_response_unless_a_callable_reads_all_logits() -> None:
+    data = rollouts(n=3, t=6)
+    lengths = torch.tensor([2, 4, 6])
+    data = replace(data, mask=torch.arange(6) < lengths[:, None])
+    student = build("t5")
+    widths = [
+        Estimators(data, torch.ones(1, 3, 6)).logits(student, torch.tensor(rows)).shape[1] for rows in ([0, 1], [2])
+    ]
+    assert widths == [4, 6]
+    assert Estimators(data, lambda logits: logits.sum((1, 2))[None]).logits(student, torch.tensor([0])).shape[1] == 6
