@@ -39,9 +39,10 @@ AT_START = """
     gap K=4 free exact expected, gap geometric(0.9) exact expected, gap K=1 exact expected - leave-one-out,
     kl immediate, kl immediate centred, kl immediate exact,
     kl geometric(0.9) exact expected, kl K=1 - leave-one-out, kl K=1 exact expected - leave-one-out,
-    jsd(0.5) immediate exact, forward-kl immediate exact, top-k(32) immediate exact, k3-loss immediate,
     score - leave-one-out
 """
+LOSSES = "jsd(0.5) immediate exact, forward-kl immediate exact, top-k(32) immediate exact, k3-loss immediate"
+"""Measured at the start of the first seed, since each costs as much as five others."""
 AFTERWARDS = """
     K=1, K=1 - batch-mean, K=8 - batch-mean, gap immediate, gap immediate exact, kl immediate exact,
     gap K=1 exact expected - leave-one-out, kl K=1 exact expected - leave-one-out, score - leave-one-out
@@ -93,8 +94,11 @@ class Ground:
             micro_batch=32,
         )
 
-    def point(self, student: Any, seed: int) -> dict[str, float]:
-        """Objectives, length, likelihood of the references and scores, on the same prompts and random numbers."""
+    def point(self, student: Any, seed: int, last: bool) -> dict[str, float]:
+        """Objectives, length, likelihood of the references and score, on the same prompts and random numbers.
+
+        With ``last`` the scores of greedy responses too.
+        """
         examples = self.held(seed)
         prompts, targets = [e.prompt for e in examples], [e.target for e in examples]
         policy = policy_of(student, self.tokenizer, teacher=self.teacher)
@@ -105,8 +109,11 @@ class Ground:
         evidence = gather(student, self.teacher, drawn, estimators=needed)
         written = references(prompts, targets, self.tokenizer, student, max_new_tokens=self.limit, policy=policy)
         likelihood = (log_probs(student, written).detach() * written.mask).sum(dim=1).double()
-        best = decode(student, prompts, self.tokenizer, max_new_tokens=self.limit)
-        greedy = self.task.metrics(best, examples)
+        greedy = {}
+        if last:
+            greedy = self.task.metrics(
+                decode(student, prompts, self.tokenizer, max_new_tokens=self.limit, batch=256), examples
+            )
         tokens = float(written.mask.sum())
         return {
             "J": float(evidence.sampled["gap"].sum(dim=1).mean()),
@@ -176,7 +183,10 @@ def points(ground: Ground, folder: Path, seed: int, _: list[int]) -> None:
     steps = {last: model}
     if folder.parent.name != "start":
         steps = {**dict(weights_of(folder, "all")), **steps}
-    rows = [{"step": step, **ground.point(load_model(str(path)), seed)} for step, path in sorted(steps.items())]
+    rows = [
+        {"step": step, **ground.point(load_model(str(path)), seed, step == last)}
+        for step, path in sorted(steps.items())
+    ]
     (folder / "points.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
 
 
@@ -184,7 +194,7 @@ def gradients(ground: Ground, folder: Path, seed: int, rollouts: list[int]) -> N
     """``measured``: the gradients of the last weights."""
     (_, model), *_rest = weights_of(folder, None)
     after = folder.parent.name != "start"
-    names = AFTERWARDS if after else AT_START
+    names = AFTERWARDS if after else AT_START if seed else f"{AT_START.rstrip()}, {LOSSES}"
     ground.measure(load_model(str(model)), seed, names, rollouts[after]).save(folder / "measured", overwrite=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol, TypeAlias
 
 import torch
@@ -34,7 +35,7 @@ class Estimators:
     def logits(self, student: nn.Module, rows: Tensor) -> Tensor:
         """(n, t, V) from one forward pass over some rows, including tokens that are no actions.
 
-        Padding that all these rows have is left out: t is the length of their longest response, and T for a callable.
+        Padding behind all these rows is left out: t is the length of their longest response, and T for a callable.
         """
         return unrestricted_logits(student, self._some(rows))
 
@@ -54,9 +55,10 @@ class Estimators:
 
     def _some(self, rows: Tensor) -> Rollouts:
         some = self.rollouts[rows]
-        if isinstance(self.weights, Tensor | Terms):
-            return some.until(max(1, int(some.lengths.max())))
-        return some
+        columns = torch.arange(1, some.prompt_mask.shape[1] + 1, device=rows.device)
+        read = max(1, int((some.prompt_mask.any(dim=0) * columns).amax()))
+        some = replace(some, prompt_ids=some.prompt_ids[:, :read], prompt_mask=some.prompt_mask[:, :read])
+        return some.until(max(1, int(some.lengths.max()))) if isinstance(self.weights, Tensor | Terms) else some
 
     def _scalars(self, logits: Tensor, rows: Tensor) -> Tensor:
         """(E, n) scalars of a callable; the logits of omitted rows are zeros."""
