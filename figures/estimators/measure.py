@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument("runs", type=Path, help="folder of kvar study estimators")
     parser.add_argument("--only", nargs="+", default=[], help="parts of cells' names")
     parser.add_argument("--prompts", type=int, default=256, help="prompts of a measurement")
-    parser.add_argument("--rollouts", type=int, nargs=2, default=[4, 2], help="responses to each: at start, afterwards")
+    parser.add_argument("--rollouts", type=int, default=2, help="responses to each")
     parser.add_argument("--wait", action="store_true", help="go on until every cell is measured")
     parser.add_argument("--cheap-only", action="store_true", help="no gradients")
     args = parser.parse_args()
@@ -177,7 +177,7 @@ def _missing(folder: Path, cheap_only: bool) -> list[Callable[..., None]]:
     return todo
 
 
-def points(ground: Ground, folder: Path, seed: int, _: list[int]) -> None:
+def points(ground: Ground, folder: Path, seed: int, _: int) -> None:
     """``points.json``: a list with one mapping of numbers a checkpoint, and the last weights'."""
     (last, model), *_rest = weights_of(folder, None)
     steps = {last: model}
@@ -190,12 +190,12 @@ def points(ground: Ground, folder: Path, seed: int, _: list[int]) -> None:
     (folder / "points.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
 
 
-def gradients(ground: Ground, folder: Path, seed: int, rollouts: list[int]) -> None:
+def gradients(ground: Ground, folder: Path, seed: int, rollouts: int) -> None:
     """``measured``: the gradients of the last weights."""
     (_, model), *_rest = weights_of(folder, None)
     after = folder.parent.name != "start"
     names = AFTERWARDS if after else AT_START if seed else f"{AT_START.rstrip()}, {LOSSES}"
-    ground.measure(load_model(str(model)), seed, names, rollouts[after]).save(folder / "measured", overwrite=True)
+    ground.measure(load_model(str(model)), seed, names, rollouts).save(folder / "measured", overwrite=True)
 
 
 if __name__ == "__main__":
