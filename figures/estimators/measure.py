@@ -133,7 +133,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, help="folder of kvar study estimators")
     parser.add_argument("--only", nargs="+", default=[], help="parts of cells' names")
-    parser.add_argument("--prompts", type=int, default=256, help="prompts of a measurement")
+    parser.add_argument("--prompts", type=int, default=192, help="prompts of a measurement")
     parser.add_argument("--rollouts", type=int, default=2, help="responses to each")
     parser.add_argument("--wait", action="store_true", help="go on until every cell is measured")
     parser.add_argument("--cheap-only", action="store_true", help="no gradients")
