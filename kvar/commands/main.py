@@ -1,5 +1,6 @@
 """The command line.
 
+kvar measure FILE --student MODEL          measure a batch of responses that another trainer dumped
 kvar train CONFIG [--field value ...]      train a student, with probes; --help lists every field
 kvar probe CONFIG|RUN [--field value ...]  measure gradient moments of trained models, without training
 kvar choose-k RUN...                       the kernel that serves a step of M prompts x R rollouts best
@@ -19,11 +20,12 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from kvar.commands import choose_k, demo, evaluate, judge, probe, report, study, train
+from kvar.commands import choose_k, demo, evaluate, judge, measure, probe, report, study, train
 
 __all__ = ["main"]
 
 COMMANDS = {
+    "measure": measure,
     "train": train,
     "evaluate": evaluate,
     "probe": probe,

@@ -6,10 +6,12 @@ from kvar.estimators.data import DATA, with_references
 from kvar.estimators.estimator import Estimator
 from kvar.estimators.evidence import Evidence
 from kvar.estimators.gather import gather
+from kvar.estimators.given_teacher import GivenTeacher, default_estimators
 from kvar.estimators.parse import parse_estimators, parse_reward
 from kvar.estimators.rewards import (
     JSD,
     ForwardKL,
+    ForwardTopK,
     Gap,
     K1Loss,
     K2Loss,
@@ -33,7 +35,9 @@ __all__ = [
     "Estimator",
     "Evidence",
     "ForwardKL",
+    "ForwardTopK",
     "Gap",
+    "GivenTeacher",
     "K1Loss",
     "K2Loss",
     "K3Loss",
@@ -49,6 +53,7 @@ __all__ = [
     "TokenReward",
     "TopK",
     "Truncated",
+    "default_estimators",
     "gather",
     "parse_estimators",
     "parse_reward",

@@ -15,6 +15,7 @@ from kvar.estimators.evidence import MAX_LOGITS, Evidence
 from kvar.estimators.rewards import Gap, LogRatio, NextTokenReward, Reward, SampledReward, Score
 from kvar.returns import TokenValues, token_values
 from kvar.returns.precision import at_least_float32
+from kvar.rollouts.behaviour import OFF_POLICY
 from kvar.rollouts.forward import token_logits
 from kvar.rollouts.modes import eval_mode
 from kvar.rollouts.policy import Policy, forbidden_by
@@ -23,9 +24,6 @@ from kvar.rollouts.trial.truth import check_rollouts
 from kvar.rollouts.types import Rollouts
 
 __all__ = ["gather"]
-
-OFF_POLICY = 0.02
-"""Mean difference of log-probabilities from which rollouts count as another distribution's; rounding makes less."""
 
 Teacher = nn.Module | Callable[[Rollouts], Tensor]
 

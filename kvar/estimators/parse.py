@@ -10,7 +10,19 @@ from kvar.estimators.baselines import BASELINES
 from kvar.estimators.corrections import Correction, PPOClip, Ratio, SequenceRatio, Truncated
 from kvar.estimators.estimator import Estimator
 from kvar.estimators.nearest import nearest
-from kvar.estimators.rewards import JSD, ForwardKL, Gap, K1Loss, K2Loss, K3Loss, LogRatio, Reward, Score, TopK
+from kvar.estimators.rewards import (
+    JSD,
+    ForwardKL,
+    ForwardTopK,
+    Gap,
+    K1Loss,
+    K2Loss,
+    K3Loss,
+    LogRatio,
+    Reward,
+    Score,
+    TopK,
+)
 from kvar.returns import LLMR, Kernel, parse_kernel
 
 __all__ = ["parse_estimators", "parse_reward"]
@@ -22,6 +34,7 @@ _REWARDS: dict[str, tuple[Callable[..., Reward], type | None]] = {
     "kl": (LogRatio, None),
     "score": (Score, None),
     "forward-kl": (ForwardKL, None),
+    "forward-top-k": (ForwardTopK, int),
     "k1-loss": (K1Loss, None),
     "k2-loss": (K2Loss, None),
     "k3-loss": (K3Loss, None),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
 
+from kvar.estimators import default_estimators
+from kvar.front.given import given_teacher, rollouts_and_rest, settled_rollouts
 from kvar.front.models import resolve_models
 from kvar.front.prompts import prompt_ids
 from kvar.hooks import Estimator, Measurement
@@ -15,7 +17,7 @@ from kvar.hooks.estimators import estimators_of
 from kvar.hooks.measure import measure_gradients
 from kvar.hooks.measurement_settings import Groups, MeasurementSettings, ScoreFunction
 from kvar.returns import Kernel
-from kvar.rollouts import policy_of
+from kvar.rollouts import Rollouts, policy_of
 from kvar.rollouts import references as data_responses
 
 __all__ = ["measure"]
@@ -25,14 +27,16 @@ DEFAULT = "1, 2, 4, 8, immediate"
 
 def measure(
     student: nn.Module | str | Path,
-    teacher: nn.Module | str | Path,
-    prompts: Any,
+    teacher: nn.Module | str | Path | None = None,
+    prompts: Any = None,
     tokenizer: Any = None,
     kernels: str | Kernel | Estimator | Sequence[str | int | Kernel | Estimator] = DEFAULT,
     *,
     estimators: str | Kernel | Estimator | Sequence[str | int | Kernel | Estimator] | None = None,
     score: ScoreFunction | None = None,
     references: Sequence[Any] | None = None,
+    rollouts: Rollouts | tuple[Rollouts, Mapping[str, Any]] | None = None,
+    stale: bool = False,
     rollouts_per_prompt: int = 4,
     max_new_tokens: int = 64,
     seed: int = 0,
@@ -57,8 +61,9 @@ def measure(
     Args:
         student: a transformers model, encoder-decoder or causal; or the name of one: ``"arithmetic-90k"``, which ships
             with kvar, a folder, or a hub name.
-        teacher: likewise, with the student's tokenizer.
-        prompts: M texts, lists of token ids, or another input of ``kvar.rollouts.encode_prompts``.
+        teacher: likewise, with the student's tokenizer. None where ``rollouts`` bring a teacher's values.
+        prompts: M texts, lists of token ids, or another input of ``kvar.rollouts.encode_prompts``; None with
+            ``rollouts``.
         tokenizer: of both models, or its name; default the one saved with the student, else with the teacher.
         kernels: estimators by name, comma-separated or a list, as :func:`kvar.estimators.parse_estimators` reads them:
             return kernels such as "K=4" or "geometric(0.9)", "K=1 - leave-one-out", "kl immediate exact"; or
@@ -68,6 +73,12 @@ def measure(
         references: the data's response to each prompt, texts cut at ``max_new_tokens``: the gradient of their
             likelihood is measured as an estimator called ``data``, the target of ``table(target="data")`` and
             ``toward()``.
+        rollouts: measured in place of samples: N responses that were drawn elsewhere, alone or with what else their
+            batch held, as :func:`kvar.rollouts.from_batch` returns them. Without ``teacher`` the batch's
+            ``teacher_q`` and ``teacher_v``, ``teacher_log_probs``, or ``teacher_top_log_probs`` and
+            ``teacher_top_ids`` are used, for estimators that need no more.
+        stale: ``rollouts`` are those of an earlier student, whose log-probabilities they hold: estimators may correct
+            for it, and the effective sample size is shown.
         rollouts_per_prompt: R responses to every prompt; 2 or more separate the variance within and between prompts.
         max_new_tokens: length limit of responses.
         seed: of the sampling.
@@ -89,10 +100,11 @@ def measure(
 
     Raises:
         TypeError: a student or teacher that is neither module nor name.
-        ValueError: before sampling: different tokenizers or devices, a model that cannot be loaded, no prompts, a
-            single text, a prompt that is too long, an estimator that does not parse or has no score, a number out of
-            range; after sampling: a teacher that gives only its best logits, a score that is not N finite numbers or
-            has the same value for all.
+        ValueError: neither prompts nor rollouts, or both; rollouts that another model or temperature drew (unless
+            ``stale``); no teacher, or an estimator that needs more of it than the batch holds; before sampling:
+            different tokenizers or devices, a model that cannot be loaded, no prompts, a single text, a prompt that is
+            too long, an estimator that does not parse or has no score, a number out of range; after sampling: a teacher
+            that gives only its best logits, a score that is not N finite numbers or has the same value for all.
 
     Example:
         >>> import kvar
@@ -104,6 +116,20 @@ def measure(
     """
     if estimators is not None and kernels != DEFAULT:
         raise ValueError("kernels and estimators are the same argument: give one of them.")
+    if (prompts is None) == (rollouts is None):
+        raise ValueError("measure needs either prompts, to sample responses to, or rollouts=; give one of them.")
+    if stale and rollouts is None:
+        raise ValueError("stale=True is for rollouts=: responses sampled now are the student's.")
+    if teacher is None and rollouts is None:
+        raise TypeError("teacher must be a module, a model folder or a name such as 'arithmetic'; got None.")
+    drawn, held = (None, {}) if rollouts is None else rollouts_and_rest(rollouts)
+    if drawn is not None:
+        if references is not None:
+            raise ValueError("references are for prompts: leave them out with rollouts=.")
+        counts = drawn.prompt_index.unique(return_counts=True)[1]
+        rollouts_per_prompt, max_new_tokens = int(counts.max()), drawn.tokens.shape[1]
+        if teacher is None and estimators is None and kernels == DEFAULT:
+            kernels = default_estimators(held) or DEFAULT
     settings = MeasurementSettings(
         estimators_of(kernels if estimators is None else estimators, baseline),
         score,
@@ -123,7 +149,16 @@ def measure(
         student, teacher, tokenizer, vocabulary=vocabulary, device=device, teacher_dtype=teacher_dtype, name=name
     )
     policy = policy_of(models.student, models.tokenizer, teacher=models.teacher, vocabulary=settings.vocabulary)
-    ids, mask = prompt_ids(prompts, models, settings.max_new_tokens, policy)
+    numbers: dict[str, float] = {}
+    what: Any
+    source: Any = models.teacher
+    if drawn is not None:
+        what, numbers = settled_rollouts(drawn, models, policy, stale)
+        source = given_teacher(what, held, models) if teacher is None else source
+        count = len(drawn.prompt_index.unique())
+    else:
+        what = ids, mask = prompt_ids(prompts, models, settings.max_new_tokens, policy)
+        count = len(ids)
     reference_rollouts = None
     if references is not None:
         reference_rollouts = data_responses(
@@ -138,14 +173,15 @@ def measure(
     config = {
         **models.config,
         "kernels": [estimator.name for estimator in settings.estimators],
-        "prompts": len(ids),
+        "prompts": count,
         **{name: getattr(settings, name) for name in recorded},
+        **({"numbers": numbers} if numbers else {}),
     }
     return measure_gradients(
         models.student,
-        (ids, mask),
+        what,
         settings,
-        teacher=models.teacher,
+        teacher=source,
         references=reference_rollouts,
         policy=policy,
         tokenizer=models.tokenizer,

@@ -23,7 +23,7 @@ class Models:
 
     Attributes:
         student: the plain module.
-        teacher: on the student's device.
+        teacher: on the student's device; None where none was given.
         tokenizer: of both, with a pad token; None where none is known, and prompts have to be token ids.
         config: for records: student, teacher, tokenizer, parameters.
     """
@@ -54,6 +54,8 @@ def resolve_models(
             :func:`kvar.distill.check_models`.
     """
     for role, model in (("student", student), ("teacher", teacher)):
+        if role == "teacher" and model is None:
+            continue
         if not isinstance(model, nn.Module | str | Path):
             raise TypeError(
                 f"{role} must be a module, a model folder or a name such as 'arithmetic'; got {type(model).__name__}."
@@ -63,19 +65,19 @@ def resolve_models(
             f"teacher_dtype {teacher_dtype!r} is for a teacher given by name; cast a module by teacher.to(dtype)."
         )
     place = _device(student, teacher, device)
-    names = (_name_of(student), _name_of(teacher))
-    tokenizer = settled_tokenizer(tokenizer, student, teacher)
+    names = (_name_of(student), None if teacher is None else _name_of(teacher))
+    tokenizer = settled_tokenizer(tokenizer, student, student if teacher is None else teacher)
     made = [
         load_model(model, dtype).to(place) if isinstance(model, str | Path) else model
         for model, dtype in ((student, "float32"), (teacher, teacher_dtype))
     ]
     made = [unwrap(made[0]), _inner(made[1])]
-    if tokenizer is not None:
+    if tokenizer is not None and teacher is not None:
         check_models(made[0], made[1], tokenizer)
     _check_widths(made[0], made[1], tokenizer, vocabulary)
     config = {
         "student": name or _short(names[0], made[0]),
-        "teacher": _short(names[1], made[1]),
+        "teacher": None if teacher is None else _short(names[1], made[1]),
         "tokenizer": getattr(tokenizer, "name_or_path", None) or None,
         "parameters": count_parameters(made[0]),
     }
@@ -135,7 +137,7 @@ def _short(name: str | None, model: Any) -> str:
 
 def _check_widths(student: Any, teacher: Any, tokenizer: Any, vocabulary: int | None) -> None:
     """Refuse an action set that a model has no logits for, or that is unknown."""
-    widths = {"student": logit_width(student), "teacher": logit_width(teacher)}
+    widths = {"student": logit_width(student), "teacher": logit_width(student if teacher is None else teacher)}
     for role, width in widths.items():
         if vocabulary is not None and width is not None and width < vocabulary:
             raise ValueError(f"vocabulary is {vocabulary}, but the {role} has {width} tokens: lower it to {width}.")

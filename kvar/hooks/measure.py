@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from kvar.estimators import Evidence, with_references
+from kvar.estimators import Evidence, GivenTeacher, with_references
 from kvar.gradients import gradient_moments, layer_groups
 from kvar.gradients.groups import resolve_groups
 from kvar.gradients.state import unwrap
@@ -25,10 +25,10 @@ __all__ = ["measure_gradients"]
 
 def measure_gradients(
     student: nn.Module,
-    prompts: tuple[Tensor, Tensor],
+    prompts: tuple[Tensor, Tensor] | Rollouts,
     settings: MeasurementSettings,
     *,
-    teacher: nn.Module | None = None,
+    teacher: nn.Module | GivenTeacher | None = None,
     reward: Reward | None = None,
     references: Rollouts | None = None,
     policy: Policy,
@@ -41,7 +41,7 @@ def measure_gradients(
 
     Args:
         student: seq2seq or causal model, plain or data-parallel.
-        prompts: (M, S) ids and (M, S) mask.
+        prompts: (M, S) ids and (M, S) mask; or responses that were drawn already, with this policy.
         settings: of the measurement.
         teacher: values the responses; None with ``reward``.
         reward: rollouts -> (N, T) per-token rewards.
@@ -54,33 +54,40 @@ def measure_gradients(
         config: of the measurement, see :class:`kvar.measurement.Measurement`.
 
     Raises:
-        ValueError: references on several processes or with fields="norms", fewer prompts than processes, groups that
-            select nothing, no trainable parameter, a teacher or score that an estimator cannot use.
+        ValueError: given responses or references on several processes or with fields="norms", fewer prompts than
+            processes, groups that select nothing, no trainable parameter, a teacher or score that an estimator cannot
+            use.
     """
     start = time.perf_counter()
     student = unwrap(student)
     named = layer_groups(student) if settings.groups == "layers" else settings.groups
     resolve_groups(student, named)  # refuses what cannot be measured before anything is sampled
     rank, count = (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
-    share = torch.arange(rank, len(prompts[0]), count)  # this process's prompts
-    if len(prompts[0]) < count:
-        raise ValueError(f"the probe has {len(prompts[0])} prompts for {count} processes: give it one for each.")
+    if isinstance(prompts, Rollouts) and distributed:
+        raise ValueError("given rollouts are measured on one process: call measure on each, or on one.")
+    if not isinstance(prompts, Rollouts):
+        if len(prompts[0]) < count:
+            raise ValueError(f"the probe has {len(prompts[0])} prompts for {count} processes: give it one for each.")
+        share = torch.arange(rank, len(prompts[0]), count)  # this process's prompts
     if references is not None and (distributed or settings.fields == "norms"):
         raise ValueError("references are measured on one process with fields='all': leave them out.")
     evidence: Evidence | None = None
 
     def work() -> Valued:
         nonlocal evidence
-        rollouts = sample(
-            student,
-            (prompts[0][share], prompts[1][share]),
-            tokenizer,
-            rollouts_per_prompt=settings.rollouts_per_prompt,
-            max_new_tokens=settings.max_new_tokens,
-            seed=((settings.seed * 1_000_003 + step) * count + rank) % (2**63),
-            policy=policy,
-        )
-        rollouts = replace(rollouts, prompt_index=share.to(rollouts.tokens.device)[rollouts.prompt_index])
+        if isinstance(prompts, Rollouts):
+            rollouts = prompts
+        else:
+            rollouts = sample(
+                student,
+                (prompts[0][share], prompts[1][share]),
+                tokenizer,
+                rollouts_per_prompt=settings.rollouts_per_prompt,
+                max_new_tokens=settings.max_new_tokens,
+                seed=((settings.seed * 1_000_003 + step) * count + rank) % (2**63),
+                policy=policy,
+            )
+            rollouts = replace(rollouts, prompt_index=share.to(rollouts.tokens.device)[rollouts.prompt_index])
         responses, evidence = valued(student, rollouts, settings, teacher, reward)
         return responses
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from kvar.estimators import Evidence, SampledReward, Score, Terms, gather
+from kvar.estimators import Evidence, GivenTeacher, NextTokenReward, SampledReward, Score, Terms, gather
 from kvar.gradients.distributed.processes import all_or_none
 from kvar.hooks.estimators import estimator_weights
 from kvar.hooks.measurement_settings import MeasurementSettings
@@ -51,30 +51,43 @@ def valued(
     student: nn.Module,
     rollouts: Rollouts,
     settings: MeasurementSettings,
-    teacher: nn.Module | None,
+    teacher: nn.Module | GivenTeacher | None,
     reward: Reward | None,
 ) -> tuple[Valued, Evidence | None]:
     """Value responses once for all estimators.
+
+    Of a :class:`kvar.estimators.GivenTeacher` that has no q and V, the values are the sampled log ratio and 0, or NaN.
 
     Returns:
         The values, without rewards of whole responses, which :func:`weigh` adds; and the evidence with its teacher, for
         exact terms, or None where every estimator depends on q and V only.
     """
     options = {"centre": settings.centre, "value": settings.value, "micro_batch": settings.micro_batch}
+    known_values = None
+    if isinstance(teacher, GivenTeacher):
+        teacher.check(settings.estimators)
+        known_values = teacher.values
     if all(e.plain for e in settings.estimators):
-        if teacher is not None:
+        if known_values is not None:
+            return Valued(rollouts, known_values, {}), None
+        if isinstance(teacher, nn.Module):
             return Valued(rollouts, score(teacher, rollouts, **options), {}), None  # type: ignore[arg-type]
         return Valued(rollouts, reward_values(_given(reward), rollouts), {}), None
+    tables = any(isinstance(e.reward, NextTokenReward) for e in settings.estimators)
     evidence = gather(
         student,
-        teacher,
+        teacher if tables or not isinstance(teacher, GivenTeacher) else None,
         rollouts,
         estimators=[e for e in settings.estimators if not isinstance(e.reward, SampledReward)],
-        values=True,
+        values=not isinstance(teacher, GivenTeacher),
         score_norms=any(e.subtracted is not None and e.subtracted.score_norms for e in settings.estimators),
         **options,  # type: ignore[arg-type]
     )
-    values = evidence.values if evidence.values is not None else reward_values(_given(reward), rollouts)
+    if isinstance(teacher, GivenTeacher):
+        values = known_values or _log_ratio_values(teacher, evidence)
+        evidence = replace(evidence, values=values)
+    else:
+        values = evidence.values if evidence.values is not None else reward_values(_given(reward), rollouts)
     known = {f"sampled {name}": x for name, x in evidence.sampled.items()}
     known |= {f"expected {name}": x for name, x in evidence.expected.items()}
     known |= {"log_probs": evidence.log_probs, "logit_power": evidence.logit_power}
@@ -171,6 +184,14 @@ def reward_values(reward: Reward, rollouts: Rollouts) -> TokenValues:
         raise ValueError(f"reward must give (N, T) = {tuple(rollouts.mask.shape)}; got {tuple(rewards.shape)}.")
     rewards = rewards.masked_fill(~rollouts.mask, 0.0)
     return TokenValues(rewards, torch.zeros_like(rewards))
+
+
+def _log_ratio_values(teacher: GivenTeacher, evidence: Evidence) -> TokenValues:
+    """The sampled log ratio as q, and V = 0; NaN where the teacher's log-probabilities are not known."""
+    mask = evidence.rollouts.mask
+    nan = torch.full(mask.shape, torch.nan, dtype=torch.float64, device=mask.device)
+    ratio = nan if teacher.log_probs is None else teacher.log_probs.to(nan) - evidence.log_probs
+    return TokenValues(ratio.masked_fill(~mask, 0.0), torch.zeros_like(nan))
 
 
 def _given(reward: Reward | None) -> Reward:

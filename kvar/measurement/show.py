@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from kvar.analysis.frames.measured import LEAST_PROMPTS
 from kvar.measurement.statistics import statistics_of_measurement
+from kvar.rollouts.behaviour import OFF_POLICY
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,6 +75,13 @@ def _heading(measurement: MeasurementData, frame: pd.DataFrame | None) -> list[s
         f"{n:,} responses of {measurement.student} to {prompts:,} prompt{'s' * (prompts != 1)}{valued}: "
         f"{float(rollouts.lengths.float().mean()):.3g} tokens on average, {ended:.0f} % ended before the limit."
     )
+    drawn = measurement.config.get("numbers", {})
+    if drawn.get("behaviour_difference", 0) > OFF_POLICY:
+        what += (
+            f" Another policy drew them: log-probabilities differ by {drawn['behaviour_difference']:.2g} a token, "
+            f"effective sample size {drawn['effective_sample_size']:.3g} of {n:,} responses, "
+            f"{100 * drawn['effective_token_share']:.3g} % of the tokens."
+        )
     snr = {} if frame is None else cells(frame, "snr", only_k=False)
     if prompts < LEAST_PROMPTS:
         return ["Fewer than three prompts: these numbers are about them alone, without intervals.", what]

@@ -7,6 +7,7 @@ encodes prompts, ``trial`` tests a model at first use.
 
 from kvar.rollouts.apart import check_apart
 from kvar.rollouts.batches.from_batch import from_batch
+from kvar.rollouts.behaviour import behaviour_numbers, check_behaviour, effective_sample_size
 from kvar.rollouts.concatenate import concatenate
 from kvar.rollouts.decoding.draw import NonFiniteLogitsError
 from kvar.rollouts.forward import is_encoder_decoder, token_logits
@@ -28,10 +29,13 @@ __all__ = [
     "Prompts",
     "Rollouts",
     "TextEncoder",
+    "behaviour_numbers",
     "check_apart",
+    "check_behaviour",
     "check_lengths",
     "check_same_tokenizer",
     "concatenate",
+    "effective_sample_size",
     "encode_prompts",
     "from_batch",
     "is_encoder_decoder",

@@ -3,6 +3,7 @@
 from kvar.estimators.rewards.base import NextTokenReward, Reward, SampledReward
 from kvar.estimators.rewards.called import TokenReward
 from kvar.estimators.rewards.forward_kl import ForwardKL
+from kvar.estimators.rewards.forward_top_k import ForwardTopK
 from kvar.estimators.rewards.gap import Gap
 from kvar.estimators.rewards.jsd import JSD
 from kvar.estimators.rewards.k_losses import K1Loss, K2Loss, K3Loss
@@ -13,6 +14,7 @@ from kvar.estimators.rewards.top_k import TopK
 __all__ = [
     "JSD",
     "ForwardKL",
+    "ForwardTopK",
     "Gap",
     "K1Loss",
     "K2Loss",
