@@ -52,7 +52,7 @@ _CORRECTIONS: dict[str, tuple[Callable[..., Correction], type | None]] = {
     "sequence-ratio": (SequenceRatio, None),
 }
 _IMMEDIATE = {"sampled": "sampled", "centred": "centred", "centered": "centred", "exact": "exact"}
-_KERNELS = ("immediate", "llmr", "geometric", "lags", "window", "scaled-comb", "thinning")
+_KERNELS = ("immediate", "llmr", "geometric", "lags", "window", "scaled-comb", "thinning", "stepwise")
 
 
 def parse_estimators(

@@ -10,6 +10,7 @@ from kvar.returns.positions import position_edges, split_by_position
 from kvar.returns.returns import BASELINES, Baseline, returns
 from kvar.returns.scaled_comb import ScaledComb
 from kvar.returns.score_norms import output_layer_score_norms
+from kvar.returns.stepwise import Stepwise
 from kvar.returns.thinning import Thinning
 from kvar.returns.values import TokenValues, token_values
 from kvar.returns.window import Window
@@ -24,6 +25,7 @@ __all__ = [
     "Kernel",
     "LagKernel",
     "ScaledComb",
+    "Stepwise",
     "Thinning",
     "TokenValues",
     "Window",

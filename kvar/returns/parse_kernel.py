@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from kvar.returns.kernels import LLMR, Geometric, Immediate, Kernel, KStep, LagKernel
 from kvar.returns.scaled_comb import ScaledComb
+from kvar.returns.stepwise import Stepwise
 from kvar.returns.thinning import Thinning
 from kvar.returns.window import Window
 
@@ -19,8 +20,8 @@ def parse_kernel(text: str | int | float | Kernel) -> Kernel:
 
     Args:
         text: ``K=4``, ``4``, ``K=4 free``, ``4-free``, ``4-anchored``, ``llmr``, ``inf``, ``infinity``,
-            ``immediate``, ``geometric(0.95)``, ``lags(1, 0.5)``, ``window(8)``, ``scaled-comb(4)``, ``thinning(4)``, in
-            any case; a number k or infinity; or a kernel.
+            ``immediate``, ``geometric(0.95)``, ``lags(1, 0.5)``, ``window(8)``, ``scaled-comb(4)``, ``thinning(4)``,
+            ``stepwise(1:-0.5, 3:0.25)``, in any case; a number k or infinity; or a kernel.
 
     Returns:
         The kernel; infinity gives :class:`Immediate`.
@@ -49,18 +50,31 @@ def parse_kernel(text: str | int | float | Kernel) -> Kernel:
         return _called(text, match[1], match[2])
     raise ValueError(
         f"kernel {text!r} is unknown; use for instance 'K=4', '4-free', 'llmr', 'immediate', 'inf', "
-        "'geometric(0.95)', 'lags(1, 0.5)', 'window(8)', 'scaled-comb(4)' or 'thinning(4)'."
+        "'geometric(0.95)', 'lags(1, 0.5)', 'window(8)', 'scaled-comb(4)', 'thinning(4)' or 'stepwise(1:-0.5, 3:0.25)'."
     )
 
 
-_CALLED: dict[str, tuple[Callable[..., Kernel], float, type]] = {
+def _step(text: str) -> tuple[int, float]:
+    lag, _, weight = text.partition(":")
+    return int(lag), float(weight)
+
+
+_CALLED: dict[str, tuple[Callable[..., Kernel], float, Callable[[str], object]]] = {
     "geometric": (Geometric, 1, float),
     "lags": (lambda *weights: LagKernel(weights), math.inf, float),
     "window": (Window, 1, int),
     "scaled-comb": (ScaledComb, 1, int),
     "thinning": (Thinning, 2, int),
+    "stepwise": (lambda *steps: Stepwise(steps), math.inf, _step),
 }
-"""Name -> kernel, the most numbers that it takes, their type."""
+"""Name -> kernel, the most arguments that it takes, and how one of them is read."""
+
+
+_WORDS: dict[Callable[[str], object], str] = {
+    float: "a comma-separated list of numbers",
+    int: "made of integers",
+    _step: "a comma-separated list of lag:weight",
+}
 
 
 def _called(text: str, name: str, inside: str) -> Kernel:
@@ -69,7 +83,7 @@ def _called(text: str, name: str, inside: str) -> Kernel:
     try:
         given = [kind(part) for part in inside.split(",")]
     except ValueError:
-        what = "a comma-separated list of numbers" if kind is float else "made of integers"
+        what = _WORDS[kind]
         raise ValueError(f"kernel {text!r}: {inside!r} is not {what}.") from None
     if len(given) > most:
         raise ValueError(f"kernel {text!r}: {name} takes {most} number{'s' if most > 1 else ''}; got {len(given)}.")

@@ -8,7 +8,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kvar.returns import Geometric, Immediate, Kernel, KStep, LagKernel, ScaledComb, TokenValues, Window
+from kvar.returns import Geometric, Immediate, Kernel, KStep, LagKernel, ScaledComb, Stepwise, TokenValues, Window
 
 
 def one_step(q: list[float], v: list[float], tail: float | None = None) -> list[float]:
@@ -96,6 +96,8 @@ KERNELS = [
     Window(3),
     ScaledComb(1),
     ScaledComb(3),
+    Stepwise([(1, -0.5), (2, 0.25), (5, 2)]),
+    Stepwise([(3, 0)]),
 ]
 
 lengths = st.lists(st.integers(0, 12), min_size=0, max_size=5)

@@ -18,6 +18,7 @@ from kvar.returns import (
     KStep,
     LagKernel,
     ScaledComb,
+    Stepwise,
     Thinning,
     Window,
     kernel_coefficients,
@@ -58,6 +59,8 @@ def test_all_kernels_have_their_own_name():
         (Immediate(), "immediate", [1, 0, 0, 0, 0, 0]),
         (Geometric(0.5), "geometric(0.5)", [1, 0.5, 0.25, 0.125, 0.0625, 0.03125]),
         (LagKernel((1, 0, 2)), "lags(1, 0, 2)", [1, 0, 2, 0, 0, 0]),
+        (Stepwise([(1, -0.71), (3, 0.5)]), "stepwise(1:-0.71, 3:0.5)", [1, -0.71, -0.71, 0.5, 0.5, 0.5]),
+        (Stepwise([(2, 0)]), "stepwise(2:0)", [1, 1, 0, 0, 0, 0]),
     ],
 )
 def test_weights_and_names(kernel, name, weights):
@@ -80,7 +83,8 @@ def test_k_step_names_are_read_back(k, terminal):
 
 @given(st.floats(0, 1), st.lists(numbers, max_size=4))
 def test_other_names_are_read_back(lam, weights):
-    for kernel in (Immediate(), Geometric(lam), LagKernel([1, *weights])):
+    steps = Stepwise([(3, lam), *((4 + 2 * i, weight) for i, weight in enumerate(weights))])
+    for kernel in (Immediate(), Geometric(lam), LagKernel([1, *weights]), steps):
         assert parse_kernel(kernel.name) == kernel
 
 
@@ -104,6 +108,7 @@ def test_other_names_are_read_back(lam, weights):
         ("lags(1,0,-2e-1)", LagKernel([1, 0, -0.2])),
         ("window( 3 )", Window(3)),
         ("Scaled-Comb(4)", ScaledComb(4)),
+        ("Stepwise(1: -7.1e-1,3:.5)", Stepwise([(1, -0.71), (3, 0.5)])),
         ("thinning(4)", Thinning(4)),
         ("thinning(4, 2)", Thinning(4, 2)),
         (4, KStep(4)),
@@ -134,6 +139,10 @@ def test_parse_unknown(text):
         ("lags(2, 1)", "must be 1; got 2.0"),
         ("window(0)", "Window: length must be an integer of at least 1; got 0"),
         ("window(2.5)", "'2.5' is not made of integers"),
+        ("stepwise(1:0.5, 2)", "not a comma-separated list of lag:weight"),
+        ("stepwise(0:1)", "ascending from 1 .* got 0 after 0"),
+        ("stepwise(3:1, 2:1)", "got 2 after 3"),
+        ("stepwise(2:inf)", "weight from lag 2 must be a finite number; got inf"),
         ("scaled-comb(0)", "ScaledComb: k must be an integer of at least 1; got 0"),
         ("thinning(0)", "Thinning: k must be an integer of at least 1; got 0"),
         ("thinning(2, -1)", "Thinning: seed must be an integer of at least 0; got -1"),

@@ -32,6 +32,7 @@ NAMES = (
     "gap thinning(2) exact",
     "gap window(3) exact - w-proxy",
     "kl K=1 free - position-optimum",
+    "gap stepwise(1:-0.71, 2:0.03, 5:0.16) exact expected - leave-one-out",
     "kl immediate exact sequence-ratio",
     "gap K=1 centred truncated(1.05)",
     "kl K=1 ppo-clip(0.02) - batch-mean",
