@@ -9,6 +9,7 @@ same name, without ``_of``, does both and adds the jackknife interval. Statistic
 * ``unit_sums``, ``replicates``, ``bca``: the sums, and the two kinds of intervals.
 * one file a statistic of one trajectory's gradient (``trace_covariance``, ``signal``, ``bias``, ``decompose``, ...).
 * ``step``: statistics of the gradient of a step of M prompts x R rollouts.
+* ``optimal``: the kernel fitted to a measurement.
 * ``frames``: all statistics of a measurement, of recorded runs, of several seeds, as tidy tables.
 * ``return_statistics``, ``output_layer``: statistics of records that hold no gradient of all parameters.
 * ``proxies``: what trainers log in place of a variance, to be held against it.
@@ -23,6 +24,8 @@ from kvar.analysis.cosine import cosine
 from kvar.analysis.decompose import Decomposition, decompose, within_share
 from kvar.analysis.frames.across_seeds import across_seeds
 from kvar.analysis.frames.summary import summarise
+from kvar.analysis.optimal.choose import Choice, choose
+from kvar.analysis.optimal.optimal_kernel import OptimalKernel, optimal_kernel
 from kvar.analysis.paired import difference_to, ratio_to
 from kvar.analysis.score_power import score_power, variance_per_score_power
 from kvar.analysis.signal import signal
@@ -39,10 +42,9 @@ from kvar.intervals.over_seeds import mean_with_interval
 from kvar.intervals.power_law import Flatness, PowerLaw, flatness, power_law
 
 __all__ = [
-    "Decomposition", "Estimate", "Flatness", "PowerLaw", "across_seeds", "bca", "best_k", "bias", "by_position",
-    "cosine", "decompose", "difference_to", "efficiency", "exact", "flatness", "inner_product_test",
-    "mean_with_interval", "mse", "noise_scale", "norm_test", "power_law", "proxies", "ratio_to", "relative_variance",
-    "score_power", "signal", "snr", "summarise", "theory", "toward", "trace_covariance", "units_for_sign",
-    "variance_per_score_power",
-    "within_share",
+    "Choice", "Decomposition", "Estimate", "Flatness", "OptimalKernel", "PowerLaw", "across_seeds", "bca", "best_k",
+    "bias", "by_position", "choose", "cosine", "decompose", "difference_to", "efficiency", "exact", "flatness",
+    "inner_product_test", "mean_with_interval", "mse", "noise_scale", "norm_test", "optimal_kernel", "power_law",
+    "proxies", "ratio_to", "relative_variance", "score_power", "signal", "snr", "summarise", "theory", "toward",
+    "trace_covariance", "units_for_sign", "variance_per_score_power", "within_share",
 ]  # fmt: skip

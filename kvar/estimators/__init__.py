@@ -7,6 +7,7 @@ from kvar.estimators.estimator import Estimator
 from kvar.estimators.evidence import Evidence
 from kvar.estimators.gather import gather
 from kvar.estimators.given_teacher import GivenTeacher, default_estimators
+from kvar.estimators.lag_estimators import lag_estimators
 from kvar.estimators.parse import parse_estimators, parse_reward
 from kvar.estimators.rewards import (
     JSD,
@@ -55,6 +56,7 @@ __all__ = [
     "Truncated",
     "default_estimators",
     "gather",
+    "lag_estimators",
     "parse_estimators",
     "parse_reward",
     "with_references",

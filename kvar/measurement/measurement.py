@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+    from kvar.analysis import OptimalKernel
+
 __all__ = ["Measurement"]
 
 
@@ -107,6 +109,24 @@ class Measurement(MeasurementData):
         from kvar.measurement.statistics import toward_of
 
         return toward_of(self, batch, targets, **options)
+
+    def optimal_kernel(self, batch: float = 64, target: str = "J", **options: Any) -> OptimalKernel:
+        """The return kernel whose steps lead best toward a target, fitted to this measurement, and what it gains.
+
+        Measure ``kernels=kvar.estimators.lag_estimators()``, of whose lags it weighs each group; train with ``.name``.
+
+        Args:
+            batch: B, trajectories per step.
+            target: an objective or an estimator's name, "data" for instance.
+            options: ``rollouts_per_prompt``, ``among``, ``group``, ``unit`` and ``confidence`` of
+                :func:`kvar.analysis.optimal_kernel`.
+
+        Raises:
+            ValueError: as :func:`kvar.analysis.optimal_kernel`.
+        """
+        from kvar.measurement.statistics import optimal_of
+
+        return optimal_of(self, batch, target, **options)
 
     def plot(self, kind: str = "efficiency", batch: float = 64, **options: Any) -> Axes:
         """One of the figures of ``kvar.plots``.

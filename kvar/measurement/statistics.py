@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kvar.analysis.frames.measured import LEAST_PROMPTS, design_unit, measurement_frame, sampling_unit, whole_or_split
 from kvar.analysis.frames.reference import default_reference, objective_of
+from kvar.analysis.optimal.optimal_kernel import OptimalKernel, optimal_kernel
 from kvar.analysis.statistic_table import TABLE
 from kvar.analysis.step.best_k import best_k, without_intervals
 from kvar.analysis.targets import toward
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from kvar.measurement.data import MeasurementData
 
-__all__ = ["best_of", "statistics_of_measurement", "toward_of", "whole_moments", "wide_table"]
+__all__ = ["best_of", "optimal_of", "statistics_of_measurement", "toward_of", "whole_moments", "wide_table"]
 
 SHOWN = (
     "trace", "trace_ratio", "relative_variance", "snr", "signal", "bias_sq", "efficiency", "mse", "within", "between",
@@ -94,6 +95,13 @@ def toward_of(
         targets = [*known, *dict.fromkeys(filter(None, map(objective_of, moments.names)))]
     options["unit"] = options.get("unit") or design_unit(moments, options.get("rollouts_per_prompt", 1))
     return toward(moments, targets, batch, **options)
+
+
+def optimal_of(measurement: MeasurementData, batch: float, target: str, **options: Any) -> OptimalKernel:
+    """See :meth:`kvar.measurement.Measurement.optimal_kernel`."""
+    moments = whole_moments(measurement)
+    options["unit"] = options.get("unit") or design_unit(moments, options.get("rollouts_per_prompt", 1))
+    return optimal_kernel(moments, batch, target, **options)
 
 
 def _reference(options: dict[str, Any]) -> str | None:

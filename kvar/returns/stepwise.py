@@ -6,6 +6,7 @@ import math
 import numbers
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,7 +39,8 @@ class Stepwise(Kernel):
     steps: tuple[tuple[int, float], ...]
 
     def __init__(self, steps: Iterable[tuple[int, float]]) -> None:
-        last, listed = 0, list(steps)
+        listed: list[Any] = list(steps)
+        last = 0
         for lag, weight in listed:
             if isinstance(lag, bool) or not isinstance(lag, numbers.Integral) or lag <= last:
                 raise ValueError(

@@ -7,7 +7,7 @@ from functools import cache
 
 from kvar.estimators import Estimator, parse_estimators
 
-__all__ = ["default_reference", "objective_of", "target_words"]
+__all__ = ["default_reference", "objective_of", "parsed", "target_words"]
 
 
 @cache
@@ -18,7 +18,7 @@ def objective_of(name: str) -> str | None:
         >>> [objective_of(name) for name in ("K=1 - leave-one-out", "kl K=1 exact", "K=4", "a reward of mine K=1")]
         ['J', 'J_kl', None, None]
     """
-    estimator = _parsed(name)
+    estimator = parsed(name)
     return None if estimator is None else estimator.objective
 
 
@@ -63,14 +63,15 @@ def target_words(reference: str) -> str:
 
 
 def _quiet(name: str) -> tuple[int, ...]:
-    e = _parsed(name)
+    e = parsed(name)
     assert e is not None  # it has an objective
     rank = ("sampled", "centred", "exact").index(e.immediate)
     return (e.baseline == "leave-one-out", e.future == "expected", rank, e.baseline is not None)
 
 
 @cache
-def _parsed(name: str) -> Estimator | None:
+def parsed(name: str) -> Estimator | None:
+    """The estimator of that name; None where the name does not parse, as of rewards and kernels of the user's."""
     try:
         return parse_estimators([name])[0]
     except ValueError:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from kvar.analysis.replicates import Replicates, Unit, replicates
-from kvar.analysis.trace_covariance import trace_of
 from kvar.gradients.moments import GradientMoments
 from kvar.intervals.jackknife import Array
 
-__all__ = ["check_design", "design_replicates", "step_variance", "within_of"]
+__all__ = ["check_design", "design_replicates", "step_covariance", "step_variance", "within_of"]
 
 
 def check_design(prompts: float, rollouts_per_prompt: float) -> None:
@@ -37,11 +36,16 @@ def design_replicates(moments: GradientMoments, group: str, unit: Unit, rollouts
     return replicates(moments, group, unit, by_prompt=rollouts_per_prompt > 1)
 
 
-def step_variance(data: Replicates, prompts: float, rollouts_per_prompt: float) -> Array:
-    """(1+U, E) tr Cov of the mean over M prompts x R rollouts: (between + within / R) / M."""
+def step_covariance(data: Replicates, prompts: float, rollouts_per_prompt: float) -> Array:
+    """(1+U, E, E) tr Cov of the means of two estimators over M prompts x R rollouts: (between + within / R) / M."""
     check_design(prompts, rollouts_per_prompt)
-    trace = trace_of(data)
+    covariance = data.covariance()
     if rollouts_per_prompt == 1:
-        return trace / prompts
-    within = within_of(data)
-    return np.asarray((trace - within + within / rollouts_per_prompt) / prompts)
+        return covariance / prompts
+    within = data.within()
+    return np.asarray((covariance - within + within / rollouts_per_prompt) / prompts)
+
+
+def step_variance(data: Replicates, prompts: float, rollouts_per_prompt: float) -> Array:
+    """(1+U, E) tr Cov of the mean over M prompts x R rollouts, the diagonal of :func:`step_covariance`."""
+    return np.asarray(np.diagonal(step_covariance(data, prompts, rollouts_per_prompt), axis1=1, axis2=2))
