@@ -67,9 +67,10 @@ def valued(
     if isinstance(teacher, GivenTeacher):
         teacher.check(settings.estimators)
         known_values = teacher.values
-    if all(e.plain for e in settings.estimators):
-        if known_values is not None:
-            return Valued(rollouts, known_values, {}), None
+    plain = all(e.plain for e in settings.estimators)
+    if plain and known_values is not None:
+        return Valued(rollouts, known_values, {}), None
+    if plain and (teacher is None or isinstance(teacher, nn.Module | GivenTeacher)):
         if isinstance(teacher, nn.Module):
             return Valued(rollouts, score(teacher, rollouts, **options), {}), None  # type: ignore[arg-type]
         return Valued(rollouts, reward_values(_given(reward), rollouts), {}), None

@@ -1,0 +1,181 @@
+"""BatchProbe: training is left alone, estimators agree with closed forms, and what cannot be measured is refused."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import kvar
+from kvar.hooks import BatchProbe
+from kvar.records import RunWriter
+from tests.cases import tiny_gpt2
+from tests.hooks.batch import trainers
+from tests.hooks.batch.trainers import distillation, gkd, grpo, model, quiet_train, sdpo, tokenizer
+
+pytest.importorskip("trl")
+
+
+@pytest.mark.parametrize("make", ["grpo", "distillation", "gkd"])
+def test_training_is_the_same_with_and_without(make: str, tmp_path: Path) -> None:
+    ends = []
+    for probed in (False, True):
+        student = model(1)
+        trainer = getattr(trainers, make)(tmp_path / str(probed), student)
+        probe = BatchProbe(trainer, every=1) if probed else None
+        quiet_train(trainer)
+        state = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+        ends.append((student.state_dict(), state, trainer.state.log_history[0]))
+        assert probe is None or len(probe.measurements) == 2
+        assert "compute_loss" not in vars(trainer)
+    (weights, state, log), (again, state_again, log_again) = ends
+    assert all(torch.equal(x, again[name]) for name, x in weights.items())
+    assert torch.equal(state[0], state_again[0]) and state[1:] == state_again[1:]
+    timed = ("time", "second", "runtime")
+    assert all(log_again[k] == v for k, v in log.items() if not any(word in k for word in timed))
+
+
+def test_grpo_is_the_score_over_the_longest_length(tmp_path: Path) -> None:
+    student = model(1)
+    trainer = grpo(tmp_path, student, loss_type="dr_grpo", max_steps=1)
+    probe = BatchProbe(trainer, "score, score - leave-one-out")
+    quiet_train(trainer)
+    moments = probe.measurements[0].moments
+    assert moments.names == ("trained", "score", "score - leave-one-out")
+    torch.testing.assert_close(moments.sq_norm[0] * 6**2, moments.sq_norm[1], rtol=1e-4, atol=1e-6)
+    assert moments.pair is not None
+    torch.testing.assert_close(moments.pair[0, 1] * 6, moments.sq_norm[1], rtol=1e-4, atol=1e-6)
+
+
+def test_reverse_kl_is_kl_immediate_exact_and_takes_no_pass_of_the_teacher(tmp_path: Path) -> None:
+    teacher, calls = model(9), []
+    trainer = distillation(tmp_path, model(1), teacher, max_steps=1)
+    teacher.base_model.register_forward_hook(lambda *_: calls.append(1))
+    probe = BatchProbe(trainer, "kl immediate exact, K=1")
+    quiet_train(trainer)
+    assert len(calls) == 2  # the trainer's own, one a micro-batch
+    measurement = probe.measurements[0]
+    assert measurement.rollouts.prompt_index.unique().numel() > 1
+    scale = len(measurement.rollouts) / float(measurement.rollouts.mask.sum())
+    moments = measurement.moments
+    torch.testing.assert_close(moments.sq_norm[0], moments.sq_norm[1] * scale**2, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [grpo, distillation])
+def test_engines_and_micro_batches_agree(make: Any, tmp_path: Path) -> None:
+    student = model(1)
+    trainer = make(tmp_path, student, max_steps=1, temperature=0.8)
+    names = "score" if make is grpo else "kl immediate exact"
+    probes = [
+        BatchProbe(trainer, names, **options)
+        for options in ({}, {"engine": "loop"}, {"micro_batch": 3}, {"position_bins": 2}, {"fields": "norms"})
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quiet_train(trainer)
+    first = probes[0].measurements[0].moments
+    for probe in probes[1:4]:
+        moments = probe.measurements[0].moments
+        assert moments.pair is not None and first.pair is not None
+        torch.testing.assert_close(moments.pair[:2, :2], first.pair, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(probes[4].measurements[0].moments.sq_norm, first.sq_norm, rtol=1e-4, atol=1e-6)
+
+
+def test_measurements_are_recorded(tmp_path: Path) -> None:
+    writer = RunWriter(tmp_path / "run", {"student": "tiny"})
+    trainer = distillation(tmp_path / "trl", model(1), max_steps=2)
+    BatchProbe(trainer, "kl immediate", every=1, writer=writer)
+    quiet_train(trainer)
+    run = kvar.load(tmp_path / "run")
+    assert sorted(run.gradients["estimator"].astype(str).unique()) == ["kl immediate", "trained"]
+    assert sorted(run.gradients["step"].unique()) == [0, 1]
+
+
+def test_a_group_that_scores_alike_is_said_so(tmp_path: Path) -> None:
+    trainer = grpo(tmp_path, model(1), lambda completions, **_: [1.0] * len(completions), max_steps=1)
+    probe = BatchProbe(trainer, "score")
+    with pytest.warns(UserWarning, match="step 0 is not measured: the trainer's gradient is zero, since every adv"):
+        quiet_train(trainer)
+    assert probe.measurements == []
+
+
+def test_shifted_positions_are_refused(tmp_path: Path) -> None:
+    student = tiny_gpt2(len(tokenizer()))
+    student.transformer.wpe.weight.data.normal_()
+    trainer = distillation(tmp_path, student, max_steps=1)
+    BatchProbe(trainer, "kl immediate")
+    with pytest.raises(ValueError, match=r"log-probabilities that differ by [\d.]+ a token .* left padding"):
+        quiet_train(trainer)
+
+
+def test_old_log_probabilities_of_another_policy_are_refused(tmp_path: Path) -> None:
+    trainer = grpo(tmp_path, model(1), max_steps=1, num_iterations=2)
+    prepare = trainer._generate_and_score_completions
+
+    def wrong(inputs: Any) -> Any:
+        batch = prepare(inputs)
+        return {**batch, "old_per_token_logps": batch["old_per_token_logps"] - 2.0}
+
+    trainer._generate_and_score_completions = wrong
+    BatchProbe(trainer, "score")
+    with pytest.raises(ValueError, match="old log-probabilities differ from the student's by 2 a token"):
+        quiet_train(trainer)
+
+
+def test_what_a_batch_lacks_is_refused_at_once(tmp_path: Path) -> None:
+    student = model(1)
+    trainer = grpo(tmp_path, student)
+    for names, message in (
+        ("kl immediate", "'kl immediate' needs a teacher, which a batch of GRPOTrainer has none of: pass teacher="),
+        ("K=1 - teacher-value", "needs a teacher"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            BatchProbe(trainer, names)
+    BatchProbe(trainer, "kl immediate exact, score", teacher=model(9))
+    distilled = distillation(tmp_path, student)
+    for names, message in (
+        ("score", "needs scores of responses, which a batch of DistillationTrainer does not hold"),
+        ("kl immediate ratio", "needs log-probabilities of the policy that drew the tokens"),
+        ("kl immediate - leave-one-out", "needs several responses to a prompt"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            BatchProbe(distilled, names)
+    with pytest.raises(ValueError, match="steps_per_generation"):
+        BatchProbe(grpo(tmp_path, student, steps_per_generation=4), "score - leave-one-out")
+    with pytest.raises(ValueError, match="every must be at least 1"):
+        BatchProbe(trainer, "score", every=0)
+
+
+def test_unknown_trainers_and_batches_are_refused(tmp_path: Path) -> None:
+    from transformers import Trainer, TrainingArguments
+
+    args = TrainingArguments(output_dir=str(tmp_path), report_to="none", use_cpu=True)
+    with pytest.raises(TypeError, match=r"does not know the batches of Trainer but those of TRL's GRPOTrainer, .*GKD"):
+        BatchProbe(Trainer(model=model(1), args=args))
+    trainer = grpo(tmp_path, model(1))
+    probe = BatchProbe(trainer, "score")
+    row = torch.ones(1, 2, dtype=torch.long)
+    with pytest.raises(ValueError, match="its batch has no prompt_mask, completion_mask, advantages but prompt_ids"):
+        probe.kind.checked({"prompt_ids": row, "completion_ids": row}, trainer)
+    batch = {"prompt_ids": row, "prompt_mask": row, "completion_ids": row, "completion_mask": row[:, :1]}
+    with pytest.raises(ValueError, match="completion_mask masks ids of shape"):
+        probe.kind.layout(batch)
+    long = torch.ones(1, 3, dtype=torch.long)
+    batch |= {"completion_ids": long, "completion_mask": long, "tool_mask": torch.tensor([[1, 0, 1]])}
+    with pytest.raises(ValueError, match="such as a tool's output"):
+        probe.kind.layout(batch)
+    labels = {"input_ids": row, "attention_mask": row, "labels": row + 1}
+    with pytest.raises(ValueError, match="labels must be input_ids with -100"):
+        BatchProbe(gkd(tmp_path, model(1)), "kl immediate").kind.layout(labels)
+
+
+def test_sdpos_scores_are_its_rewards(tmp_path: Path) -> None:
+    trainer = sdpo(tmp_path, model(1), max_steps=1)
+    probe = BatchProbe(trainer, "score - group-normalised, kl immediate exact, kl immediate ratio")
+    quiet_train(trainer)
+    assert bool(probe.measurements[0].moments.sq_norm.isfinite().all())
