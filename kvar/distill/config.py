@@ -111,7 +111,10 @@ class DistillationConfig(TrainingArguments):
                 setattr(self, name, None)
         if self.preset is not None:
             apply_preset(self)
-        parse_kernel(self.kernel)
+        try:
+            parse_kernel(self.kernel)
+        except ValueError as error:
+            raise ValueError(f"kernel is {self.kernel!r}: {error}") from None
         check_bounds(self)
         self._check_estimators()
         self._check_contradictions()

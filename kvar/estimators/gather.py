@@ -17,7 +17,7 @@ from kvar.returns import TokenValues, token_values
 from kvar.returns.precision import at_least_float32
 from kvar.rollouts.behaviour import OFF_POLICY
 from kvar.rollouts.forward import token_logits
-from kvar.rollouts.modes import eval_mode
+from kvar.rollouts.modes import check_module, eval_mode
 from kvar.rollouts.policy import Policy, forbidden_by
 from kvar.rollouts.score_norms import score_norms as measured_score_norms
 from kvar.rollouts.trial.truth import check_rollouts
@@ -70,11 +70,13 @@ def gather(
         The evidence, on the rollouts' device.
 
     Raises:
+        TypeError: the student is not a module.
         ValueError: a response token outside the action set; teacher and student of different widths; a token that the
             student may draw and whose reward is infinite, since the teacher rules it out or gives only its best tokens
             (it is named); a reward or score that is no finite number a token or response; a number below 1; a model
             that is not causal, or whose rows depend on their batch.
     """
+    check_module(student)
     for name, given in (("micro_batch", micro_batch), ("max_logits", max_logits)):
         if given is not None and given < 1:
             raise ValueError(f"{name} must be at least 1; got {given}.")

@@ -79,6 +79,7 @@ def parse_estimators(
         The estimators, in order.
 
     Raises:
+        TypeError: something that holds no names.
         ValueError: a word that is unknown, out of place or given twice (named, with the nearest known one); no
             estimator, or the same one twice.
 
@@ -86,6 +87,8 @@ def parse_estimators(
         >>> [e.name for e in parse_estimators("1, 4, inf, kl expected immediate exact, score - leave-one-out")]
         ['K=1', 'K=4', 'immediate', 'kl immediate exact expected', 'score - leave-one-out']
     """
+    if not isinstance(text, Iterable):
+        raise TypeError(f"estimators must be names, for instance 'K=4, kl immediate exact'; got {type(text).__name__}.")
     words = _split(text, ",") if isinstance(text, str) else [str(word).strip() for word in text]
     custom_rewards = {reward.name: reward for reward in rewards}
     custom_kernels = {kernel.name: kernel for kernel in kernels}

@@ -70,5 +70,16 @@ class Terms:
             raise ValueError("the evidence was gathered from rollouts with another policy (action set). Gather anew.")
 
     def weighted(self, rows: Tensor, student: Tensor) -> dict[str, Tensor]:
-        """Reward -> pi(a) u(x_t, a) of some trajectories, (n, T, V); see :meth:`Evidence.weighted`."""
-        return {name: self.evidence.weighted(name, rows, student) for name in self.exact}
+        """Reward -> pi(a) u(x_t, a) of some trajectories, (n, T, V); see :meth:`Evidence.weighted`.
+
+        Trajectories that no estimator has an exact term on, such as references, get zeros without a teacher's pass.
+        """
+        out = {}
+        for name, coefficients in self.exact.items():
+            used = (coefficients[:, rows.to(coefficients.device)] != 0).any(dim=2).any(dim=0)
+            if bool(used.all()):
+                out[name] = self.evidence.weighted(name, rows, student)
+            else:
+                out[name], kept = torch.zeros_like(student), used.to(student.device)
+                out[name][kept] = self.evidence.weighted(name, rows[used.to(rows.device)], student[kept])
+        return out

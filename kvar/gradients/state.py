@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from kvar.rollouts.modes import undisturbed
+from kvar.rollouts.modes import check_module, undisturbed
 
 __all__ = ["untouched", "unwrap"]
 
@@ -20,8 +20,7 @@ def unwrap(student: nn.Module) -> nn.Module:
         TypeError: the student is not a module.
         ValueError: a compiled or sharded module, with the remedy.
     """
-    if not isinstance(student, nn.Module):
-        raise TypeError(f"student must be a torch.nn.Module; got {type(student).__name__}.")
+    check_module(student)
     if isinstance(student, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
         student = student.module
     for name, module in student.named_modules():

@@ -23,6 +23,7 @@ def parse_estimators(text: str | Sequence[str], baseline: str | None = None) -> 
         baseline: for every name without one.
 
     Raises:
+        TypeError: something that holds no names.
         ValueError: an unknown word, no estimator, or the same one twice.
 
     Example:
@@ -31,7 +32,9 @@ def parse_estimators(text: str | Sequence[str], baseline: str | None = None) -> 
         >>> [e.name for e in parse_estimators("lags(1, 0.5), kl 2")]
         ['lags(1, 0.5)', 'kl K=2']
     """
-    if not any(word.strip() for word in ([text] if isinstance(text, str) else text)):
+    if isinstance(text, str | Sequence) and not any(
+        str(w).strip() for w in ([text] if isinstance(text, str) else text)
+    ):
         raise ValueError("kernels are empty: name at least one, for example K=1.")
     return parse_any(text, baseline)
 

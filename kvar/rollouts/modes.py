@@ -9,7 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["eval_mode", "undisturbed"]
+__all__ = ["check_module", "eval_mode", "undisturbed"]
+
+
+def check_module(model: Any, name: str = "student") -> None:
+    """Raise TypeError for a model that is no module, such as its name."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"{name} must be a torch.nn.Module; got {type(model).__name__}.")
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kvar.rollouts.decoding.cached import CachedDecoding
 from kvar.rollouts.decoding.decoding import decode
 from kvar.rollouts.decoding.draw import draw, uniforms
-from kvar.rollouts.modes import eval_mode
+from kvar.rollouts.modes import check_module, eval_mode
 from kvar.rollouts.policy import Policy, policy_of
 from kvar.rollouts.text.prompts import Prompts, encode_prompts
 from kvar.rollouts.trial.truth import check_rollouts, decoding_of
@@ -65,9 +65,11 @@ def sample(
         Rollouts with their policy, and ``log_probs`` of the behaviour policy, that is after temperature and top-k.
 
     Raises:
+        TypeError: the student is not a module.
         ValueError: a setting out of range, an empty prompt set, no end-of-sequence token; logits that are NaN or
             infinite (``NonFiniteLogitsError``); a model that is not causal, or whose rows depend on batch or length.
     """
+    check_module(student)
     _check_settings(rollouts_per_prompt, max_new_tokens, temperature, top_k)
     check_tokenizer(tokenizer)
     if policy is None:

@@ -58,7 +58,7 @@ def test_bad_mixtures_are_refused(given: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kernel": "K=0"}, "k must be an integer of at least 1; got 0"),
+        ({"kernel": "K=0"}, "kernel is 'K=0': KStep: k must be an integer of at least 1; got 0"),
         ({"temperature": 0.0}, "temperature must be positive in training; got 0.0"),
         ({"rollouts_per_prompt": 0}, "rollouts_per_prompt must be at least 1; got 0"),
         ({"seqkd_beams": -1}, "seqkd_beams must be at least 0; got -1"),

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kvar.estimators import Evidence, NextTokenReward, TokenReward, gather, parse_estimators
+from kvar.estimators import Evidence, NextTokenReward, Terms, TokenReward, gather, parse_estimators, with_references
 from kvar.gradients import gradient_moments
 from kvar.rollouts import Policy, Rollouts, sample, score, token_logits
 from tests.cases import ragged_prompts, tiny_gpt2, tiny_t5
@@ -233,6 +233,25 @@ def test_one_rollout_of_a_prompt_is_not_enough(baseline: str) -> None:
         gradient_moments(student, rollouts, (found, estimators))
 
 
+def test_the_teacher_is_not_asked_of_references() -> None:
+    student, rollouts, found = evidence()
+    asked: list[int] = []
+
+    def counted(some: Rollouts) -> Tensor:
+        asked.append(len(some))
+        return found.teacher_logits(some)  # type: ignore[misc]
+
+    terms = Terms.of(parse_estimators("kl immediate exact, K=2"), replace(found, teacher_logits=counted))
+    joint = with_references(terms, rollouts[::2])
+    n = len(rollouts)
+    with torch.no_grad():
+        logits = token_logits(student, joint.evidence.rollouts)
+    flow = joint.weighted(torch.arange(len(joint.evidence)), logits)["kl"]
+    assert sum(asked) == n
+    assert not flow[n:].any()
+    torch.testing.assert_close(flow[:n], found.weighted("kl", torch.arange(n), logits[:n]))
+
+
 def test_evidence_of_other_rollouts_is_refused() -> None:
     student, rollouts, found = evidence()
     for change, match in (
@@ -246,6 +265,8 @@ def test_evidence_of_other_rollouts_is_refused() -> None:
         gradient_moments(student, rollouts, (parse_estimators("K=1"), found))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="distinct names"):
         gradient_moments(student, rollouts, (found, []))
+    with pytest.raises(TypeError, match=r"student must be a torch.nn.Module; got str"):
+        gather("arithmetic-50k", None, rollouts)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"or a callable, logits -> \(E, N\); got SimpleNamespace"):
         gradient_moments(student, rollouts, SimpleNamespace())  # type: ignore[arg-type]
 

@@ -28,6 +28,7 @@ from kvar.estimators import (
     parse_reward,
 )
 from kvar.hooks import Estimator as HooksEstimator
+from kvar.hooks import parse_estimators as parse_for_hooks
 from kvar.returns import LLMR, Geometric, Immediate, Kernel, KStep, LagKernel, ScaledComb, Thinning, Window
 
 
@@ -131,6 +132,12 @@ def test_hooks_estimators_are_these() -> None:
 def test_what_does_not_parse_is_named(text: str, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         parse_estimators(text)
+
+
+@pytest.mark.parametrize("parse", [parse_estimators, parse_for_hooks])
+def test_what_holds_no_names_is_refused(parse) -> None:
+    with pytest.raises(TypeError, match="estimators must be names, for instance .*; got NoneType"):
+        parse(None)
 
 
 def test_rewards_and_kernels_of_ones_own() -> None:

@@ -194,9 +194,10 @@ def test_padding_without_a_mask_is_refused(ids: object) -> None:
         ({"tokenizer": 5}, "tokenizer must be a tokenizer of transformers.*got 5"),
         ({"seed": "7"}, "seed must be one integer"),
         ({"temperature": "hot"}, "temperature must be 0"),
+        ({"student": "arithmetic-50k"}, "student must be a torch.nn.Module; got str"),
     ],
 )
 def test_wrong_types(change: dict, message: str) -> None:
-    given = {"prompts": [[5, 6]], "eos_token_id": 1, "max_new_tokens": 2, **change}
+    given = {"student": tiny_t5(), "prompts": [[5, 6]], "eos_token_id": 1, "max_new_tokens": 2, **change}
     with pytest.raises((TypeError, ValueError), match=message):
-        sample(tiny_t5(), **given)
+        sample(**given)
