@@ -104,8 +104,7 @@ def gradient_moments(
         weights = Terms.of(weights[1], weights[0])
     if isinstance(weights, Terms) and names is None:
         names = weights.names
-    if isinstance(weights, Terms) and weights.on is not None and distributed is not False:
-        raise ValueError("estimators from different trajectories are measured on one process: leave out distributed.")
+    on = weights.on.cpu() if isinstance(weights, Terms) and weights.on is not None else None
     options = {"fields": fields, "score_power": score_power, "micro_batch": micro_batch}
     if directions is not None:
         options["directions"] = directions
@@ -119,13 +118,12 @@ def gradient_moments(
     else:
         from kvar.gradients.distributed.gathered_moments import joined_moments
 
-        local, result, index = joined_moments(measure, None if distributed is True else distributed)
+        local, result, index, on = joined_moments(measure, None if distributed is True else distributed, on)
     count = result["all"].sq_norm.shape[0]
     names = local.names if local.names is not None else tuple(str(e) for e in range(count))
     check_name_count(names, count)
     result = {group: _plain(moments) for group, moments in result.items()}
     check_finite(result, names)
-    on = weights.on.cpu() if isinstance(weights, Terms) and weights.on is not None else None
     return GradientMoments(names=names, groups=result, prompt_index=index.detach().cpu().long(), on=on)
 
 

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from kvar.estimators import Evidence, GivenTeacher, with_references
-from kvar.gradients import gradient_moments, layer_groups
+from kvar.gradients import GradientMoments, gradient_moments, layer_groups
 from kvar.gradients.groups import resolve_groups
 from kvar.gradients.state import unwrap
 from kvar.hooks.measurement_settings import MeasurementSettings
@@ -54,7 +54,7 @@ def measure_gradients(
         config: of the measurement, see :class:`kvar.measurement.Measurement`.
 
     Raises:
-        ValueError: given responses or references on several processes or with fields="norms", fewer prompts than
+        ValueError: given responses on several processes, references with fields="norms", fewer prompts than
             processes, groups that select nothing, no trainable parameter, a teacher or score that an estimator cannot
             use.
     """
@@ -69,8 +69,8 @@ def measure_gradients(
         if len(prompts[0]) < count:
             raise ValueError(f"the probe has {len(prompts[0])} prompts for {count} processes: give it one for each.")
         share = torch.arange(rank, len(prompts[0]), count)  # this process's prompts
-    if references is not None and (distributed or settings.fields == "norms"):
-        raise ValueError("references are measured on one process with fields='all': leave them out.")
+    if references is not None and settings.fields == "norms":
+        raise ValueError("references are measured with fields='all': leave them out.")
     evidence: Evidence | None = None
 
     def work() -> Valued:
@@ -96,6 +96,8 @@ def measure_gradients(
     before = sum(len(part.rollouts) for part in parts[:rank])
     weights, names = weigh(whole, settings, slice(before, before + len(mine)), mine.tokens.shape[1], evidence)
     if references is not None:
+        if count > 1:
+            references = references[torch.isin(references.prompt_index, share.to(references.prompt_index))]
         weights = with_references(terms_of(weights, names, mine), references.to(mine.tokens.device))
         mine, names = weights.evidence.rollouts, list(weights.names)
     moments = gradient_moments(
@@ -109,4 +111,18 @@ def measure_gradients(
         micro_batch=settings.micro_batch,
         distributed=distributed,
     )
+    if moments.on is not None and count > 1:
+        moments = _references_last(moments)
     return Measurement(step, whole.rollouts, whole.values, moments, time.perf_counter() - start, dict(config or {}))
+
+
+def _references_last(moments: GradientMoments) -> GradientMoments:
+    """The moments of several processes with all sampled trajectories first, in the order of the rollouts."""
+    assert moments.on is not None
+    order = (~moments.on[0]).long().argsort(stable=True)
+    per_row = ("sq_norm", "alignment", "cross", "pair", "score_power")
+    groups = {
+        name: replace(part, **{f: x[..., order] for f in per_row if (x := getattr(part, f)) is not None})
+        for name, part in moments.groups.items()
+    }
+    return GradientMoments(moments.names, groups, moments.prompt_index[order], moments.on[:, order])

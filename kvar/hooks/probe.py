@@ -40,7 +40,7 @@ class GradientProbe(Measuring):
         reward: rollouts -> (N, T) per-token rewards u_t, used as theory.md (4') does.
         score: rollouts -> N scores of whole responses, for estimators of the reward ``score``.
         references: the data's response to each prompt, as text; the gradient of their likelihood is measured as one
-            more estimator, called ``data``. They are cut at ``max_new_tokens``. On one process only.
+            more estimator, called ``data``. They are cut at ``max_new_tokens``.
         tokenizer: needed for texts; default the trainer's.
         every: training steps between probes; the last step is always measured.
         first: also measure the student before its first step.

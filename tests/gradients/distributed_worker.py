@@ -14,7 +14,9 @@ from transformers import Trainer, TrainingArguments
 from kvar.estimators import gather
 from kvar.gradients import distinct_prompts, gradient_moments
 from kvar.hooks import GradientProbe, TrainerLog, parse_estimators
-from kvar.rollouts import Rollouts, log_probs
+from kvar.hooks.measure import measure_gradients
+from kvar.hooks.measurement_settings import MeasurementSettings
+from kvar.rollouts import Rollouts, log_probs, policy_of, sample
 from tests.cases import V, build, ragged_prompts, rollouts, tiny_gpt2, tiny_t5
 from tests.gradients.truth import as_callable, weights
 from tests.hooks.test_probe import Rows
@@ -29,6 +31,8 @@ EXACT = (
 """Exact terms of two rewards, baselines over all processes' responses, a score."""
 WITHIN = EXACT.replace(" - batch-mean", "").replace(" - position-optimum", "")
 """The same without baselines that are formed over the processes' responses together."""
+WITH_DATA = "K=2, kl immediate exact, kl K=1 - leave-one-out"
+"""Measured beside references."""
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "loop, groups": {"engine": "loop", "score_power": True},
@@ -117,6 +121,11 @@ def refusals(rank: int) -> dict[str, str]:
     return out
 
 
+def written(make: Any) -> Rollouts:
+    """A reference to each of the probe's prompts."""
+    return sample(make(seed=1), ragged_prompts(5), max_new_tokens=7, seed=5, policy=policy_of(make()))
+
+
 def probed(folder: Path, make: Any) -> dict[str, Any]:
     """A Trainer's run on both processes with a probe."""
     probe = GradientProbe(
@@ -135,12 +144,18 @@ def probed(folder: Path, make: Any) -> dict[str, Any]:
     exact = GradientProbe(
         ragged_prompts(5), EXACT, teacher=make(seed=1), score=score, rollouts_per_prompt=2, max_new_tokens=5
     ).measure(trainer.model, 99, distributed=True)
+    data = measure_gradients(
+        trainer.model.module, ragged_prompts(5),
+        MeasurementSettings(tuple(parse_estimators(WITH_DATA)), rollouts_per_prompt=2, max_new_tokens=5),
+        teacher=make(seed=1), references=written(make), policy=policy_of(make()), step=99, distributed=True,
+    )  # fmt: skip
     state = {k: v.detach().clone() for k, v in trainer.model.state_dict().items()}
     return {
         "steps": [m.step for m in probe.measurements],
         "logs": [entry for entry in trainer.state.log_history if "kvar/seconds" in entry],
         "last": last,
         "exact": exact,
+        "data": data,
         "state": state,
         "train": trainer.model.training,
     }

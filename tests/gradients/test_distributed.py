@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from kvar.estimators import gather
+from kvar.estimators import Terms, gather, with_references
 from kvar.gradients import gradient_moments
 from kvar.hooks import estimator_weights, parse_estimators
 from kvar.rollouts import score
@@ -17,11 +17,13 @@ from tests.gradients.distributed_worker import (
     EXACT,
     OPTIONS,
     ROWS,
+    WITH_DATA,
     WITHIN,
     double_norms,
     groups_of,
     main,
     teacher,
+    written,
 )
 from tests.gradients.distributed_worker import score as worker_score
 from tests.gradients.truth import assert_close, weights
@@ -111,6 +113,22 @@ def test_a_probe_of_every_estimator_on_two_processes(both: list[dict[str, Any]],
     evidence = gather(student, make(seed=1), data, worker_score, estimators=estimators)
     truth = gradient_moments(student, data, (evidence, estimators), engine="loop")
     assert moments.names == truth.names
+    assert_close(dict(moments.groups), dict(truth.groups), 1e-4)
+
+
+@pytest.mark.parametrize("make", [tiny_t5, tiny_gpt2])
+def test_references_on_two_processes(both: list[dict[str, Any]], make: Any) -> None:
+    """Each process measures the references of its prompts; the sampled responses come first."""
+    first, second = (found["t5" if make is tiny_t5 else "gpt2"] for found in both)
+    data, moments = first["data"].rollouts, first["data"].moments
+    assert torch.equal(moments.pair, second["data"].moments.pair)
+    student, estimators = make(), parse_estimators(WITH_DATA)
+    student.load_state_dict(first["state"])
+    evidence = gather(student, make(seed=1), data, estimators=estimators)
+    terms = with_references(Terms.of(estimators, evidence), written(make)[[0, 2, 4, 1, 3]])
+    truth = gradient_moments(student, terms.evidence.rollouts, terms, engine="loop")
+    assert moments.names == truth.names
+    assert torch.equal(moments.on, truth.on) and torch.equal(moments.prompt_index, truth.prompt_index)
     assert_close(dict(moments.groups), dict(truth.groups), 1e-4)
 
 

@@ -32,8 +32,8 @@ __all__ = ["joined_moments"]
 
 
 def joined_moments(
-    measure: Callable[[], LocalMeasurement], process_group: dist.ProcessGroup | None = None
-) -> tuple[LocalMeasurement, dict[str, GroupMoments], Tensor]:
+    measure: Callable[[], LocalMeasurement], process_group: dist.ProcessGroup | None = None, on: Tensor | None = None
+) -> tuple[LocalMeasurement, dict[str, GroupMoments], Tensor, Tensor | None]:
     """Measure on every process, then compute the fields that depend on the mean over all.
 
     Besides ``measure`` this takes one forward and E backward passes, and for fields="all" E forward-mode passes for
@@ -42,9 +42,11 @@ def joined_moments(
     Args:
         measure: this process's measurement.
         process_group: the processes; None for all.
+        on: (E, n) of this process, :attr:`kvar.gradients.GradientMoments.on`.
 
     Returns:
-        This process's measurement; moments of all N trajectories, in the order of ranks; their prompts (N,).
+        This process's measurement; moments of all N trajectories, in the order of ranks; their prompts (N,); (E, N) of
+        all processes' ``on``, or None.
 
     Raises:
         ValueError: processes measure different things, or a prompt is on two of them.
@@ -62,11 +64,12 @@ def joined_moments(
         plain = {name: {k: v.cpu() for k, v in vars(m).items() if v is not None} for name, m in local.moments.items()}
         sizes = {name: sum(p.numel() for p in members) for name, members in local.groups.items()}
         kept = sorted(plain["all"])
-        estimators = len(plain["all"]["sq_norm"])
+        estimators = f"{len(plain['all']['sq_norm'])} estimators{'' if on is None else ' on some trajectories each'}"
         return {
             "index": local.rollouts.prompt_index.detach().cpu().long(),
             "moments": plain,
-            "shape": f"{estimators} estimators, fields {kept}, groups of {sizes} parameters",
+            "on": on,
+            "shape": f"{estimators}, fields {kept}, groups of {sizes} parameters",
         }
 
     every = all_or_none(portable, process_group)
@@ -89,7 +92,7 @@ def joined_moments(
             fields |= {"cross": cross, "alignment": cross.diagonal(dim1=0, dim2=1).T.clone()}
             fields["prompt_pair"] = fields["prompt_pair"][..., order]
         result[name] = GroupMoments(**fields, mean_pair=mean_pair)
-    return local, result, torch.cat(indices)
+    return local, result, torch.cat(indices), None if on is None else torch.cat([part["on"] for part in every], dim=1)
 
 
 _OF_THE_MEAN = ("mean_pair", "alignment", "cross")
