@@ -24,9 +24,11 @@ from kvar.analysis.cosine import cosine
 from kvar.analysis.decompose import Decomposition, decompose, within_share
 from kvar.analysis.frames.across_seeds import across_seeds
 from kvar.analysis.frames.summary import summarise
+from kvar.analysis.frames.toward_over_training import toward_over_training
 from kvar.analysis.optimal.choose import Choice, choose
 from kvar.analysis.optimal.optimal_kernel import OptimalKernel, optimal_kernel
 from kvar.analysis.paired import difference_to, ratio_to
+from kvar.analysis.plan import plan
 from kvar.analysis.score_power import score_power, variance_per_score_power
 from kvar.analysis.signal import signal
 from kvar.analysis.step.batch_size_tests import inner_product_test, norm_test
@@ -44,7 +46,8 @@ from kvar.intervals.power_law import Flatness, PowerLaw, flatness, power_law
 __all__ = [
     "Choice", "Decomposition", "Estimate", "Flatness", "OptimalKernel", "PowerLaw", "across_seeds", "bca", "best_k",
     "bias", "by_position", "choose", "cosine", "decompose", "difference_to", "efficiency", "exact", "flatness",
-    "inner_product_test", "mean_with_interval", "mse", "noise_scale", "norm_test", "optimal_kernel", "power_law",
-    "proxies", "ratio_to", "relative_variance", "score_power", "signal", "snr", "summarise", "theory", "toward",
+    "inner_product_test", "mean_with_interval", "mse", "noise_scale", "norm_test", "optimal_kernel", "plan",
+    "power_law", "proxies", "ratio_to", "relative_variance", "score_power", "signal", "snr", "summarise", "theory",
+    "toward", "toward_over_training",
     "trace_covariance", "units_for_sign", "variance_per_score_power", "within_share",
 ]  # fmt: skip

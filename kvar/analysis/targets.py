@@ -48,10 +48,12 @@ def toward(
     Returns:
         Columns target, reference (the estimator that stands for it), estimator; efficiency with efficiency_low and
         efficiency_high, negative where the step leads away (:func:`kvar.analysis.efficiency`); bias, 1 less the
-        efficiency of an infinite batch (0 none, 1 orthogonal, 2 the opposite direction); leads: "toward", "away" or
-        "not resolved"; units, how many prompts or trajectories were measured; units_to_resolve, how many would tell the
-        sign. ``table.attrs["resolved"]`` says of each target whether its own |g*|^2 is, at the confidence given: where
-        it is not, efficiency with its interval and bias are NaN.
+        efficiency of an infinite batch (0 none, 1 orthogonal, 2 the opposite direction), with bias_low and bias_high;
+        leads: "toward", "away" or "not resolved"; units, how many prompts or trajectories were measured;
+        units_to_resolve, how many would tell the sign. ``table.attrs["resolved"]`` says of each target whether its own
+        |g*|^2 is, at the confidence given: where it is not, efficiency with its interval and bias are NaN.
+        (:func:`kvar.analysis.best_k`, which compares efficiencies that |g*|^2 scales alike, asks only that its
+        estimates be positive.)
 
     Raises:
         ValueError: no targets, one that is not measured, or as :func:`kvar.analysis.efficiency`.
@@ -72,7 +74,7 @@ def toward(
         number = moments.names.index(reference)
         resolved[target] = bool(power.low[number] > 0)
         step, limit = (
-            efficiency_estimate(direction_of(data, number, prompts, rollouts_per_prompt), confidence)
+            efficiency_estimate(direction_of(data, number, prompts, rollouts_per_prompt), confidence, prompts == np.inf)
             for prompts in (batch / rollouts_per_prompt, np.inf)
         )
         known = 1.0 if resolved[target] else np.nan
@@ -87,6 +89,8 @@ def toward(
                     "efficiency_low": known * step.low,
                     "efficiency_high": known * step.high,
                     "bias": known * (1 - limit.value),
+                    "bias_low": known * (1 - limit.high),
+                    "bias_high": known * (1 - limit.low),
                     "leads": told if resolved[target] else "not resolved",
                     "units": step.n,
                     "units_to_resolve": units_for_sign(step, confidence),
@@ -98,8 +102,8 @@ def toward(
     return table
 
 
-def units_for_sign(estimate: Estimate, confidence: float = 0.95) -> Array:
-    """How many units would tell each sign, were the estimates the true values.
+def units_for_sign(estimate: Estimate, confidence: float = 0.95, power: float = 0.5) -> Array:
+    """How many units would tell each sign with probability ``power``, were the estimates the true values.
 
     The standard error of sign(x) sqrt|x| is taken to fall as one over the root of the units. That is pessimistic where
     the signal is lost in noise: the error of a U-statistic of nothing falls as one over the units.
@@ -107,6 +111,8 @@ def units_for_sign(estimate: Estimate, confidence: float = 0.95) -> Array:
     Args:
         estimate: of a signed quadratic statistic, :func:`kvar.analysis.efficiency` or :func:`kvar.analysis.signal`.
         confidence: that the interval should have.
+        power: probability that the interval then excludes 0; at 0.5 the value is as far from 0 as the interval is wide
+            to one side. 0.8 takes 2.04 times as many units, 0.9 2.73 times.
 
     Returns:
         (E,) units (prompts or trajectories); infinity for a value of 0, NaN where the value is not known.
@@ -122,5 +128,5 @@ def units_for_sign(estimate: Estimate, confidence: float = 0.95) -> Array:
     n = estimate.n
     with np.errstate(all="ignore"):
         error = np.sqrt((n - 1) / n * ((left - left.mean(axis=0)) ** 2).sum(axis=0))
-        needed = n * (float(ndtri(0.5 + confidence / 2)) * error / np.abs(value)) ** 2
+        needed = n * (float(ndtri(0.5 + confidence / 2) + ndtri(power)) * error / np.abs(value)) ** 2
     return np.where(np.isfinite(estimate.value), needed, np.nan)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
-from kvar.estimators import default_estimators
+from kvar.estimators import DATA, default_estimators
 from kvar.front.given import given_teacher, rollouts_and_rest, settled_rollouts
 from kvar.front.models import resolve_models
 from kvar.front.prompts import prompt_ids
+from kvar.front.two_draws import check_resolve, two_draws
 from kvar.hooks import Estimator, Measurement
 from kvar.hooks.estimators import estimators_of
 from kvar.hooks.measure import measure_gradients
@@ -37,6 +40,9 @@ def measure(
     references: Sequence[Any] | None = None,
     rollouts: Rollouts | tuple[Rollouts, Mapping[str, Any]] | None = None,
     stale: bool = False,
+    resolve: str | None = None,
+    pilot: int = 64,
+    max_prompts: int | None = None,
     rollouts_per_prompt: int = 4,
     max_new_tokens: int = 64,
     seed: int = 0,
@@ -79,6 +85,11 @@ def measure(
             ``teacher_top_ids`` are used, for estimators that need no more.
         stale: ``rollouts`` are those of an earlier student, whose log-probabilities they hold: estimators may correct
             for it, and the effective sample size is shown.
+        resolve: a target, "data" or an objective such as "J" or "score": the first ``pilot`` prompts are measured to
+            plan how many tell where each estimator leads, at 0.8 power (``Measurement.plan``), and as many of
+            the other prompts are measured anew, which is what is returned. Prompts should be in random order.
+        pilot: prompts of the pilot, with ``resolve``.
+        max_prompts: most prompts after the pilot, with ``resolve``; default all others.
         rollouts_per_prompt: R responses to every prompt; 2 or more separate the variance within and between prompts.
         max_new_tokens: length limit of responses.
         seed: of the sampling.
@@ -126,6 +137,8 @@ def measure(
     if drawn is not None:
         if references is not None:
             raise ValueError("references are for prompts: leave them out with rollouts=.")
+        if resolve is not None:
+            raise ValueError("resolve is for prompts, of which more are drawn: leave it out with rollouts=.")
         counts = drawn.prompt_index.unique(return_counts=True)[1]
         rollouts_per_prompt, max_new_tokens = int(counts.max()), drawn.tokens.shape[1]
         if teacher is None and estimators is None and kernels == DEFAULT:
@@ -159,9 +172,9 @@ def measure(
     else:
         what = ids, mask = prompt_ids(prompts, models, settings.max_new_tokens, policy)
         count = len(ids)
-    reference_rollouts = None
+    written = None
     if references is not None:
-        reference_rollouts = data_responses(
+        written = data_responses(
             (ids, mask) if not isinstance(prompts, list) else prompts,
             references if isinstance(references, str) else list(references),
             models.tokenizer,
@@ -170,6 +183,9 @@ def measure(
             policy=policy,
         )
     recorded = ("rollouts_per_prompt", "max_new_tokens", "seed", "centre", "value", "vocabulary", "engine")
+    if resolve is not None:
+        names = [*(e.name for e in settings.estimators), *([] if references is None else [DATA])]
+        check_resolve(resolve, names, pilot, max_prompts, count)
     config = {
         **models.config,
         "kernels": [estimator.name for estimator in settings.estimators],
@@ -177,13 +193,20 @@ def measure(
         **{name: getattr(settings, name) for name in recorded},
         **({"numbers": numbers} if numbers else {}),
     }
-    return measure_gradients(
-        models.student,
-        what,
-        settings,
-        teacher=source,
-        references=reference_rollouts,
-        policy=policy,
-        tokenizer=models.tokenizer,
-        config=config,
-    )
+
+    def measured(rows: slice, draw: int) -> Measurement:
+        return measure_gradients(
+            models.student,
+            what if drawn is not None else (ids[rows], mask[rows]),
+            settings,
+            teacher=source,
+            references=None if written is None else replace(written[rows], prompt_index=torch.arange(len(ids[rows]))),
+            policy=policy,
+            tokenizer=models.tokenizer,
+            step=draw,
+            config=config,
+        )
+
+    if resolve is None:
+        return measured(slice(None), 0)
+    return two_draws(measured, count, resolve, pilot=pilot, max_prompts=max_prompts)

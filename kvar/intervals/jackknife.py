@@ -9,10 +9,13 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Array", "Estimate", "Scale", "jackknife", "signed_root"]
+__all__ = ["NEAR_ONE", "Array", "Estimate", "Scale", "jackknife", "signed_root"]
 
 Array: TypeAlias = NDArray[np.float64]
 Scale: TypeAlias = Literal["plain", "log", "root", "cosine"]
+
+NEAR_ONE = 0.999
+"""Numbers beyond it are cut to it on the scale "cosine"."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +104,7 @@ _SCALES: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = 
     "plain": (lambda x: x, lambda x: x),
     "log": (np.log, np.exp),
     "root": (signed_root, lambda x: np.sign(x) * x**2),
-    "cosine": (lambda x: np.arctanh(np.clip(x, -0.999, 0.999)), np.tanh),
+    "cosine": (lambda x: np.arctanh(np.clip(x, -NEAR_ONE, NEAR_ONE)), np.tanh),
 }
 
 

@@ -110,6 +110,23 @@ class Measurement(MeasurementData):
 
         return toward_of(self, batch, targets, **options)
 
+    def plan(self, target: str = "data", batch: float = 64, **options: Any) -> pd.DataFrame:
+        """How many prompts a fresh measurement takes to tell whether a step of each estimator leads toward a target.
+
+        See :func:`kvar.analysis.plan` for the columns; ``kvar.measure(resolve=target)`` plans and measures at once.
+
+        Args:
+            target: an estimator's name, or an objective ("J", "J_kl", "score").
+            batch: B, trajectories per step.
+            options: ``power`` (0.8), ``rollouts_per_prompt``, ``group``, ``unit`` and ``confidence``.
+
+        Raises:
+            ValueError: a target that is not measured, or a power outside (0, 1).
+        """
+        from kvar.measurement.statistics import plan_of
+
+        return plan_of(self, target, batch, **options)
+
     def optimal_kernel(self, batch: float = 64, target: str = "J", **options: Any) -> OptimalKernel:
         """The return kernel whose steps lead best toward a target, fitted to this measurement, and what it gains.
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kvar.analysis.frames.measured import LEAST_PROMPTS, design_unit, measurement_frame, sampling_unit, whole_or_split
-from kvar.analysis.frames.reference import default_reference, objective_of
+from kvar.analysis.frames.reference import default_reference, targets_among
 from kvar.analysis.optimal.optimal_kernel import OptimalKernel, optimal_kernel
+from kvar.analysis.plan import plan
 from kvar.analysis.statistic_table import TABLE
 from kvar.analysis.step.best_k import best_k, without_intervals
 from kvar.analysis.targets import toward
-from kvar.estimators import DATA
 from kvar.gradients import GradientMoments
 from kvar.returns import TokenValues
 
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
     from kvar.measurement.data import MeasurementData
 
-__all__ = ["best_of", "optimal_of", "statistics_of_measurement", "toward_of", "whole_moments", "wide_table"]
+__all__ = [
+    "best_of", "optimal_of", "plan_of", "statistics_of_measurement", "toward_of", "whole_moments", "wide_table",
+]  # fmt: skip
 
 SHOWN = (
     "trace", "trace_ratio", "relative_variance", "snr", "signal", "bias_sq", "efficiency", "mse", "within", "between",
@@ -90,11 +92,15 @@ def toward_of(
 ) -> pd.DataFrame:
     """See :meth:`kvar.measurement.Measurement.toward`."""
     moments = whole_moments(measurement)
-    if targets is None:
-        known = [DATA] if DATA in moments.names else []
-        targets = [*known, *dict.fromkeys(filter(None, map(objective_of, moments.names)))]
     options["unit"] = options.get("unit") or design_unit(moments, options.get("rollouts_per_prompt", 1))
-    return toward(moments, targets, batch, **options)
+    return toward(moments, targets_among(moments.names) if targets is None else targets, batch, **options)
+
+
+def plan_of(measurement: MeasurementData, target: str, batch: float, **options: Any) -> pd.DataFrame:
+    """See :meth:`kvar.measurement.Measurement.plan`."""
+    moments = whole_moments(measurement)
+    options["unit"] = options.get("unit") or design_unit(moments, options.get("rollouts_per_prompt", 1))
+    return plan(moments, target, batch, **options)
 
 
 def optimal_of(measurement: MeasurementData, batch: float, target: str, **options: Any) -> OptimalKernel:

@@ -22,6 +22,7 @@ from kvar.plots.parts.style import COLUMN_WIDTH, DOUBLE_WIDTH, context
 from kvar.plots.score_against_variance import score_against_variance
 from kvar.plots.snr_against_k import snr_against_k
 from kvar.plots.theory_beside_measurement import theory_beside_measurement
+from kvar.plots.toward_over_training import toward_over_training
 from kvar.plots.variance_against_k import variance_against_k
 from kvar.plots.variance_against_size import variance_against_size
 from kvar.plots.variance_by_layer import variance_by_layer
@@ -33,6 +34,6 @@ __all__ = [
     "COLUMNS", "COLUMN_WIDTH", "DOUBLE_WIDTH", "STATISTICS", "best_k_over_size", "bias_against_variance",
     "breakdown_of_variance", "context", "efficiency_against_k", "gap_autocorrelation", "kernels_over_tasks",
     "learning_curves", "mse_against_k", "save", "score_against_variance", "snr_against_k", "theory_beside_measurement",
-    "variance_against_k", "variance_against_size", "variance_by_layer", "variance_by_position",
+    "toward_over_training", "variance_against_k", "variance_against_size", "variance_by_layer", "variance_by_position",
     "variance_over_training", "within_between_shares",
 ]  # fmt: skip

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvar.analysis.frames.recorded import by_position_of
+from kvar.analysis.frames.toward_over_training import toward_over_training
 from kvar.analysis.return_statistics import gap_autocorrelation
 from kvar.records import Run
 from kvar.records.place import check_folder_place
@@ -16,6 +17,7 @@ from kvar.report.page.evaluations import samples_of, scores_frame
 from kvar.report.page.provenance import provenance_of
 from kvar.report.page.responses import responses_data, spread
 from kvar.report.tables.by_run import calibration_table, choice_table
+from kvar.report.tables.leads import leads_table
 from kvar.report.tables.terminal import render_table
 from kvar.report.words.by_run import verdict_paragraphs
 from kvar.results.places import at_places, places_of
@@ -88,8 +90,14 @@ def report_runs(
     few = [runs[i] for i in spread(len(runs), MOST_DRAWN)]
     few_names = [names[i] for i in spread(len(runs), MOST_DRAWN)]
     drawn = frame[frame["student"].isin(few_names)]
+    if step != "last" and step not in set(frame["step"]):
+        probed = ", ".join(map(str, sorted(set(frame["step"]))))
+        raise ValueError(f"no run was probed at step {step}; choose of {probed}, or last.")
+    leads = _leads(few, few_names, batch)
+    if len(leads):
+        leads.to_parquet(output / "toward.parquet", index=False)
     gaps, positions = _gaps(few, few_names, step), _positions(few, few_names, step)
-    figures, missing = draw_figures(drawn, output / "figures", step, gaps, positions)
+    figures, missing = draw_figures(drawn, output / "figures", step, gaps, positions, leads)
     notes = [
         f"Beware: these runs differ in {field} ({', '.join(map(str, values))}), so do not compare their students."
         for field, values in differences(runs).items()
@@ -100,7 +108,9 @@ def report_runs(
     if bare:
         notes.append(f"{len(bare)} of {len(every)} runs hold no gradient probe: of these there are scores only.")
     lead = verdict_paragraphs(frame, step=step)[0]
-    table = "\n".join([*notes, render_table(frame, step=step, batch=batch), *lead])
+    pointing = leads_table(leads, step=step)
+    shown = [f"Where a step of {batch} leads:", pointing.to_string(index=False)] if len(pointing) else []
+    table = "\n".join([*notes, render_table(frame, step=step, batch=batch), *lead, *shown])
     (output / "table.txt").write_text(table + "\n", encoding="utf-8")
     write_report(
         output / "report.html",
@@ -111,6 +121,7 @@ def report_runs(
         responses=responses_data(runs, places),
         tables={
             "Scores": scores,
+            f"Where a step of {batch} leads": leads_table(leads),
             "Theory over measurement": calibration_table(frame),
             "Which K for which step": choice_table(few, few_names, step=step, reference=reference),
         },
@@ -123,6 +134,18 @@ def report_runs(
 def left_out_notes(left_out: Mapping[str, str]) -> list[str]:
     """A sentence for every run without statistics of variance and bias."""
     return [f"Left out, except for its scores: {run}: {' '.join(why.split())}" for run, why in left_out.items()]
+
+
+def _leads(runs: Sequence[Run], names: Sequence[str], batch: int) -> pd.DataFrame:
+    """Where a step leads at every probe of the runs that measured another target than J."""
+    import pandas as pd
+
+    frames = [pd.DataFrame()]
+    for run, name in zip(runs, names, strict=True):
+        table = toward_over_training(run, batch)
+        if len(table) and set(table["target"]) != {"J"}:
+            frames.append(table.assign(student=name, parameters=int(run.config["parameters"])))
+    return pd.concat(frames, ignore_index=True)
 
 
 def _gaps(runs: Sequence[Run], names: Sequence[str], step: int | str) -> pd.DataFrame:

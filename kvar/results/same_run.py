@@ -14,7 +14,7 @@ TASK_FIELDS = ("task", "data", "teacher", "vocabulary", "max_new_tokens", "centr
 
 _RUN_FIELDS = (
     *TASK_FIELDS, "parameters", "objective", "kernel", "baseline", "learning_rate", "max_steps",
-    "per_device_train_batch_size", "probe_kernels", "probe_baseline", "probe_prompts", "probe_rollouts",
+    "per_device_train_batch_size", "probe_kernels", "probe_baseline", "probe_score", "probe_prompts", "probe_rollouts",
 )  # fmt: skip
 
 

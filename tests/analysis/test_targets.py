@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from kvar.analysis import bca, best_k, efficiency, signal, summarise, toward, trace_covariance, units_for_sign
+from kvar.analysis import bca, best_k, efficiency, plan, signal, summarise, toward, trace_covariance, units_for_sign
 from kvar.analysis.exact import TokenMDP, moments_of
 from kvar.analysis.replicates import replicates
 from kvar.analysis.step.efficiency import direction_of, signed_square
@@ -22,15 +22,17 @@ from kvar.rollouts import Rollouts, sample
 PROMPTS = 48
 
 
-def table(seed: int, prompts: int = PROMPTS, rollouts: int = 3, size: int = 6) -> tuple[torch.Tensor, GradientMoments]:
-    """Gradients (2, N, P), of a sampled estimator and of the data, and their moments."""
+def table(
+    seed: int, prompts: int = PROMPTS, rollouts: int = 3, size: int = 6, strength: float = 1.0
+) -> tuple[torch.Tensor, GradientMoments]:
+    """Gradients (2, N, P), of a sampled estimator and of the data, with moments; ``strength`` scales their means."""
     generator = torch.Generator().manual_seed(seed)
 
     def noise(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, size, dtype=torch.float64, generator=generator)
 
-    centre = noise(prompts) + torch.arange(size)
-    sampled = centre[:, None] + 2 * noise(prompts, rollouts) + 1.0
+    centre = noise(prompts) + strength * torch.arange(size)
+    sampled = centre[:, None] + 2 * noise(prompts, rollouts) + strength
     data = -0.5 * centre + noise(prompts)  # leads away
     rows = prompts * (rollouts + 1)
     g = torch.zeros(2, rows, size, dtype=torch.float64)
@@ -140,6 +142,21 @@ def test_as_many_units_as_planned_tell_the_sign():
     assert needed[0] < 24
     with pytest.raises(ValueError, match="'unknown' is none of the estimators"):
         toward(few, {"x": "unknown"}, 16)
+
+
+def test_a_fresh_measurement_of_the_planned_size_tells_as_often_as_planned():
+    """Within the error of 60 draws; the size is planned from 2,000 prompts, so that it is the one that is needed."""
+    planned = plan(table(0, prompts=2000, strength=0.15)[1], "data", 16, power=0.8)
+    assert planned.attrs["reference"] == "data" and (planned["units_needed"] == 2000).all()  # no fewer than the pilot's
+    size = units_for_sign(signal(table(0, prompts=2000, strength=0.15)[1]), power=0.8)[1]
+    assert 30 < size < 400
+    told = [signal(table(1 + k, prompts=int(size), strength=0.15)[1]).low[1] > 0 for k in range(60)]
+    assert 0.6 < np.mean(told) < 0.95, (size, np.mean(told))
+    one = signal(table(0)[1])
+    ratio = units_for_sign(one, power=0.8) / units_for_sign(one)
+    np.testing.assert_allclose(ratio, ((1.95996 + 0.84162) / 1.95996) ** 2, rtol=1e-4)
+    with pytest.raises(ValueError, match="power must lie between 0 and 1; got 1"):
+        plan(table(0)[1], "data", power=1)
 
 
 def test_estimators_from_different_trajectories_are_neither_added_nor_split_by_trajectory():

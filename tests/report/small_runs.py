@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,6 @@ import torch
 
 from kvar.analysis.exact import TokenMDP, moments_of
 from kvar.analysis.exact.moments import row_gradients
-from kvar.gradients import GradientMoments
 from kvar.gradients.frames import gradient_frame, prompt_frame, trajectory_frame
 from kvar.hooks.estimators import estimator_weights, parse_estimators
 from kvar.records import Run, RunWriter, load
@@ -31,6 +31,7 @@ def write_run(
     equal: bool = False,
     split: bool = False,
     groups: bool = False,
+    rename: Mapping[str, str] | None = None,
     **config: object,
 ) -> Run:
     """A run with a probe at each step.
@@ -44,6 +45,7 @@ def write_run(
         seed: of the draws; part of the config.
         equal: every response is the same one, of five tokens.
         split: estimators split by position besides.
+        rename: other names of some estimators in the records.
         groups: two parameter groups besides "all".
         config: fields in place of CONFIG's.
     """
@@ -68,7 +70,8 @@ def write_run(
                 weights, names = torch.cat([weights, parts]), names + part_names
             rows = mdp.student.rows(own.prompt_ids[:, 0], own.tokens)
             gradients = torch.stack([row_gradients(w, rows, own.tokens, mdp.policy) for w in weights])
-            moments = _named(moments_of(gradients, own.prompt_index), names)
+            shown = [(rename or {}).get(name, name) for name in names]
+            moments = replace(moments_of(gradients, own.prompt_index), names=tuple(shown))
             if groups:
                 half = gradients.shape[2] // 2
                 cut = {"first": gradients[..., :half], "second": gradients[..., half:]}
@@ -79,7 +82,3 @@ def write_run(
             writer.append("gradients", gradient_frame(moments, **at), key=("probe", step))
             writer.append("prompt_gradients", prompt_frame(moments, **at), key=("probe", step))
     return load(folder)
-
-
-def _named(moments: GradientMoments, names: list[str]) -> GradientMoments:
-    return replace(moments, names=tuple(names))

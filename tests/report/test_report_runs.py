@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kvar.analysis import toward
 from kvar.analysis.frames.recorded import by_position_of, moments_at, statistics_of
+from kvar.plots import toward_over_training
 from kvar.records import RunWriter
 from kvar.report.by_run import report_runs
 from kvar.report.figures.by_run import draw_figures
@@ -110,6 +112,27 @@ def test_a_mix_of_runs_shows_the_scores_of_all(reported):
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "41.5" in page and "Fields that differ between the 2 runs" in page and 'id="explore-data"' in page
     assert 'id="responses-data"' in page
+
+
+def test_a_run_with_several_targets_says_where_a_step_leads(tmp_path, no_figures):
+    """The moments of small_runs, one of whose estimators is called an objective's."""
+    run = write_run(tmp_path / "runs" / "a" / "K=1", steps=(0, 10), rename={"K=4": "kl K=1"})
+    table = report_runs([tmp_path / "runs"], tmp_path / "out")
+    leads = pd.read_parquet(tmp_path / "out" / "toward.parquet")
+    assert set(leads["target"]) == {"J", "J_kl"} and set(leads["step"]) == {0, 10}
+    assert "Where a step of 64 leads" in table and "toward J_kl" in table
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "<h2>Where a step of 64 leads</h2>" in page
+    expected = toward(moments_at(run, "probe", 10), ["J", "J_kl"], 64, unit="prompt")
+    np.testing.assert_allclose(leads[leads["step"] == 10]["efficiency"], expected["efficiency"])
+    figure = toward_over_training(leads)
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["toward J", "toward J_kl"]
+
+
+def test_a_step_without_a_probe_is_refused_with_those_that_have_one(tmp_path, no_figures):
+    write_run(tmp_path / "runs" / "a" / "K=1", steps=(0, 10), prompts=20)
+    with pytest.raises(ValueError, match="no run was probed at step 77; choose of 0, 10, or last"):
+        report_runs([tmp_path / "runs"], tmp_path / "out", step=77)
 
 
 def test_folders_without_runs_are_refused(tmp_path):

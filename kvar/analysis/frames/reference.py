@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 
-from kvar.estimators import Estimator, parse_estimators
+from kvar.estimators import DATA, Estimator, parse_estimators
 
-__all__ = ["default_reference", "objective_of", "parsed", "target_words"]
+__all__ = ["default_reference", "objective_of", "parsed", "target_words", "targets_among"]
 
 
 @cache
@@ -52,6 +52,15 @@ def default_reference(names: Sequence[str], target: str | None = None) -> str:
             f"unbiased for ({of}). For J measure 'K=1', for J_kl 'kl K=1', for the score 'score - leave-one-out'."
         )
     return max(fitting, key=_quiet)
+
+
+def targets_among(names: Sequence[str]) -> list[str]:
+    """The targets that some estimators give: ``data`` where measured, and each objective one of them is unbiased for.
+
+    >>> targets_among(["K=1", "K=4", "kl K=1", "score - leave-one-out", "data"])
+    ['data', 'J', 'J_kl', 'score']
+    """
+    return [*([DATA] if DATA in names else []), *dict.fromkeys(filter(None, map(objective_of, names)))]
 
 
 def target_words(reference: str) -> str:

@@ -63,11 +63,13 @@ def best_k(
         A table with one row per estimator: kernel, mse, mse_low, mse_high, mse_best (probability), efficiency,
         efficiency_low, efficiency_high, efficiency_best (probability). Both probabilities are NaN throughout where the
         reference's |g*|^2 is not resolved (an estimate, with or without one unit, that is not positive), and NaN for an
-        estimator that does not compete or has no finite value. ``table.attrs`` holds under "candidates_mse" and
-        "candidates_efficiency" the estimators that cannot be told apart as the best, each with its probability
-        (:func:`kvar.intervals.candidates`); under "best_mse" and "best_efficiency" the one that is left, None where
-        there are several or none; "units", how many units were measured; and "units_mse" and "units_efficiency", how
-        many would tell each winner from all others (:func:`kvar.intervals.units_to_resolve`).
+        estimator that does not compete or has no finite value. (That is less than :func:`kvar.analysis.toward` asks:
+        |g*|^2 scales all efficiencies alike, so that which is largest does not depend on how well it is known.)
+        ``table.attrs`` holds under "candidates_mse" and "candidates_efficiency" the estimators that cannot be told
+        apart as the best, each with its probability (:func:`kvar.intervals.candidates`); under "best_mse" and
+        "best_efficiency" the one that is left, None where there are several or none; "units", how many units were
+        measured; and "units_mse" and "units_efficiency", how many would tell each winner from all others
+        (:func:`kvar.intervals.units_to_resolve`).
 
     Raises:
         ValueError: as :func:`kvar.analysis.mse`, or an estimator in ``among`` that was not measured.

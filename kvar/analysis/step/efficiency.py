@@ -8,7 +8,7 @@ from kvar.analysis.replicates import Replicates, Unit, need_pairs, resolve_refer
 from kvar.analysis.signal import signal_of
 from kvar.analysis.step.design import design_replicates, step_variance
 from kvar.gradients.moments import GradientMoments
-from kvar.intervals.jackknife import Array, Estimate, jackknife
+from kvar.intervals.jackknife import NEAR_ONE, Array, Estimate, Scale, jackknife
 
 __all__ = ["direction_of", "efficiency", "efficiency_estimate", "signed_square"]
 
@@ -46,7 +46,8 @@ def efficiency(
     <E g, g*>, |E g|^2 and |g*|^2 come from pairs of distinct trajectories, tr Cov from (12); the jackknife removes the
     bias of order 1/N that their ratio has, unless N is so small that the correction leaves the interval: then the value
     is not corrected. The interval is formed for arctanh of the signed root of eta, and squared
-    with its sign.
+    with its sign; where that root, which noise may carry past 1, is near 1 with or without one unit, it is the hull of
+    that interval and of the symmetric one. Coverage on token MDPs: :func:`kvar.analysis.toward`.
     Where |g*|^2 is not resolved (an estimate, with or without one unit, that is not positive) the direction is unknown:
     the interval is then [-1, 1], and the value NaN if the full estimate is not positive.
 
@@ -74,18 +75,26 @@ def efficiency(
     return efficiency_estimate(direction_of(data, r, size / rollouts_per_prompt, rollouts_per_prompt), confidence)
 
 
-def efficiency_estimate(direction: Array, confidence: float = 0.95) -> Estimate:
+_ROOT_SCALES: tuple[Scale, ...] = ("cosine", "plain")
+
+
+def efficiency_estimate(direction: Array, confidence: float = 0.95, limit: bool = False) -> Estimate:
     """The efficiency and its interval, as :func:`efficiency` describes them, from the signed root of it.
 
     Args:
         direction: (1+U, E) of :func:`direction_of`.
         confidence: of the interval.
+        limit: whether the step is an infinite batch, whose efficiency is often 1: the wider interval is formed always.
     """
     units = len(direction) - 1
-    root = jackknife(direction, units, confidence, scale="cosine")
+    root, wide = (jackknife(direction, units, confidence, scale=scale) for scale in _ROOT_SCALES)
+    beyond = limit | (np.abs(direction) >= NEAR_ONE).any(axis=0)
     plain = jackknife(signed_square(direction), units, confidence, correct=True)
     known = np.isfinite(direction).all(axis=0)
-    low, high = signed_square(root.low), signed_square(root.high)
+    low, high = (
+        signed_square(np.clip(np.where(beyond, pick(a, b), a), -1.0, 1.0))
+        for pick, a, b in ((np.fmin, root.low, wide.low), (np.fmax, root.high, wide.high))
+    )
     with np.errstate(invalid="ignore"):
         mended = known & (plain.value >= low) & (plain.value <= high)
     return Estimate(

@@ -24,7 +24,12 @@ _REASONS = {
 
 
 def draw_figures(
-    frame: pd.DataFrame, folder: Path, step: int | str, gaps: pd.DataFrame, positions: pd.DataFrame
+    frame: pd.DataFrame,
+    folder: Path,
+    step: int | str,
+    gaps: pd.DataFrame,
+    positions: pd.DataFrame,
+    leads: pd.DataFrame | None = None,
 ) -> tuple[dict[str, Path], dict[str, str]]:
     """Draw the standard figures of some runs into ``folder`` as PNG and SVG.
 
@@ -34,6 +39,7 @@ def draw_figures(
         step: training step, or "last"; the figures over training show all.
         gaps: autocorrelation of gaps, with a column "student"; empty where no trajectories are recorded at that step.
         positions: variance by position, with a column "student"; empty where no probe has estimators split by position.
+        leads: of :func:`kvar.analysis.toward_over_training`, with a column "student"; empty where J is the only target.
 
     Returns:
         title -> PNG, and title -> reason for figures that cannot be drawn (such as an efficiency where |g*|^2 is not
@@ -74,5 +80,9 @@ def draw_figures(
                 title.lower().replace(" ", "_"),
                 lambda statistic=statistic: plots.variance_over_training(frame, statistic=statistic),
             )
+        if leads is not None and len(leads):
+            wanted["Where a step leads, over training"] = (
+                "toward_over_training", lambda: plots.toward_over_training(leads)
+            )  # fmt: skip
     drawn, missing = draw_all(wanted, folder)
     return drawn, {title: _REASONS.get(title, reason) for title, reason in missing.items()}

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 __all__ = ["assemble", "build_datasets", "build_probes", "build_trainer"]
 
 
+SCORE = "score - leave-one-out"
+"""The estimator of the score's gradient, which ``probe_score`` adds."""
+
+
 def assemble(settings: RunSettings, seed: int) -> Parts:
     """Load or build task, tokenizer and models.
 
@@ -31,9 +35,11 @@ def assemble(settings: RunSettings, seed: int) -> Parts:
         ValueError: a model or tokenizer cannot be loaded, or teacher and student have different tokenizers.
     """
     from kvar.study.run.models import load_models
-    from kvar.study.run.tasks import build_task, check_calculator, fit_task
+    from kvar.study.run.tasks import build_task, check_calculator, check_score, fit_task
 
     task = build_task(settings.task)
+    if settings.probe.probe_score is not None:
+        check_score(task, settings.probe.probe_score)
     tokenizer, student, teacher = load_models(settings.models, task, seed)
     if settings.evaluation.calculator:
         check_calculator(task, tokenizer)
@@ -81,14 +87,20 @@ def build_probes(
     examples = parts.task.examples("validation", probe.probe_prompts)
     check_prompts("validation", examples, training, parts, teacher=True)
     check_probe_size(probe, len(examples))
+    estimators = parse_estimators(probe.probe_kernels, probe.probe_baseline)
+    if probe.probe_score is not None and SCORE not in {estimator.name for estimator in estimators}:
+        estimators += parse_estimators(SCORE)
     return [
         GradientProbe(
             [example.prompt for example in examples],
-            parse_estimators(probe.probe_kernels, probe.probe_baseline),
+            estimators,
             teacher=parts.teacher,
             score=lambda rollouts: parts.task.example_scores(
-                response_texts(rollouts, parts.tokenizer), [examples[i] for i in rollouts.prompt_index.tolist()]
+                response_texts(rollouts, parts.tokenizer),
+                [examples[i] for i in rollouts.prompt_index.tolist()],
+                probe.probe_score,
             ),
+            references=[example.target for example in examples] if probe.probe_references else None,
             tokenizer=parts.tokenizer,
             every=probe.probe_every,
             first=probe.probe_first,

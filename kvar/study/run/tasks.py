@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from kvar.study.settings.run_settings import TaskSettings
     from kvar.tasks import Task
 
-__all__ = ["build_task", "check_calculator", "fit_task"]
+__all__ = ["build_task", "check_calculator", "check_score", "fit_task"]
 
 SAME_NAME = (
     "data", "source_field", "target_field", "prefix", "vocabulary", "held_out", "held_out_test", "skip_empty",
@@ -23,7 +23,7 @@ def build_task(settings: TaskSettings) -> Task:
     Raises:
         ValueError: an unknown task, missing data or fields, or a score that the task does not have.
     """
-    from kvar.tasks import Example, task_from_options
+    from kvar.tasks import task_from_options
 
     marks = settings.calculator_marks.split()
     if len(marks) != 2:
@@ -40,9 +40,16 @@ def build_task(settings: TaskSettings) -> Task:
         **{name: getattr(settings, name) for name in SAME_NAME},
     )
     if settings.reward_score is not None:
-        task.example_scores(["x"], [Example("x", "x")], settings.reward_score)  # refuses what the task does not have
+        check_score(task, settings.reward_score)
         task.reward = settings.reward_score
     return task
+
+
+def check_score(task: Task, name: str | None) -> None:
+    """Raise ValueError where the task has no score of that name."""
+    from kvar.tasks import Example
+
+    task.example_scores(["x"], [Example("x", "x")], name)
 
 
 def check_calculator(task: Task, tokenizer: Any) -> None:

@@ -138,6 +138,12 @@ class ProbeSettings:
     probe_first: bool = option(True, "probe before the first step too; false if an earlier stage's last probe did")
     probe_kernels: str = option("K=1,K=2,K=4,K=8,immediate", "estimators measured by the probe, comma-separated")
     probe_baseline: str | None = option(None, "baseline of the probed returns")
+    probe_references: bool = option(
+        False, "also probe the gradient of the references' likelihood, a target called 'data'"
+    )
+    probe_score: str | None = option(
+        None, "score of the task, such as chrf, whose gradient is probed too, as the target 'score - leave-one-out'"
+    )
     probe_prompts: AtLeast1 = option(64, "prompts of the probe, the first of the validation split")
     probe_rollouts: AtLeast1 = option(4, "responses sampled per prompt in the probe")
     probe_micro_batch: AtLeast1 | None = option(None, "trajectories that the probe's engine processes at a time")
@@ -152,6 +158,11 @@ class ProbeSettings:
         if str(self.probe_groups) in ("none", ""):
             self.probe_groups = None
         check_bounds(self)
+        if self.probe_score is not None and self.probe_rollouts < 2:
+            raise ValueError(
+                f"probe_score is {self.probe_score!r} but probe_rollouts is {self.probe_rollouts}; leave-one-out takes "
+                "2 responses a prompt or more."
+            )
 
 
 SECTIONS = (TaskSettings, ModelSettings, EvaluationSettings, ProbeSettings)
