@@ -21,6 +21,7 @@ from kvar.estimators.rewards import (
     TopK,
 )
 from kvar.returns import TokenValues
+from kvar.rollouts.rows import row_numbers
 from kvar.rollouts.types import Rollouts
 
 __all__ = ["GivenTeacher", "default_estimators"]
@@ -71,7 +72,7 @@ class GivenTeacher:
         if self.log_probs is not None:
             parts.append((rollouts.tokens[..., None], self.log_probs.double()[..., None]))
         self._told = parts
-        self._rows = {_key(rollouts, row): row for row in range(len(rollouts))}
+        self._rows = row_numbers(rollouts)  # equal responses to one prompt have one teacher
 
     def check(self, estimators: Iterable[Estimator]) -> None:
         """Refuse estimators that need more of the teacher than is known.
@@ -118,7 +119,7 @@ class GivenTeacher:
         """
         n, t = some.tokens.shape
         device = some.tokens.device
-        rows = torch.tensor([self._rows[_key(some, row)] for row in range(n)], device=self._told[0][0].device)
+        rows = self._rows(some).to(self._told[0][0].device)
         logits = torch.full((n, t, self.width), -torch.inf, dtype=torch.float64, device=device)
         for ids, log_probs in self._told:
             at, logs = (_fit(x[rows], t).to(device) for x in (ids, log_probs))
@@ -170,11 +171,3 @@ def _fit(values: Tensor, width: int) -> Tensor:
     if values.shape[1] >= width:
         return values[:, :width]
     return torch.cat([values, values[:, :1].expand(-1, width - values.shape[1], -1)], dim=1)
-
-
-def _key(rollouts: Rollouts, row: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Prompt and response: equal responses to one prompt have one teacher."""
-    return (
-        tuple(rollouts.prompt_ids[row][rollouts.prompt_mask[row]].tolist()),
-        tuple(rollouts.tokens[row][rollouts.mask[row]].tolist()),
-    )

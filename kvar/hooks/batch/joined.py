@@ -13,8 +13,9 @@ from kvar.hooks.batch.part import Part, Rows, token_rows
 from kvar.returns import TokenValues
 from kvar.rollouts import Rollouts, concatenate
 from kvar.rollouts.concatenate import concatenate_rows
+from kvar.rollouts.rows import row_numbers
 
-__all__ = ["TRAINED", "joined_parts", "row_numbers", "with_trained"]
+__all__ = ["TRAINED", "joined_parts", "with_trained"]
 
 TRAINED = "trained"
 """Name of the trainer's own estimator."""
@@ -88,22 +89,6 @@ def _teacher(parts: Sequence[Part]) -> Callable[[Tensor], Tensor]:
         return out
 
     return teacher
-
-
-def row_numbers(rollouts: Rollouts) -> Callable[[Rollouts], Tensor]:
-    """A function from some of the rollouts to their row numbers, known by their tokens."""
-
-    def keys(some: Rollouts) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-        prompts = zip(some.prompt_ids.tolist(), some.prompt_mask.tolist(), strict=True)
-        tokens = zip(some.tokens.tolist(), some.mask.tolist(), strict=True)
-
-        def kept(row: list[int], mask: list[bool]) -> tuple[int, ...]:
-            return tuple(token for token, keep in zip(row, mask, strict=True) if keep)
-
-        return [(kept(*prompt), kept(*response)) for prompt, response in zip(prompts, tokens, strict=True)]
-
-    known = {key: number for number, key in enumerate(keys(rollouts))}
-    return lambda some: torch.tensor([known[key] for key in keys(some)], device=some.tokens.device)
 
 
 @dataclass(frozen=True)

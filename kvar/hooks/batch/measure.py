@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kvar.estimators import Score
 from kvar.gradients import gradient_moments, layer_groups
-from kvar.hooks.batch.joined import row_numbers, with_trained
+from kvar.hooks.batch.joined import with_trained
 from kvar.hooks.batch.part import Part
 from kvar.hooks.measurement_settings import MeasurementSettings
 from kvar.hooks.valuation import Valued, terms_of, valued, weigh
@@ -20,6 +20,7 @@ from kvar.measurement import Measurement
 from kvar.returns.precision import at_least_float32
 from kvar.rollouts import Rollouts, token_logits
 from kvar.rollouts.modes import undisturbed
+from kvar.rollouts.rows import row_numbers
 
 __all__ = ["check_log_probs", "measure_batch"]
 
@@ -56,8 +57,7 @@ def measure_batch(
         settings = replace(settings, score=lambda _: scores)
     asked: Any = teacher
     if teacher is None and part.teacher is not None:
-        numbers, caught = row_numbers(rollouts), part.teacher
-        asked = lambda some: caught(numbers(some))[:, : some.tokens.shape[1]]  # noqa: E731
+        asked = _caught_teacher(part, part.teacher)
     evidence = None
     held = part.values is not None and part.valued == (settings.centre, settings.value)
     if part.values is not None and held and all(e.plain for e in settings.estimators):
@@ -78,6 +78,25 @@ def measure_batch(
         micro_batch=settings.micro_batch,
     )
     return Measurement(step, rollouts, responses.values, moments, time.perf_counter() - start, dict(config or {}))
+
+
+def _caught_teacher(part: Part, teacher: Callable[[Tensor], Tensor]) -> Callable[[Rollouts], Tensor]:
+    """Some of the rollouts -> the teacher's logits, (n, T, V), as caught.
+
+    Raises:
+        ValueError: one response to one prompt has two teachers, which are told apart by more than these.
+    """
+    rows = row_numbers(part.rollouts)
+    same = rows(part.rollouts)
+    twice = (same != torch.arange(len(same), device=same.device)).nonzero()[:, 0]
+    if len(twice):
+        mask = part.rollouts.mask[twice]
+        if not torch.allclose(teacher(twice)[mask], teacher(same[twice])[mask], rtol=1e-3, atol=1e-2):
+            raise ValueError(
+                f"rows {int(twice[0])} and {int(same[twice[0]])} of the batch have one prompt, one response and "
+                "teachers that were told different things: leave out estimators of the teacher, such as kl."
+            )
+    return lambda some: teacher(rows(some))[:, : some.tokens.shape[1]]
 
 
 @torch.no_grad()

@@ -16,7 +16,17 @@ from kvar.hooks import BatchProbe
 from kvar.records import RunWriter
 from tests.cases import tiny_gpt2
 from tests.hooks.batch import trainers
-from tests.hooks.batch.trainers import distillation, gkd, grpo, model, quiet_train, sdpo, tokenizer
+from tests.hooks.batch.trainers import (
+    distillation,
+    gkd,
+    grpo,
+    model,
+    quiet_train,
+    rloo,
+    sdft,
+    sdpo,
+    tokenizer,
+)
 
 pytest.importorskip("trl")
 
@@ -124,6 +134,40 @@ def test_old_log_probabilities_of_another_policy_are_refused(tmp_path: Path) -> 
     trainer._generate_and_score_completions = wrong
     BatchProbe(trainer, "score")
     with pytest.raises(ValueError, match="old log-probabilities differ from the student's by 2 a token"):
+        quiet_train(trainer)
+
+
+def test_old_log_probabilities_of_whole_responses_are_checked(tmp_path: Path) -> None:
+    trainer = rloo(tmp_path, model(1), max_steps=1)
+    prepare = trainer._generate_and_score_completions
+
+    def wrong(inputs: Any) -> Any:
+        batch = prepare(inputs)
+        return {**batch, "old_logps": batch["old_logps"] - 3.0 * batch["completion_mask"].sum(dim=1)}
+
+    trainer._generate_and_score_completions = wrong
+    BatchProbe(trainer, "score")
+    with pytest.raises(ValueError, match="old log-probabilities differ from the student's by 3 a token"):
+        quiet_train(trainer)
+
+
+def test_dropout_and_several_processes_are_told(tmp_path: Path) -> None:
+    trainer = distillation(tmp_path, model(1, attention_dropout=0.2), max_steps=1)
+    probe = BatchProbe(trainer, "kl immediate")
+    with pytest.warns(UserWarning, match="trains with dropout, which is off while gradients are measured"):
+        quiet_train(trainer)
+    assert len(probe.measurements) == 1
+    trainer.args._n_gpu = 2
+    with pytest.raises(ValueError, match="BatchProbe measures on one process; this training has 1 with 2 devices"):
+        BatchProbe(trainer, "kl immediate")
+
+
+def test_one_response_with_two_teachers_is_refused(tmp_path: Path) -> None:
+    student = model(1)
+    trainer = sdft(tmp_path, student, max_steps=1, max_completion_length=1, generation_kwargs={"top_k": 1})
+    trainer.train_dataset = trainer.train_dataset.map(lambda row: {"prompt": "a b"})
+    BatchProbe(trainer, "kl immediate")
+    with pytest.raises(ValueError, match="one prompt, one response and teachers that were told different things"):
         quiet_train(trainer)
 
 
