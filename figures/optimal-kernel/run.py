@@ -54,8 +54,8 @@ def rows(student: str, first: GradientMoments, second: GradientMoments) -> list[
         if best.fitted is None:
             lines.append(f"{student} | {batch} | {best.reason} | |")
             continue
-        there = efficiency(with_kernel(second, "fitted", best.weights), batch, reference=whole, unit="prompt")[-1]
-        check = Interval(float(there.value), float(there.low), float(there.high))
+        other = efficiency(with_kernel(second, "fitted", best.weights), batch, reference=whole, unit="prompt")[-1]
+        check = Interval(float(other.value), float(other.low), float(other.high))
         lines.append(f"{student} | {batch} | {best.fitted.kernel.name} | {best.efficiency} | {check}")
         lines.append(f"{student} | {batch} | gain on {best.listed} | {best.gain} |")
     return lines

@@ -33,7 +33,8 @@ class OptimalKernel:
         efficiency: of ``fitted`` for the step, cross-fitted, with its interval.
         listed: name of the measured estimator with the largest efficiency; None where the target is not resolved.
         listed_efficiency: its efficiency, cross-fitted likewise over the choice of the best.
-        gain: ``efficiency`` less ``listed_efficiency``, paired.
+        gain: ``efficiency`` less ``listed_efficiency``, paired. It is right on average; where it is small beside what
+            the choice of weights adds in noise its interval is too narrow.
         target: the estimator that stands for g*.
         batch: B.
         rollouts_per_prompt: R.
@@ -94,6 +95,10 @@ def optimal_kernel(
     (:func:`kvar.analysis.optimal.fit.fitted_weights`), and rounded to three digits, so that the kernel has a short name
     that reads back. Its efficiency, that of the best measured estimator and the gain are cross-fitted: each unit
     (prompt or trajectory) is judged by weights that were fitted without it.
+
+    On enumerable MDPs, five groups fitted to 240 trajectories, claims were those of the true efficiency on average, and
+    95 % intervals covered it in 90 to 96 % of 50 fits, that of the gain in 60 to 98 %; with 96 trajectories claims were
+    low by up to 0.04, and intervals covered in 74 to 94 % and 80 to 94 %.
 
     Args:
         moments: of E estimators, those by lag among them, with all fields.

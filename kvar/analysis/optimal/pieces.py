@@ -20,18 +20,25 @@ class Pieces:
     """The pieces of (25) for E estimators, with all U units and with each left out.
 
     Attributes:
-        power: (1+U, E, E), M + C / B; 0 for two estimators that share no trajectory.
+        signal: (1+U, E, E), M.
+        step: (1+U, E, E), C / B; 0 for two estimators that share no trajectory.
         toward: (1+U, E), m.
         true: (1+U,), |g*|^2.
         reference: the estimator that stands for g*.
         units: U.
     """
 
-    power: Array
+    signal: Array
+    step: Array
     toward: Array
     true: Array
     reference: str
     units: int
+
+    @property
+    def power(self) -> Array:
+        """(1+U, E, E), M + C / B."""
+        return self.signal + self.step
 
     @property
     def resolved(self) -> bool:
@@ -71,8 +78,8 @@ def pieces_of(
     r = moments.names.index(name)
     data = design_replicates(moments, group, unit, rollouts_per_prompt)
     signal = data.signal()
-    power = signal + step_covariance(data, batch / rollouts_per_prompt, rollouts_per_prompt)
-    return Pieces(np.nan_to_num(power), signal[:, :, r], signal[:, r, r], name, data.units)
+    step = np.nan_to_num(step_covariance(data, batch / rollouts_per_prompt, rollouts_per_prompt))
+    return Pieces(signal, step, signal[:, :, r], signal[:, r, r], name, data.units)
 
 
 def efficiency_of(weights: Array, power: Array, toward: Array, true: Array) -> Array:
