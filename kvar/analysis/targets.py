@@ -35,6 +35,10 @@ def toward(
 ) -> pd.DataFrame:
     """Where a step of each estimator leads: one row an estimator and target.
 
+    On token MDPs of 9 to 42 parameters 95 % intervals of efficiency and bias covered 91 to 99 % for most pairs with 256
+    prompts, 83 % at the least; docs/theory.md, section 9, has the table. Where all directions are nearly parallel (|c|
+    of 0.9 and more) and the target is barely told from zero, 1,024 prompts were too few: 71 % at the least.
+
     Args:
         moments: of E estimators, the targets among them.
         targets: estimators whose means are the gradients wanted, by name, "data" for instance; or objectives ("J",
