@@ -33,8 +33,8 @@ def bias(
     (7). Unbiased, so it may be negative; never clamped. The reference's own entry is 0. Where a bias is lost in noise
     the interval is too wide rather than too narrow, as :func:`kvar.analysis.signal.signal`'s. A bias that few, rare
     trajectories make needs many of them: on token MDPs 95 % intervals covered 93 to 96 % with N = 512 trajectories, and
-    88 to 94 % with N = 128. A bias that is exactly 0 by construction (two estimators of one objective) leaves a statistic
-    that is skewed where gradients have few dimensions: with 16 parameters 0 lay outside in up to 25 % of draws.
+    88 to 94 % with N = 128. Where a bias is exactly 0 (two estimators of one objective) the statistic is skewed if
+    gradients have few dimensions: with 16 parameters 0 lay outside in up to 25 % of draws.
 
     Args:
         moments: of E estimators, with all fields.
