@@ -55,7 +55,8 @@ def rows(student: str, first: GradientMoments, second: GradientMoments) -> list[
             lines.append(f"{student} | {batch} | {best.reason} | |")
             continue
         other = efficiency(with_kernel(second, "fitted", best.weights), batch, reference=whole, unit="prompt")[-1]
-        check = Interval(float(other.value), float(other.low), float(other.high))
+        value = Interval(float(other.value), float(other.low), float(other.high))
+        check = value if value.low > -1 or value.high < 1 else "target not resolved"
         lines.append(f"{student} | {batch} | {best.fitted.kernel.name} | {best.efficiency} | {check}")
         lines.append(f"{student} | {batch} | gain on {best.listed} | {best.gain} |")
     return lines
