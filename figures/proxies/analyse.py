@@ -3,8 +3,9 @@
     python figures/proxies/analyse.py --runs runs/proxies
 
 Writes beside itself ``measurements.parquet`` (every number), ``correlations.csv``, ``cost.csv`` (as measured) and the
-figure. A rho is Spearman's within a run (over its probes, or over estimators at each probe, averaged), its mean over
-runs with a t interval over runs.
+figure. Along a training rho is Spearman's over the probes of a run, averaged over runs by Fisher's z, with the interval
+of probes that are independent (variance 1.06 / (n - 3) each). Across estimators it is formed at each probe, and
+averaged over probes with a t interval.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def rho(x: pd.Series, y: pd.Series) -> float:
 def of_one_run(run: pd.DataFrame, method: str) -> Iterator[tuple[str, str, str, str, float, int]]:
     """(question, set, target, proxy, rho, n) of one run."""
     wide = {
-        name: part.pivot_table(index="step", columns=["quantity", "estimator"], values="value")
+        name: part.pivot_table(index="step", columns=["quantity", "estimator"], values="value", dropna=False)
         for name, part in run[run["set"] != "stale"].groupby("set")
     }
     exact = wide["probe"]
@@ -95,18 +96,21 @@ def of_one_run(run: pd.DataFrame, method: str) -> Iterator[tuple[str, str, str, 
             else:
                 y_used = y
             over = {name: rho(x[name], y_used[name]) for name in y.columns}
-            yield "along training, its estimator", where, target, proxy, over[method], len(y)
-            yield "along training, mean of all", where, target, proxy, float(np.nanmean(list(over.values()))), len(y)
+            yield "along training, its estimator", where, target, proxy, over[method], int(y_used[method].notna().sum())
+            known = [value for value in over.values() if np.isfinite(value)]
+            mean = float(np.mean(known)) if len(known) == len(over) else np.nan
+            yield "along training, mean of all", where, target, proxy, mean, int(y_used.notna().all(axis=1).sum())
             if target == "change of tr Cov":
                 continue
             groups = {"all": list(y.columns)}
             groups["sampled"] = [name for name in y.columns if name not in EXACT_SUMS]
             for group, names in groups.items():
-                at = [rho(x.loc[step, names], y.loc[step, names]) for step in y.index]
-                yield f"across estimators, {group}", where, target, proxy, float(np.nanmean(at)), len(names)
+                for step in y.index:
+                    value = rho(x.loc[step, names], y.loc[step, names])
+                    yield f"across estimators, {group}", where, target, proxy, value, len(names)
     stale = run[run["set"] == "stale"].pivot_table(index="step", columns=["quantity", "estimator"], values="value")
     for level in ("token", "sequence"):
-        inverse = 1 / stale[f"effective sample size, {level}"][""]
+        inverse = 1 / stale[f"effective sample size, {level}"]  # of no estimator
         for name in stale["trace"].columns:
             plain = exact["trace"][name.split(" ratio")[0].split(" sequence-ratio")[0]].reindex(stale.index)
             factor = stale["trace"][name] / plain
@@ -116,7 +120,7 @@ def of_one_run(run: pd.DataFrame, method: str) -> Iterator[tuple[str, str, str, 
 
 
 def correlations(frame: pd.DataFrame) -> pd.DataFrame:
-    """Every rho: its mean over runs and the t interval, over all runs and over those of each method."""
+    """Every rho with its interval, over all runs and over those of each method."""
     single = [
         (method, *row)
         for (student, method, seed), run in frame.groupby(RUN, sort=False)
@@ -127,10 +131,21 @@ def correlations(frame: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for keys, part in table.groupby(columns[1:5], sort=False):
         for method, some in (("all", part), *part.groupby("method", sort=False)):
-            known = some["rho"].dropna().to_numpy()
-            value, low, high = mean_with_interval(known) if len(known) else (np.nan,) * 3
-            rows.append((*keys, method, value, max(low, -1.0), min(high, 1.0), len(known), int(some["n"].max())))
-    return pd.DataFrame(rows, columns=[*columns[1:5], "method", "rho", "low", "high", "runs", "n"])
+            rows.append((*keys, method, *pooled(some.dropna(), keys[0].startswith("across"))))
+    return pd.DataFrame(rows, columns=[*columns[1:5], "method", "rho", "low", "high", "count", "n"])
+
+
+def pooled(some: pd.DataFrame, by_step: bool) -> tuple[float, float, float, int, int]:
+    """Mean rho, its interval, how many rhos it is of, and over how many numbers each is."""
+    if not len(some):
+        return np.nan, np.nan, np.nan, 0, 0
+    n = int(some["n"].min())
+    if by_step:
+        value, low, high = mean_with_interval(some["rho"].to_numpy())
+        return value, max(low, -1.0), min(high, 1.0), len(some), n
+    z = np.arctanh(some["rho"].clip(-0.999, 0.999))
+    half = 1.96 * np.sqrt((1.06 / (some["n"].clip(lower=4) - 3)).sum()) / len(some)
+    return (*(float(np.tanh(z.mean() + s * half)) for s in (0, -1, 1)), len(some), n)
 
 
 def figure(table: pd.DataFrame, cost: pd.DataFrame | None) -> plt.Figure:
@@ -138,13 +153,13 @@ def figure(table: pd.DataFrame, cost: pd.DataFrame | None) -> plt.Figure:
     panels = {
         "along a training:\nfollows tr Cov": ("along training, mean of all", "tr Cov"),
         "along a training:\nfollows signal / tr Cov": ("along training, mean of all", "signal / tr Cov"),
-        "at one step, across estimators:\norders tr Cov": ("across estimators, all", "tr Cov"),
-        "at one step, across estimators:\norders signal / tr Cov": ("across estimators, all", "signal / tr Cov"),
+        "across estimators:\norders tr Cov": ("across estimators, all", "tr Cov"),
+        "across estimators:\norders signal / tr Cov": ("across estimators, all", "signal / tr Cov"),
     }
-    sets = (("probe", "same trajectories", "o", OKABE_ITO[0]), ("batch", "another batch of 48", "s", OKABE_ITO[1]))
-    names = list(PROXIES)
+    sets = (("probe", "same trajectories", "o", OKABE_ITO[0]), ("batch", "another batch", "s", OKABE_ITO[1]))
+    names = [name for name in PROXIES if table["rho"][table["proxy"] == name].notna().any()]
     with context():
-        made, axes = plt.subplots(1, len(panels), figsize=(DOUBLE_WIDTH, 3.4), sharey=True, layout="constrained")
+        made, axes = plt.subplots(1, len(panels), figsize=(DOUBLE_WIDTH, 3.9), sharey=True, layout="constrained")
         for ax, (title, (question, target)) in zip(axes, panels.items(), strict=True):
             ax.axvline(0, color="0.7", lw=0.8)
             for shift, (where, label, marker, colour) in zip((-0.15, 0.15), sets, strict=True):
@@ -156,7 +171,7 @@ def figure(table: pd.DataFrame, cost: pd.DataFrame | None) -> plt.Figure:
                 ].set_index("proxy")
                 some = some.reindex([name for name in names if name in some.index])
                 y = [names.index(name) + shift for name in some.index]
-                ends = [some["rho"] - some["low"], some["high"] - some["rho"]]
+                ends = np.array([some["rho"] - some["low"], some["high"] - some["rho"]])
                 ax.errorbar(some["rho"], y, xerr=ends, fmt=marker, ms=3.5, lw=1, color=colour, label=label)
             ax.set_title(title, fontsize=7)
             ax.set_xlim(-1.05, 1.05)
@@ -191,7 +206,7 @@ def main() -> None:
     if (args.runs / "cost.csv").exists():
         shutil.copy(args.runs / "cost.csv", HERE / "cost.csv")
     cost = pd.read_csv(HERE / "cost.csv") if (HERE / "cost.csv").exists() else None
-    save(figure(table, cost), HERE / "proxies")
+    save(figure(table, cost), HERE / "proxies")[1].unlink()  # the PNG alone
     whole = table[table["method"] == "all"].drop(columns="method")
     print(frame.groupby(RUN).size())
     print(whole.to_string(index=False, float_format=lambda v: f"{v:.2f}"))

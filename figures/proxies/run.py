@@ -192,10 +192,10 @@ def train(args: argparse.Namespace, student_name: str, method: str, seed: int) -
     print(f"{file}: {time.process_time() - begun:.0f} s of processor time", flush=True)
 
 
-def cost(args: argparse.Namespace, rounds: int = 9) -> None:
+def cost(args: argparse.Namespace, rounds: int = 5) -> None:
     """Processor seconds of every number, in turns in one process, in plain steps; the median of the rounds."""
     rows = []
-    for name in STUDENTS:
+    for name in args.students:
         tokenizer, student, teacher = load_tokenizer(name), load_model(name), load_model("arithmetic")
         made = Proxies(tokenizer, teacher, 1, args.prompts, args.batch, 0)
         drawn: list[Any] = []

@@ -1,6 +1,6 @@
 """Cheap numbers that trainers log in place of the gradient's variance, each by its published formula.
 
-Measured against the exact numbers of :func:`kvar.gradients.gradient_moments` along trainings in ``figures/proxies``.
+``figures/proxies`` holds them against the exact numbers of :func:`kvar.gradients.gradient_moments`.
 """
 
 from kvar.analysis.proxies.effective_sample_size import effective_sample_size
