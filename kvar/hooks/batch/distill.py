@@ -7,20 +7,20 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from kvar.gradients.state import unwrap
 from kvar.hooks.batch.kind import BatchKind, seen
+from kvar.hooks.batch.logits import part_of, watch_logits
 from kvar.hooks.batch.part import Caught, Part
-from kvar.rollouts import Rollouts
-from kvar.rollouts.forward import chosen_log_probs, forward_inputs
+from kvar.rollouts.forward import forward_inputs
 from kvar.rollouts.patching import replaced
 
 __all__ = ["DistillBatch"]
 
 
 class DistillBatch(BatchKind):
-    """Catches the micro-batch that the trainer prepares and the gradient at the student's logits, (N, T, V) numbers."""
+    """Catches the micro-batch that the trainer prepares and the gradient at the student's logits."""
 
     package = "kvar"
     trainers = ("DistillationTrainer",)
@@ -57,39 +57,15 @@ class DistillBatch(BatchKind):
             return batch
 
         def see(output: Any) -> None:
-            if not torch.is_grad_enabled():
-                return
-            caught.passes += 1
-            (rollouts,) = caught.settings["batch"].responses.values()
-            align = forward_inputs(student, rollouts)[1]
-
-            def keep(grad: Tensor) -> None:
-                caught.grads["logits"] = align(grad.detach())
-
-            output.logits.register_hook(keep)
-            actions = align(output.logits.detach())
-            if rollouts.policy is not None:
-                actions = rollouts.policy.restricted(actions)
-            caught.values["log_probs"] = chosen_log_probs(actions, rollouts)
+            if torch.is_grad_enabled():
+                (rollouts,) = caught.settings["batch"].responses.values()
+                watch_logits(caught, output.logits, forward_inputs(student, rollouts)[1], rollouts)
 
         with replaced(trainer, "_batch", prepared), seen(student, see):
             yield
 
     def part(self, trainer: Any, inputs: Mapping[str, Any], caught: Caught, ends: tuple[int, ...]) -> Part:
         """See :class:`BatchKind`."""
-        batch, grad = caught.settings["batch"], caught.grads.get("logits")
-        rollouts: Rollouts
+        batch = caught.settings["batch"]
         (rollouts,) = batch.responses.values()
-
-        def rows(numbers: Tensor, logits: Tensor) -> Tensor:
-            assert grad is not None
-            return grad[numbers][..., : logits.shape[-1]].to(logits)
-
-        return Part(
-            rollouts,
-            rows=None if grad is None else rows,
-            log_probs=caught.values["log_probs"],
-            values=batch.values,
-            valued=(trainer.args.centre, trainer.args.value),
-            empty=grad is None or not bool(grad.any()),
-        )
+        return part_of(caught, rollouts, values=batch.values, valued=(trainer.args.centre, trainer.args.value))
