@@ -47,7 +47,7 @@ def gather(
     """Rewards of the sampled tokens and their expectations over the next token, theory.md (21), block by block.
 
     One pass of teacher and student without gradient, in eval mode; only the logits of a few trajectories are in memory
-    at a time, and none is kept. Exact terms run the teacher again when gradients are measured.
+    at a time. Exact terms run the teacher again when gradients are measured, unless its logits of all trajectories fit.
 
     Args:
         student: seq2seq or causal model to be measured.
@@ -220,12 +220,25 @@ class _Blocks:
 
 
 def _asked(teacher: Teacher | None) -> Callable[[Rollouts], Tensor] | None:
-    """Rollouts -> the teacher's logits over their action set, less what it never emits, without gradient."""
+    """Rollouts -> the teacher's logits over their action set, less what it never emits, without gradient.
+
+    The last logits are remembered if they are no more than :data:`MAX_LOGITS`: rollouts that fit at once take one pass
+    of the teacher for rewards and gradients.
+    """
     if teacher is None:
         return None
     refused = forbidden_by(teacher)
+    last: list[tuple[Rollouts, Tensor]] = []
 
     def asked(some: Rollouts) -> Tensor:
+        if not (last and _same(last[0][0], some)):
+            last[:] = [(some, run(some))]
+        logits = last[0][1]
+        if logits.numel() > MAX_LOGITS:
+            last.clear()
+        return logits
+
+    def run(some: Rollouts) -> Tensor:
         if refused.forbidden or refused.forbidden_first:
             some = replace(some, policy=(some.policy or Policy()).joined(refused))
         with torch.no_grad():
@@ -236,6 +249,13 @@ def _asked(teacher: Teacher | None) -> Callable[[Rollouts], Tensor] | None:
         return at_least_float32(given if some.policy is None else some.policy.restricted(given))
 
     return asked
+
+
+def _same(one: Rollouts, other: Rollouts) -> bool:
+    """Whether two rollouts have the same prompts and responses, in the same order and width."""
+    names = ("prompt_ids", "prompt_mask", "tokens", "mask")
+    pairs = [(getattr(one, name), getattr(other, name)) for name in names]
+    return one.policy == other.policy and all(a.device == b.device and torch.equal(a, b) for a, b in pairs)
 
 
 def _warn_off_policy(rollouts: Rollouts, log_probs: Tensor, estimators: Sequence[Estimator] | None) -> None:
