@@ -20,7 +20,9 @@ _PLAIN = {"temperature": (None, 1), "top_p": (None, 1), "top_k": (None, 0), "min
 def default_estimators(kind: BatchKind, trainer: Any, teacher: nn.Module | None) -> str:
     """A few estimators that the trainer's batches have everything for."""
     names = []
-    if _taught(kind, trainer, teacher):
+    if teacher is None and kind.own_teacher(trainer) is not None:
+        names += ["K=1", "immediate"]  # of the values that the batch holds
+    elif _taught(kind, trainer, teacher):
         names += ["kl immediate exact", "kl immediate", "K=1"]
     if kind.scores is not None:
         grouped = kind.group_size(trainer) > 1 and kind.whole_groups(trainer)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from contextlib import ExitStack
 from typing import Any, Literal
 
 import torch
@@ -24,7 +23,6 @@ from kvar.hooks.measuring import Measuring
 from kvar.records import RunWriter
 from kvar.returns import Kernel
 from kvar.rollouts import check_apart, policy_of
-from kvar.rollouts.patching import replaced
 
 __all__ = ["BatchProbe"]
 
@@ -119,14 +117,14 @@ class BatchProbe(Measuring):
         self.estimators = chosen
         self.every, self.first = every, first
         self._caught: list[tuple[Any, Caught]] = []
-        self._stack = ExitStack()
+        self._active = False
+        self._wrapped: tuple[Any, Any] | None = None  # the trainer's compute_loss before, and this probe's
         trainer.add_callback(self)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Look into the trainer's loss from now on; drop measurements from the step on that training starts at."""
-        self._stack.close()
         self.begin(state)
         self.measurements[self._first :] = [m for m in self.measurements[self._first :] if m.step < state.global_step]
         student = unwrap(self.trainer.model)
@@ -136,17 +134,21 @@ class BatchProbe(Measuring):
                 "mean of 'trained' is its gradient only on average.",
                 stacklevel=2,
             )
-        original = self.trainer.compute_loss
+        self._caught.clear()
+        self._active = True
+        if self._wrapped is None:
+            self._wrapped = self.trainer.__dict__.get("compute_loss"), self._wrapper(self.trainer.compute_loss)
+            self.trainer.compute_loss = self._wrapped[1]
 
+    def _wrapper(self, original: Any) -> Any:
         def compute_loss(model: nn.Module, inputs: Any, *given: Any, **options: Any) -> Any:
             step = self.trainer.state.global_step
-            due = step % self.every == 0 and (self.first or step > 0)
+            due = self._active and step % self.every == 0 and (self.first or step > 0)
             if not due or not model.training or not torch.is_grad_enabled():
                 return original(model, inputs, *given, **options)
             return self._caught_loss(original, model, inputs, *given, **options)
 
-        self._stack.enter_context(replaced(self.trainer, "compute_loss", compute_loss))
-        self._caught.clear()
+        return compute_loss
 
     def _caught_loss(self, original: Any, model: nn.Module, inputs: Any, *given: Any, **options: Any) -> Any:
         """The trainer's loss of one micro-batch, with what the measurement needs of it kept."""
@@ -174,10 +176,9 @@ class BatchProbe(Measuring):
         part = joined_parts([self.kind.part(self.trainer, inputs, caught, ends) for inputs, caught in self._caught])
         self._caught.clear()
         if part.empty:
-            why = ": every advantage is zero, all responses to a prompt being scored alike" if self.kind.scores else ""
-            warnings.warn(
-                f"step {state.global_step} is not measured: the trainer's gradient is zero{why}.", stacklevel=2
-            )
+            why = ", since every advantage is zero: all responses to a prompt score alike" if self.kind.scores else ""
+            message = f"step {state.global_step} is not measured: the trainer's gradient is zero{why}."
+            warnings.warn(message, stacklevel=2)
             return
         scaler = getattr(self.trainer.accelerator, "scaler", None)
         with plain_forward(student):
@@ -200,9 +201,15 @@ class BatchProbe(Measuring):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Leave the trainer as it was."""
-        self._stack.close()
+        """Leave the trainer's loss alone; what stays of this probe beneath another's does nothing."""
         self._caught.clear()
+        self._active = False
+        if self._wrapped is not None and self.trainer.__dict__.get("compute_loss") is self._wrapped[1]:
+            before, self._wrapped = self._wrapped[0], None
+            if before is None:
+                del self.trainer.compute_loss
+            else:
+                self.trainer.compute_loss = before
 
 
 def _drops(student: nn.Module) -> bool:

@@ -96,6 +96,15 @@ def test_engines_and_micro_batches_agree(make: Any, tmp_path: Path) -> None:
     torch.testing.assert_close(probes[4].measurements[0].moments.sq_norm, first.sq_norm, rtol=1e-4, atol=1e-6)
 
 
+def test_two_probes_of_two_trainings_measure_each_step_once(tmp_path: Path) -> None:
+    trainer = distillation(tmp_path, model(1), max_steps=1, gradient_accumulation_steps=1)
+    probes = [BatchProbe(trainer, "kl immediate"), BatchProbe(trainer, "immediate")]
+    for trainings in (1, 2):
+        quiet_train(trainer)
+        assert [len(probe.measurements) for probe in probes] == [trainings] * 2
+        assert {len(m.rollouts) for probe in probes for m in probe.measurements} == {4}
+
+
 def test_measurements_are_recorded(tmp_path: Path) -> None:
     writer = RunWriter(tmp_path / "run", {"student": "tiny"})
     trainer = distillation(tmp_path / "trl", model(1), max_steps=2)
