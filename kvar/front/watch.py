@@ -11,7 +11,9 @@ from transformers import Trainer
 from kvar.analysis.frames.reference import default_reference
 from kvar.estimators import DATA
 from kvar.front.measure import DEFAULT
-from kvar.hooks import Estimator, GradientProbe, TrainerLog
+from kvar.hooks import BatchProbe, Estimator, GradientProbe, TrainerLog
+from kvar.hooks.batch.joined import TRAINED
+from kvar.hooks.batch.known import kind_of
 from kvar.hooks.scalars import PREFIX
 from kvar.hooks.valuation import Reward
 from kvar.returns import Kernel
@@ -27,7 +29,7 @@ LENGTHS = ("max_new_tokens", "max_completion_length")
 def watch(
     trainer: Trainer,
     prompts: Any = None,
-    estimators: str | Kernel | Estimator | Sequence[str | int | Kernel | Estimator] = DEFAULT,
+    estimators: str | Kernel | Estimator | Sequence[str | int | Kernel | Estimator] | None = None,
     *,
     every: int = 50,
     teacher: nn.Module | None = None,
@@ -36,7 +38,7 @@ def watch(
     target: str | None = None,
     name: str | None = None,
     **options: Any,
-) -> GradientProbe:
+) -> GradientProbe | BatchProbe:
     """Measure the gradient while a trainer trains, and log the numbers with it, under "kvar/".
 
     Call it once the trainer is made, before ``trainer.train()``. The numbers, which docs/howto/watch.md lists, go to
@@ -44,18 +46,19 @@ def watch(
 
     Args:
         trainer: any transformers Trainer: TRL's, kvar's, yours.
-        prompts: fresh responses of the student to these prompts are measured; in any form of
-            ``kvar.rollouts.encode_prompts``.
-        estimators: as of :func:`kvar.measure`.
+        prompts: fresh responses of the student to these prompts are measured, in any form of
+            ``kvar.rollouts.encode_prompts``; None: the batch that is being trained on, of the trainers that
+            :class:`kvar.hooks.BatchProbe` knows, with the trainer's own estimator as ``trained``.
+        estimators: as of :func:`kvar.measure`, and by default the same; without prompts those that the batch allows.
         every: optimiser steps between measurements.
         teacher: values the responses; by default ``trainer.teacher`` or ``trainer.teacher_model``.
-        reward: in place of a teacher, rollouts -> (N, T) per-token rewards.
+        reward: in place of a teacher, rollouts -> (N, T) per-token rewards; with prompts only.
         batch: B, trajectories of an optimiser step, that efficiency, SNR, bias share and best estimator are for; by
             default the trainer's.
         target: of bias and efficiency: an objective ("J", "J_kl", "score") or an estimator; default J.
         name: a second probe of one trainer needs one; its numbers are under "kvar/NAME/".
         options: the probe's other arguments, such as ``rollouts_per_prompt``, ``first``, ``score``, ``writer`` and
-            ``micro_batch``; ``max_new_tokens`` is the trainer's by default, if it has one.
+            ``micro_batch``; with prompts, ``max_new_tokens`` is the trainer's by default, if it has one.
 
     Returns:
         The probe, which is one of the trainer's callbacks now. ``probe.history`` is a statistics frame for
@@ -63,7 +66,7 @@ def watch(
         each measurement, for instance to draw it.
 
     Raises:
-        TypeError: no transformers Trainer, no prompts, or an unknown option.
+        TypeError: no transformers Trainer; without prompts, a trainer whose batches are not known; an unknown option.
         ValueError: no teacher, a trainer that is watched under this name already, a target that none of the
             estimators is unbiased for; and as :class:`kvar.hooks.GradientProbe`.
     """
@@ -76,22 +79,38 @@ def watch(
     for callback in trainer.callback_handler.callbacks:
         if any(getattr(other, "prefix", None) == log.prefix for other in getattr(callback, "listeners", ())):
             raise ValueError(f"this trainer is watched under {log.prefix!r} already: give the second probe a name=.")
+    options |= {"teacher": teacher, "every": every, **({} if name is None else {"name": name})}
+    probe: GradientProbe | BatchProbe
     if prompts is None:
-        raise TypeError(
-            f"watch does not know the batches of {type(trainer).__name__}: pass prompts=, of which fresh responses are "
-            "measured."
-        )
-    if teacher is None and reward is None:
-        teacher = _teacher_of(trainer)
-    if name is not None:
-        options["name"] = name
-    lengths = [getattr(trainer.args, length, None) for length in LENGTHS]
-    options.setdefault("max_new_tokens", next(filter(None, lengths), 64))
-    probe = GradientProbe(prompts, estimators, teacher=teacher, reward=reward, every=every, **options)
-    references = [DATA] if options.get("references") is not None else []
-    default_reference([*(estimator.name for estimator in probe.estimators), *references], target)
+        probe = _batch_probe(trainer, estimators, reward, options)
+    else:
+        if teacher is None and reward is None:
+            options["teacher"] = _teacher_of(trainer)
+        lengths = [getattr(trainer.args, length, None) for length in LENGTHS]
+        options.setdefault("max_new_tokens", next(filter(None, lengths), 64))
+        probe = GradientProbe(prompts, DEFAULT if estimators is None else estimators, reward=reward, **options)
+    extra = [DATA] if options.get("references") is not None else [TRAINED] if prompts is None else []
+    default_reference([*(estimator.name for estimator in probe.estimators), *extra], target)
     probe.listeners.append(log)
     trainer.add_callback(probe)
+    return probe
+
+
+def _batch_probe(trainer: Trainer, estimators: Any, reward: Reward | None, options: dict[str, Any]) -> BatchProbe:
+    """The probe of the trainer's own batch, which is not among its callbacks yet.
+
+    Raises:
+        TypeError: a trainer whose batches are not known.
+        ValueError: a reward, and as :class:`kvar.hooks.BatchProbe`.
+    """
+    if reward is not None:
+        raise ValueError("reward= is for prompts=: without prompts the trainer's own batch and scores are measured.")
+    try:
+        kind_of(trainer)
+    except TypeError as error:
+        raise TypeError(f"{str(error).removesuffix('.')}: kvar.watch(trainer, prompts).") from None
+    probe = BatchProbe(trainer, estimators, **options)
+    trainer.remove_callback(probe)
     return probe
 
 

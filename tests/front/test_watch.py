@@ -11,7 +11,7 @@ from transformers import EarlyStoppingCallback
 
 import kvar
 from kvar.distill import build_model
-from kvar.hooks import GradientProbe
+from kvar.hooks import BatchProbe, GradientProbe
 from kvar.plots import variance_over_training
 from kvar.tasks import ArithmeticTask
 from tests.cases import ragged_prompts, tiny_gpt2, tiny_t5
@@ -94,7 +94,8 @@ def words() -> Any:
 
 
 def small(words: Any, seed: int) -> Any:
-    size = {"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 64}
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1}
+    size |= {"model_type": "llama", "num_key_value_heads": 2, "max_position_embeddings": 64}
     return build_model(size, words, seed=seed)
 
 
@@ -119,22 +120,35 @@ def test_trls_distillation_brings_its_teacher_and_its_length(words: Any, tmp_pat
     assert "kvar/snr/kl_immediate_exact" in trainer.state.log_history[0]
 
 
-def test_trls_grpo_logs_the_same_averages(words: Any, tmp_path: Path) -> None:
-    """Its ``log`` empties what it gathered since the last log; measured between two logs, it must not."""
+@pytest.mark.parametrize("fresh", [True, False])
+def test_trls_grpo_logs_the_same_averages(words: Any, tmp_path: Path, fresh: bool) -> None:
+    """Its ``log`` empties what it gathered since the last log; measured between two logs, it must not.
+
+    Two steps train on each batch, so that the second step's weights differ.
+    """
     trl, datasets = pytest.importorskip("trl"), pytest.importorskip("datasets")
     rows = datasets.Dataset.from_list([{"prompt": e.prompt} for e in ArithmeticTask(1, 1).examples("train", 8)])
     prompts = [example.prompt for example in ArithmeticTask(1, 1).examples("validation", 4)]
     logs = []
     for watched in (False, True):
+        args = trl.GRPOConfig(str(tmp_path), num_generations=2, num_iterations=2, learning_rate=0.01, **SHORT)
         trainer = trl.GRPOTrainer(
-            model=small(words, 1), args=trl.GRPOConfig(str(tmp_path), num_generations=2, **SHORT), train_dataset=rows,
-            processing_class=words, reward_funcs=lambda completions, **_: [float(len(text)) for text in completions],
+            model=small(words, 1), args=args, train_dataset=rows, processing_class=words,
+            reward_funcs=lambda completions, **_: [float(len(text)) for text in completions],
         )  # fmt: skip
-        if watched:
+        if watched and fresh:
             kvar.watch(trainer, prompts, "1, 4", teacher=small(words, 2), every=1, rollouts_per_prompt=2)
+        elif watched:
+            with pytest.raises(ValueError, match="reference 'nothing' is none of the estimators"):
+                kvar.watch(trainer, target="nothing")
+            assert isinstance(kvar.watch(trainer, every=1, target="trained"), BatchProbe)
         trainer.train()
         logs.append(others(trainer))
-    assert logged(trainer) == [0, 1, 2]
+    assert logged(trainer) == ([0, 1, 2] if fresh else [0, 1])
+    if not fresh:
+        first, second = (entry for entry in trainer.state.log_history if "kvar/snr/trained" in entry)
+        assert first["kvar/effective_sample_size"] == pytest.approx(1.0, abs=1e-6)
+        assert 0.25 <= second["kvar/effective_sample_size"] < 0.9999
     assert "reward" in logs[0][0]
     assert logs[0] == logs[1]
 
@@ -145,8 +159,10 @@ def test_what_cannot_be_watched(tmp_path: Path) -> None:
     ):
         watch(torch.nn.Linear(1, 1))
     trainer = trainer_of(tmp_path)
-    with pytest.raises(TypeError, match="the batches of Trainer.*prompts="):
+    with pytest.raises(TypeError, match=r"does not know the batches of Trainer .*: kvar.watch\(trainer, prompts\)"):
         kvar.watch(trainer)
+    with pytest.raises(ValueError, match="reward= is for prompts="):
+        kvar.watch(trainer, reward=lambda rollouts: rollouts.tokens.float())
     with pytest.raises(ValueError, match=r"Trainer holds no teacher \(as teacher or teacher_model\): pass teacher="):
         watch(trainer, teacher=None)
     trainer.teacher = trainer.model  # a student that is its own teacher

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kvar.analysis.proxies import effective_sample_size
 from kvar.estimators import Score
 from kvar.gradients import gradient_moments, layer_groups
 from kvar.hooks.batch.joined import with_trained
@@ -22,7 +23,7 @@ from kvar.rollouts import Rollouts, token_logits
 from kvar.rollouts.modes import undisturbed
 from kvar.rollouts.rows import row_numbers
 
-__all__ = ["check_log_probs", "measure_batch"]
+__all__ = ["check_log_probs", "measure_batch", "weight_numbers"]
 
 _STALE = 0.5
 """Mean difference a token from which old log-probabilities count as another model's: a few steps make less."""
@@ -77,7 +78,17 @@ def measure_batch(
         fields=settings.fields,
         micro_batch=settings.micro_batch,
     )
-    return Measurement(step, rollouts, responses.values, moments, time.perf_counter() - start, dict(config or {}))
+    whole = {**(config or {}), "numbers": weight_numbers(part)}
+    return Measurement(step, rollouts, responses.values, moments, time.perf_counter() - start, whole)
+
+
+def weight_numbers(part: Part) -> dict[str, float]:
+    """``effective_sample_size`` of a batch's importance weights; empty where the policy that drew it is not known."""
+    drawn, mask = part.rollouts.log_probs, part.rollouts.mask
+    if part.log_probs is None or not bool(drawn.any()):
+        return {}
+    ratio = part.log_probs.to(drawn) - drawn
+    return {"effective_sample_size": effective_sample_size(ratio, mask)} if bool(ratio[mask].isfinite().all()) else {}
 
 
 def _caught_teacher(part: Part, teacher: Callable[[Tensor], Tensor]) -> Callable[[Rollouts], Tensor]:
