@@ -22,7 +22,7 @@ BENCH := .venv-bench
 PURELIB := import sysconfig; print(sysconfig.get_path("purelib"))
 PEERS := opacus==1.6.0 backpack-for-pytorch==1.7.1 unfoldNd==0.2.3 einops==0.8.2 opt_einsum==3.4.0
 
-.PHONY: moved help setup demo test slow bench bench-training lint format docs notebooks wheel clean
+.PHONY: moved help setup demo test slow bench bench-training gpu lint format docs notebooks wheel clean
 .DEFAULT_GOAL := help
 
 moved:
@@ -60,6 +60,21 @@ bench-training: $(STAMP)  ## time training beside TRL, and what the probes cost 
 
 bench: $(BENCH)/.installed  ## time the gradient engines beside other libraries; fewer: make bench ARGS=--quick
 	OMP_NUM_THREADS=1 $(BENCH)/bin/python -m benchmarks.engines $(ARGS)
+
+# An interpreter whose torch sees a card and which has what kvar needs is used as it is, .venv's first, so that nothing is
+# installed over it. Else, where there is a card, `make setup` installs the torch of constraints.txt: from PyPI, for
+# Linux, a build for CUDA.
+CARD := import accelerate, datasets, hypothesis, pandas, pyarrow, pytest, torch, transformers; assert torch.cuda.is_available()
+
+gpu:  ## on a CUDA card: the tests that need one, then benchmarks/GPU.md (ten minutes); skipped elsewhere
+	@python=$$(for p in $(BIN)/python $(CANDIDATES); do if "$$p" -c '$(CARD)' >/dev/null 2>&1; then echo "$$p"; break; fi; done); \
+	if [ -z "$$python" ] && ! nvidia-smi >/dev/null 2>&1; then \
+		echo "make gpu: skipped, no CUDA device here (nvidia-smi finds none)"; exit 0; \
+	fi; \
+	if [ -z "$$python" ]; then $(MAKE) setup || exit 1; python=$(BIN)/python; fi; \
+	export PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}"; \
+	"$$python" -m pytest -q -m gpu tests/gpu; failed=$$?; \
+	"$$python" -m benchmarks.gpu $(ARGS) && exit $$failed
 
 # This environment and the peers beside it, without their dependencies: BackPACK's would replace torch by a CUDA build.
 $(BENCH)/.installed: $(STAMP)
