@@ -20,6 +20,7 @@ from kvar.rollouts.forward import token_logits
 from kvar.rollouts.modes import check_module, eval_mode
 from kvar.rollouts.policy import Policy, forbidden_by
 from kvar.rollouts.score_norms import score_norms as measured_score_norms
+from kvar.rollouts.sharded import given_whole, is_sharded, unwrap
 from kvar.rollouts.trial.truth import check_rollouts
 from kvar.rollouts.types import Rollouts
 
@@ -28,6 +29,7 @@ __all__ = ["gather"]
 Teacher = nn.Module | Callable[[Rollouts], Tensor]
 
 
+@given_whole("student")
 @torch.no_grad()
 def gather(
     student: nn.Module,
@@ -94,6 +96,12 @@ def gather(
         for name, reward in wanted.items()
         if isinstance(reward, SampledReward)
     }
+    if is_sharded(teacher):
+        raise ValueError(
+            "teacher is sharded, and exact terms ask it again later: call gather and what uses its evidence inside "
+            "'with kvar.rollouts.whole(teacher) as teacher:'."
+        )
+    teacher = unwrap(teacher, "teacher") if isinstance(teacher, nn.Module) else teacher
     asked = _asked(teacher)
     if isinstance(teacher, nn.Module):
         check_rollouts(teacher, rollouts)

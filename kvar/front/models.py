@@ -12,6 +12,7 @@ from torch import nn
 from kvar.distill import check_models, count_parameters, load_model
 from kvar.front.tokenizer import settled_tokenizer
 from kvar.gradients.state import unwrap
+from kvar.rollouts import sharded
 from kvar.rollouts.output_embedding import logit_width
 
 __all__ = ["Models", "resolve_models"]
@@ -71,7 +72,8 @@ def resolve_models(
         load_model(model, dtype).to(place) if isinstance(model, str | Path) else model
         for model, dtype in ((student, "float32"), (teacher, teacher_dtype))
     ]
-    made = [unwrap(made[0]), _inner(made[1])]
+    plain = sharded.unwrap(made[1], "teacher") if isinstance(made[1], nn.Module) else made[1]
+    made = [unwrap(made[0]), plain]
     if tokenizer is not None and teacher is not None:
         check_models(made[0], made[1], tokenizer)
     _check_widths(made[0], made[1], tokenizer, vocabulary)

@@ -7,6 +7,8 @@ from typing import TypeAlias
 
 from torch import nn
 
+from kvar.rollouts.sharded import standing_in
+
 __all__ = ["GroupSpec", "layer_groups", "resolve_groups", "stacks"]
 
 GroupSpec: TypeAlias = str | Iterable[nn.Parameter | str]
@@ -76,8 +78,8 @@ def _selected(student: nn.Module, group: str, spec: GroupSpec) -> set[int]:
                     f"use names from student.named_parameters(), for example {named[0][0]!r}."
                 )
             chosen |= selected
-        elif id(entry) in known:
-            chosen.add(id(entry))
+        elif id(standing_in(entry)) in known:
+            chosen.add(id(standing_in(entry)))
         else:
             raise ValueError(
                 f"groups[{group!r}] holds an entry of type {type(entry).__name__} that is no parameter of the student: "

@@ -20,6 +20,7 @@ from kvar.gradients.groups import GroupSpec, resolve_groups
 from kvar.gradients.local import LocalMeasurement
 from kvar.gradients.moments import GradientMoments, GroupMoments
 from kvar.gradients.state import untouched, unwrap
+from kvar.rollouts.sharded import given_whole
 from kvar.rollouts.trial.truth import check_rollouts
 from kvar.rollouts.types import Rollouts
 
@@ -42,6 +43,7 @@ fields ``sq_norm`` and ``mean_pair`` are measured, with ``score_power`` also sum
 the CPU."""
 
 
+@given_whole("student")
 def gradient_moments(
     student: nn.Module,
     rollouts: Rollouts,
@@ -63,7 +65,8 @@ def gradient_moments(
 
     Args:
         student: a transformers model, or any module that :func:`kvar.rollouts.token_logits` takes; also inside a
-            DistributedDataParallel wrapper.
+            DistributedDataParallel wrapper, or under FSDP2, where all processes call this together and each gathers
+            all parameters for it (:func:`kvar.rollouts.whole`).
         rollouts: N prompts and responses.
         weights: (E, N, T), for instance :func:`kvar.returns.returns`; ignored where ``rollouts.mask`` is false. Or
             ``(evidence, estimators)``: estimators of theory.md (22), exact sums included, with the evidence of

@@ -4,34 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
 
-from kvar.rollouts.modes import check_module, undisturbed
+from kvar.rollouts import sharded
+from kvar.rollouts.modes import undisturbed
 
 __all__ = ["untouched", "unwrap"]
 
+_QUANTISED = ("bitsandbytes", "hqq", "optimum", "quanto", "torchao")
+"""Libraries whose parameters hold quantised weights."""
 
-def unwrap(student: nn.Module) -> nn.Module:
-    """The plain module inside a data-parallel wrapper.
+
+def unwrap(student: Any) -> nn.Module:
+    """The plain module inside a data-parallel wrapper, as :func:`kvar.rollouts.sharded.unwrap` gives it.
 
     Raises:
         TypeError: the student is not a module.
-        ValueError: a compiled or sharded module, with the remedy.
+        ValueError: a module that cannot be made whole here; quantised weights, which have no gradient (adapters on them
+            have one).
     """
-    check_module(student)
-    if isinstance(student, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
-        student = student.module
-    for name, module in student.named_modules():
-        where = f"student.{name}" if name else "student"
-        if hasattr(module, "_orig_mod"):
-            raise ValueError(f"{where} is compiled by torch.compile: pass the plain module (its ._orig_mod) instead.")
-        if getattr(module, "_compiled_call_impl", None) is not None:
-            raise ValueError(f"{where} is compiled in place by .compile(): measure a copy that is not compiled.")
-        if "FullyShardedDataParallel" in type(module).__name__ or type(module).__name__.startswith("FSDP"):
+    student = sharded.unwrap(student)
+    if hasattr(student, "peft_config"):
+        return student
+    for name, parameter in student.named_parameters():
+        library = type(parameter).__module__.split(".")[0]
+        if library in _QUANTISED or getattr(student, "hf_quantizer", None) is not None:
             raise ValueError(
-                f"{where} is sharded ({type(module).__name__}): gather it into a plain module before measuring."
+                f"student.{name} is of a student with quantised weights, whose gradient is not defined: load it in "
+                "float32 or bfloat16, or train LoRA adapters on it."
             )
     return student
 

@@ -15,11 +15,13 @@ from kvar.gradients.cotangents import Estimators
 from kvar.gradients.groups import GroupSpec, resolve_groups
 from kvar.gradients.moments import GradientMoments, GroupMoments
 from kvar.gradients.state import untouched, unwrap
+from kvar.rollouts.sharded import given_whole
 from kvar.rollouts.types import Rollouts
 
 __all__ = ["step_moments"]
 
 
+@given_whole("student")
 def step_moments(
     student: nn.Module,
     steps: Iterable[tuple[Rollouts, Tensor | Terms | tuple[Evidence, Sequence[Estimator]]]],

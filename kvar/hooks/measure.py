@@ -19,10 +19,12 @@ from kvar.hooks.measurement_settings import MeasurementSettings
 from kvar.hooks.valuation import Reward, Valued, exchanged, joined, terms_of, valued, weigh
 from kvar.measurement import Measurement
 from kvar.rollouts import Policy, Rollouts, sample
+from kvar.rollouts.sharded import given_whole
 
 __all__ = ["measure_gradients"]
 
 
+@given_whole("student", "teacher")
 def measure_gradients(
     student: nn.Module,
     prompts: tuple[Tensor, Tensor] | Rollouts,
@@ -40,7 +42,8 @@ def measure_gradients(
     """Sample, value and measure a student; its parameters, gradients, buffers, modes and random state stay as they are.
 
     Args:
-        student: seq2seq or causal model, plain or data-parallel.
+        student: seq2seq or causal model, plain, data-parallel or under FSDP2, whose parameters are gathered for the
+            measurement (:func:`kvar.rollouts.whole`).
         prompts: (M, S) ids and (M, S) mask; or responses that were drawn already, with this policy.
         settings: of the measurement.
         teacher: values the responses; None with ``reward``.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from kvar.gradients.state import unwrap
 from kvar.hooks.estimators import Estimator, check_plain, estimator_weights, estimators_of
 from kvar.records import RunWriter
 from kvar.returns import Kernel, TokenValues
-from kvar.rollouts import Rollouts
+from kvar.rollouts import Rollouts, whole
 
 __all__ = ["OutputLayerProbe", "StepStatistics"]
 
@@ -133,9 +134,16 @@ class OutputLayerProbe(TrainerCallback):
         Raises:
             ValueError: the last training forward pass was not over these rollouts.
         """
+        if self._step % self.every:
+            return
+        passes = self._student is not None and not all(e.plain for e in self.estimators)
+        with whole(self._student) if passes else nullcontext():  # gathered with the help of every process
+            self._measure(rollouts, values, hidden, logits)
+
+    def _measure(self, rollouts: Rollouts, values: TokenValues, hidden: Tensor | None, logits: Tensor | None) -> None:
         mask, index = rollouts.mask, rollouts.prompt_index
         filled = mask.any(dim=1)  # rows without a token only even out the processes' batches and are no samples
-        if self._idle or self._step % self.every or not bool(filled.any()):
+        if self._idle or not bool(filled.any()):
             return
         start = time.perf_counter()
         inner = None
@@ -203,8 +211,8 @@ class OutputLayerProbe(TrainerCallback):
         self._pending = [m for m in self._pending if m.step < step]
         if self.writer is not None and not self._idle:
             self.writer.begin(step, self.name)
+        self._student = unwrap(kwargs["model"])
         if not self._idle:
-            self._student = unwrap(kwargs["model"])
             self._watch = HeadWatch(self._student, self.head, training_only=True)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -223,7 +231,7 @@ class OutputLayerProbe(TrainerCallback):
     def _close(self) -> None:
         if self._watch is not None:
             self._watch.close()
-            self._watch = self._student = None
+        self._watch = self._student = None
 
 
 def _average(parts: list[tuple[int, Tensor]]) -> Tensor:

@@ -125,7 +125,7 @@ class GradientProbe(Measuring):
         """Sample, score and measure ``student`` now; nothing is recorded.
 
         Args:
-            student: seq2seq or causal model, plain or data-parallel.
+            student: seq2seq or causal model, plain, data-parallel or under FSDP2.
             step: names the measurement, and selects its random stream.
             distributed: divide the prompts among all processes; all must call this and all get the whole result.
 

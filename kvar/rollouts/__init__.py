@@ -17,6 +17,7 @@ from kvar.rollouts.references import references
 from kvar.rollouts.sample import sample
 from kvar.rollouts.score import log_probs, score
 from kvar.rollouts.score_norms import score_norms
+from kvar.rollouts.sharded import whole
 from kvar.rollouts.text.encoder import TextEncoder
 from kvar.rollouts.text.prompts import Prompts, encode_prompts
 from kvar.rollouts.trial.truth import unchecked
@@ -48,4 +49,5 @@ __all__ = [
     "token_logits",
     "unchecked",
     "vocabulary_size",
+    "whole",
 ]

@@ -39,4 +39,5 @@ def check_apart(student: nn.Module, teacher: nn.Module | None) -> None:
 
 
 def _memory(parameter: nn.Parameter) -> int:
-    return int(parameter.untyped_storage().data_ptr())
+    part = parameter.to_local() if hasattr(parameter, "to_local") else parameter  # this process's, where it is sharded
+    return int(part.untyped_storage().data_ptr())

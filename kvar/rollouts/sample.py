@@ -14,6 +14,7 @@ from kvar.rollouts.decoding.decoding import decode
 from kvar.rollouts.decoding.draw import draw, uniforms
 from kvar.rollouts.modes import check_module, eval_mode
 from kvar.rollouts.policy import Policy, policy_of
+from kvar.rollouts.sharded import given_whole
 from kvar.rollouts.text.prompts import Prompts, encode_prompts
 from kvar.rollouts.trial.truth import check_rollouts, decoding_of
 from kvar.rollouts.types import Rollouts
@@ -22,6 +23,7 @@ from kvar.rollouts.vocabulary import check_tokenizer, pad_token
 __all__ = ["sample"]
 
 
+@given_whole("student")
 @torch.no_grad()
 def sample(
     student: nn.Module,
@@ -46,7 +48,7 @@ def sample(
     changed.
 
     Args:
-        student: seq2seq or causal transformers model.
+        student: seq2seq or causal transformers model, also in a wrapper or sharded (:func:`kvar.rollouts.whole`).
         prompts: M prompts in any form that :func:`kvar.rollouts.encode_prompts` takes.
         tokenizer: the student's tokenizer.
         rollouts_per_prompt: R; the result has N = M R rows, a prompt's rows next to each other.

@@ -15,6 +15,7 @@ from kvar.rollouts.head import separable, token_logit_chunks
 from kvar.rollouts.modes import eval_mode
 from kvar.rollouts.output_embedding import logit_width
 from kvar.rollouts.policy import Policy, forbidden_by
+from kvar.rollouts.sharded import given_whole
 from kvar.rollouts.trial.truth import check_rollouts
 from kvar.rollouts.types import Rollouts
 
@@ -23,6 +24,7 @@ __all__ = ["log_probs", "score"]
 MAX_LOGITS = 2**25
 
 
+@given_whole("teacher")
 @torch.no_grad()
 def score(
     teacher: nn.Module,
@@ -42,7 +44,7 @@ def score(
     at a time instead, one at least. Values are the same up to rounding.
 
     Args:
-        teacher: seq2seq or causal model with the student's tokenizer.
+        teacher: seq2seq or causal model with the student's tokenizer; as the student of :func:`kvar.rollouts.sample`.
         rollouts: N responses of T tokens at most.
         centre: see ``kvar.returns.token_values``.
         value: see ``kvar.returns.token_values``.

@@ -11,6 +11,7 @@ from kvar.returns.score_norms import output_layer_score_norms
 from kvar.rollouts.forward import forward_inputs
 from kvar.rollouts.modes import eval_mode
 from kvar.rollouts.output_embedding import output_embedding
+from kvar.rollouts.sharded import given_whole
 from kvar.rollouts.trial.truth import check_rollouts
 from kvar.rollouts.types import Rollouts
 
@@ -19,6 +20,7 @@ __all__ = ["score_norms"]
 MAX_LOGITS = 2**25
 
 
+@given_whole("student")
 @torch.no_grad()
 def score_norms(
     student: nn.Module, rollouts: Rollouts, *, vocabulary: int | None = None, max_logits: int = MAX_LOGITS

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from kvar.rollouts import is_encoder_decoder, vocabulary_size
+from kvar.rollouts import check_lengths, is_encoder_decoder, vocabulary_size
 from kvar.rollouts.forward import decoder_start
 from kvar.rollouts.output_embedding import logit_width
 
-__all__ = ["check_models"]
+__all__ = ["check_models", "check_rows"]
 
 
 def check_models(student: Any, teacher: Any | None, tokenizer: Any) -> None:
@@ -44,6 +45,16 @@ def check_models(student: Any, teacher: Any | None, tokenizer: Any) -> None:
             decoder_start(model)
     if teacher is not None:
         _check_end(teacher, tokenizer)
+
+
+def check_rows(datasets: Mapping[str, Any], student: Any, teacher: Any | None, max_new_tokens: int) -> None:
+    """Raise ValueError where a data set's longest prompt leaves student or teacher no room for a response."""
+    for name, dataset in datasets.items():
+        if dataset is not None and "prompt_length" in (getattr(dataset, "column_names", None) or ()):
+            lengths = list(dataset["prompt_length"])
+            longest = max(lengths)
+            where = f"row {lengths.index(longest)} of {name}"
+            check_lengths(student, teacher, longest, max_new_tokens, prompt=f"the prompt of {where}")
 
 
 def _check_end(teacher: Any, tokenizer: Any) -> None:

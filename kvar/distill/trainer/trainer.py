@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from kvar.distill.data.dataset import Collator, prepared
 from kvar.distill.data.epochs import Epochs
 from kvar.distill.data.order import LengthBatches, ShuffledExamples
 from kvar.distill.data.whole_batches import check_whole_batches, rows_together, whole_batches_only
-from kvar.distill.models.check import check_models
+from kvar.distill.models.check import check_models, check_rows
 from kvar.distill.objectives import Batch, Mixture, Passes
 from kvar.distill.step.evened import EvenedRows, EvenedSampler, MarkingCollator, check_evened
 from kvar.distill.step.responses import Scorer, Step, distinct_rows, on_policy_coin, prepare_step
@@ -24,9 +25,10 @@ from kvar.distill.trainer.checkpoints import WholeCheckpoints
 from kvar.distill.trainer.learning_rates import scale_learning_rates
 from kvar.distill.trainer.not_finite import not_finite
 from kvar.distill.trainer.step_logs import StepLogs
+from kvar.distill.trainer.strategy import check_strategy, check_whole
 from kvar.distill.trainer.throughput import Throughput
 from kvar.distill.trainer.wrapped_forward import through
-from kvar.rollouts import NonFiniteLogitsError, check_apart, check_lengths, policy_of
+from kvar.rollouts import NonFiniteLogitsError, check_apart, policy_of, whole
 from kvar.rollouts.policy import adopt
 
 __all__ = ["DistillationTrainer"]
@@ -72,6 +74,8 @@ class DistillationTrainer(WholeCheckpoints):
     ) -> None:
         self.mixture = args.mixture
         self.mixture.check_given(args, teacher, score)
+        check_strategy(args)
+        check_whole(model, teacher)
         tokenizer: Any = kwargs.get("processing_class")
         if not hasattr(tokenizer, "eos_token_id"):
             raise ValueError(f"processing_class must be a tokenizer; got {type(tokenizer).__name__}.")
@@ -82,13 +86,8 @@ class DistillationTrainer(WholeCheckpoints):
             limits = {"max_target_tokens": args.max_new_tokens, "max_prompt_tokens": args.max_prompt_tokens}
             for name in ("train_dataset", "eval_dataset"):
                 kwargs[name] = prepared(kwargs.get(name), model, tokenizer, name=name, **limits)
-        for name in ("train_dataset", "eval_dataset"):
-            dataset = kwargs.get(name)
-            if dataset is not None and "prompt_length" in (getattr(dataset, "column_names", None) or ()):
-                lengths = list(dataset["prompt_length"])
-                longest = max(lengths)
-                where = f"row {lengths.index(longest)} of {name}"
-                check_lengths(model, teacher, longest, args.max_new_tokens, prompt=f"the prompt of {where}")
+        datasets = {name: kwargs.get(name) for name in ("train_dataset", "eval_dataset")}
+        check_rows(datasets, model, teacher, args.max_new_tokens)
         kwargs.setdefault("data_collator", Collator(tokenizer.pad_token_id))
         super().__init__(model=model, args=args, **kwargs)
         check_whole_batches(self.train_dataset, self.args, rows_together(self.accelerator, self.args.train_batch_size))
@@ -175,26 +174,29 @@ class DistillationTrainer(WholeCheckpoints):
     def _prepared(self, student: nn.Module, inputs: list[dict[str, Any]], *, alone: bool = False) -> list[Batch]:
         # Outside training the random stream is always the same, so that evaluations differ by the policy alone.
         step = self.state.global_step if student.training else -1
+        coin = on_policy_coin(self.args.seed, step, self.args.gkd_lambda)
+        sampled = "student" in self.mixture.sources(self.args, coin)  # else it is only trained
         several = self.args.world_size > 1 and not alone
         watched = any(hasattr(callback, "on_rollouts") for callback in self.callback_handler.callbacks)
         try:
-            return prepare_step(
-                inputs,
-                student=student,
-                teacher=self.teacher,
-                teacher_responses=self._teacher_responses,
-                mixture=self.mixture,
-                settings=self.args,
-                tokenizer=self.tokenizer,
-                step=step,
-                on_policy=on_policy_coin(self.args.seed, step, self.args.gkd_lambda),
-                scorer=self.score,
-                values=watched and student.training,
-                all_sum=(lambda x: self.accelerator.reduce(x, reduction="sum")) if several else None,
-                all_parts=(lambda part: gather_object([part])) if several else None,
-                processes=self.args.world_size if several else 1,
-                process=self.args.process_index if several else 0,
-            )
+            with whole(student, as_trained=True) if sampled else nullcontext(student) as plain:
+                return prepare_step(
+                    inputs,
+                    student=plain,
+                    teacher=self.teacher,
+                    teacher_responses=self._teacher_responses,
+                    mixture=self.mixture,
+                    settings=self.args,
+                    tokenizer=self.tokenizer,
+                    step=step,
+                    on_policy=coin,
+                    scorer=self.score,
+                    values=watched and student.training,
+                    all_sum=(lambda x: self.accelerator.reduce(x, reduction="sum")) if several else None,
+                    all_parts=(lambda part: gather_object([part])) if several else None,
+                    processes=self.args.world_size if several else 1,
+                    process=self.args.process_index if several else 0,
+                )
         except NonFiniteLogitsError as error:
             what = "a model's logits are not finite while responses are sampled"
             raise ValueError(not_finite(what, self.state.global_step, inputs, self.tokenizer)) from error

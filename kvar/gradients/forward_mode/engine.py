@@ -28,6 +28,7 @@ from kvar.gradients.moments import GroupMoments
 from kvar.gradients.products.blocks import slices
 from kvar.gradients.state import untouched, unwrap
 from kvar.rollouts.forward import chosen_log_probs, token_logits
+from kvar.rollouts.sharded import given_whole
 from kvar.rollouts.trial.truth import check_rollouts
 from kvar.rollouts.types import Rollouts
 
@@ -45,6 +46,7 @@ DIRECTIONS = 64
 """The default number of directions: a relative error of at most 0.18."""
 
 
+@given_whole("student")
 def score_projections(
     student: nn.Module,
     rollouts: Rollouts,

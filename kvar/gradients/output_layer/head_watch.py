@@ -28,7 +28,7 @@ class HeadWatch:
     Logits are the model's, including a fixed bias after the head (BART's, Marian's).
 
     Args:
-        student: a transformers model, plain or data-parallel.
+        student: a transformers model, plain, data-parallel or under FSDP2.
         head: its language-model head; default ``student.get_output_embeddings()``.
         training_only: record only forward passes in training mode with gradients on, not sampling and evaluation.
 

@@ -24,6 +24,7 @@ from kvar.rollouts.decoding.exact import DecodingByLength, DecodingWithoutCache
 from kvar.rollouts.forward import decoder_start, is_encoder_decoder, token_logits, unwrapped
 from kvar.rollouts.modes import undisturbed
 from kvar.rollouts.policy import Policy
+from kvar.rollouts.sharded import is_sharded
 from kvar.rollouts.trial.cases import STEPS, Trial, draws, largest_difference, make_trial
 from kvar.rollouts.trial.longer import check_length
 from kvar.rollouts.types import Rollouts
@@ -98,6 +99,8 @@ def decoding_of(model: nn.Module, prompt_ids: Tensor, prompt_mask: Tensor, polic
 def _verdict(model: nn.Module, prompt_ids: Tensor, prompt_mask: Tensor, policy: Policy | None) -> _Verdict | None:
     """The verdict on a model, tried now if it is new; None where the trial decides nothing."""
     if not _ENABLED[-1] or getattr(getattr(model, "config", None), "model_type", None) is None or not len(prompt_ids):
+        return None
+    if is_sharded(model):  # a trial's passes depend on the process's own prompts; the model is tried where it is whole
         return None
     known = _KNOWN.setdefault(model, {})
     key = _key(model, policy)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import warnings
 from importlib.util import find_spec
@@ -22,23 +21,17 @@ def check_machine(settings: RunSettings, training: DistillationConfig) -> None:
     """Check that this machine and installation can do the run, and warn of slow bfloat16.
 
     Raises:
-        ValueError: a package of ``report_to`` is missing or unknown, the output folder cannot be written to, or FSDP
-            is combined with what needs the whole student in one process.
+        ValueError: a package of ``report_to`` is missing or unknown, the output folder cannot be written to, or the
+            student is split in a way that sampling or probes cannot work with.
     """
+    from kvar.distill.trainer.strategy import check_strategy, fsdp_version
+
     _check_reporters([training.report_to] if isinstance(training.report_to, str) else list(training.report_to or []))
     check_folder_place(str(training.output_dir), "output_dir")
     _warn_of_slow_bfloat16(settings.models, training)
-    samples = any("student" in training.mixture.sources(training, coin) for coin in (False, True))
-    if _uses_fsdp(training) and (settings.probe.probe_every or samples):
-        what = (
-            f"probe_every is {settings.probe.probe_every}"
-            if settings.probe.probe_every
-            else f"objective {training.objective!r} samples from the student"
-        )
-        raise ValueError(
-            f"{what}, which needs the whole student in each process; FSDP splits it. Use DDP, or an objective on given "
-            "responses, such as sft or kl."
-        )
+    check_strategy(training, probe_every=settings.probe.probe_every)
+    if fsdp_version(training) and training.device.type == "cpu":
+        warnings.warn("fsdp: accelerate splits students on accelerators only; on CPUs it uses DDP.", stacklevel=3)
 
 
 def check_probe_size(settings: ProbeSettings, prompts: int) -> None:
@@ -112,7 +105,3 @@ def _nearest(folder: Path) -> Path:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return folder
-
-
-def _uses_fsdp(training: DistillationConfig) -> bool:
-    return bool(training.fsdp) or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true", "yes")

@@ -50,6 +50,7 @@ def train_run(settings: RunSettings, training: DistillationConfig, *, overwrite:
 
     from kvar.distill import count_parameters
     from kvar.distill.trainer.checkpoints import clean_folder
+    from kvar.rollouts import whole
 
     folder = Path(str(training.output_dir))
     check_machine(settings, training)
@@ -77,8 +78,8 @@ def train_run(settings: RunSettings, training: DistillationConfig, *, overwrite:
     if checkpoint is not None:
         check_checkpoint(checkpoint, parts.student, config)
         start = int(json.loads((checkpoint / "trainer_state.json").read_text())["global_step"])
-    whole = {**config, "parameters": parameters}
-    recorded = RunWriter(folder, whole, defaults=setting_defaults()) if main else nullcontext()
+    described = {**config, "parameters": parameters}
+    recorded = RunWriter(folder, described, defaults=setting_defaults()) if main else nullcontext()
     with interrupted_run(folder), recorded as writer:
         if writer is not None:
             print(f"{folder}: student of {parameters:,} parameters, {len(train):,} training examples", flush=True)
@@ -89,14 +90,15 @@ def train_run(settings: RunSettings, training: DistillationConfig, *, overwrite:
         trainer.train(resume_from_checkpoint=checkpoint)
         step = trainer.state.global_step
         save_student(trainer, parts, folder / "model", model_card(config, {}, parameters=parameters, step=step))
-        if writer is None:
-            return {}
 
         def rewrite_card(metrics: dict[str, float]) -> None:
             card = model_card(config, metrics, parameters=parameters, step=step, split=settings.evaluation.eval_split)
             replace_file(folder / "model" / "README.md", card.encode())
 
-        metrics = score_run(settings.evaluation, training, parts, writer, step=step, scored=rewrite_card)
+        with whole(parts.student):  # all processes help to gather a sharded student; the first decodes with it
+            if writer is None:
+                return {}
+            metrics = score_run(settings.evaluation, training, parts, writer, step=step, scored=rewrite_card)
     del lock
     return metrics
 

@@ -144,7 +144,11 @@ def test_private_methods_of_the_trainer_take_what_is_given_to_them() -> None:
         ({"report_to": "swanlab"}, "report_to 'swanlab' needs a package that is not installed: pip install swanlab"),
         ({"report_to": "tensorbord"}, "report_to 'tensorbord' is unknown"),
         ({"output_dir": "/proc/self/cmdline/run"}, "which is a file"),
-        ({"fsdp": "full_shard", "objective": "llmr", "teacher": "arithmetic"}, "FSDP splits it"),
+        (
+            {"fsdp": True, "fsdp_config": {"version": 1}, "objective": "llmr", "teacher": "arithmetic"},
+            "'llmr' samples from the student.*FSDP1 splits it for good. Use FSDP2",
+        ),
+        ({"torch_compile": True}, "torch_compile is on.*set torch_compile false"),
         ({"resume_from_checkpoint": "nowhere"}, "'nowhere' is not a checkpoint"),
     ],
 )
@@ -154,6 +158,7 @@ def test_what_cannot_work_is_said_first(
     from importlib.util import find_spec
 
     monkeypatch.setattr("kvar.study.run.preflight.find_spec", lambda name: None if name == "wandb" else find_spec(name))
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "no")  # written by torch_compile
     values = {**VALUES, "output_dir": str(tmp_path / "run"), **changes}
     with pytest.raises(ValueError, match=message):
         train_run(*settings_from(values, "test"))
