@@ -106,6 +106,8 @@ class DistillationConfig(TrainingArguments):
         from kvar.returns import parse_kernel
 
         self.objective = parse_objective(self.objective).name
+        if self.fsdp in ("true", "false"):  # transformers declares text for its old values
+            self.fsdp = self.fsdp == "true"  # type: ignore[assignment]
         for name in ("preset", "estimator", "baseline", "responses"):
             if getattr(self, name) in ("none", ""):
                 setattr(self, name, None)

@@ -94,6 +94,7 @@ def beam_search(
                 input_ids=prompt_ids,
                 attention_mask=prompt_mask.long(),
                 logits_processor=LogitsProcessorList([_Finite(beams, start), *processors, *_first(policy, start)]),
+                synced_gpus=False,  # other processes decode nothing, or other prompts
                 **given,
             )
     finally:

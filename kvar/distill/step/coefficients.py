@@ -148,5 +148,5 @@ def _gathered(
             teacher, rollouts, centre=settings.centre, value=settings.value, micro_batch=settings.teacher_micro_batch
         )
     norms = score_norms(student, rollouts) if any(baseline.score_norms for baseline in baselines) else None
-    unknown = torch.zeros(rollouts.tokens.shape, dtype=torch.float64)
+    unknown = torch.zeros_like(rollouts.mask, dtype=torch.float64)
     return Evidence(rollouts, {}, {}, {}, unknown, unknown, values, norms)

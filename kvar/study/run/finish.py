@@ -6,11 +6,13 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kvar.records import RunWriter
 from kvar.records.parts import replace_file
 from kvar.records.study_folder import EVALUATION
+from kvar.rollouts import whole
+from kvar.rollouts.sharded import is_sharded
 from kvar.study.run.parts import Parts
 from kvar.study.settings.run_settings import EvaluationSettings
 
@@ -23,12 +25,19 @@ __all__ = ["save_student", "score_run"]
 
 def save_student(trainer: DistillationTrainer, parts: Parts, folder: Path, card: str) -> None:
     """Write weights, config, tokenizer and card, all or nothing. Every process calls this."""
-    state = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
+    if is_sharded(trainer.model):
+        with whole(trainer.model) as student:
+            _save(trainer, student, None, parts, folder, card)
+    else:
+        state = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None  # FSDP1
+        _save(trainer, trainer.accelerator.unwrap_model(trainer.model), state, parts, folder, card)
+
+
+def _save(trainer: DistillationTrainer, student: Any, state: Any, parts: Parts, folder: Path, card: str) -> None:
     if not trainer.args.should_save:
         return
     from kvar.distill.models import save_model
 
-    student = trainer.accelerator.unwrap_model(trainer.model)
     staged = folder.with_name(f".{folder.name}.saving")
     shutil.rmtree(staged, ignore_errors=True)
     if state is None:

@@ -93,7 +93,7 @@ def _fitted(name: str, value: Any, origin: str) -> Any:
         return value
     if dict in kinds and isinstance(value, str) and value.lstrip().startswith("{"):
         return parse_yaml(value, f"{origin}: {name}")
-    if kinds == {bool}:
+    if kinds == {bool} or (name == "fsdp" and isinstance(value, bool)):  # declared as text for its old values
         return _truth(name, value, origin)
     if name == "student_layers" and isinstance(value, int) and not isinstance(value, bool):
         return value  # one layer's number
