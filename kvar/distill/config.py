@@ -86,6 +86,12 @@ class DistillationConfig(TrainingArguments):
     max_prompt_tokens: AtLeast1 | None = option(None, "prompts longer than this are refused")
     temperature: float = option(1.0, "sampling temperature")
     top_k: AtLeast0 = option(0, "sample among the k most probable tokens; 0 for all")
+    sampler: str | None = option(
+        None,
+        "address of an engine such as vLLM, http://host:8000/v1, that draws the student's responses at temperature 1; "
+        "the training does not send it weights: where it lags, an objective with a correction is needed",
+    )
+    sampler_model: str | None = option(None, "the engine's model; default its only one")
     sample_micro_batch: AtLeast1 | None = option(
         None, "responses sampled at a time; none for all responses of an optimiser step on a process"
     )
@@ -108,7 +114,7 @@ class DistillationConfig(TrainingArguments):
         self.objective = parse_objective(self.objective).name
         if self.fsdp in ("true", "false"):  # transformers declares text for its old values
             self.fsdp = self.fsdp == "true"  # type: ignore[assignment]
-        for name in ("preset", "estimator", "baseline", "responses"):
+        for name in ("preset", "estimator", "baseline", "responses", "sampler", "sampler_model"):
             if getattr(self, name) in ("none", ""):
                 setattr(self, name, None)
         if self.preset is not None:
@@ -183,6 +189,13 @@ class DistillationConfig(TrainingArguments):
                 f"importance_clip is {self.importance_clip}, but importance_weight is none: nothing is left to "
                 "clip. Drop one."
             )
+        if self.sampler is not None and (self.temperature != 1 or self.top_k):
+            raise ValueError(
+                f"sampler {self.sampler!r} draws at temperature 1 from all tokens; got temperature {self.temperature}, "
+                f"top_k {self.top_k}. Leave them out, or leave sampler out."
+            )
+        if self.sampler_model is not None and self.sampler is None:
+            raise ValueError(f"sampler_model is {self.sampler_model!r}, but there is no sampler: give its address.")
         mixture = self.mixture
         for name, users in (
             ("entropy_weight", ("ketchup", "llmr", "policy-gradient")),

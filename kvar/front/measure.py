@@ -20,8 +20,9 @@ from kvar.hooks.estimators import estimators_of
 from kvar.hooks.measure import measure_gradients
 from kvar.hooks.measurement_settings import Groups, MeasurementSettings, ScoreFunction
 from kvar.returns import Kernel
-from kvar.rollouts import Rollouts, policy_of
+from kvar.rollouts import Rollouts, Sampler, policy_of
 from kvar.rollouts import references as data_responses
+from kvar.rollouts.samplers.drawn import sampler_of
 
 __all__ = ["measure"]
 
@@ -39,6 +40,7 @@ def measure(
     score: ScoreFunction | None = None,
     references: Sequence[Any] | None = None,
     rollouts: Rollouts | tuple[Rollouts, Mapping[str, Any]] | None = None,
+    sampler: Sampler | str | None = None,
     stale: bool = False,
     resolve: str | None = None,
     pilot: int = 64,
@@ -83,8 +85,11 @@ def measure(
             batch held, as :func:`kvar.rollouts.from_batch` returns them. Without ``teacher`` the batch's
             ``teacher_q`` and ``teacher_v``, ``teacher_log_probs``, or ``teacher_top_log_probs`` and
             ``teacher_top_ids`` are used, for estimators that need no more.
-        stale: ``rollouts`` are those of an earlier student, whose log-probabilities they hold: estimators may correct
-            for it, and the effective sample size is shown.
+        sampler: draws the responses in place of the student, see :data:`kvar.rollouts.Sampler`; or the address of an
+            engine, for :class:`kvar.rollouts.OpenAISampler`. Its log-probabilities are kept, and compared with the
+            student's.
+        stale: ``rollouts`` or the sampler's responses are those of an earlier student, and their log-probabilities its
+            own: estimators may correct for it, and the effective sample size is shown.
         resolve: a target, "data" or an objective such as "J" or "score": the first ``pilot`` prompts are measured to
             plan how many tell where each estimator leads, at 0.8 power (``Measurement.plan``), and as many of
             the other prompts are measured anew, which is what is returned. Prompts should be in random order.
@@ -129,8 +134,10 @@ def measure(
         raise ValueError("kernels and estimators are the same argument: give one of them.")
     if (prompts is None) == (rollouts is None):
         raise ValueError("measure needs either prompts, to sample responses to, or rollouts=; give one of them.")
-    if stale and rollouts is None:
-        raise ValueError("stale=True is for rollouts=: responses sampled now are the student's.")
+    if stale and rollouts is None and sampler is None:
+        raise ValueError("stale=True is for rollouts= and sampler=: responses sampled now are the student's.")
+    if rollouts is not None and sampler is not None:
+        raise ValueError("rollouts are drawn already: leave sampler out.")
     if teacher is None and rollouts is None:
         raise TypeError("teacher must be a module, a model folder or a name such as 'arithmetic'; got None.")
     drawn, held = (None, {}) if rollouts is None else rollouts_and_rest(rollouts)
@@ -201,6 +208,8 @@ def measure(
             settings,
             teacher=source,
             references=None if written is None else replace(written[rows], prompt_index=torch.arange(len(ids[rows]))),
+            sampler=sampler_of(sampler),
+            stale=stale,
             policy=policy,
             tokenizer=models.tokenizer,
             step=draw,

@@ -18,7 +18,7 @@ from kvar.gradients.state import unwrap
 from kvar.hooks.measurement_settings import MeasurementSettings
 from kvar.hooks.valuation import Reward, Valued, exchanged, joined, terms_of, valued, weigh
 from kvar.measurement import Measurement
-from kvar.rollouts import Policy, Rollouts, sample
+from kvar.rollouts import Policy, Rollouts, Sampler, sample, sample_by
 from kvar.rollouts.sharded import given_whole
 
 __all__ = ["measure_gradients"]
@@ -33,6 +33,8 @@ def measure_gradients(
     teacher: nn.Module | GivenTeacher | None = None,
     reward: Reward | None = None,
     references: Rollouts | None = None,
+    sampler: Sampler | None = None,
+    stale: bool = False,
     policy: Policy,
     tokenizer: Any = None,
     step: int = 0,
@@ -50,6 +52,8 @@ def measure_gradients(
         reward: rollouts -> (N, T) per-token rewards.
         references: the data's responses to these prompts; the gradient of their likelihood is measured as one more
             estimator, called ``data``.
+        sampler: draws the responses in place of :func:`kvar.rollouts.sample`.
+        stale: accept responses of an earlier student from the sampler, with their log-probabilities.
         policy: the student's action set.
         tokenizer: the student's; names the pad token.
         step: names the measurement, and selects its random stream.
@@ -75,22 +79,26 @@ def measure_gradients(
     if references is not None and settings.fields == "norms":
         raise ValueError("references are measured with fields='all': leave them out.")
     evidence: Evidence | None = None
+    numbers: dict[str, float] = {}  # of the sampler's responses, on one process
 
     def work() -> Valued:
         nonlocal evidence
         if isinstance(prompts, Rollouts):
-            rollouts = prompts
+            responses, evidence = valued(student, prompts, settings, teacher, reward)
+            return responses
+        given = (prompts[0][share], prompts[1][share])
+        options: dict[str, Any] = {
+            "rollouts_per_prompt": settings.rollouts_per_prompt,
+            "max_new_tokens": settings.max_new_tokens,
+            "seed": ((settings.seed * 1_000_003 + step) * count + rank) % (2**63),
+            "policy": policy,
+        }
+        if sampler is None:
+            rollouts = sample(student, given, tokenizer, **options)
         else:
-            rollouts = sample(
-                student,
-                (prompts[0][share], prompts[1][share]),
-                tokenizer,
-                rollouts_per_prompt=settings.rollouts_per_prompt,
-                max_new_tokens=settings.max_new_tokens,
-                seed=((settings.seed * 1_000_003 + step) * count + rank) % (2**63),
-                policy=policy,
-            )
-            rollouts = replace(rollouts, prompt_index=share.to(rollouts.tokens.device)[rollouts.prompt_index])
+            rollouts, drawn = sample_by(sampler, student, given, stale=stale, **options)
+            numbers.update(drawn if count == 1 else {})
+        rollouts = replace(rollouts, prompt_index=share.to(rollouts.tokens.device)[rollouts.prompt_index])
         responses, evidence = valued(student, rollouts, settings, teacher, reward)
         return responses
 
@@ -116,7 +124,8 @@ def measure_gradients(
     )
     if moments.on is not None and count > 1:
         moments = _references_last(moments)
-    return Measurement(step, whole.rollouts, whole.values, moments, time.perf_counter() - start, dict(config or {}))
+    about = {**(config or {}), **({"numbers": numbers} if numbers else {})}
+    return Measurement(step, whole.rollouts, whole.values, moments, time.perf_counter() - start, about)
 
 
 def _references_last(moments: GradientMoments) -> GradientMoments:

@@ -19,7 +19,8 @@ from kvar.hooks.valuation import Reward
 from kvar.measurement import Measurement
 from kvar.records import RunWriter
 from kvar.returns import Kernel
-from kvar.rollouts import check_apart, check_lengths, encode_prompts, policy_of, references
+from kvar.rollouts import Sampler, check_apart, check_lengths, encode_prompts, policy_of, references
+from kvar.rollouts.samplers.drawn import sampler_of
 from kvar.rollouts.text.encoder import check_prompts
 
 __all__ = ["GradientProbe"]
@@ -41,6 +42,9 @@ class GradientProbe(Measuring):
         score: rollouts -> N scores of whole responses, for estimators of the reward ``score``.
         references: the data's response to each prompt, as text; the gradient of their likelihood is measured as one
             more estimator, called ``data``. They are cut at ``max_new_tokens``.
+        sampler: draws the responses in place of the student, or an engine's address, as of :func:`kvar.measure`.
+        stale: accept the sampler's responses as an earlier student's, for estimators with corrections: an engine whose
+            weights lag behind the training.
         tokenizer: needed for texts; default the trainer's.
         every: training steps between probes; the last step is always measured.
         first: also measure the student before its first step.
@@ -74,6 +78,8 @@ class GradientProbe(Measuring):
         reward: Reward | None = None,
         score: ScoreFunction | None = None,
         references: Sequence[Any] | None = None,
+        sampler: Sampler | str | None = None,
+        stale: bool = False,
         tokenizer: Any = None,
         every: int = 50,
         first: bool = True,
@@ -111,6 +117,7 @@ class GradientProbe(Measuring):
             constant_scores=True,
         )
         self.settings.check_teacher(teacher, reward)
+        self.sampler, self.stale = sampler_of(sampler), stale
         check_prompts(prompts)
         self.references = None if references is None else list(references)
         if self.references is not None and len(self.references) != len(prompts):
@@ -147,6 +154,8 @@ class GradientProbe(Measuring):
             teacher=self.teacher,
             reward=self.reward,
             references=written,
+            sampler=self.sampler,
+            stale=self.stale,
             policy=policy,
             tokenizer=self.tokenizer,
             step=step,

@@ -15,6 +15,8 @@ from kvar.rollouts.lengths import check_lengths
 from kvar.rollouts.policy import Policy, policy_of
 from kvar.rollouts.references import references
 from kvar.rollouts.sample import sample
+from kvar.rollouts.samplers.drawn import Sampler, sample_by, sampler_of
+from kvar.rollouts.samplers.openai import OpenAISampler
 from kvar.rollouts.score import log_probs, score
 from kvar.rollouts.score_norms import score_norms
 from kvar.rollouts.sharded import whole
@@ -26,9 +28,11 @@ from kvar.rollouts.vocabulary import check_same_tokenizer, vocabulary_size
 
 __all__ = [
     "NonFiniteLogitsError",
+    "OpenAISampler",
     "Policy",
     "Prompts",
     "Rollouts",
+    "Sampler",
     "TextEncoder",
     "behaviour_numbers",
     "check_apart",
@@ -44,6 +48,8 @@ __all__ = [
     "policy_of",
     "references",
     "sample",
+    "sample_by",
+    "sampler_of",
     "score",
     "score_norms",
     "token_logits",

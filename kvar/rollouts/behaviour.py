@@ -19,6 +19,7 @@ OFF_POLICY = 0.02
 MAX_LOGITS = 2**24
 UNLIKELY = 6.0
 """Standard deviations between the surprise of tokens and their entropy from which they are no samples."""
+REMEDY = "take them as an earlier student's by stale=True (--stale), and name corrections such as 'K=1 ratio'"
 TEMPERATURES = tuple(round(0.1 * step, 1) for step in range(1, 21))
 
 
@@ -58,7 +59,9 @@ def behaviour_numbers(rollouts: Rollouts, log_probs: Tensor) -> dict[str, float]
 
 
 @torch.no_grad()
-def check_behaviour(student: nn.Module, rollouts: Rollouts, *, stale: bool = False) -> dict[str, float]:
+def check_behaviour(
+    student: nn.Module, rollouts: Rollouts, *, stale: bool = False, remedy: str = REMEDY
+) -> dict[str, float]:
     """Refuse rollouts that another model drew, or this one at another temperature.
 
     Their log-probabilities are compared with recomputed ones; and the tokens' surprise -log pi(y_t) with its
@@ -69,6 +72,7 @@ def check_behaviour(student: nn.Module, rollouts: Rollouts, *, stale: bool = Fal
         student: seq2seq or causal model.
         rollouts: N responses.
         stale: accept them, as those of an earlier student whose log-probabilities are the behaviour policy's.
+        remedy: what else to do about such rollouts, for the message.
 
     Returns:
         :func:`behaviour_numbers`.
@@ -101,9 +105,8 @@ def check_behaviour(student: nn.Module, rollouts: Rollouts, *, stale: bool = Fal
         raise ValueError(
             f"the rollouts' log-probabilities differ from this student's by {numbers['behaviour_difference']:.2g} a "
             f"token (more than {OFF_POLICY}): {_explained(student, rollouts)}. Measure the model that drew them, at "
-            "temperature 1 without top-k or top-p; or take them as an earlier student's by stale=True (--stale), and "
-            f"name corrections such as 'K=1 ratio' (effective sample size {numbers['effective_sample_size']:.3g} of "
-            f"{len(rollouts)} responses)."
+            f"temperature 1 without top-k or top-p; or {remedy} (effective sample size "
+            f"{numbers['effective_sample_size']:.3g} of {len(rollouts)} responses)."
         )
     deviations = surprise / math.sqrt(variance) if variance > 0 else 0.0
     if not stale and abs(deviations) > UNLIKELY:

@@ -45,6 +45,17 @@ class Mixture:
         """The estimator of every policy-gradient objective, by the objective's name."""
         return {o.name: o.estimator(settings) for _, o in self.parts if o.estimator is not None}
 
+    def corrects(self, settings: Settings) -> bool:
+        """Whether every part on the student's responses has a factor for those that another policy drew."""
+        estimators = self.estimators(settings)
+        named = settings.importance_weight == "behaviour"
+        return bool(self.parts) and all(
+            o.name in estimators
+            and (estimators[o.name].correction is not None or (o.name != "policy-gradient" and named))
+            for _, o in self.parts
+            if "student" in o.sources(settings, True)
+        )
+
     def needs_teacher(self, settings: Settings) -> bool:
         """Whether any part needs a teacher: a policy gradient whose reward is the task's score does not."""
         without = [name for name, e in self.estimators(settings).items() if isinstance(e.reward, SampledReward)]

@@ -21,7 +21,7 @@ from kvar.distill.step.coefficients import Part, redrawn, with_coefficients
 from kvar.distill.step.evened import REPEATED
 from kvar.distill.step.teacher_responses import TeacherResponses
 from kvar.evaluation.evaluate import response_texts
-from kvar.rollouts import Policy, Rollouts, concatenate, policy_of, sample
+from kvar.rollouts import Policy, Rollouts, Sampler, concatenate, policy_of, sample, sample_by
 from kvar.rollouts.seeds import response_seeds, stream_seed
 from kvar.tasks import Example
 
@@ -71,6 +71,7 @@ def prepare_step(
     step: int,
     on_policy: bool,
     scorer: Scorer | None = None,
+    sampler: Sampler | None = None,
     values: bool = False,
     all_sum: Callable[[Tensor], Tensor] | None = None,
     all_parts: Callable[[Part], Sequence[Part]] | None = None,
@@ -90,6 +91,8 @@ def prepare_step(
         step: optimiser steps taken before; with ``settings.seed`` it determines the random streams.
         on_policy: GKD's choice.
         scorer: texts and their examples -> scores, for the reward ``score``.
+        sampler: draws the student's responses in its place; an earlier student's only for objectives that correct for
+            it.
         values: whether the teacher's values are wanted even where no estimator needs them.
         all_sum: sums a tensor over processes; None for one process, or for a batch on its own.
         all_parts: gathers the parts of all processes; None likewise.
@@ -107,7 +110,11 @@ def prepare_step(
         policy.check_tokens(data.tokens, data.mask, "the data's targets")
         responses["data"] = data
     if "student" in needed:
-        responses["student"] = _sampled(student, data, settings, tokenizer, step, policy)
+        if sampler is None:
+            responses["student"] = _sampled(student, data, settings, tokenizer, step, policy)
+        else:
+            stale = mixture.corrects(settings)
+            responses["student"] = _drawn(sampler, student, data, settings, step, policy, stale)
     if "teacher" in needed:
         assert teacher_responses is not None  # the trainer refuses to start otherwise
         given = teacher_responses(data.prompt_ids, data.prompt_mask, data.prompt_index)
@@ -156,6 +163,30 @@ def _scores(rollouts: Rollouts, *, data: Rollouts, tokenizer: Any, scorer: Score
     examples = [Example(prompt, target) for prompt, target in zip(*texts, strict=True)]
     repeats = len(rollouts) // len(data)
     return scorer(response_texts(rollouts, tokenizer), [example for example in examples for _ in range(repeats)])
+
+
+def _drawn(
+    sampler: Sampler,
+    student: nn.Module,
+    data: Rollouts,
+    settings: DistillationConfig,
+    step: int,
+    policy: Policy,
+    stale: bool,
+) -> Rollouts:
+    """As :func:`_sampled`, by a sampler; ``stale`` where the objectives have a correction."""
+    rollouts, _ = sample_by(
+        sampler,
+        student,
+        (data.prompt_ids, data.prompt_mask),
+        rollouts_per_prompt=settings.rollouts_per_prompt,
+        max_new_tokens=settings.max_new_tokens,
+        seed=stream_seed(settings.seed, step, *data.prompt_index.tolist()),
+        policy=policy,
+        stale=stale,
+        remedy="train by an estimator with a correction, such as 'K=1 ratio', or importance_weight behaviour",
+    )
+    return rollouts
 
 
 def _sampled(

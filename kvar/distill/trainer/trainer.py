@@ -28,7 +28,7 @@ from kvar.distill.trainer.step_logs import StepLogs
 from kvar.distill.trainer.strategy import check_strategy, check_whole
 from kvar.distill.trainer.throughput import Throughput
 from kvar.distill.trainer.wrapped_forward import through
-from kvar.rollouts import NonFiniteLogitsError, check_apart, policy_of, whole
+from kvar.rollouts import NonFiniteLogitsError, Sampler, check_apart, policy_of, sampler_of, whole
 from kvar.rollouts.policy import adopt
 
 __all__ = ["DistillationTrainer"]
@@ -48,8 +48,8 @@ class DistillationTrainer(WholeCheckpoints):
         model: the student, seq2seq or causal.
         teacher: a frozen model with the same tokenizer; None for objectives that need none.
         args: the run's settings.
-        score: responses and their examples (texts, decoded) -> one number each, for the reward ``score``: a task's
-            ``example_scores``, for instance.
+        score: responses and their examples (texts) -> one number each, for the reward ``score``: ``example_scores``.
+        sampler: draws the student's responses, see ``kvar.rollouts.Sampler``; default ``args.sampler``, or the student.
         train_dataset: rows of ``kvar.distill.data.dataset.build_dataset``; or raw rows (prompt and target or
             completion, or messages), which are encoded by it. The same for ``eval_dataset``.
         processing_class: the tokenizer.
@@ -70,6 +70,7 @@ class DistillationTrainer(WholeCheckpoints):
         *,
         teacher: nn.Module | None = None,
         score: Scorer | None = None,
+        sampler: Sampler | None = None,
         **kwargs: Any,
     ) -> None:
         self.mixture = args.mixture
@@ -94,7 +95,7 @@ class DistillationTrainer(WholeCheckpoints):
         self.model_accepts_loss_kwargs = False
         self.loss_is_scaled_for_ga = True  # divided by the whole step's tokens or responses, see prepare_step
         self.tokenizer: Any = tokenizer
-        self.teacher, self.score = teacher, score
+        self.teacher, self.score, self.sampler = teacher, score, sampler_of(sampler or args.sampler, args.sampler_model)
         self._teacher_responses: TeacherResponses | None = None
         if teacher is not None:
             teacher.requires_grad_(False).eval()
@@ -110,8 +111,7 @@ class DistillationTrainer(WholeCheckpoints):
                 folder=args.output_dir,
                 process=args.process_index,
             )
-        self._logs = StepLogs()
-        self._current = Step([])
+        self._logs, self._current = StepLogs(), Step([])
         self.throughput = Throughput()
         self.add_callback(self.throughput)
         self.epochs = Epochs()
@@ -191,6 +191,7 @@ class DistillationTrainer(WholeCheckpoints):
                     step=step,
                     on_policy=coin,
                     scorer=self.score,
+                    sampler=self.sampler,
                     values=watched and student.training,
                     all_sum=(lambda x: self.accelerator.reduce(x, reduction="sum")) if several else None,
                     all_parts=(lambda part: gather_object([part])) if several else None,

@@ -3,8 +3,7 @@
 from kvar.evaluation.judge.compare import compare
 from kvar.evaluation.judge.local import LocalJudge
 from kvar.evaluation.judge.question import CRITERION, Pair, Question, quote
-from kvar.evaluation.judge.request import KEY_VARIABLE
-from kvar.evaluation.judge.server import ServerJudge
+from kvar.evaluation.judge.server import KEY_VARIABLE, ServerJudge
 from kvar.evaluation.judge.verdict import Answer, Judge, JudgeError, parse_verdict
 from kvar.evaluation.judge.win_rate import Comparison
 from kvar.intervals import wilson

@@ -6,13 +6,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
-from urllib.parse import urlsplit
 
 from kvar.evaluation.judge.question import Question
-from kvar.evaluation.judge.request import KEY_VARIABLE, RefusedError, Server
 from kvar.evaluation.judge.verdict import Answer, JudgeError, parse_verdict
+from kvar.rollouts.samplers.server import RefusedError, Server
 
-__all__ = ["ServerJudge"]
+__all__ = ["KEY_VARIABLE", "ServerJudge"]
+
+KEY_VARIABLE = "KVAR_JUDGE_API_KEY"
 
 _TOO_LONG = re.compile(r"context|too long|too large|maximum", re.IGNORECASE)
 
@@ -49,18 +50,12 @@ class ServerJudge:
         max_tokens: int = 16,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise JudgeError(f"judge address {url!r} must look like http://host:8000/v1.")
-        if parts.username or parts.password:
-            raise JudgeError(f"put the judge's key into {KEY_VARIABLE}, not into its address.")
         for name, value in (("concurrency", concurrency), ("max_tokens", max_tokens)):
             if value < 1:
                 raise JudgeError(f"{name} must be at least 1; got {value!r}.")
-        base = url.rstrip("/").removesuffix("/chat/completions").rstrip("/")
-        self.server = Server(base if urlsplit(base).path else f"{base}/v1", timeout, retries)
+        self.server = Server(url, "judge", KEY_VARIABLE, timeout, retries)
         self.concurrency = concurrency
-        self.model = model or self._only_model()
+        self.model = model or self.server.only_model()
         self.name = f"{self.model} at {self.server.base}"
         self.request = {"model": self.model, "temperature": 0, "max_tokens": max_tokens, **(options or {})}
 
@@ -97,14 +92,6 @@ class ServerJudge:
         if content is None:
             return Answer("invalid", f"a reply without text: {reply}"[:200])
         return Answer(parse_verdict(content), content[:200])
-
-    def _only_model(self) -> str:
-        reply = self.server.json("/models")
-        rows = reply.get("data") if isinstance(reply, dict) else None
-        names = [str(row["id"]) for row in rows or [] if isinstance(row, dict) and "id" in row]
-        if len(names) != 1:
-            raise JudgeError(f"judge at {self.server.base} offers {names[:20] or 'no models'}; name one as its model.")
-        return names[0]
 
 
 def _content(reply: Any) -> str | None:

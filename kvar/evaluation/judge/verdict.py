@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
 from kvar.evaluation.judge.question import Question
+from kvar.rollouts.samplers.server import ServerError
 
 __all__ = ["Answer", "Judge", "JudgeError", "Verdict", "parse_verdict"]
 
@@ -17,8 +18,8 @@ _THOUGHT = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
 _VERDICT = re.compile(r"[\s\"'`*\[(]*(?:(A)|(B)|([Tt]ie|TIE))[\s\"'`*\])]*\.?[\s\"'`*]*")
 
 
-class JudgeError(ValueError):
-    """A judge that cannot be asked; the message names it, what happened and the remedy."""
+JudgeError = ServerError
+"""A judge that cannot be asked; the message names it, what happened and the remedy."""
 
 
 @dataclass(frozen=True)

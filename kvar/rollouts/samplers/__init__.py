@@ -1,0 +1,1 @@
+"""Samplers that are not the student: any callable (``drawn``), and engines behind an address (``openai``)."""
