@@ -22,12 +22,11 @@ import torch
 
 import kvar
 from kvar.distill import load_model, load_tokenizer
-from kvar.estimators import gather, parse_estimators
 from kvar.evaluation import decode
 from kvar.evaluation.evaluate import response_texts
 from kvar.measurement import is_measurement
 from kvar.records.study_folder import cell_parts, read_cells, run_state
-from kvar.rollouts import Rollouts, log_probs, policy_of, references, sample
+from kvar.rollouts import Rollouts, log_probs, policy_of, references, sample, score
 from kvar.study.run.tasks import build_task, fit_task
 from kvar.study.run.weights import weights_of
 from kvar.study.settings.reading import settings_from
@@ -102,11 +101,8 @@ class Ground:
         examples = self.held(seed)
         prompts, targets = [e.prompt for e in examples], [e.target for e in examples]
         policy = policy_of(student, self.tokenizer, teacher=self.teacher)
-        drawn = sample(
-            student, prompts, self.tokenizer, rollouts_per_prompt=2, max_new_tokens=self.limit, seed=seed, policy=policy
-        )
-        needed = parse_estimators("gap immediate, kl immediate exact")
-        evidence = gather(student, self.teacher, drawn, estimators=needed)
+        drawn = sample(student, prompts, self.tokenizer, max_new_tokens=self.limit, seed=seed, policy=policy)
+        log_ratio = log_probs(self.teacher, drawn) - drawn.log_probs
         written = references(prompts, targets, self.tokenizer, student, max_new_tokens=self.limit, policy=policy)
         likelihood = (log_probs(student, written).detach() * written.mask).sum(dim=1).double()
         greedy = {}
@@ -116,8 +112,8 @@ class Ground:
             )
         tokens = float(written.mask.sum())
         return {
-            "J": float(evidence.sampled["gap"].sum(dim=1).mean()),
-            "J_kl": float(evidence.expected["kl"].sum(dim=1).mean()),
+            "J": -float(score(self.teacher, drawn).gap.sum(dim=1).double().mean()),
+            "J_kl": float((log_ratio * drawn.mask).sum(dim=1).double().mean()),
             "length": float(drawn.lengths.double().mean()),
             "finished": float(drawn.finished.double().mean()),
             "nll": float(-likelihood.sum() / tokens),
