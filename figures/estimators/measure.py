@@ -93,6 +93,7 @@ class Ground:
             micro_batch=32,
         )
 
+    @torch.no_grad()
     def point(self, student: Any, seed: int, last: bool) -> dict[str, float]:
         """Objectives, length, likelihood of the references and score, on the same prompts and random numbers.
 
@@ -104,7 +105,7 @@ class Ground:
         drawn = sample(student, prompts, self.tokenizer, max_new_tokens=self.limit, seed=seed, policy=policy)
         log_ratio = log_probs(self.teacher, drawn) - drawn.log_probs
         written = references(prompts, targets, self.tokenizer, student, max_new_tokens=self.limit, policy=policy)
-        likelihood = (log_probs(student, written).detach() * written.mask).sum(dim=1).double()
+        likelihood = (log_probs(student, written) * written.mask).sum(dim=1).double()
         greedy = {}
         if last:
             greedy = self.task.metrics(
