@@ -41,7 +41,7 @@ AT_START = """
     score - leave-one-out
 """
 LOSSES = "jsd(0.5) immediate exact, forward-kl immediate exact, top-k(32) immediate exact, k3-loss immediate"
-"""Measured at the start of the first seed, since each costs as much as five others."""
+"""Measured at the start of the first seed of the small student, since each costs as much as five others."""
 AFTERWARDS = """
     K=1, K=1 - batch-mean, K=8 - batch-mean, gap immediate, gap immediate exact, kl immediate exact,
     gap K=1 exact expected - leave-one-out, kl K=1 exact expected - leave-one-out, score - leave-one-out
@@ -191,7 +191,9 @@ def gradients(ground: Ground, folder: Path, seed: int, rollouts: int) -> None:
     """``measured``: the gradients of the last weights."""
     (_, model), *_rest = weights_of(folder, None)
     after = folder.parent.name != "start"
-    names = AFTERWARDS if after else AT_START if seed else f"{AT_START.rstrip()}, {LOSSES}"
+    names = AFTERWARDS if after else AT_START
+    if not after and seed == 0 and "/small/" in folder.as_posix():
+        names = f"{names.rstrip()}, {LOSSES}"
     ground.measure(load_model(str(model)), seed, names, rollouts).save(folder / "measured", overwrite=True)
 
 
