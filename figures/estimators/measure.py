@@ -47,7 +47,7 @@ AFTERWARDS = """
     gap K=1 exact expected - leave-one-out, kl K=1 exact expected - leave-one-out, score - leave-one-out
 """
 MEASURED = ("llmr", "K=8", "immediate-exact", "kl-exact")
-"""The methods whose last weights have their gradients measured; the others have the cheap numbers."""
+"""The methods whose last weights have their gradients measured, for the small student; others have cheap numbers."""
 SCORES = {"translation": "chrf", "summarisation": "rougeL"}
 """The score of one response, the densest that the task has."""
 
@@ -168,7 +168,8 @@ def _missing(folder: Path, cheap_only: bool) -> list[Callable[..., None]]:
     todo: list[Callable[..., None]] = []
     if not (folder / "points.json").is_file():
         todo.append(points)
-    measured = folder.parent.name in ("start", *MEASURED)
+    small = folder.parts[-3] == "small"
+    measured = folder.parent.name == "start" or (small and folder.parent.name in MEASURED)
     if measured and not cheap_only and not is_measurement(folder / "measured"):
         todo.append(gradients)
     return todo
@@ -192,7 +193,7 @@ def gradients(ground: Ground, folder: Path, seed: int, rollouts: int) -> None:
     (_, model), *_rest = weights_of(folder, None)
     after = folder.parent.name != "start"
     names = AFTERWARDS if after else AT_START
-    if not after and seed == 0 and "/small/" in folder.as_posix():
+    if not after and seed == 0 and folder.parts[-3] == "small":
         names = f"{names.rstrip()}, {LOSSES}"
     ground.measure(load_model(str(model)), seed, names, rollouts).save(folder / "measured", overwrite=True)
 
