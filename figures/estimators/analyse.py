@@ -164,7 +164,7 @@ def noise(gradients: pd.DataFrame) -> pd.DataFrame:
 
 def reciprocal(x: Interval) -> Interval:
     """1 / x of an interval of a reciprocal; infinite where it reaches zero."""
-    ends = [1 / end if end > 0 else np.inf for end in (x.value, x.high, x.low)]
+    ends = [end if np.isnan(end) else 1 / end if end > 0 else np.inf for end in (x.value, x.high, x.low)]
     return Interval(ends[0], ends[1], ends[2], x.n)
 
 

@@ -36,7 +36,7 @@ AT_START = """
     K=1, K=2, K=4, K=8, immediate, K=1 - batch-mean, K=8 - batch-mean, K=1 - leave-one-out,
     gap immediate, gap immediate centred, gap immediate exact,
     gap K=4 free exact expected, gap geometric(0.9) exact expected, gap K=1 exact expected - leave-one-out,
-    kl immediate, kl immediate centred, kl immediate exact,
+    gap K=1 exact expected - batch-mean, kl immediate, kl immediate centred, kl immediate exact,
     kl geometric(0.9) exact expected, kl K=1 - leave-one-out, kl K=1 exact expected - leave-one-out,
     score - leave-one-out
 """
