@@ -26,6 +26,7 @@ from kvar.analysis import cosine, noise_scale, signal, trace_covariance
 from kvar.analysis.frames.reference import default_reference
 from kvar.analysis.targets import toward, units_for_sign
 from kvar.intervals import Interval, mean_with_interval, rank_correlation
+from kvar.intervals.interval import number
 from kvar.measurement import is_measurement
 from kvar.plots.parts.save import save
 from kvar.plots.parts.style import DOUBLE_WIDTH, OKABE_ITO, context
@@ -381,6 +382,36 @@ def scores(gradients: pd.DataFrame, points: pd.DataFrame) -> list[str]:
     return lines
 
 
+def toward_score(gradients: pd.DataFrame) -> list[str]:
+    """Whether the score's gradient is resolved, which estimators lead to it, and how many prompts would tell."""
+    lines = [
+        "| when | cells whose score gradient is resolved | prompts that would resolve it (median, most) |",
+        "|---|---|---|",
+    ]
+    own = gradients[(gradients["estimator"] == "score - leave-one-out") & (gradients["statistic"] == "signal")]
+    for method, rows in own.groupby("method", sort=False):
+        needed = rows["units_to_resolve"]
+        when = "start" if method == "start" else f"after {METHODS[method][0]}"
+        lines.append(
+            f"| {when} | {(rows['low'] > 0).sum()} of {len(rows)} | {number(needed.median())}, {number(needed.max())} (measured: {rows['n'].max()}) |"
+        )
+    lines += [
+        "",
+        "| estimator at the start | cosine with a score step of 64 | toward / away in single cells | "
+        "prompts that would tell (median) | n |",
+        "|---|---|---|---|---|",
+    ]
+    rows = gradients[(gradients["target"] == "score") & (gradients["method"] == "start")]
+    step = rows[rows["statistic"] == "cosine"]
+    for name, each in sorted(step.groupby("estimator"), key=lambda item: -item[1]["value"].mean()):
+        x = over(each["value"])
+        lines.append(
+            f"| {name} | {x} | {(each['low'] > 0).sum()} / {(each['high'] < 0).sum()} | "
+            f"{number(each['units_to_resolve'].median())} | {x.n} |"
+        )
+    return lines
+
+
 def ranked(gradients: pd.DataFrame) -> Figure:
     """Every estimator at the start: its noise, and its efficiency toward J and reverse KL; the best toward J on top."""
     reach = {target: wide(gradients, "efficiency", target) for target in ("J", "J_kl")}
@@ -514,7 +545,7 @@ def main() -> None:
         sections |= {"D1": decided, f"Signed root of the efficiency of a step of {BATCH} toward the data": matrix}
         decided, matrix = used_up(gradients, "cosine")
         sections |= {"D1 by cosines of steps": decided, f"Cosine of a step of {BATCH} with one of the data's": matrix}
-    sections |= {"D2, D3, D4": drift(points), "S1": scores(gradients, points)}
+    sections |= {"D2, D3, D4": drift(points), "S1": scores(gradients, points), "The score": toward_score(gradients)}
     text = "\n\n".join(f"## {title}\n\n" + "\n".join(lines) for title, lines in sections.items())
     (args.output / "claims.md").write_text(text + "\n", encoding="utf-8")
     save(ranked(gradients), args.output / "ranked")
