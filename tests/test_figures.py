@@ -60,7 +60,8 @@ def test_intervals_of_reciprocals_and_sides() -> None:
     assert (turned.value, turned.low, turned.high) == (2.0, 0.5, np.inf)
     assert analyse.resolved(Interval(1.0, 0.5, 1.5)) == "above"
     assert analyse.resolved(Interval(-1.0, -1.5, -0.5)) == "below"
-    assert analyse.over([1.0, np.nan, 3.0]).n == 2
+    few, three = analyse.over([1.0, np.nan, 3.0]), analyse.over([1.0, 2.0, np.nan, 3.0])
+    assert (few.value, few.n, few.known) == (2.0, 2, False) and (three.n, three.known) == (3, True)
 
 
 @pytest.mark.parametrize(

@@ -149,11 +149,13 @@ def statistics(folder: Path) -> pd.DataFrame:
 
 
 def over(values: Iterable[float], scale: str = "plain") -> Interval:
-    """The mean of cells with its t interval; NaN are left out, and n says how many were not."""
+    """The mean of cells with its t interval, from three on; NaN are left out, and n says how many were not."""
     x = np.asarray(list(values), dtype=float)
     x = x[np.isfinite(x)]
     if not len(x):
         return Interval(np.nan)
+    if len(x) < 3:
+        return Interval(float(x.mean()), n=len(x))
     return Interval(*mean_with_interval(x, scale=scale), n=len(x))  # type: ignore[arg-type]
 
 
@@ -392,9 +394,8 @@ def toward_score(gradients: pd.DataFrame) -> list[str]:
     for method, rows in own.groupby("method", sort=False):
         needed = rows["units_to_resolve"]
         when = "start" if method == "start" else f"after {METHODS[method][0]}"
-        lines.append(
-            f"| {when} | {(rows['low'] > 0).sum()} of {len(rows)} | {number(needed.median())}, {number(needed.max())} (measured: {rows['n'].max()}) |"
-        )
+        told = f"{(rows['low'] > 0).sum()} of {len(rows)}"
+        lines.append(f"| {when} | {told} | {number(needed.median())}, {number(needed.max())} (has {rows['n'].max()}) |")
     lines += [
         "",
         "| estimator at the start | cosine with a score step of 64 | toward / away in single cells | "
@@ -413,14 +414,14 @@ def toward_score(gradients: pd.DataFrame) -> list[str]:
 
 
 def ranked(gradients: pd.DataFrame) -> Figure:
-    """Every estimator at the start: its noise, and its efficiency toward J and reverse KL; the best toward J on top."""
-    reach = {target: wide(gradients, "efficiency", target) for target in ("J", "J_kl")}
+    """Every estimator at the start: noise, efficiency toward J, cosine with the score's gradient; best at J on top."""
+    reach, score = wide(gradients, "efficiency", "J"), wide(gradients, "cosine", "score")
     power = noise(gradients)
-    names = [n for n in reach["J"].mean().sort_values().index if n not in ("data", "score - leave-one-out")]
+    names = [n for n in reach.mean().sort_values().index if n not in ("data", "score - leave-one-out")]
     panels = [
         ("noise: tr Cov / |E g|²", lambda name: reciprocal(over(power[name])), power),
-        (f"toward J, a step of {BATCH}", lambda name: over(reach["J"][name]), reach["J"]),
-        (f"toward reverse KL, a step of {BATCH}", lambda name: over(reach["J_kl"][name]), reach["J_kl"]),
+        ("toward J", lambda name: over(reach[name]), reach),
+        ("with the task's score", lambda name: over(score[name]), score),
     ]
     with context():
         made = Figure(figsize=(DOUBLE_WIDTH, 0.165 * len(names) + 1.1), layout="constrained")
@@ -445,7 +446,13 @@ def ranked(gradients: pd.DataFrame) -> Figure:
             ax.set_yticks(range(len(names)), names)
             ax.tick_params(axis="y", length=0)
             ax.grid(axis="y", color="0.93", linewidth=0.6, zorder=0)
-            ax.set_xlabel("less is better" if logs else "more is better")
+            ax.set_xlabel(
+                "less is better"
+                if logs
+                else f"efficiency, a step of {BATCH}"
+                if frame is reach
+                else f"cosine of two steps of {BATCH}"
+            )
         for label in axes[0].get_yticklabels():
             label.set_color(GROUPS[group_of(label.get_text())])
         handles = [
