@@ -89,8 +89,8 @@ def collect(runs: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
             gradients.append(statistics(folder / "measured").assign(**at))
             print(name, flush=True)
     return tuple(  # type: ignore[return-value]
-        pd.concat(frames, ignore_index=True)[[*at, *(c for c in frames[0] if c not in at)]]
-        for frames in (gradients, points)
+        joint[[*at, *(c for c in joint if c not in at)]]
+        for joint in (pd.concat(frames, ignore_index=True) for frames in (gradients, points))
     )
 
 
