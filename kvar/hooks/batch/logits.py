@@ -102,11 +102,12 @@ def part_of(caught: Caught, rollouts: Rollouts, **more: Any) -> Part:
     grad, weights = caught.grads.get("logits"), caught.grads.get("weights")
     if grad is None and weights is None:
         weights = torch.zeros_like(caught.values["log_probs"])
+    cotangent = weights if grad is None else grad
     return Part(
         rollouts,
         weights=weights,
         rows=None if grad is None else lambda numbers, logits: grad[numbers].to(logits),
         log_probs=caught.values["log_probs"],
-        empty=not bool((weights if grad is None else grad).any()),
+        empty=cotangent is None or not bool(cotangent.any()),
         **more,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -17,7 +17,7 @@ class SDFTBatch(LogitsBatch):
     """TRL's ``SDFTTrainer``; its teacher's logits are those under the teacher's prompt."""
 
     trainers = ("SDFTTrainer",)
-    more = ("teacher_input_ids", "teacher_attention_mask")
+    more: ClassVar[tuple[str, ...]] = ("teacher_input_ids", "teacher_attention_mask")
 
     def has_behaviour(self, trainer: Any) -> bool:
         """Whether old log-probabilities are computed: where a response serves several optimiser steps."""

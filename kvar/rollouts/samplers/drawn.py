@@ -71,8 +71,8 @@ def sample_by(
             f"return {count}, a prompt's responses next to each other."
         )
     ends = set(policy.ends)
-    for row, tokens in enumerate(ids):
-        _check_response(row, tokens, max_new_tokens, ends)
+    for row, response in enumerate(ids):
+        _check_response(row, response, max_new_tokens, ends)
     log_probs = None if reply[1] is None else [[float(x) for x in row] for row in reply[1]]
     if log_probs is not None:
         _check_log_probs(ids, log_probs)

@@ -116,7 +116,8 @@ class OpenAISampler:
                 f"the prompt {text[:60]!r} as text does not encode to its token ids, so the sampler would read "
                 "another: use an engine that takes token ids."
             )
-        end, rows = self.tokenizer.eos_token_id, []
+        end = self.tokenizer.eos_token_id
+        rows: list[tuple[list[int], list[float] | None]] = []
         for number in range(n):
             reply = self._ask({"prompt": text, "max_tokens": limit, "seed": stream_seed(seed, number) % 2**31})
             choice, usage = reply["choices"][0], reply.get("usage") or {}
