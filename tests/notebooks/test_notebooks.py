@@ -22,8 +22,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "4_student_size": {"WIDTHS": (16, 32, 48), "STEPS": 4, "PROMPTS": 8, "ROLLOUTS": 2},
     "5_your_own_kernel_or_layer_rule": {"PROMPTS": 8, "ROLLOUTS": 2, "LAGS": 8, "WIDTH": 16, "TRAJECTORIES": 8},
     "6_attach_the_probe": {"STEPS": 4, "EVERY": 2, "PROMPTS": 8, "ROLLOUTS": 2, "LENGTH": 6},
+    "7_watch_a_trl_run_live": {"STEPS": 4, "EVERY": 2, "BATCH": 8, "LENGTH": 6},
 }
-SLOWER = {"2_variance_against_k", "4_student_size", "6_attach_the_probe"}
+SLOWER = {"2_variance_against_k", "4_student_size", "6_attach_the_probe", "7_watch_a_trl_run_live"}
 BOOKS = notebooks()
 ROOT = Path(__file__).parents[2]
 
