@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -13,7 +13,14 @@ from kvar.hooks.batch.kind import BatchKind
 
 __all__ = ["check_estimators", "default_estimators", "warn_of_sampling"]
 
-_PLAIN = {"temperature": (None, 1), "top_p": (None, 1), "top_k": (None, 0), "min_p": (None, 0)}
+_PLAIN: dict[str, tuple[Any, Any]] = {
+    "temperature": (None, 1),
+    "top_p": (None, 1),
+    "top_k": (None, 0),
+    "min_p": (None, 0),
+    "repetition_penalty": (None, 1),
+    "do_sample": (None, True),
+}
 """Settings of sampling -> their values under which responses are drawn from the student's own distribution."""
 
 
@@ -71,9 +78,17 @@ def _taught(kind: BatchKind, trainer: Any, teacher: nn.Module | None) -> bool:
 
 def warn_of_sampling(estimators: Sequence[Estimator], trainer: Any) -> None:
     """Warn where responses are not drawn from the student's own distribution and some estimator does not correct it."""
-    set_to = {name: getattr(trainer.args, name, None) for name in _PLAIN}
+    more = getattr(trainer.args, "generation_kwargs", None)
+    more = more if isinstance(more, Mapping) else {}
+    set_to = {name: more.get(name, getattr(trainer.args, name, None)) for name in _PLAIN}
     other = ", ".join(f"{name}={value}" for name, value in set_to.items() if value not in _PLAIN[name])
     plain = [e.name for e in estimators if e.correction is None]
+    if plain and (share := getattr(trainer, "lmbda", 1.0)) < 1:
+        warnings.warn(
+            f"{type(trainer).__name__} trains on responses that the student did not draw (lmbda={share:g}), on which "
+            f"estimators of its own samples mean nothing ({', '.join(plain)}): set lmbda=1, or read 'trained' alone.",
+            stacklevel=3,
+        )
     if other and plain:
         warnings.warn(
             f"{type(trainer).__name__} samples with {other}, which biases estimators without a correction "

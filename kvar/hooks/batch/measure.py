@@ -14,7 +14,7 @@ from kvar.analysis.proxies import effective_sample_size
 from kvar.estimators import Score
 from kvar.gradients import gradient_moments, layer_groups
 from kvar.hooks.batch.joined import with_trained
-from kvar.hooks.batch.part import Part
+from kvar.hooks.batch.part import Caught, Part
 from kvar.hooks.measurement_settings import MeasurementSettings
 from kvar.hooks.valuation import Valued, terms_of, valued, weigh
 from kvar.measurement import Measurement
@@ -23,7 +23,7 @@ from kvar.rollouts import Rollouts, token_logits
 from kvar.rollouts.modes import undisturbed
 from kvar.rollouts.rows import row_numbers
 
-__all__ = ["check_log_probs", "measure_batch", "weight_numbers"]
+__all__ = ["check_log_probs", "measure_batch", "padded_log_probs", "weight_numbers"]
 
 _STALE = 0.5
 """Mean difference a token from which old log-probabilities count as another model's: a few steps make less."""
@@ -111,13 +111,13 @@ def _caught_teacher(part: Part, teacher: Callable[[Tensor], Tensor]) -> Callable
 
 
 @torch.no_grad()
-def check_log_probs(student: nn.Module, part: Part, tolerance: float | None) -> None:
+def check_log_probs(student: nn.Module, part: Part, tolerance: float) -> None:
     """Refuse a batch of another policy, or a pass that gave other log-probabilities than the student without padding.
 
     Args:
         student: the model that is trained.
         part: the batch.
-        tolerance: largest mean difference a token of the pass; None to leave it unchecked.
+        tolerance: largest mean difference a token of the pass.
 
     Raises:
         ValueError: names the difference, and the likely cause.
@@ -131,8 +131,6 @@ def check_log_probs(student: nn.Module, part: Part, tolerance: float | None) -> 
             f"the batch's old log-probabilities differ from the student's by {float(apart.nanmean()):.2g} a token at "
             f"temperature {part.temperature:g}: another model or temperature gave them. Give those of the student."
         )
-    if tolerance is None:
-        return
     rows = torch.linspace(0, len(part.rollouts) - 1, min(_SAMPLE, len(part.rollouts))).round().long().unique()
     some, given = part.rollouts[rows], part.log_probs[rows]
     with undisturbed(student):
@@ -145,6 +143,19 @@ def check_log_probs(student: nn.Module, part: Part, tolerance: float | None) -> 
             "them (GPT-2, OPT), or another model computed them. Use a model with rotary positions, or prompts of one "
             "length."
         )
+
+
+@torch.no_grad()
+def padded_log_probs(student: nn.Module, caught: Caught, temperature: float) -> Tensor | None:
+    """(B, T) log-probabilities of one micro-batch padded as the trainer pads it, without dropout; None for rollouts."""
+    layout = caught.layout
+    if layout is None:
+        return None
+    with undisturbed(student):
+        seen = (layout.prompt | layout.response).long()
+        logits = student(input_ids=layout.ids, attention_mask=seen, use_cache=False).logits[:, :-1]
+    log_pi = (at_least_float32(logits) / temperature).log_softmax(dim=-1)
+    return caught.of_tokens(log_pi.gather(-1, layout.ids[:, 1:, None])[..., 0])
 
 
 def _log_probs(student: nn.Module, rollouts: Rollouts, temperature: float) -> Tensor:

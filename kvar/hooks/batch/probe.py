@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -15,7 +16,7 @@ from kvar.hooks.autocast import plain_forward
 from kvar.hooks.batch.attach import check_estimators, default_estimators, warn_of_sampling
 from kvar.hooks.batch.joined import joined_parts
 from kvar.hooks.batch.known import kind_of
-from kvar.hooks.batch.measure import check_log_probs, measure_batch
+from kvar.hooks.batch.measure import check_log_probs, measure_batch, padded_log_probs
 from kvar.hooks.batch.part import Caught
 from kvar.hooks.estimators import Estimator, estimators_of
 from kvar.hooks.measurement_settings import Groups, MeasurementSettings
@@ -173,7 +174,8 @@ class BatchProbe(Measuring):
         student = unwrap(self.trainer.model)
         tokenizer = getattr(self.trainer, "_tokenizer", self.trainer.processing_class)
         ends = policy_of(student, tokenizer).ends
-        part = joined_parts([self.kind.part(self.trainer, inputs, caught, ends) for inputs, caught in self._caught])
+        parts = [self.kind.part(self.trainer, inputs, caught, ends) for inputs, caught in self._caught]
+        part, first = joined_parts(parts), self._caught[0][1]
         self._caught.clear()
         if part.empty:
             why = ", since every advantage is zero: all responses to a prompt score alike" if self.kind.scores else ""
@@ -183,7 +185,10 @@ class BatchProbe(Measuring):
         scaler = getattr(self.trainer.accelerator, "scaler", None)
         with plain_forward(student):
             single = student.dtype == torch.float32 and not (args.bf16 or args.fp16)
-            check_log_probs(student, part, None if _drops(student) else 1e-3 if single else 0.1)
+            seen = part
+            if _drops(student):  # its pass is random: the first micro-batch once more
+                seen = replace(parts[0], log_probs=padded_log_probs(student, first, part.temperature))
+            check_log_probs(student, seen, 1e-3 if single else 0.1)
             measurement = measure_batch(
                 student,
                 part,

@@ -123,9 +123,12 @@ def test_a_group_that_scores_alike_is_said_so(tmp_path: Path) -> None:
     assert probe.measurements == []
 
 
-def test_shifted_positions_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.filterwarnings("ignore:.*trains with dropout")
+def test_shifted_positions_are_refused(dropout: float, tmp_path: Path) -> None:
     student = tiny_gpt2(len(tokenizer()))
     student.transformer.wpe.weight.data.normal_()
+    student.transformer.drop.p = dropout
     trainer = distillation(tmp_path, student, max_steps=1)
     BatchProbe(trainer, "kl immediate")
     with pytest.raises(ValueError, match=r"log-probabilities that differ by [\d.]+ a token .* left padding"):
@@ -169,6 +172,20 @@ def test_dropout_and_several_processes_are_told(tmp_path: Path) -> None:
     trainer.args._n_gpu = 2
     with pytest.raises(ValueError, match="BatchProbe measures on one process; this training has 1 with 2 devices"):
         BatchProbe(trainer, "kl immediate")
+
+
+@pytest.mark.parametrize(
+    ("make", "changes", "message"),
+    [
+        (gkd, {"temperature": 1.0, "lmbda": 0.5}, r"trains on responses that the student did not draw \(lmbda=0.5\)"),
+        (grpo, {"generation_kwargs": {"temperature": 3.0}}, "GRPOTrainer samples with temperature=3.0, which biases"),
+        (distillation, {"repetition_penalty": 1.5}, "DistillationTrainer samples with repetition_penalty=1.5"),
+    ],
+)
+def test_responses_of_another_policy_are_told(make: Any, changes: dict, message: str, tmp_path: Path) -> None:
+    trainer = make(tmp_path, model(1), **changes)
+    with pytest.warns(UserWarning, match=message):
+        BatchProbe(trainer)
 
 
 def test_one_response_with_two_teachers_is_refused(tmp_path: Path) -> None:
