@@ -11,7 +11,7 @@ from kvar.analysis.frames.reference import default_reference
 from kvar.analysis.replicates import Unit
 from kvar.analysis.signal import signal_of
 from kvar.analysis.statistic_table import estimate
-from kvar.analysis.step.design import check_design, design_replicates
+from kvar.analysis.step.design import check_design, design_replicates, prompts_of
 from kvar.analysis.step.efficiency import direction_of, efficiency_estimate
 from kvar.analysis.targets import units_for_sign
 from kvar.gradients.moments import GradientMoments
@@ -66,13 +66,13 @@ def plan(
     if not 0 < power < 1:
         raise ValueError(f"power must lie between 0 and 1; got {power!r}. Use 0.8 to tell in four cases of five.")
     need_pairs(moments, group, "plan")
-    check_design(batch / rollouts_per_prompt, rollouts_per_prompt)
+    prompts = prompts_of(batch, rollouts_per_prompt)
+    check_design(prompts, rollouts_per_prompt)
     reference = default_reference(moments.names, target)
     number = moments.names.index(reference)
     data = design_replicates(moments, group, unit, rollouts_per_prompt)
     size = estimate("signal", signal_of(data), data.units, confidence)[number : number + 1]
     least = units_for_sign(size, confidence, power)[0] if size.value[0] > 0 else np.inf
-    prompts = batch / rollouts_per_prompt
     step = efficiency_estimate(direction_of(data, number, prompts, rollouts_per_prompt), confidence)
     needed = np.maximum(np.nan_to_num(units_for_sign(step, confidence, power), nan=np.inf), max(least, step.n))
     table = pd.DataFrame(

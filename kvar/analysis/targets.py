@@ -12,7 +12,7 @@ from kvar.analysis.frames.reference import default_reference
 from kvar.analysis.replicates import Unit
 from kvar.analysis.signal import signal_of
 from kvar.analysis.statistic_table import estimate
-from kvar.analysis.step.design import check_design, design_replicates
+from kvar.analysis.step.design import check_design, design_replicates, prompts_of
 from kvar.analysis.step.efficiency import direction_of, efficiency_estimate
 from kvar.gradients.moments import GradientMoments
 from kvar.intervals.jackknife import Array, Estimate, signed_root
@@ -69,7 +69,7 @@ def toward(
     if not targets:
         raise ValueError("targets is empty: name at least one, for instance ['data'].")
     need_pairs(moments, group, "toward")
-    check_design(batch / rollouts_per_prompt, rollouts_per_prompt)
+    check_design(prompts_of(batch, rollouts_per_prompt), rollouts_per_prompt)
     data = design_replicates(moments, group, unit, rollouts_per_prompt)  # once for every target
     power = estimate("signal", signal_of(data), data.units, confidence)
     parts, resolved = [], {}
@@ -79,7 +79,7 @@ def toward(
         resolved[target] = bool(power.low[number] > 0)
         step, limit = (
             efficiency_estimate(direction_of(data, number, prompts, rollouts_per_prompt), confidence, prompts == np.inf)
-            for prompts in (batch / rollouts_per_prompt, np.inf)
+            for prompts in (prompts_of(batch, rollouts_per_prompt), np.inf)
         )
         known = 1.0 if resolved[target] else np.nan
         told = np.where(step.low > 0, "toward", np.where(step.high < 0, "away", "not resolved"))

@@ -30,6 +30,10 @@ OF_THE_TOKEN = (LogRatio, ForwardKL, JSD, K1Loss, K2Loss, K3Loss)
 """Rewards u(x, a) that depend on p(a) and pi(a) of the one token only."""
 
 
+AGREEMENT = 0.05
+"""Mean difference of a token's log-probability, told twice, that rounding to bfloat16 may make."""
+
+
 class GivenTeacher:
     """A teacher's values or log-probabilities, read from a batch: rollouts -> logits that are exact where it told them.
 
@@ -44,7 +48,7 @@ class GivenTeacher:
 
     Raises:
         ValueError: ids outside the vocabulary, twice, or of tokens that are not the most probable ones; probabilities
-            whose sum is above 1; one of q and V without the other.
+            whose sum is above 1, or that differ for one token; one of q and V without the other.
     """
 
     def __init__(self, rollouts: Rollouts, held: Mapping[str, Any], width: int) -> None:
@@ -71,6 +75,8 @@ class GivenTeacher:
         parts = [] if ids is None or log_probs is None else [(ids.long(), log_probs.double())]
         if self.log_probs is not None:
             parts.append((rollouts.tokens[..., None], self.log_probs.double()[..., None]))
+        if len(parts) == 2:
+            self._check_agreement(*parts[0], *parts[1], mask)
         self._told = parts
         self._rows = row_numbers(rollouts)  # equal responses to one prompt have one teacher
 
@@ -130,6 +136,19 @@ class GivenTeacher:
             others &= torch.nn.functional.pad(kept, (0, self.width - kept.shape[-1]), value=-torch.inf) == 0
         rest = (1 - logits.exp().sum(dim=-1, keepdim=True)).clamp_min(1e-30)
         return torch.where(others, (rest / others.sum(dim=-1, keepdim=True).clamp_min(1)).log(), logits)
+
+    @staticmethod
+    def _check_agreement(ids: Tensor, best: Tensor, tokens: Tensor, log_probs: Tensor, mask: Tensor) -> None:
+        """Refuse log-probabilities of sampled tokens that differ among the K best, or are larger outside of them."""
+        among = ids == tokens
+        told = torch.where(among, best, -torch.inf).amax(dim=-1)
+        apart = torch.where(among.any(dim=-1), (told - log_probs[..., 0]).abs(), log_probs[..., 0] - best.amin(dim=-1))
+        apart = apart[mask].clamp_min(0)
+        if apart.numel() and float(apart.mean()) > AGREEMENT:
+            raise ValueError(
+                f"teacher_log_probs and teacher_top_log_probs disagree by {float(apart.mean()):.2g} a token: they are "
+                "of other rows, another teacher or another temperature. Take both from one pass of the teacher."
+            )
 
     def _check_top(self, ids: Tensor, log_probs: Tensor, mask: Tensor) -> None:
         precision = torch.finfo(log_probs.dtype).eps

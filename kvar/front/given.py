@@ -29,6 +29,8 @@ def rollouts_and_rest(given: Any) -> tuple[Rollouts, Mapping[str, Any]]:
         )
     if len(rollouts) == 0:
         raise ValueError("rollouts is empty (N = 0): give at least one response.")
+    if not bool(rollouts.mask.any()):
+        raise ValueError("rollouts.mask is false everywhere: there is no response token. Check the response mask.")
     return rollouts, held
 
 

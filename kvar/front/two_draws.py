@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -21,6 +22,9 @@ def check_resolve(target: str, names: Sequence[str], pilot: int, max_prompts: in
         ValueError: no such target; fewer than three prompts in the pilot, or fewer than its own to measure after it.
     """
     default_reference(names, target)
+    for name, value in (("pilot", pilot), ("max_prompts", max_prompts)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, numbers.Integral)):
+            raise ValueError(f"{name} must be a whole number of prompts; got {value!r}.")
     if pilot < LEAST_PROMPTS:
         raise ValueError(f"pilot must be at least {LEAST_PROMPTS} prompts; got {pilot}.")
     if max_prompts is not None and max_prompts < pilot:

@@ -11,6 +11,7 @@ from kvar.analysis.optimal.optimal_kernel import OptimalKernel, optimal_kernel
 from kvar.analysis.plan import plan
 from kvar.analysis.statistic_table import TABLE
 from kvar.analysis.step.best_k import best_k, without_intervals
+from kvar.analysis.step.design import prompts_of
 from kvar.analysis.targets import toward
 from kvar.gradients import GradientMoments
 from kvar.returns import TokenValues
@@ -47,7 +48,7 @@ def statistics_of_measurement(measurement: MeasurementData, batch: float, **opti
         step=measurement.step,
         unit=unit,
         batch=batch,
-        prompts=batch / rollouts_per_prompt,
+        prompts=prompts_of(batch, rollouts_per_prompt),
         rollouts_per_prompt=rollouts_per_prompt,
         **options,
     )

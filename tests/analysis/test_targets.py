@@ -136,6 +136,14 @@ def test_the_data_is_no_candidate_unless_asked_for(rollouts):
         best_k(moments, 16, among=["K=9"])
 
 
+@pytest.mark.parametrize("ask", [plan, toward, efficiency, summarise])
+def test_a_step_without_rollouts_is_refused(ask):
+    _, moments = table(0)
+    given = {plan: ("data", 64), toward: (["data"], 64), efficiency: (64,), summarise: ()}[ask]
+    with pytest.raises(ValueError, match="rollouts_per_prompt must be at least 1; got 0"):
+        ask(moments, *given, rollouts_per_prompt=0)
+
+
 def test_as_many_units_as_planned_tell_the_sign():
     _, few = table(5, prompts=24)
     needed = units_for_sign(efficiency(few, 16, reference="data"))

@@ -197,6 +197,14 @@ def test_impossible_teachers(models, batch, tokenizer, changes: dict, message: s
         )  # fmt: skip
 
 
+def test_sampled_and_best_log_probabilities_that_disagree_are_refused(models, batch, tokenizer) -> None:
+    changed = {**batch, "teacher_log_probs": batch["teacher_top_log_probs"][..., 0]}
+    with pytest.raises(ValueError, match=r"teacher_log_probs and teacher_top_log_probs disagree by [\d.]+ a token"):
+        kvar.measure(models[0], tokenizer=tokenizer, rollouts=from_batch(changed, tokenizer=tokenizer))
+    rounded = {name: x.bfloat16() if name.startswith("teacher_log") else x for name, x in batch.items()}
+    kvar.measure(models[0], tokenizer=tokenizer, rollouts=from_batch(rounded, tokenizer=tokenizer))
+
+
 def test_another_temperature_or_model_is_detected(models, batch, tokenizer) -> None:
     student, teacher = models
     hot = sample(student, TEXTS, tokenizer, rollouts_per_prompt=2, max_new_tokens=4, seed=0, temperature=1.5)
@@ -237,6 +245,7 @@ def test_bad_arguments(models, batch, tokenizer) -> None:
         "references are for prompts": {"rollouts": rollouts, "references": TEXTS},
         "stale=True is for rollouts=": {"prompts": TEXTS, "stale": True},
         "rollouts is empty": {"rollouts": rollouts[:0]},
+        "rollouts.mask is false everywhere": {"rollouts": replace(rollouts, mask=torch.zeros_like(rollouts.mask))},
         "the prompts have token id 5000": {"rollouts": replace(rollouts, prompt_ids=rollouts.prompt_ids + 5000)},
     }.items():
         message = message.replace("5000", str(int(rollouts.prompt_ids[rollouts.prompt_mask].max()) + 5000))

@@ -63,6 +63,8 @@ def test_a_target_out_of_reach_is_warned_of_and_the_budget_measured() -> None:
     [
         ({"pilot": 2}, "pilot must be at least 3 prompts; got 2"),
         ({"pilot": 4, "max_prompts": 3}, "max_prompts must be at least the pilot's 4 prompts; got 3"),
+        ({"pilot": 3.5}, "pilot must be a whole number of prompts; got 3.5"),
+        ({"pilot": 3, "max_prompts": "4"}, "max_prompts must be a whole number of prompts; got '4'"),
         ({"pilot": 6}, "a pilot of 6 prompts and as many others or more; there are 8 prompts"),
         ({"pilot": 3, "resolve": "J_kl"}, "reference 'J_kl' is none of the estimators"),
     ],

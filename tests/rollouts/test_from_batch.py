@@ -74,7 +74,7 @@ def check(rollouts) -> None:
 @pytest.mark.parametrize("kind", [torch.as_tensor, np.asarray])
 def test_padding_and_kind_do_not_matter(sides, kind) -> None:
     batch = {name: kind(value) for name, value in trl(*sides).items()}
-    rollouts, held = from_batch(batch, eos_token_id=1)
+    rollouts, held = from_batch(batch, eos_token_id=kind(1))
     check(rollouts)
     assert held["advantages"].tolist() == [1.0, -1.0, 0.0]
     assert torch.equal(held["old_log_probs"], rollouts.log_probs)

@@ -17,7 +17,7 @@ from kvar.analysis.score_power import score_power_of
 from kvar.analysis.signal import signal_of
 from kvar.analysis.statistic_table import TABLE, estimate
 from kvar.analysis.step.best_k import best_k_of
-from kvar.analysis.step.design import design_replicates
+from kvar.analysis.step.design import design_replicates, prompts_of
 from kvar.analysis.step.noise_scale import noise_scale_of
 from kvar.analysis.step.snr import snr_of
 from kvar.analysis.theory.calibration import calibration_of
@@ -87,7 +87,7 @@ def summarise(
     """
     import pandas as pd
 
-    m = batch / rollouts_per_prompt if prompts is None else prompts
+    m = prompts_of(batch, rollouts_per_prompt) if prompts is None else prompts
     r, plain = resolve_reference(moments.names, reference), resolve_reference(moments.names, None)
     paired = moments[group].pair is not None
     grouped = paired and unit != "trajectory" and moments.repeated_prompts > 1

@@ -89,6 +89,7 @@ def choose(
     if not margin >= 0:
         raise ValueError(f"margin must be 0 or more, a share of the current efficiency; got {margin!r}.")
     pieces = pieces_of(moments, batch, target, rollouts_per_prompt, group, unit, "choose")
+    candidates = [candidates] if isinstance(candidates, str) else candidates
     family = _family(moments.names, among, candidates)
     if candidates is None:
         kept = [name for name, taking_part in zip(moments.names, competing(moments.names), strict=True) if taking_part]

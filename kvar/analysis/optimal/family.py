@@ -73,12 +73,16 @@ def lag_family(names: Sequence[str], among: Iterable[str] | None = None) -> LagF
         among: those to use; all by default.
 
     Raises:
-        ValueError: no two of them agree, or two sets are equally large.
+        ValueError: no two of them agree, two sets are equally large, or ``among`` names one that is not measured.
     """
+    among = [among] if isinstance(among, str) else None if among is None else list(among)
+    unknown = [name for name in among or () if name not in names]
+    if unknown:
+        raise ValueError(f"among names {unknown[0]!r}, which is none of the estimators measured, {', '.join(names)}.")
     sets: dict[Estimator, dict[float, int]] = {}
     immediate: list[tuple[Estimator, int]] = []
     for number, name in enumerate(names):
-        e = parsed(name) if among is None or name in set(among) else None
+        e = parsed(name) if among is None or name in among else None
         length = None if e is None else _length(e)
         if e is None or length is None:
             continue

@@ -8,7 +8,7 @@ import numpy as np
 
 from kvar.analysis.frames.reference import default_reference
 from kvar.analysis.replicates import Unit, need_pairs
-from kvar.analysis.step.design import check_design, design_replicates, step_covariance
+from kvar.analysis.step.design import check_design, design_replicates, prompts_of, step_covariance
 from kvar.gradients.moments import GradientMoments
 from kvar.intervals.jackknife import Array
 
@@ -73,12 +73,13 @@ def pieces_of(
     need_pairs(moments, group, what)
     if not batch >= 1:
         raise ValueError(f"batch must be at least 1 trajectory; got {batch!r}.")
-    check_design(batch / rollouts_per_prompt, rollouts_per_prompt)
+    prompts = prompts_of(batch, rollouts_per_prompt)
+    check_design(prompts, rollouts_per_prompt)
     name = default_reference(moments.names, target)
     r = moments.names.index(name)
     data = design_replicates(moments, group, unit, rollouts_per_prompt)
     signal = data.signal()
-    step = np.nan_to_num(step_covariance(data, batch / rollouts_per_prompt, rollouts_per_prompt))
+    step = np.nan_to_num(step_covariance(data, prompts, rollouts_per_prompt))
     return Pieces(signal, step, signal[:, :, r], signal[:, r, r], name, data.units)
 
 

@@ -8,7 +8,7 @@ from kvar.analysis.replicates import Replicates, Unit, replicates
 from kvar.gradients.moments import GradientMoments
 from kvar.intervals.jackknife import Array
 
-__all__ = ["check_design", "design_replicates", "step_covariance", "step_variance", "within_of"]
+__all__ = ["check_design", "design_replicates", "prompts_of", "step_covariance", "step_variance", "within_of"]
 
 
 def check_design(prompts: float, rollouts_per_prompt: float) -> None:
@@ -20,6 +20,16 @@ def check_design(prompts: float, rollouts_per_prompt: float) -> None:
     for name, value in (("prompts", prompts), ("rollouts_per_prompt", rollouts_per_prompt)):
         if not value >= 1:
             raise ValueError(f"{name} must be at least 1; got {value!r}.")
+
+
+def prompts_of(batch: float, rollouts_per_prompt: float) -> float:
+    """M = B / R, the prompts of a step of B trajectories.
+
+    Raises:
+        ValueError: R below 1.
+    """
+    check_design(1, rollouts_per_prompt)
+    return batch / rollouts_per_prompt
 
 
 def within_of(data: Replicates) -> Array:

@@ -6,7 +6,7 @@ import numpy as np
 
 from kvar.analysis.replicates import Replicates, Unit, need_pairs, resolve_reference
 from kvar.analysis.signal import signal_of
-from kvar.analysis.step.design import design_replicates, step_variance
+from kvar.analysis.step.design import design_replicates, prompts_of, step_variance
 from kvar.gradients.moments import GradientMoments
 from kvar.intervals.jackknife import NEAR_ONE, Array, Estimate, Scale, jackknife
 
@@ -72,7 +72,9 @@ def efficiency(
     data = design_replicates(moments, group, unit, rollouts_per_prompt)
     size = float(data.n[0].max()) if batch is None else float(batch)
     r = resolve_reference(moments.names, reference)
-    return efficiency_estimate(direction_of(data, r, size / rollouts_per_prompt, rollouts_per_prompt), confidence)
+    return efficiency_estimate(
+        direction_of(data, r, prompts_of(size, rollouts_per_prompt), rollouts_per_prompt), confidence
+    )
 
 
 _ROOT_SCALES: tuple[Scale, ...] = ("cosine", "plain")

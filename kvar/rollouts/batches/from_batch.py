@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -178,7 +179,7 @@ def _log_probs(values: Any, mask: Tensor, name: str) -> Tensor:
 
 def _ends(given: int | Sequence[int] | None, policy: Policy | None, tokenizer: Any) -> tuple[int, ...]:
     if given is not None:
-        return (given,) if isinstance(given, int) else tuple(int(end) for end in given)
+        return tuple(int(end) for end in np.atleast_1d(given))
     if policy is not None and policy.ends:
         return policy.ends
     end = getattr(tokenizer, "eos_token_id", None)
