@@ -205,10 +205,11 @@ def table(gradients: pd.DataFrame, cells: pd.MultiIndex | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def at_equal_j(points: pd.DataFrame, methods: list[str] = GAP) -> pd.DataFrame:
+def at_equal_j(points: pd.DataFrame, methods: list[str] = GAP, share: float = 1.0) -> pd.DataFrame:
     """Each quantity of each method where its J is the best that all reach in that cell, by lines between checkpoints.
 
-    Columns the quantities, rows cell and method; ``at`` is that J. A method's curve ends at its best J.
+    Columns the quantities, rows cell and method; ``at`` is that J. A method's curve ends at its best J. ``share``
+    takes a part of the gain from the start up to that J.
     """
     rows = []
     quantities = ["nll", "length", "score", "J_kl"]
@@ -221,7 +222,8 @@ def at_equal_j(points: pd.DataFrame, methods: list[str] = GAP) -> pd.DataFrame:
         }
         if len(start) == 0 or len(curves) < len(methods):
             continue
-        level = min(curve["J"].max() for curve in curves.values())
+        begun = float(start["J"].iloc[0])
+        level = begun + share * (min(curve["J"].max() for curve in curves.values()) - begun)
         for method, curve in curves.items():
             rising = curve[curve["J"].cummax() == curve["J"]]  # up to the first time that J is reached
             rows.append(
@@ -229,7 +231,7 @@ def at_equal_j(points: pd.DataFrame, methods: list[str] = GAP) -> pd.DataFrame:
                     **dict(zip(CELL, cell, strict=True)),
                     "method": method,
                     "at": level,
-                    "gain": level - float(start["J"].iloc[0]),
+                    "gain": level - begun,
                     "step": float(np.interp(level, rising["J"], rising["step"])),
                     **{q: float(np.interp(level, rising["J"], rising[q])) for q in quantities},
                 }
@@ -349,6 +351,60 @@ def _compared(title: str, difference: pd.Series) -> str:
     each = [str(over(own)) for _, own in difference.groupby(level=PAIR, sort=False)]
     whole = over(difference)
     return f"| {title} | **{whole}** (n = {whole.n}) | " + " | ".join(each) + " |"
+
+
+def by_task(points: pd.DataFrame) -> list[str]:
+    """What each method gains in the sampled score and in the greedy score of the test examples, each task apart."""
+    last = points[points["step"] == points.groupby([*CELL, "method"])["step"].transform("max")]
+    last = last.set_index([*CELL, "method"]).sort_index()
+    columns = [("translation", "score", "sampled chrF"), ("translation", "test_bleu", "greedy test BLEU"),
+               ("translation", "test_chrf", "greedy test chrF"), ("summarisation", "score", "sampled ROUGE-L"),
+               ("summarisation", "test_rouge1", "greedy test ROUGE-1"),
+               ("summarisation", "test_rougeL", "greedy test ROUGE-L")]  # fmt: skip
+    lines = ["| last step less start | " + " | ".join(f"{task}, {label}" for task, _, label in columns) + " |"]
+    lines.append("|---|" + "---|" * len(columns))
+    for method, (label, _) in METHODS.items():
+        gains = []
+        for task, quantity, _ in columns:
+            frame = last.loc[task, quantity].unstack("method")
+            x = over(frame[method] - frame["start"])
+            gains.append(f"{x} (n = {x.n})")
+        lines.append(f"| {label} | " + " | ".join(gains) + " |")
+    return lines
+
+
+def other_units(gradients: pd.DataFrame, points: pd.DataFrame) -> list[str]:
+    """The main differences over cells, over task and seed (whose students share prompts) and over task and student.
+
+    The differences at equal J are taken half-way and three quarters up to that J as well.
+    """
+    exact, sampled = "gap immediate exact", "gap immediate"
+    power = np.log(noise(gradients)[[exact, sampled, "K=8"]])
+    reach, step = wide(gradients, "efficiency", "J"), wide(gradients, "cosine", "score")
+    rows = {
+        "log of \\|E g\\|² / tr Cov: immediate exact less sampled": power[exact] - power[sampled],
+        "log of \\|E g\\|² / tr Cov: immediate sampled less K = 8": power[sampled] - power["K=8"],
+        "efficiency toward J: immediate exact less sampled": reach[exact] - reach[sampled],
+        "efficiency toward J: immediate exact less K = 8": reach[exact] - reach["K=8"],
+        "efficiency toward J: K = 8 less K = 4": reach["K=8"] - reach["K=4"],
+        "efficiency toward J: K = 4 less K = 1": reach["K=4"] - reach["K=1"],
+        "cosine with a score step: K = 1": step["K=1"],
+        "cosine with a score step: K = 1 less a batch mean, less K = 1": step["K=1 - batch-mean"] - step["K=1"],
+        "cosine with a score step: immediate exact": step[exact],
+        "cosine with a score step: immediate exact less K = 1": step[exact] - step["K=1"],
+    }
+    for share in (1.0, 0.75, 0.5):
+        equal = at_equal_j(points, share=share).set_index([*CELL, "method"])
+        for one, other in (("llmr", "K=8"), ("llmr", "immediate-exact"), ("immediate-exact", "immediate")):
+            for quantity in ("nll", "length"):
+                frame = equal[quantity].unstack("method")
+                title = f"{quantity} at {share:.0%} of the gain: {METHODS[one][0]} less {METHODS[other][0]}"
+                rows[title] = frame[one] - frame[other]
+    lines = ["| | cells | task and seed | task and student | cells above 0 |", "|---|---|---|---|---|"]
+    for title, x in rows.items():
+        texts = [str(over(x)), *(str(over(x.groupby(level=by).mean())) for by in (["task", "seed"], PAIR))]
+        lines.append(f"| {title} | " + " | ".join(texts) + f" | {(x > 0).sum()} of {x.notna().sum()} |")
+    return lines
 
 
 def scores(gradients: pd.DataFrame, points: pd.DataFrame) -> list[str]:
@@ -553,6 +609,7 @@ def main() -> None:
         decided, matrix = used_up(gradients, "cosine")
         sections |= {"D1 by cosines of steps": decided, f"Cosine of a step of {BATCH} with one of the data's": matrix}
     sections |= {"D2, D3, D4": drift(points), "S1": scores(gradients, points), "The score": toward_score(gradients)}
+    sections |= {"Scores by task": by_task(points), "Over other units": other_units(gradients, points)}
     text = "\n\n".join(f"## {title}\n\n" + "\n".join(lines) for title, lines in sections.items())
     (args.output / "claims.md").write_text(text + "\n", encoding="utf-8")
     save(ranked(gradients), args.output / "ranked")
