@@ -7,6 +7,7 @@ import numbers
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from kvar.analysis.frames.measured import LEAST_PROMPTS
 from kvar.analysis.frames.reference import default_reference
@@ -22,7 +23,8 @@ def check_resolve(target: str, names: Sequence[str], pilot: int, max_prompts: in
         ValueError: no such target; fewer than three prompts in the pilot, or fewer than its own to measure after it.
     """
     default_reference(names, target)
-    for name, value in (("pilot", pilot), ("max_prompts", max_prompts)):
+    numbers_given: tuple[tuple[str, Any], ...] = (("pilot", pilot), ("max_prompts", max_prompts))
+    for name, value in numbers_given:
         if value is not None and (isinstance(value, bool) or not isinstance(value, numbers.Integral)):
             raise ValueError(f"{name} must be a whole number of prompts; got {value!r}.")
     if pilot < LEAST_PROMPTS:

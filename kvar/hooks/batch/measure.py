@@ -129,7 +129,8 @@ def check_log_probs(student: nn.Module, part: Part, tolerance: float) -> None:
     if float(apart.nanmean()) > _STALE:
         raise ValueError(
             f"the batch's old log-probabilities differ from the student's by {float(apart.nanmean()):.2g} a token at "
-            f"temperature {part.temperature:g}: another model or temperature gave them. Give those of the student."
+            f"temperature {part.temperature:g}: another model or temperature gave them, or the student has moved far "
+            "in the steps that share them (num_iterations, steps_per_generation)."
         )
     rows = torch.linspace(0, len(part.rollouts) - 1, min(_SAMPLE, len(part.rollouts))).round().long().unique()
     some, given = part.rollouts[rows], part.log_probs[rows]

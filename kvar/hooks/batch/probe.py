@@ -21,6 +21,7 @@ from kvar.hooks.batch.part import Caught
 from kvar.hooks.estimators import Estimator, estimators_of
 from kvar.hooks.measurement_settings import Groups, MeasurementSettings
 from kvar.hooks.measuring import Measuring
+from kvar.measurement import Measurement
 from kvar.records import RunWriter
 from kvar.returns import Kernel
 from kvar.rollouts import check_apart, policy_of
@@ -36,7 +37,8 @@ class BatchProbe(Measuring):
     normalisation are. Per-trajectory gradients of ``trained`` and of every other estimator follow on the same
     trajectories, all micro-batches of the step together: no sampling, no second pass of the teacher. ``trained`` points
     the way of the step: its mean over the N trajectories is minus the gradient that the trainer takes, before clipping,
-    each trajectory's part times N.
+    each trajectory's part times N. Moments are of float32 passes: under autocast it is
+    that up to rounding.
 
     The training run is not disturbed: parameters, ``.grad``, buffers, modes and random state stay as they are. Dropout
     is off while gradients are measured; in a training with dropout the mean of ``trained`` is the trainer's gradient
@@ -97,6 +99,11 @@ class BatchProbe(Measuring):
                 f"BatchProbe measures on one process; this training has {trainer.args.world_size} with "
                 f"{trainer.args.n_gpu} devices each: use GradientProbe, which joins processes."
             )
+        if noise := getattr(trainer.args, "neftune_noise_alpha", None):
+            raise ValueError(
+                f"neftune_noise_alpha={noise:g} puts noise into the trainer's forward passes, which are not those of "
+                "the student: leave it out."
+            )
         chosen = estimators_of(default_estimators(kind, trainer, teacher) if estimators is None else estimators)
         check_estimators(chosen, kind, trainer, teacher)
         warn_of_sampling(chosen, trainer)
@@ -118,7 +125,7 @@ class BatchProbe(Measuring):
         self.estimators = chosen
         self.every, self.first = every, first
         self._caught: list[tuple[Any, Caught]] = []
-        self._active = False
+        self._active, self._known, self._skipped = False, False, -1  # _known: a batch of this training was measured
         self._wrapped: tuple[Any, Any] | None = None  # the trainer's compute_loss before, and this probe's
         trainer.add_callback(self)
 
@@ -136,7 +143,7 @@ class BatchProbe(Measuring):
                 stacklevel=2,
             )
         self._caught.clear()
-        self._active = True
+        self._active, self._known, self._skipped = True, False, -1
         if self._wrapped is None:
             self._wrapped = self.trainer.__dict__.get("compute_loss"), self._wrapper(self.trainer.compute_loss)
             self.trainer.compute_loss = self._wrapped[1]
@@ -144,7 +151,7 @@ class BatchProbe(Measuring):
     def _wrapper(self, original: Any) -> Any:
         def compute_loss(model: nn.Module, inputs: Any, *given: Any, **options: Any) -> Any:
             step = self.trainer.state.global_step
-            due = self._active and step % self.every == 0 and (self.first or step > 0)
+            due = self._active and step % self.every == 0 and (self.first or step > 0) and step != self._skipped
             if not due or not model.training or not torch.is_grad_enabled():
                 return original(model, inputs, *given, **options)
             return self._caught_loss(original, model, inputs, *given, **options)
@@ -153,8 +160,12 @@ class BatchProbe(Measuring):
 
     def _caught_loss(self, original: Any, model: nn.Module, inputs: Any, *given: Any, **options: Any) -> Any:
         """The trainer's loss of one micro-batch, with what the measurement needs of it kept."""
-        self.kind.checked(inputs, self.trainer)
-        caught = Caught(self.kind.layout(inputs), teacher=self.teacher is None)
+        try:
+            self.kind.checked(inputs, self.trainer)
+            caught = Caught(self.kind.layout(inputs), teacher=self.teacher is None)
+        except ValueError as error:
+            self._skip(error, self.trainer.state)
+            return original(model, inputs, *given, **options)
         with self.kind.catching(self.trainer, inputs, caught):
             loss = original(model, inputs, *given, **options)
         if caught.passes != 1:
@@ -168,9 +179,31 @@ class BatchProbe(Measuring):
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Measure the micro-batches of the step, before its update."""
+        """Measure the micro-batches of the step, before its update.
+
+        A batch that cannot be measured is refused where it is the training's first, and left out with a warning later.
+        """
         if not self._caught:
             return
+        try:
+            measurement = self._measure(args, state)
+        except ValueError as error:
+            self._skip(error, state)
+            return
+        if measurement is not None:
+            self._known = True
+            self.deliver(measurement, state)
+
+    def _skip(self, error: ValueError, state: TrainerState) -> None:
+        """Leave a step out with a warning; a training's first measured step raises instead."""
+        self._caught.clear()
+        if not self._known:
+            raise error
+        self._skipped = state.global_step
+        warnings.warn(f"step {state.global_step} is not measured: {error}", stacklevel=3)
+
+    def _measure(self, args: TrainingArguments, state: TrainerState) -> Measurement | None:
+        """The measurement of the step's micro-batches; None where the trainer's gradient is zero."""
         student = unwrap(self.trainer.model)
         tokenizer = getattr(self.trainer, "_tokenizer", self.trainer.processing_class)
         ends = policy_of(student, tokenizer).ends
@@ -178,10 +211,11 @@ class BatchProbe(Measuring):
         part, first = joined_parts(parts), self._caught[0][1]
         self._caught.clear()
         if part.empty:
-            why = ", since every advantage is zero: all responses to a prompt score alike" if self.kind.scores else ""
+            alike = part.scores is not None and not bool(part.scores.any())
+            why = ", since every advantage is zero: all responses to a prompt score alike" if alike else ""
             message = f"step {state.global_step} is not measured: the trainer's gradient is zero{why}."
-            warnings.warn(message, stacklevel=2)
-            return
+            warnings.warn(message, stacklevel=3)
+            return None
         scaler = getattr(self.trainer.accelerator, "scaler", None)
         with plain_forward(student):
             single = student.dtype == torch.float32 and not (args.bf16 or args.fp16)
@@ -189,7 +223,7 @@ class BatchProbe(Measuring):
             if _drops(student):  # its pass is random: the first micro-batch once more
                 seen = replace(parts[0], log_probs=padded_log_probs(student, first, part.temperature))
             check_log_probs(student, seen, 1e-3 if single else 0.1)
-            measurement = measure_batch(
+            return measure_batch(
                 student,
                 part,
                 self.settings,
@@ -201,7 +235,6 @@ class BatchProbe(Measuring):
                     "trainer": type(self.trainer).__name__,
                 },
             )
-        self.deliver(measurement, state)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -115,6 +115,23 @@ def test_measurements_are_recorded(tmp_path: Path) -> None:
     assert sorted(run.gradients["step"].unique()) == [0, 1]
 
 
+def test_a_later_step_that_cannot_be_measured_does_not_stop_the_training(tmp_path: Path) -> None:
+    far = {"delta": 1.01, "epsilon": 0.001, "num_iterations": 3, "learning_rate": 5e-2, "max_steps": 4}
+    trainer = grpo(tmp_path, model(1), **far)
+    probe = BatchProbe(trainer, "score", every=1)
+    with pytest.warns(
+        UserWarning, match=r"step \d is not measured: the batch's old log-probabilities differ .* moved far"
+    ):
+        trainer.train()
+    assert trainer.state.global_step == 4 and 1 <= len(probe.measurements) < 4
+
+
+def test_noise_in_the_forward_pass_is_refused(tmp_path: Path) -> None:
+    trainer = grpo(tmp_path, model(1), neftune_noise_alpha=5.0)
+    with pytest.raises(ValueError, match="neftune_noise_alpha=5 puts noise"):
+        BatchProbe(trainer, "score")
+
+
 def test_a_group_that_scores_alike_is_said_so(tmp_path: Path) -> None:
     trainer = grpo(tmp_path, model(1), lambda completions, **_: [1.0] * len(completions), max_steps=1)
     probe = BatchProbe(trainer, "score")
