@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -73,6 +74,12 @@ class MeasurementSettings:
                 raise ValueError(f"{field} must be one of {', '.join(allowed)}; got {getattr(self, field)!r}.")
         if isinstance(self.groups, str) and self.groups != "layers":
             raise ValueError(f"groups must be a mapping, 'layers' or None; got {self.groups!r}.")
+        if self.score is not None and not _takes_one(self.score):
+            raise ValueError(
+                "score must be a function of one argument, the rollouts, that returns one number a response; got "
+                f"{self.score!r}. Their texts are kvar.evaluation.response_texts(rollouts, tokenizer), their prompts' "
+                "numbers rollouts.prompt_index."
+            )
         for e in self.estimators:
             if self.rollouts_per_prompt == 1 and getattr(e.subtracted, "scope", None) == "prompt":
                 raise ValueError(
@@ -105,6 +112,17 @@ class MeasurementSettings:
 
 _LEAST = {"rollouts_per_prompt": 1, "max_new_tokens": 1, "seed": None, "position_bins": 0}
 _CHOICES = {"engine": tuple(ENGINES), "fields": ("all", "norms"), "centre": CENTRES, "value": VALUES}
+
+
+def _takes_one(function: Any) -> bool:
+    """Whether a function can be called with one argument, as far as that can be told."""
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError:
+        return False
+    except ValueError:  # of a builtin without a signature
+        pass
+    return True
 
 
 def _whole(field: str, value: Any, least: int | None) -> int:

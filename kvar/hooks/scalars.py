@@ -70,6 +70,8 @@ def scalars_of(
 ) -> dict[str, float]:
     """:func:`scalars` from the frame of :func:`step_statistics`; those of the responses alone for None."""
     numbers = {**response_numbers(measurement), "seconds": measurement.seconds}
+    if not (measurement.values.q.any() or measurement.values.v.any()):
+        numbers.pop("total_gap")  # no teacher valued the responses
     if frame is not None:
         values = {str(name): rows.set_index("kernel") for name, rows in frame.groupby("statistic")}
         names = list(values["trace"].index)

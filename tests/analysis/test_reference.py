@@ -41,6 +41,8 @@ def test_the_reference_is_the_quietest_of_the_unbiased() -> None:
     assert objective_of("kl K=1 sequence-ratio - leave-one-out") == "J_kl"
     with pytest.raises(ValueError, match=r"reference 'J_kl' is none of the estimators K=4, K=1, and no obj.*\(J\)"):
         default_reference(["K=4", "K=1"], "J_kl")
+    with pytest.raises(ValueError, match="for data give references="):
+        default_reference(["K=4", "K=1"], "data")
     assert "gradient of J_kl, estimated by kl K=1" in target_words("kl K=1")
     assert target_words("K=4").startswith("what K=4 estimates")
 

@@ -330,6 +330,11 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"kernels": "kl immediate exat"}, "the word 'exat' is unknown (did you mean 'exact'?)"),
     ({"kernels": "score exact"}, "reward 'score' is known for sampled tokens alone"),
     ({"kernels": "score - leave-one-out"}, "estimator 'score - leave-one-out' needs score=, a function"),
+    (
+        {"score": "chrf"},
+        "score must be a function of one argument, the rollouts, that returns one number a response; got 'chrf'",
+    ),
+    ({"score": lambda texts, examples: [0.0] * len(texts)}, "score must be a function of one argument"),
     ({"kernels": "1", "estimators": "kl 1"}, "kernels and estimators are the same argument"),
     ({"kernels": "kl 1 - group-normalised", "rollouts_per_prompt": 1}, "group-normalised needs rollouts_per_prompt"),
     ({"kernels": "0"}, "k must be an integer of at least 1; got 0"),

@@ -83,6 +83,9 @@ def test_the_numbers_by_hand() -> None:
     assert got["kvar/best/probability"] == got[f"kvar/best_probability/{('K1', 'K4')[best]}"] >= 0.5
     assert got["kvar/response_length"] == pytest.approx((2 * 12 - 1) / 12) == got["kvar/total_gap"]
     assert got["kvar/finished"] == pytest.approx(11 / 12) and got["kvar/seconds"] == 0.25
+    zero = torch.zeros_like(measurement.values.q)
+    without_teacher = scalars(replace(measurement, values=TokenValues(zero, zero)), batch=6)
+    assert set(got) - set(without_teacher) == {"kvar/total_gap"}
 
 
 def test_the_noise_scale_is_for_the_rollouts_of_a_step() -> None:

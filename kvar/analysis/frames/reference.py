@@ -49,7 +49,8 @@ def default_reference(names: Sequence[str], target: str | None = None) -> str:
         of = ", ".join(dict.fromkeys(known.values())) or "none"
         raise ValueError(
             f"reference {target!r} is none of the estimators {', '.join(names)}, and no objective that one of them is "
-            f"unbiased for ({of}). For J measure 'K=1', for J_kl 'kl K=1', for the score 'score - leave-one-out'."
+            f"unbiased for ({of}). For J measure 'K=1', for J_kl 'kl K=1', for the score 'score - leave-one-out'; "
+            "for data give references=."
         )
     return max(fitting, key=_quiet)
 
