@@ -55,6 +55,10 @@ class Replicates:
                 return np.asarray((self.total - self.same) / (pairs - self.same_n))
             return np.asarray((self.total - self.square) / (pairs - self.shared))
 
+    def noise(self) -> Array:
+        """(E, E) what products of sample means exceed :meth:`signal` by, all units counted."""
+        return np.asarray(self.total[0] / (self.n[0, :, None] * self.n[0]) - self.signal()[0])
+
     def covariance(self) -> Array:
         """(1+U, E, E) estimates of tr Cov(g^e, g^f), (12): mean of products minus product of means.
 

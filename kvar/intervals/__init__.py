@@ -7,10 +7,11 @@ from kvar.intervals.over_seeds import mean_with_interval
 from kvar.intervals.power_law import Flatness, PowerLaw, flatness, power_law
 from kvar.intervals.probability_of_best import candidates, probability_of_best, probability_over_seeds, units_to_resolve
 from kvar.intervals.rank_correlation import RankCorrelation, rank_correlation
+from kvar.intervals.squared_length import squared_length
 from kvar.intervals.wilson import wilson
 
 __all__ = [
     "Estimate", "Flatness", "Interval", "PowerLaw", "RankCorrelation", "candidates", "flatness", "jackknife",
     "mean_with_interval", "number", "power_law", "probability_of_best", "probability_over_seeds", "rank_correlation",
-    "ratio_of_means", "units_to_resolve", "wilson",
+    "ratio_of_means", "squared_length", "units_to_resolve", "wilson",
 ]  # fmt: skip

@@ -31,25 +31,25 @@ def test_the_enumeration_agrees_with_the_token_mdp() -> None:
 
 
 def test_intervals_cover() -> None:
-    found = coverage("a row a prefix", 96, 30)
+    found = coverage("a row a prefix", 96, 60)
     told = found["resolved"] > 0.9
     assert told[[0, 1, 2]].all()  # J, J_kl and the score
     for name in ("efficiency", "bias", "distance"):
         shares = found[name][told]
-        assert shares.mean() > 0.91, (name, shares)
-        assert shares.min() > 0.75, (name, shares)  # of 30 draws
+        assert shares.mean() > 0.93, (name, shares)
+        assert shares.min() > 0.83, (name, shares)  # of 60 draws
     assert found["wrong"].max() <= 0.05
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("design", ["unrelated targets", "a row a prefix", "peaked policy"])
 def test_intervals_cover_with_as_many_prompts_as_is_said(design: str) -> None:
-    """With 1,024 prompts; the table of docs/theory.md, section 9, has the designs that take more."""
-    found = coverage(design, 1024, 200)
-    told = (found["resolved"] > 0.98)[:, None]
+    """With 256 prompts; the table of docs/theory.md, section 9, has the designs that take more."""
+    found = coverage(design, 256, 200)
+    told = (found["resolved"] > 0.95)[:, None]
     assert told[[0, 1, 3]].all()
     for name in ("efficiency", "bias", "distance"):
         shares = found[name][told & (~found["exact"] | (name == "efficiency"))]
-        assert 0.93 <= np.median(shares) <= 0.98, (name, shares)
-        assert shares.min() >= 0.85, (name, shares)  # of 200 draws, over up to 28 pairs
+        assert 0.93 <= np.median(shares) <= (1.0 if name == "bias" else 0.98), (name, shares)  # wide where it errs
+        assert shares.min() >= 0.87, (name, shares)  # of 200 draws, over up to 28 pairs
     assert found["wrong"].max() <= 0.03

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from kvar.analysis.bias import bias_of
+from kvar.analysis.bias import bias_estimate
 from kvar.analysis.decompose import decomposition_of, within_share_of
 from kvar.analysis.paired import ratio_of
 from kvar.analysis.replicates import Replicates, Unit, replicates, resolve_reference
@@ -114,7 +114,7 @@ def summarise(
         with np.errstate(all="ignore"):
             estimates["norm_test"] = estimate("norm_test", 1 / ratio, design.units, confidence)
     if paired:
-        estimates["bias_sq"] = formed("bias_sq", bias_of(data, r))
+        estimates["bias_sq"] = bias_estimate(data, r, confidence)
         estimates |= _best(best_k_of(design, r, m, rollouts_per_prompt, confidence), design.units)
     if grouped:
         by_prompt = data if data.inner is not None else replicates(moments, group, unit, by_prompt=True)

@@ -9,8 +9,9 @@ from kvar.analysis.signal import signal_of
 from kvar.analysis.step.design import design_replicates, prompts_of, step_variance
 from kvar.gradients.moments import GradientMoments
 from kvar.intervals.jackknife import NEAR_ONE, Array, Estimate, Scale, jackknife
+from kvar.intervals.squared_length import squared_length
 
-__all__ = ["direction_of", "efficiency", "efficiency_estimate", "signed_square"]
+__all__ = ["direction_of", "efficiency", "efficiency_estimate", "limit_interval", "signed_square"]
 
 
 def signed_square(x: Array) -> Array:
@@ -45,9 +46,10 @@ def efficiency(
     |g*|^2, left after the best rescaling. It is given the sign of <E g, g*>: below zero the step points away from g*.
     <E g, g*>, |E g|^2 and |g*|^2 come from pairs of distinct trajectories, tr Cov from (12); the jackknife removes the
     bias of order 1/N that their ratio has, unless N is so small that the correction leaves the interval: then the value
-    is not corrected. The interval is formed for arctanh of the signed root of eta, and squared
-    with its sign; where that root, which noise may carry past 1, is near 1 with or without one unit, it is the hull of
-    that interval and of the symmetric one. Coverage on token MDPs: :func:`kvar.analysis.toward`.
+    is not corrected. The interval is the hull of two, formed for arctanh of the signed root of eta about the root as it
+    is and about the corrected root, and squared with its sign: with few units the correction matters, and where |g*|^2
+    is barely resolved it is itself too noisy. Where that root, which noise may carry past 1, is near 1 with or without
+    one unit, the hull takes in the symmetric interval too. Coverage on token MDPs: :func:`kvar.analysis.toward`.
     Where |g*|^2 is not resolved (an estimate, with or without one unit, that is not positive) the direction is unknown:
     the interval is then [-1, 1], and the value NaN if the full estimate is not positive.
 
@@ -80,23 +82,45 @@ def efficiency(
 _ROOT_SCALES: tuple[Scale, ...] = ("cosine", "plain")
 
 
-def efficiency_estimate(direction: Array, confidence: float = 0.95, limit: bool = False) -> Estimate:
+def limit_interval(data: Replicates, reference: int, confidence: float = 0.95) -> tuple[Array, Array]:
+    """(E,), (E,): ends for the efficiency c |c| of an infinite batch, which is 1 where the bias is nothing.
+
+    With beta = <E g, g*> / |E g|^2, 1 - c^2 = |g* - beta E g|^2 / |g*|^2 is a squared length, and its interval that of
+    :func:`kvar.intervals.squared_length`.
+    """
+    direction = direction_of(data, reference, np.inf, 1)
+    signal, noise = data.signal()[0], data.noise()
+    with np.errstate(all="ignore"):
+        beta = signal[:, reference] / np.diagonal(signal)
+        left = noise[reference, reference] - 2 * beta * noise[:, reference] + beta**2 * np.diagonal(noise)
+        rest = squared_length(1 - direction**2, left / signal[reference, reference], data.units, confidence)
+        near, far = (np.clip(1 - x, 0.0, 1.0) for x in (rest.low, rest.high))
+    away = direction[0] < 0
+    return np.where(away, -near, far), np.where(away, -far, near)
+
+
+def efficiency_estimate(
+    direction: Array, confidence: float = 0.95, limit: tuple[Array, Array] | None = None
+) -> Estimate:
     """The efficiency and its interval, as :func:`efficiency` describes them, from the signed root of it.
 
     Args:
         direction: (1+U, E) of :func:`direction_of`.
         confidence: of the interval.
-        limit: whether the step is an infinite batch, whose efficiency is often 1: the wider interval is formed always.
+        limit: of :func:`limit_interval`, where the step is an infinite batch; the interval is the hull of all then.
     """
     units = len(direction) - 1
-    root, wide = (jackknife(direction, units, confidence, scale=scale) for scale in _ROOT_SCALES)
-    beyond = limit | (np.abs(direction) >= NEAR_ONE).any(axis=0)
+    root, wide = (jackknife(direction, units, confidence, scale) for scale in _ROOT_SCALES)
+    moved = jackknife(direction, units, confidence, "cosine", correct=True)
+    beyond = (limit is not None) | (np.abs(direction) >= NEAR_ONE).any(axis=0)
     plain = jackknife(signed_square(direction), units, confidence, correct=True)
     known = np.isfinite(direction).all(axis=0)
     low, high = (
-        signed_square(np.clip(np.where(beyond, pick(a, b), a), -1.0, 1.0))
-        for pick, a, b in ((np.fmin, root.low, wide.low), (np.fmax, root.high, wide.high))
+        signed_square(np.clip(np.where(beyond, pick(pick(a, b), c), pick(a, c)), -1.0, 1.0))
+        for pick, a, b, c in ((np.fmin, root.low, wide.low, moved.low), (np.fmax, root.high, wide.high, moved.high))
     )
+    if limit is not None:
+        low, high = np.fmin(low, limit[0]), np.fmax(high, limit[1])
     with np.errstate(invalid="ignore"):
         mended = known & (plain.value >= low) & (plain.value <= high)
     return Estimate(
