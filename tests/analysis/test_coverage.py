@@ -133,7 +133,8 @@ def test_intervals_cover(case: str, statistic: str) -> None:
     low = (
         0.92 if case in HEAVY else 0.93
     )  # with N = 256 "long and rare" covers 55 to 95 %, with N = 64 "heavy" 78 to 97 %
-    assert ((covered >= low) & (covered <= 0.97)).all(), covered
+    high = 0.985 if statistic == "efficiency" else 0.97  # a hull of two intervals is conservative
+    assert ((covered >= low) & (covered <= high)).all(), covered
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case not in HEAVY])
