@@ -3,9 +3,9 @@
     python figures/proxies/analyse.py --runs runs/proxies
 
 Writes beside itself ``measurements.parquet`` (every number), ``correlations.csv``, ``cost.csv`` (as measured) and the
-figure. Along a training rho is Spearman's over the probes of a run, averaged over runs by Fisher's z, with the interval
-of probes that are independent (variance 1.06 / (n - 3) each). Across estimators it is formed at each probe, and
-averaged over probes with a t interval.
+figure. Along a training rho is Spearman's over the probes of a run; across estimators it is formed at each probe and
+averaged over the probes of a run. Both are then averaged over runs, with a t interval over them (along a training of
+Fisher's z), since the probes of a run follow one another.
 """
 
 from __future__ import annotations
@@ -122,30 +122,30 @@ def of_one_run(run: pd.DataFrame, method: str) -> Iterator[tuple[str, str, str, 
 def correlations(frame: pd.DataFrame) -> pd.DataFrame:
     """Every rho with its interval, over all runs and over those of each method."""
     single = [
-        (method, *row)
+        (f"{student} {method} {seed}", method, *row)
         for (student, method, seed), run in frame.groupby(RUN, sort=False)
         for row in of_one_run(run, method)
     ]
-    columns = ["method", "question", "set", "target", "proxy", "rho", "n"]
+    columns = ["run", "method", "question", "set", "target", "proxy", "rho", "n"]
     table = pd.DataFrame(single, columns=columns)
     rows = []
-    for keys, part in table.groupby(columns[1:5], sort=False):
+    for keys, part in table.groupby(columns[2:6], sort=False):
         for method, some in (("all", part), *part.groupby("method", sort=False)):
             rows.append((*keys, method, *pooled(some.dropna(), keys[0].startswith("across"))))
-    return pd.DataFrame(rows, columns=[*columns[1:5], "method", "rho", "low", "high", "count", "n"])
+    return pd.DataFrame(rows, columns=[*columns[2:6], "method", "rho", "low", "high", "count", "n"])
 
 
 def pooled(some: pd.DataFrame, by_step: bool) -> tuple[float, float, float, int, int]:
     """Mean rho, its interval, how many rhos it is of, and over how many numbers each is."""
     if not len(some):
         return np.nan, np.nan, np.nan, 0, 0
-    n = int(some["n"].min())
+    runs = some.groupby("run", sort=False)["rho"].mean().to_numpy()
     if by_step:
-        value, low, high = mean_with_interval(some["rho"].to_numpy())
-        return value, max(low, -1.0), min(high, 1.0), len(some), n
-    z = np.arctanh(some["rho"].clip(-0.999, 0.999))
-    half = 1.96 * np.sqrt((1.06 / (some["n"].clip(lower=4) - 3)).sum()) / len(some)
-    return (*(float(np.tanh(z.mean() + s * half)) for s in (0, -1, 1)), len(some), n)
+        ends = mean_with_interval(runs)
+    else:
+        ends = tuple(float(np.tanh(x)) for x in mean_with_interval(np.arctanh(runs.clip(-0.999, 0.999))))
+    value, low, high = ends
+    return value, max(low, -1.0), min(high, 1.0), len(runs), int(some["n"].min())
 
 
 def figure(table: pd.DataFrame, cost: pd.DataFrame | None) -> plt.Figure:
