@@ -54,7 +54,8 @@ def plan(
         confidence: of the intervals.
 
     Returns:
-        A row an estimator: estimator; efficiency with its interval; units, those of the pilot; units_needed, infinity
+        A row an estimator: estimator; efficiency with its interval, NaN as in ``toward`` where the pilot does not
+        resolve the target; units, those of the pilot; units_needed, infinity
         where the pilot does not tell, and never fewer than the pilot's: how errors grow below them it does not say.
         ``attrs`` hold target, reference and ``target_units``, what the target's |g*|^2 needs.
 
@@ -75,12 +76,13 @@ def plan(
     least = units_for_sign(size, confidence, power)[0] if size.value[0] > 0 else np.inf
     step = efficiency_estimate(direction_of(data, number, prompts, rollouts_per_prompt), confidence)
     needed = np.maximum(np.nan_to_num(units_for_sign(step, confidence, power), nan=np.inf), max(least, step.n))
+    known = 1.0 if size.low[0] > 0 else np.nan
     table = pd.DataFrame(
         {
             "estimator": moments.names,
-            "efficiency": step.value,
-            "efficiency_low": step.low,
-            "efficiency_high": step.high,
+            "efficiency": step.value * known,
+            "efficiency_low": step.low * known,
+            "efficiency_high": step.high * known,
             "units": step.n,
             "units_needed": np.ceil(needed),
         }

@@ -37,6 +37,11 @@ class Measuring(TrainerCallback):
         self._told: set[str] = set()
         self._first = 0  # of ``measurements``, the present training's
 
+    def __repr__(self) -> str:
+        names = ", ".join(e.name for e in getattr(self, "estimators", ()))
+        last = f", the last at step {self.measurements[-1].step}" if self.measurements else ""
+        return f"<{type(self).__name__} {self.name!r} of {names}; {len(self.measurements)} measurements kept{last}>"
+
     @property
     def history(self) -> pd.DataFrame:
         """The statistics of every step that was logged, see :attr:`kvar.hooks.TrainerLog.history`.
