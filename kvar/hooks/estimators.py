@@ -100,8 +100,12 @@ def estimator_weights(
         ValueError: an estimator that is more than a weight by q and V.
     """
     check_plain(estimators)
-    rows = []
-    for e in estimators:
-        baseline = None if e.baseline is None else str(e.baseline)  # plain: a name
-        rows.append(returns(values, mask, [e.kernel], baseline=baseline, prompt_index=prompt_index)[0])
-    return torch.stack(rows)
+    alike: dict[str | None, list[int]] = {}
+    for number, e in enumerate(estimators):
+        alike.setdefault(None if e.baseline is None else str(e.baseline), []).append(number)  # plain: a name
+    rows: dict[int, Tensor] = {}
+    for baseline, numbers in alike.items():
+        kernels = [estimators[number].kernel for number in numbers]
+        weights = returns(values, mask, kernels, baseline=baseline, prompt_index=prompt_index)
+        rows.update(zip(numbers, weights, strict=True))
+    return torch.stack([rows[number] for number in range(len(estimators))])

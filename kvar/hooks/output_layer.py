@@ -72,7 +72,7 @@ class OutputLayerProbe(TrainerCallback):
         estimators: names, kernels and :class:`Estimator` in any mix, names distinct.
         teacher: for estimators that are more than a weight by q and V.
         every: optimiser steps between measurements.
-        means_every: measurements between two that take means.
+        means_every: measurements between two that take means; by default rare enough to add little to the norms.
         writer: appends rows of ``metrics`` (split ``name``): "power K=4", and where means were taken "signal K=4" and
             "inner K=4", the last with the first estimator. None keeps :class:`StepStatistics` in ``.measurements``.
         name: the split's name in the records.
@@ -90,7 +90,7 @@ class OutputLayerProbe(TrainerCallback):
         *,
         teacher: nn.Module | None = None,
         every: int = 1,
-        means_every: int = 50,
+        means_every: int = 100,
         writer: RunWriter | None = None,
         name: str = "output-layer",
         vocabulary: int | None = None,

@@ -244,7 +244,7 @@ class Evening(OwnTrainer):
         return (values.gap.detach() * log_pi).sum() / 10
 
 
-@pytest.mark.parametrize("means_every", [1, 50])
+@pytest.mark.parametrize("means_every", [1, 100])
 def test_repeats_that_even_out_processes_are_no_sample(tmp_path: Path, means_every: int) -> None:
     probe = OutputLayerProbe(KERNELS, means_every=means_every)
     trainer = own_trainer(tmp_path, tiny_gpt2, None, max_steps=2)

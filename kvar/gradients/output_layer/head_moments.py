@@ -164,7 +164,15 @@ def _aligned(rows: Tensor, residual: Tensor, scaled: Tensor, bias: bool) -> Tens
 def _kernel(rows: Tensor, residual: Tensor, bias: bool) -> Tensor:
     """(G, T, T): A o S, inner products of the tokens' scores."""
     gram = torch.bmm(rows, rows.mT)
-    return (gram + 1 if bias else gram) * torch.bmm(residual, residual.mT)
+    return (gram + 1 if bias else gram) * _symmetric(residual)
+
+
+def _symmetric(x: Tensor) -> Tensor:
+    """(G, T, T): x x^T of (G, T, V), of whose two equal quarters one is multiplied."""
+    half = x.shape[1] // 2
+    first, second = x[:, :half], x[:, half:]
+    left, corner = torch.bmm(x, first.mT), torch.bmm(second, second.mT)
+    return torch.cat([left, torch.cat([left[:, half:].mT, corner], dim=1)], dim=2)
 
 
 def _check(
