@@ -24,7 +24,7 @@ def causal(rounds: int) -> dict[str, Any]:
         "kvar gkd": lambda: setup.kvar_steps(setup.gpt2("0.9 M"), teacher, STEPS, **divergence),
         "kvar ketchup": lambda: setup.kvar_steps(setup.gpt2("0.9 M"), teacher, STEPS, objective="ketchup"),
         "TRL GKDTrainer": lambda: _trl_gkd(setup.gpt2("0.9 M"), teacher),
-        "TRL DistillationTrainer": lambda: _trl_distillation(setup.gpt2("0.9 M"), teacher),
+        "TRL DistillationTrainer": lambda: trl_distillation(setup.gpt2("0.9 M"), teacher),
     }
     return _rounds("GPT-2 0.9 M, teacher 3 M", contestants, rounds)
 
@@ -82,7 +82,10 @@ def _trl_gkd(student: Any, teacher: Any) -> Steps:
     return clock.seconds(), trainer.tokens / (STEPS + 1)
 
 
-def _trl_distillation(student: Any, teacher: Any) -> Steps:
+def trl_distillation(
+    student: Any, teacher: Any, steps: int = STEPS, prepare: Callable[[Any], None] | None = None
+) -> Steps:
+    """TRL's DistillationTrainer, as :func:`benchmarks.training_setup.kvar_steps` trains kvar's."""
     from datasets import Dataset
     from trl import DistillationConfig, DistillationTrainer
 
@@ -95,7 +98,7 @@ def _trl_distillation(student: Any, teacher: Any) -> Steps:
 
     clock = setup.StepClock()
     arguments = DistillationConfig(
-        **setup.common_arguments(STEPS + 1, setup.BATCH), beta=BETA, temperature=1.0, top_k=0, top_p=1.0,
+        **setup.common_arguments(steps + 1, setup.BATCH), beta=BETA, temperature=1.0, top_k=0, top_p=1.0,
         max_completion_length=setup.TOKENS,
     )  # fmt: skip
     texts = [" ".join(f"w{i}" for i in ids) for ids in setup.prompts()]
@@ -103,8 +106,10 @@ def _trl_distillation(student: Any, teacher: Any) -> Steps:
         model=student, teacher_model=teacher, args=arguments, train_dataset=Dataset.from_dict({"prompt": texts}),
         processing_class=setup.tokenizer(), callbacks=[clock],
     )  # fmt: skip
+    if prepare is not None:
+        prepare(trainer)
     trainer.train()
-    return clock.seconds(), trainer.tokens / (STEPS + 1)
+    return clock.seconds(), trainer.tokens / (steps + 1)
 
 
 def _accumulating_loop(student: Any, teacher: Any, updates: int = 2, accumulate: int = 8) -> Steps:

@@ -108,9 +108,18 @@ class StepClock(TrainerCallback):
 
 
 def kvar_steps(
-    student: Any, teacher: Any, steps: int, rows: int = BATCH, callbacks: list[Any] | None = None, **settings: Any
+    student: Any,
+    teacher: Any,
+    steps: int,
+    rows: int = BATCH,
+    callbacks: list[Any] | None = None,
+    prepare: Callable[[Any], None] | None = None,
+    **settings: Any,
 ) -> tuple[list[tuple[float, float]], float]:
-    """Train for one warm-up and ``steps`` timed steps: seconds of each, response tokens a step."""
+    """Train for one warm-up and ``steps`` timed steps: seconds of each, response tokens a step.
+
+    ``prepare`` gets the trainer before it trains.
+    """
     from datasets import Dataset
 
     ids = prompts()
@@ -125,6 +134,8 @@ def kvar_steps(
         processing_class=tokenizer(),
         callbacks=[clock, *(callbacks or [])],
     )
+    if prepare is not None:
+        prepare(trainer)
     trainer.train()
     return clock.seconds(), trainer.throughput.tokens / (steps + 1)
 

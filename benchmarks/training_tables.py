@@ -20,6 +20,7 @@ def write(data: dict[str, Any], page: Path) -> None:
         "causal": _against(data["causal"], "kvar gkd"),
         "seq2seq": _against(data["seq2seq"], "kvar ketchup, batch 8"),
         "probes": _probes(data["probes"]),
+        "batch": _batch(data["batch"], data["profile"]),
         "profile": _profile(data["profile"]),
     }
     text = page.read_text()
@@ -100,6 +101,38 @@ def _probes(pairs: list[dict[str, Any]]) -> str:
     head = [
         "pair", "step, ms", "full probe, ms", "in steps", f"every {EVERY} steps adds",
         "output-layer probe, ms: norms, and with means", "at every step it adds", "steps with norms are longer by",
+    ]  # fmt: skip
+    return _table(head, rows)
+
+
+def _batch(entries: list[dict[str, Any]], profiles: list[dict[str, Any]]) -> str:
+    """What the probe of the trainer's own batch adds, and as many passes as it takes at the speed of the trainer's."""
+    floors = {
+        part["pair"]: {name: median(x[CPU] for x in part["seconds"][name]) for name in part["seconds"]}
+        for part in profiles
+    }
+    rows = []
+    for part in entries:
+        plain, probed = (median(step[CPU] for step in part[name]) for name in ("plain", "probed"))
+        pairs = [(b[CPU] - a[CPU]) / a[CPU] for a, b in zip(part["plain"], part["probed"], strict=True)]
+        own = floors[part["pair"]]
+        floor = (own["forward"] + part["count"] * own["backward"]) / own["step"]
+        rows.append(
+            [
+                part["pair"],
+                part["trainer"],
+                f"{part['estimators']}: {part['count']} with `trained`",
+                f"{1e3 * plain:,.0f}",
+                f"{1e3 * (probed - plain):,.0f}",
+                f"{100 * (probed - plain) / plain / EVERY:.1f} %",
+                f"{100 * min(pairs) / EVERY:.1f} to {100 * max(pairs) / EVERY:.1f} %",
+                f"{100 * floor / EVERY:.1f} %" if part["trainer"].startswith("kvar") else "",
+                f"{part['load']:.1f}",
+            ]
+        )
+    head = [
+        "pair", "trainer", "estimators", "step, ms", "a probed one is longer by, ms", f"every {EVERY} steps adds",
+        "range over pairs of steps", "as many passes of the trainer's own", "load average",
     ]  # fmt: skip
     return _table(head, rows)
 
