@@ -75,7 +75,7 @@ def _unusable_parameter(parameter: nn.Parameter, shards: bool) -> str | None:
         return "is a partition of DeepSpeed ZeRO-3: use ZeRO-2, FSDP2 or DDP, which can be made whole on each process."
     if parameter.is_meta:
         return "is on the meta device and has no values: load the weights, without offloading (device_map), first."
-    if parameter.numel() == 0:
+    if parameter.shape == (0,):
         return "is empty, as partitioned parameters are: use FSDP2 or DDP, or gather it before."
     if _is_distributed(parameter) and not (shards and _data_parallel(parameter)):
         return (

@@ -13,6 +13,7 @@ from transformers import Trainer, TrainingArguments
 
 from kvar.estimators import gather
 from kvar.gradients import distinct_prompts, gradient_moments
+from kvar.gradients.state import unwrap
 from kvar.hooks import GradientProbe, TrainerLog, parse_estimators
 from kvar.hooks.measure import measure_gradients
 from kvar.hooks.measurement_settings import MeasurementSettings
@@ -145,7 +146,7 @@ def probed(folder: Path, make: Any) -> dict[str, Any]:
         ragged_prompts(5), EXACT, teacher=make(seed=1), score=score, rollouts_per_prompt=2, max_new_tokens=5
     ).measure(trainer.model, 99, distributed=True)
     data = measure_gradients(
-        trainer.model.module, ragged_prompts(5),
+        unwrap(trainer.model), ragged_prompts(5),
         MeasurementSettings(tuple(parse_estimators(WITH_DATA)), rollouts_per_prompt=2, max_new_tokens=5),
         teacher=make(seed=1), references=written(make), policy=policy_of(make()), step=99, distributed=True,
     )  # fmt: skip
