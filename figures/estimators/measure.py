@@ -1,6 +1,6 @@
 """Measure the students of ``kvar study estimators``: gradients at the ends, cheap numbers at every checkpoint.
 
-    python figures/estimators/measure.py runs/estimators [--only seed-0] [--wait]
+    python -m figures.estimators.measure runs/estimators [--only seed-0] [--wait]
 
 ``RUNS/TASK/STUDENT/METHOD/seed-N/measured`` is a folder of ``Measurement.save`` with many estimators on the same
 trajectories, the data's gradient among them: ``AT_START``, and ``AFTERWARDS`` for the methods in ``MEASURED``.
