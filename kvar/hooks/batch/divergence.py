@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -12,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kvar.estimators.rewards import JSD, ForwardKL, LogRatio
 from kvar.hooks.batch.kind import BatchKind
 from kvar.hooks.batch.part import Caught, Part, Rows
 from kvar.rollouts import Rollouts
 from kvar.rollouts.patching import replaced
 
-__all__ = ["DivergenceBatch", "divergence"]
+__all__ = ["DivergenceBatch", "divergence_rows"]
 
 _MODULE, _FUNCTION = "trl.trainer.distillation_trainer", "ChunkedDivergenceFunction"
 
@@ -110,47 +110,24 @@ def _log_probs(hidden: Tensor, head: tuple[Any, ...], rollouts: Rollouts, temper
     return torch.stack(rows).masked_fill(~rollouts.mask, 0.0)
 
 
-def divergence_rows(weights: Tensor, teacher: Any, beta: float, temperature: float) -> Rows:
-    """The gradient of sum_t w_t JSD_beta at the student's logits.
+def divergence_rows(weights: Tensor, teacher: Callable[[Tensor], Tensor], beta: float, temperature: float) -> Rows:
+    """The gradient of sum_t w_t JSD_beta at the student's logits: -w pi o (u - pi.u) / temperature, (23).
+
+    JSD_beta is KL(p || pi) at beta = 0 and KL(pi || p) at beta = 1, p the teacher's softmax; u is the reward whose
+    exact immediate term is the gradient of minus that divergence.
 
     Args:
         weights: (B, T), w.
         teacher: row numbers -> the teacher's (n, T, V) logits.
-        beta: see :func:`divergence`.
+        beta: from 0 to 1.
         temperature: of both.
     """
+    reward = {0.0: ForwardKL(), 1.0: LogRatio()}.get(float(beta)) or JSD(beta)
 
     def rows(numbers: Tensor, logits: Tensor) -> Tensor:
-        with torch.enable_grad():
-            leaf = logits.detach().requires_grad_()
-            each = divergence(leaf / temperature, teacher(numbers).to(leaf) / temperature, beta)
-            (grad,) = torch.autograd.grad((each * weights[numbers].to(leaf)).sum(), leaf)
-        return grad
+        student = logits.detach() / temperature
+        weighted = reward.weighted(teacher(numbers).to(logits) / temperature, student)
+        centred = weighted - student.softmax(dim=-1) * weighted.sum(dim=-1, keepdim=True)
+        return -weights[numbers, :, None].to(logits) / temperature * centred
 
     return rows
-
-
-def divergence(student: Tensor, teacher: Tensor, beta: float) -> Tensor:
-    """JSD_beta = beta KL(p || m) + (1 - beta) KL(pi || m), m = beta p + (1 - beta) pi, p the teacher's softmax.
-
-    At the ends it is KL(p || pi), beta = 0, and KL(pi || p), beta = 1, as in GKD (arXiv 2306.13649).
-
-    Args:
-        student: (..., V) logits.
-        teacher: (..., V) logits.
-        beta: from 0 to 1.
-
-    Returns:
-        (...,).
-    """
-    log_pi, log_p = student.log_softmax(dim=-1), teacher.log_softmax(dim=-1)
-    if beta == 0:
-        return _kl(log_p, log_pi)
-    if beta == 1:
-        return _kl(log_pi, log_p)
-    log_m = torch.logaddexp(log_p + math.log(beta), log_pi + math.log1p(-beta))
-    return beta * _kl(log_p, log_m) + (1 - beta) * _kl(log_pi, log_m)
-
-
-def _kl(log_a: Tensor, log_b: Tensor) -> Tensor:
-    return (log_a.exp() * (log_a - log_b)).sum(dim=-1)
