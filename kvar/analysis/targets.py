@@ -35,9 +35,9 @@ def toward(
 ) -> pd.DataFrame:
     """Where a step of each estimator leads: one row an estimator and target.
 
-    On token MDPs of 4 to 42 parameters 95 % intervals of efficiency covered 92 to 100 % with 256 prompts. Those of bias
-    err on the wide side: 92 to 100 %, always where it is 0. Where rare responses carry the gradients 256 prompts are
-    too few (72 % and 46 % at the least), as for a bias of 0.01 (87 %); docs/theory.md, section 9, has the table.
+    On token MDPs of 4 to 42 parameters 95 % intervals of efficiency covered 93 to 100 % with 256 prompts. Those of bias
+    err on the wide side: 91 to 100 %, and 86 % at the least on one. Where rare responses carry the gradients 256
+    prompts are too few (71 % and 50 % at the least); docs/theory.md, section 9, has the table and its command.
 
     Args:
         moments: of E estimators, the targets among them.

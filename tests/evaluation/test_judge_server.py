@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 
 from kvar.evaluation.judge import KEY_VARIABLE, JudgeError, Pair, ServerJudge, compare
+from tests.servers import serving
 
 PAIRS = [Pair(f"prompt {i}", f"good {i}", f"bad {i}") for i in range(4)]
 Reply = Callable[["Handler"], None]
@@ -62,22 +62,8 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def serve() -> Iterator[Callable[[Reply], Any]]:
-    servers = []
-
-    def start(script: Reply) -> Any:
-        server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        server.daemon_threads = True
-        server.script, server.seen, server.guard = script, [], threading.Lock()
-        server.running = server.most = 0
-        server.url = f"http://127.0.0.1:{server.server_port}"
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        servers.append(server)
-        return server
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    with serving(Handler) as start:
+        yield start
 
 
 @pytest.fixture(autouse=True)

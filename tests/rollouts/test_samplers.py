@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +17,7 @@ from kvar.distill import build_model
 from kvar.rollouts import OpenAISampler, Policy, encode_prompts, policy_of, sample, sample_by
 from kvar.rollouts.samplers.openai import SAMPLER_KEY
 from kvar.tasks import ArithmeticTask
+from tests.servers import serving
 
 TASK = ArithmeticTask(1, 1)
 TEXTS = [example.prompt for example in TASK.examples("validation", 3)]
@@ -165,20 +165,8 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def serve() -> Iterator[Callable[[Callable], Any]]:
-    servers = []
-
-    def start(script: Callable) -> Any:
-        server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        server.daemon_threads, server.script, server.seen = True, script, []
-        server.url = f"http://127.0.0.1:{server.server_port}"
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        servers.append(server)
-        return server
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    with serving(Handler) as start:
+        yield start
 
 
 @pytest.fixture(autouse=True)
