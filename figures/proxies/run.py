@@ -30,7 +30,7 @@ from transformers import TrainerCallback
 
 from kvar.analysis import efficiency, trace_covariance
 from kvar.analysis.proxies import (
-    effective_sample_size,
+    effective_sample_share,
     gradient_norm,
     micro_batch_noise_scale,
     norm_layer_noise_scale,
@@ -102,7 +102,7 @@ class Proxies(TrainerCallback):
             moments = gradient_moments(student, data, (evidence, STALE), fields="norms")
             self.rows += [(step, "stale", *row) for row in each("trace", moments.names, trace_covariance(moments))]
             for level in ("token", "sequence"):
-                share = effective_sample_size(evidence.log_ratio("ratio"), data.mask, level)  # type: ignore[arg-type]
+                share = effective_sample_share(evidence.log_ratio("ratio"), data.mask, level)  # type: ignore[arg-type]
                 self.rows.append((step, "stale", "", f"effective sample size, {level}", share, np.nan, np.nan))
         self.previous = copy.deepcopy(student).eval()
 
@@ -278,7 +278,7 @@ def costed(student: Any, data: Rollouts, evidence: Evidence) -> dict[str, Callab
         "forward pass": forward,
         "gradient norm": length,
         "W proxy": from_logits,
-        "effective sample size": lambda: effective_sample_size(ratio, data.mask),
+        "effective sample size": lambda: effective_sample_share(ratio, data.mask),
         "micro-batches": accumulated,
         "norm layers": norm_layers_alone,
         "output layer and a forward pass": head,

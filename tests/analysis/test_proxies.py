@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kvar.analysis.proxies import (
-    effective_sample_size,
+    effective_sample_share,
     gradient_norm,
     micro_batch_noise_scale,
     norm_layer_noise_scale,
@@ -118,11 +118,11 @@ def test_norm_layers_and_gradient_norm_by_autograd(name: str) -> None:
 
 def test_effective_sample_size() -> None:
     mask = torch.tensor([[True, True], [True, False]])
-    assert effective_sample_size(torch.zeros(2, 2), mask) == 1.0  # on-policy
+    assert effective_sample_share(torch.zeros(2, 2), mask) == 1.0  # on-policy
     ratios = torch.tensor([[2.0, 0.5], [3.0, 100.0]]).double().log()
-    assert effective_sample_size(ratios, mask) == pytest.approx((1 + 3) ** 2 / (2 * (1 + 9)))
-    assert effective_sample_size(ratios, mask, "token") == pytest.approx(5.5**2 / (3 * (4 + 0.25 + 9)))
-    assert effective_sample_size(ratios + 900.0 * mask, mask, "token") == pytest.approx(5.5**2 / 39.75)  # no overflow
+    assert effective_sample_share(ratios, mask) == pytest.approx((1 + 3) ** 2 / (2 * (1 + 9)))
+    assert effective_sample_share(ratios, mask, "token") == pytest.approx(5.5**2 / (3 * (4 + 0.25 + 9)))
+    assert effective_sample_share(ratios + 900.0 * mask, mask, "token") == pytest.approx(5.5**2 / 39.75)  # no overflow
 
 
 MASK = torch.tensor([[True, True], [True, False]])
@@ -138,9 +138,9 @@ ONES = torch.ones(2, 2)
         (lambda: w_proxy(ONES[:1], ONES[:1], MASK[:1], gradient_norm=1.0), "at least two responses; got 1"),
         (lambda: micro_batch_noise_scale(1.0, 1.0, 4, 4), "small must be positive and below large; got small=4"),
         (lambda: norm_layers(nn.Linear(2, 2)), "no trainable normalisation layer"),
-        (lambda: effective_sample_size(ONES, MASK, "word"), "level must be 'sequence' or 'token'; got 'word'"),  # type: ignore[arg-type]
-        (lambda: effective_sample_size(ONES, MASK & False), "no response token"),
-        (lambda: effective_sample_size(ONES * torch.inf, MASK), "log_ratio is not finite"),
+        (lambda: effective_sample_share(ONES, MASK, "word"), "level must be 'sequence' or 'token'; got 'word'"),  # type: ignore[arg-type]
+        (lambda: effective_sample_share(ONES, MASK & False), "no response token"),
+        (lambda: effective_sample_share(ONES * torch.inf, MASK), "log_ratio is not finite"),
     ],
 )
 def test_bad_input_in_one_line(call, message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -10,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kvar.analysis.proxies import effective_sample_size
 from kvar.estimators import Score
 from kvar.gradients import gradient_moments, layer_groups
 from kvar.hooks.batch.joined import with_trained
@@ -19,11 +19,11 @@ from kvar.hooks.measurement_settings import MeasurementSettings
 from kvar.hooks.valuation import Valued, terms_of, valued, weigh
 from kvar.measurement import Measurement
 from kvar.returns.precision import at_least_float32
-from kvar.rollouts import Rollouts, token_logits
+from kvar.rollouts import Rollouts, behaviour_numbers, token_logits
 from kvar.rollouts.modes import undisturbed
 from kvar.rollouts.rows import row_numbers
 
-__all__ = ["check_log_probs", "measure_batch", "padded_log_probs", "weight_numbers"]
+__all__ = ["check_log_probs", "measure_batch", "padded_log_probs"]
 
 _STALE = 0.5
 """Mean difference a token from which old log-probabilities count as another model's: a few steps make less."""
@@ -78,17 +78,9 @@ def measure_batch(
         fields=settings.fields,
         micro_batch=settings.micro_batch,
     )
-    whole = {**(config or {}), "numbers": weight_numbers(part)}
+    numbers = {} if part.log_probs is None else behaviour_numbers(rollouts, part.log_probs)
+    whole = {**(config or {}), "numbers": {name: x for name, x in numbers.items() if math.isfinite(x)}}
     return Measurement(step, rollouts, responses.values, moments, time.perf_counter() - start, whole)
-
-
-def weight_numbers(part: Part) -> dict[str, float]:
-    """``effective_sample_size`` of a batch's importance weights; empty where the policy that drew it is not known."""
-    drawn, mask = part.rollouts.log_probs, part.rollouts.mask
-    if part.log_probs is None or not bool(drawn.any()):
-        return {}
-    ratio = part.log_probs.to(drawn) - drawn
-    return {"effective_sample_size": effective_sample_size(ratio, mask)} if bool(ratio[mask].isfinite().all()) else {}
 
 
 def _caught_teacher(part: Part, teacher: Callable[[Tensor], Tensor]) -> Callable[[Rollouts], Tensor]:

@@ -1,4 +1,4 @@
-"""The effective sample size of importance weights."""
+"""The effective sample size of importance weights, as a share of the samples."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["effective_sample_size"]
+from kvar.rollouts import effective_sample_size
+
+__all__ = ["effective_sample_share"]
 
 
-def effective_sample_size(log_ratio: Tensor, mask: Tensor, level: Literal["sequence", "token"] = "sequence") -> float:
+def effective_sample_share(log_ratio: Tensor, mask: Tensor, level: Literal["sequence", "token"] = "sequence") -> float:
     """(sum w)^2 / (n sum w^2), the share of the samples that are left after weighting them by w = pi / mu.
+
+    :func:`kvar.rollouts.effective_sample_size` is the number of them.
 
     It is 1 where all weights are equal, on-policy above all, and 1/n where one sample has all the weight. It depends on
     the ratios alone: of the returns, of scores and so of the variance of an on-policy gradient it says nothing. Its
@@ -33,7 +37,7 @@ def effective_sample_size(log_ratio: Tensor, mask: Tensor, level: Literal["seque
     Example:
         >>> ratios = torch.tensor([[3.0, 1.0], [2.0, 9.0]])
         >>> mask = torch.tensor([[True, True], [True, False]])
-        >>> [round(effective_sample_size(ratios.log(), mask, level), 3) for level in ("sequence", "token")]
+        >>> [round(effective_sample_share(ratios.log(), mask, level), 3) for level in ("sequence", "token")]
         [0.962, 0.857]
     """
     if log_ratio.shape != mask.shape or log_ratio.dim() != 2:
@@ -49,5 +53,4 @@ def effective_sample_size(log_ratio: Tensor, mask: Tensor, level: Literal["seque
         raise ValueError("log_ratio is not finite on a response token: leave that response out.")
     inside = torch.where(mask, log_ratio.double(), 0.0)
     logs = inside.sum(dim=1)[mask.any(dim=1)] if level == "sequence" else inside[mask]
-    weights = (logs - logs.max()).exp()  # the share is free of the weights' scale
-    return float(weights.sum() ** 2 / (len(weights) * weights.square().sum()))
+    return effective_sample_size(logs) / len(logs)
