@@ -9,10 +9,9 @@ from torch import nn
 from transformers import Trainer
 
 from kvar.analysis.frames.reference import default_reference
-from kvar.estimators import DATA
+from kvar.estimators import DATA, TRAINED
 from kvar.front.measure import DEFAULT
 from kvar.hooks import BatchProbe, Estimator, GradientProbe, TrainerLog
-from kvar.hooks.batch.joined import TRAINED
 from kvar.hooks.batch.known import kind_of
 from kvar.hooks.scalars import PREFIX
 from kvar.hooks.valuation import Reward
@@ -91,6 +90,7 @@ def watch(
         probe = GradientProbe(prompts, DEFAULT if estimators is None else estimators, reward=reward, **options)
     extra = [DATA] if options.get("references") is not None else [TRAINED] if prompts is None else []
     default_reference([*(estimator.name for estimator in probe.estimators), *extra], target)
+    probe.batch = batch
     probe.listeners.append(log)
     trainer.add_callback(probe)
     return probe
