@@ -192,7 +192,7 @@ class BatchProbe(Measuring):
             return
         if measurement is not None:
             self._known = True
-            self.deliver(measurement, state)
+            self.deliver(measurement, args, state)
 
     def _skip(self, error: ValueError, state: TrainerState) -> None:
         """Leave a step out with a warning; a training's first measured step raises instead."""

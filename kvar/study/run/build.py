@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvar.records import RunWriter
+from kvar.results.study_cells import trained_estimator
 from kvar.study.run.identity import RUN_FILE
 from kvar.study.run.model_card import model_card
 from kvar.study.run.parts import Parts
@@ -161,7 +162,8 @@ def build_trainer(
     )
     for default in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(default)
-    trainer.add_callback(Progress(bar=False if training.disable_tqdm else None))
+    progress = Progress(bar=False if training.disable_tqdm else None)
+    trainer.add_callback(progress)
     if "tensorboard" in (training.report_to or []):
         trainer.remove_callback(TensorBoardCallback)
         if writer is not None:
@@ -170,8 +172,8 @@ def build_trainer(
             folder = Path(str(training.output_dir)) / "tensorboard"
             trainer.add_callback(TensorBoardCallback(SummaryWriter(str(folder), purge_step=start + 1)))
     for one in probes:  # after the callbacks that it logs to
-        if probe.probe_log:
-            one.listeners.append(TrainerLog(trainer))
+        trained = filter(None, [trained_estimator(config)])
+        one.listeners.append(TrainerLog(trainer, say=progress.say, trained=[*trained], logged=probe.probe_log))
         trainer.add_callback(one)
     parameters = count_parameters(parts.student)
 
