@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,10 +53,13 @@ def build_datasets(
 ) -> tuple[Any, Any]:
     """Training data, and validation data where training evaluates.
 
+    Of a training split that has more rows than the run's steps see, the others are not tokenised.
+
     Raises:
         ValueError: a split that is missing, or a prompt that is too long.
     """
     from kvar.distill import build_dataset
+    from kvar.distill.data.as_needed import RowsAsNeeded, rows_seen
     from kvar.rollouts import policy_of
 
     limits = {"train": task.train_limit}
@@ -65,7 +69,10 @@ def build_datasets(
     options["policy"] = policy_of(parts.student, parts.tokenizer, teacher=parts.teacher)
     built = {}
     for split, limit in limits.items():
-        rows = build_dataset(parts.task.examples(split, limit), parts.tokenizer, name=split, **options)
+        examples = parts.task.examples(split, limit)
+        build = partial(build_dataset, tokenizer=parts.tokenizer, name=split, **options)
+        seen = rows_seen(training, len(examples)) if split == "train" else None
+        rows = build(examples) if seen is None else RowsAsNeeded(examples, build, seen)
         check_rows(split, rows, training, parts)
         built[split] = rows
     return built["train"], built.get("validation")
