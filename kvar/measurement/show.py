@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kvar.analysis.frames.measured import LEAST_PROMPTS
 from kvar.measurement.statistics import known_rollouts, statistics_of_measurement
@@ -53,7 +53,7 @@ def as_html(measurement: MeasurementData) -> str:
     return f"<div>\n<p>{above}</p>\n{body}\n<p>{below}</p>\n</div>"
 
 
-def _design(measurement: MeasurementData) -> dict[str, float]:
+def _design(measurement: MeasurementData) -> dict[str, Any]:
     """Trajectories of the step that the table is for, and responses to each of its prompts."""
     step = measurement.config.get("step", {"batch": BATCH, "rollouts_per_prompt": 1})
     rollouts = known_rollouts(measurement.moments, step["rollouts_per_prompt"])

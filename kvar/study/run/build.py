@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +59,6 @@ def build_datasets(
     Raises:
         ValueError: a split that is missing, or a prompt that is too long.
     """
-    from kvar.distill import build_dataset
     from kvar.distill.data.as_needed import RowsAsNeeded, rows_seen
     from kvar.rollouts import policy_of
 
@@ -70,12 +70,18 @@ def build_datasets(
     built = {}
     for split, limit in limits.items():
         examples = parts.task.examples(split, limit)
-        build = partial(build_dataset, tokenizer=parts.tokenizer, name=split, **options)
+        build = partial(_rows, parts.tokenizer, split, options)
         seen = rows_seen(training, len(examples)) if split == "train" else None
         rows = build(examples) if seen is None else RowsAsNeeded(examples, build, seen)
         check_rows(split, rows, training, parts)
         built[split] = rows
     return built["train"], built.get("validation")
+
+
+def _rows(tokenizer: Any, split: str, options: dict[str, Any], examples: Sequence[Any]) -> Any:
+    from kvar.distill import build_dataset
+
+    return build_dataset(examples, tokenizer, name=split, **options)
 
 
 def build_probes(
