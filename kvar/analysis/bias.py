@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kvar.analysis.replicates import Replicates, Unit, need_pairs, replicates, resolve_reference
+from kvar.estimators import comparable
 from kvar.gradients.moments import GradientMoments
 from kvar.intervals.jackknife import Array, Estimate, signed_root
 from kvar.intervals.squared_length import squared_length
@@ -13,8 +14,12 @@ __all__ = ["bias", "bias_estimate", "bias_of"]
 
 
 def bias_of(data: Replicates, reference: int) -> Array:
-    """(1+U, E) mean over distinct i, j of <d_i, d_j>, d = g^e - g^reference."""
-    return _of_differences(data.signal(), reference)
+    """(1+U, E) mean over distinct i, j of <d_i, d_j>, d = g^e - g^reference.
+
+    NaN where the two have no common scale, :func:`kvar.estimators.comparable`.
+    """
+    known = np.where(comparable(data.names, data.names[reference]), 1.0, np.nan)
+    return known * _of_differences(data.signal(), reference)
 
 
 def _of_differences(s: Array, reference: int) -> Array:
@@ -53,7 +58,7 @@ def bias(
         confidence: of the interval.
 
     Returns:
-        (E,) squared-gradient units.
+        (E,) squared-gradient units; NaN for a trainer's own estimator, whose scale is that of its loss.
 
     Raises:
         ValueError: fields="norms", an unknown reference, or as :func:`kvar.analysis.signal.signal`.

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from kvar.analysis.unit_sums import UnitSums, need_pairs, unit_sums
+from kvar.estimators import TRAINED
 from kvar.gradients.moments import GradientMoments, GroupMoments
 from kvar.intervals.jackknife import Array
 
@@ -134,11 +135,14 @@ def replicates(moments: GradientMoments, group: str = "all", unit: Unit = None, 
 def resolve_reference(names: tuple[str, ...], reference: str | int | None) -> int:
     """Number of the reference estimator: by name or number; None: the first called K=1 or LLMR, else the first.
 
+    The trainer's own, ``trained``, is none by default where there is another.
+
     Raises:
         ValueError: no such estimator.
     """
     if reference is None:
-        return next((e for e, name in enumerate(names) if name.lower().split(" ")[0] in ("k=1", "llmr")), 0)
+        others = [e for e, name in enumerate(names) if name != TRAINED] or [0]
+        return next((e for e in others if names[e].lower().split(" ")[0] in ("k=1", "llmr")), others[0])
     if isinstance(reference, str):
         if reference in names:
             return names.index(reference)

@@ -24,6 +24,8 @@ class Statistic:
         needs: what it is formed from besides moments: the teacher's "values"; "theory", which has to be asked for; or a
             "study" (:func:`kvar.results.combined.in_noise`).
         repeats: whether it is another statistic but for a factor; figures and menus leave it out.
+        scaled: whether it changes with a factor of the estimator, so that it cannot be compared between estimators
+            without a common scale (:func:`kvar.estimators.comparable`).
     """
 
     label: str
@@ -34,28 +36,31 @@ class Statistic:
     sign: int = 0
     needs: Literal["values", "theory", "study"] | None = None
     repeats: bool = False
+    scaled: bool = False
 
 
 TABLE = {
-    "trace": Statistic("tr Cov(g)", "eq. (8)", "log", log=True, geometric=True, sign=-1),
-    "trace_ratio": Statistic("tr Cov(g), paired ratio to K = 1", "", "log", log=True, geometric=True, sign=-1),
+    "trace": Statistic("tr Cov(g)", "eq. (8)", "log", log=True, geometric=True, sign=-1, scaled=True),
+    "trace_ratio": Statistic(
+        "tr Cov(g), paired ratio to K = 1", "", "log", log=True, geometric=True, sign=-1, scaled=True
+    ),
     "trace_ratio_t0": Statistic(
         "the ratio that T0 predicts", "eqs. (15) and (16)", log=True, geometric=True, needs="values"
     ),
     "trace_ratio_t1": Statistic("the ratio that T1 predicts", "eq. (17)", log=True, geometric=True, needs="theory"),
     "calibration_t0": Statistic("T0's ratio over the measured one", "", "log", needs="theory"),
     "calibration_t1": Statistic("T1's ratio over the measured one", "", "log", needs="theory"),
-    "signal": Statistic("|E g|^2", "eq. (12), never clamped", "root"),
+    "signal": Statistic("|E g|^2", "eq. (12), never clamped", "root", scaled=True),
     "snr": Statistic("|E g|^2 / (tr Cov / B)", "squared signal over the variance of a step", "root", sign=1),
     "relative_variance": Statistic("tr Cov / |E g|^2", "", "log", log=True, geometric=True, sign=-1),
     "norm_test": Statistic(
         "tr Cov / (B |E g|^2)", "the norm test's squared error of a batch", "log", log=True, sign=-1
     ),
-    "bias_sq": Statistic("|E g - g*|^2", "eq. (7), never clamped", "root", sign=-1),
+    "bias_sq": Statistic("|E g - g*|^2", "eq. (7), never clamped", "root", sign=-1, scaled=True),
     "efficiency": Statistic("efficiency η", "eq. (11'), below zero where it points away", "plain", sign=1),
-    "mse": Statistic("mean squared error of a step", "eq. (10)", "root", log=True, sign=-1),
-    "within": Statistic("E_x tr Cov(g | x)", "eq. (9)", "log", log=True, geometric=True),
-    "between": Statistic("tr Cov_x E[g | x]", "eq. (9)", "plain", log=True),
+    "mse": Statistic("mean squared error of a step", "eq. (10)", "root", log=True, sign=-1, scaled=True),
+    "within": Statistic("E_x tr Cov(g | x)", "eq. (9)", "log", log=True, geometric=True, scaled=True),
+    "between": Statistic("tr Cov_x E[g | x]", "eq. (9)", "plain", log=True, scaled=True),
     "within_share": Statistic("within / tr Cov", "", "plain"),
     "best_probability": Statistic("probability that this kernel has the highest η"),
     "mse_best_probability": Statistic("probability that this kernel has the smallest error"),
@@ -67,12 +72,20 @@ TABLE = {
         needs="theory",
     ),
     "variance_per_score_power": Statistic(
-        "tr Cov / tr F", "flat over sizes if eq. (16) is all there is", "log", log=True, sign=-1, needs="theory"
+        "tr Cov / tr F",
+        "flat over sizes if eq. (16) is all there is",
+        "log",
+        log=True,
+        sign=-1,
+        needs="theory",
+        scaled=True,
     ),
     "noise_scale": Statistic(
         "the relative variance by its other name", "", "log", log=True, geometric=True, sign=-1, repeats=True
     ),
-    "trace_t0": Statistic("tr Cov(g) that T0 predicts", log=True, geometric=True, needs="values", repeats=True),
+    "trace_t0": Statistic(
+        "tr Cov(g) that T0 predicts", log=True, geometric=True, needs="values", repeats=True, scaled=True
+    ),
     "bias_in_noise": Statistic("squared bias over a step's noise of K = 1", needs="study", repeats=True),
     "mse_in_noise": Statistic("squared error over a step's noise of K = 1", log=True, needs="study", repeats=True),
 }

@@ -26,11 +26,13 @@ from kvar.estimators.rewards import (
     TopK,
 )
 from kvar.estimators.terms import Terms
+from kvar.estimators.trained import TRAINED, comparable
 
 __all__ = [
     "BASELINES",
     "DATA",
     "JSD",
+    "TRAINED",
     "Baseline",
     "Correction",
     "Estimator",
@@ -54,6 +56,7 @@ __all__ = [
     "TokenReward",
     "TopK",
     "Truncated",
+    "comparable",
     "default_estimators",
     "gather",
     "lag_estimators",

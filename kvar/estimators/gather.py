@@ -274,9 +274,9 @@ def _warn_off_policy(rollouts: Rollouts, log_probs: Tensor, estimators: Sequence
     difference = float((drawn - log_probs[rollouts.mask]).abs().mean())
     if difference > OFF_POLICY:
         warnings.warn(
-            f"rollouts.log_probs differ from the student's by {difference:.2g} a token: they were drawn at another "
-            "temperature or top_k, or by another model, which biases estimators without a correction. Sample from the "
-            "student at temperature 1, or name a correction such as 'ratio'.",
+            f"rollouts.log_probs differ from the student's by {difference:.2g} a token: they are stale (the student of "
+            "an earlier step drew them), another model's, or of another temperature or top_k, which biases estimators "
+            "without a correction. Sample from the student at temperature 1, or name a correction such as 'ratio'.",
             stacklevel=4,
         )
 

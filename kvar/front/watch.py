@@ -9,10 +9,10 @@ from torch import nn
 from transformers import Trainer
 
 from kvar.analysis.frames.reference import default_reference
-from kvar.estimators import DATA
+from kvar.estimators import DATA, TRAINED
 from kvar.front.measure import DEFAULT
 from kvar.hooks import BatchProbe, Estimator, GradientProbe, TrainerLog
-from kvar.hooks.batch.joined import TRAINED
+from kvar.hooks.batch.attach import chosen_estimators
 from kvar.hooks.batch.known import kind_of
 from kvar.hooks.scalars import PREFIX
 from kvar.hooks.valuation import Reward
@@ -82,22 +82,27 @@ def watch(
     options |= {"teacher": teacher, "every": every, **({} if name is None else {"name": name})}
     probe: GradientProbe | BatchProbe
     if prompts is None:
-        probe = _batch_probe(trainer, estimators, reward, options)
+        chosen = _of_batch(trainer, estimators, reward, teacher)
+        default_reference([*(estimator.name for estimator in chosen), TRAINED], target)
+        probe = BatchProbe(trainer, chosen, **options)  # among the trainer's callbacks now
     else:
         if teacher is None and reward is None:
             options["teacher"] = _teacher_of(trainer)
         lengths = [getattr(trainer.args, length, None) for length in LENGTHS]
         options.setdefault("max_new_tokens", next(filter(None, lengths), 64))
         probe = GradientProbe(prompts, DEFAULT if estimators is None else estimators, reward=reward, **options)
-    extra = [DATA] if options.get("references") is not None else [TRAINED] if prompts is None else []
-    default_reference([*(estimator.name for estimator in probe.estimators), *extra], target)
+        extra = [DATA] if options.get("references") is not None else []
+        default_reference([*(estimator.name for estimator in probe.estimators), *extra], target)
+        trainer.add_callback(probe)
+    probe.batch = batch
     probe.listeners.append(log)
-    trainer.add_callback(probe)
     return probe
 
 
-def _batch_probe(trainer: Trainer, estimators: Any, reward: Reward | None, options: dict[str, Any]) -> BatchProbe:
-    """The probe of the trainer's own batch, which is not among its callbacks yet.
+def _of_batch(
+    trainer: Trainer, estimators: Any, reward: Reward | None, teacher: nn.Module | None
+) -> tuple[Estimator, ...]:
+    """The estimators of the trainer's own batch.
 
     Raises:
         TypeError: a trainer whose batches are not known.
@@ -106,12 +111,10 @@ def _batch_probe(trainer: Trainer, estimators: Any, reward: Reward | None, optio
     if reward is not None:
         raise ValueError("reward= is for prompts=: without prompts the trainer's own batch and scores are measured.")
     try:
-        kind_of(trainer)
+        kind = kind_of(trainer)
     except TypeError as error:
         raise TypeError(f"{str(error).removesuffix('.')}: kvar.watch(trainer, prompts).") from None
-    probe = BatchProbe(trainer, estimators, **options)
-    trainer.remove_callback(probe)
-    return probe
+    return chosen_estimators(kind, trainer, estimators, teacher)
 
 
 def _teacher_of(trainer: Trainer) -> nn.Module:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from kvar.estimators import Estimator, NextTokenReward, Score
+from kvar.estimators.rewards.score_function import check_score_function
 from kvar.gradients.measure import ENGINES
 from kvar.returns.values import CENTRES, VALUES
 from kvar.rollouts import Rollouts
@@ -74,12 +74,7 @@ class MeasurementSettings:
                 raise ValueError(f"{field} must be one of {', '.join(allowed)}; got {getattr(self, field)!r}.")
         if isinstance(self.groups, str) and self.groups != "layers":
             raise ValueError(f"groups must be a mapping, 'layers' or None; got {self.groups!r}.")
-        if self.score is not None and not _takes_one(self.score):
-            raise ValueError(
-                "score must be a function of one argument, the rollouts, that returns one number a response; got "
-                f"{self.score!r}. Their texts are kvar.evaluation.response_texts(rollouts, tokenizer), their prompts' "
-                "numbers rollouts.prompt_index."
-            )
+        check_score_function(self.score, "rollouts")
         for e in self.estimators:
             if self.rollouts_per_prompt == 1 and getattr(e.subtracted, "scope", None) == "prompt":
                 raise ValueError(
@@ -112,17 +107,6 @@ class MeasurementSettings:
 
 _LEAST = {"rollouts_per_prompt": 1, "max_new_tokens": 1, "seed": None, "position_bins": 0}
 _CHOICES = {"engine": tuple(ENGINES), "fields": ("all", "norms"), "centre": CENTRES, "value": VALUES}
-
-
-def _takes_one(function: Any) -> bool:
-    """Whether a function can be called with one argument, as far as that can be told."""
-    try:
-        inspect.signature(function).bind(None)
-    except TypeError:
-        return False
-    except ValueError:  # of a builtin without a signature
-        pass
-    return True
 
 
 def _whole(field: str, value: Any, least: int | None) -> int:

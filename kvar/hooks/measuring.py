@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from transformers import TrainerCallback, TrainerState
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 
-from kvar.hooks.trainer_log import TrainerLog, unstopped
+from kvar.hooks.trainer_log import TrainerLog, step_design, unstopped
 from kvar.measurement import Measurement, record
 from kvar.records import RunWriter
 
@@ -28,12 +29,14 @@ class Measuring(TrainerCallback):
         measurements: those made, the present training's last; empty with a writer.
         listeners: called with each measurement on the main process, once it is kept or recorded;
             :class:`kvar.hooks.TrainerLog` is one. One that fails is warned of once, and training goes on.
+        batch: B, trajectories of the step that a measurement's printed table is for; None for the trainer's.
     """
 
     def __init__(self, writer: RunWriter | None, name: str) -> None:
         self.writer, self.name = writer, name
         self.measurements: list[Measurement] = []
         self.listeners: list[Callable[[Measurement], object]] = []
+        self.batch: float | None = None
         self._told: set[str] = set()
         self._first = 0  # of ``measurements``, the present training's
 
@@ -67,10 +70,17 @@ class Measuring(TrainerCallback):
         if self.writer is not None and state.is_world_process_zero:
             self.writer.begin(step, self.name)
 
-    def deliver(self, measurement: Measurement, state: TrainerState) -> None:
-        """Keep or record a measurement and call the listeners, on the main process only."""
+    def deliver(self, measurement: Measurement, args: TrainingArguments, state: TrainerState) -> None:
+        """Keep or record a measurement and call the listeners, on the main process only.
+
+        The measurement is told of the trainer's step, which printing it is then for.
+        """
         if not state.is_world_process_zero:
             return
+        trajectories, rollouts = step_design(args)
+        batch = trajectories if self.batch is None else self.batch
+        step = {"batch": batch, "rollouts_per_prompt": rollouts}
+        measurement = replace(measurement, config={**measurement.config, "step": step})
         if self.writer is None:
             self.measurements.append(measurement)
         self.record(measurement)

@@ -143,7 +143,8 @@ class OutputLayerProbe(TrainerCallback):
     def _measure(self, rollouts: Rollouts, values: TokenValues, hidden: Tensor | None, logits: Tensor | None) -> None:
         mask, index = rollouts.mask, rollouts.prompt_index
         filled = mask.any(dim=1)  # rows without a token only even out the processes' batches and are no samples
-        if self._idle or not bool(filled.any()):
+        n = 0 if self._idle else int(filled.sum())
+        if not n:
             return
         start = time.perf_counter()
         inner = None
@@ -163,8 +164,8 @@ class OutputLayerProbe(TrainerCallback):
             else:
                 norms = self._watch.norms(rollouts, weights, vocabulary=self.vocabulary)
         seconds = time.perf_counter() - start
-        power = norms[:, filled.to(norms.device)].mean(dim=1)
-        statistics = StepStatistics(self._step, power, inner, int(filled.sum()), seconds)
+        power = (norms if n == len(filled) else norms[:, filled.to(norms.device)]).mean(dim=1)
+        statistics = StepStatistics(self._step, power, inner, n, seconds)
         if self.writer is None:
             self.measurements.append(statistics)
         else:

@@ -209,4 +209,4 @@ class GradientProbe(Measuring):
         self._done.add(step)
         with plain_forward(student):
             measurement = self.measure(student, step, distributed=args.world_size > 1 and dist.is_initialized())
-        self.deliver(measurement, state)
+        self.deliver(measurement, args, state)

@@ -80,13 +80,13 @@ class Progress(TrainerCallback):
             return
         if any(name.startswith("eval_") for name in logs):
             shown = describe({name.removeprefix("eval_"): value for name, value in logs.items()})
-            self._say(f"step {state.global_step:,}, validation: {_join(shown)}")
+            self.say(f"step {state.global_step:,}, validation: {_join(shown)}")
         elif "loss" in logs:
             shown = describe(logs)
             if self._bar is not None:
                 self._bar.set_postfix(shown)
             else:
-                self._say(f"step {state.global_step:,}/{state.max_steps:,}: {_join(shown)}, {self._left(state)}")
+                self.say(f"step {state.global_step:,}/{state.max_steps:,}: {_join(shown)}, {self._left(state)}")
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Close the bar."""
@@ -99,7 +99,8 @@ class Progress(TrainerCallback):
         seconds = (time.perf_counter() - self._start) * (state.max_steps - state.global_step) / max(done, 1)
         return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02}:{int(seconds) % 60:02} left"
 
-    def _say(self, line: str) -> None:
+    def say(self, line: str) -> None:
+        """Print a line, above the bar where there is one."""
         if self._bar is not None:
             self._bar.write(line, file=self.stream or sys.stderr)
         else:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from kvar.measurement import Measurement, response_numbers
+from kvar.measurement.statistics import known_rollouts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +53,7 @@ def scalars(
         4.0
     """
     frame = step_statistics(measurement, batch, rollouts_per_prompt=rollouts_per_prompt, target=target)
-    return scalars_of(measurement, frame, batch, prefix)
+    return scalars_of(measurement, frame, prefix)
 
 
 def step_statistics(
@@ -61,14 +62,16 @@ def step_statistics(
     """:meth:`kvar.measurement.Measurement.statistics` of the whole gradient, for the arguments of :func:`scalars`."""
     moments = measurement.moments
     whole = replace(measurement, moments=replace(moments, groups={"all": moments["all"]}))
-    rollouts = rollouts_per_prompt if moments.repeated_prompts > 1 and moments.pair is not None else 1
+    rollouts = known_rollouts(moments, rollouts_per_prompt)
     return whole.statistics(batch, rollouts_per_prompt=rollouts, target=target)
 
 
-def scalars_of(
-    measurement: Measurement, frame: pd.DataFrame | None, batch: float, prefix: str = PREFIX
-) -> dict[str, float]:
-    """:func:`scalars` from the frame of :func:`step_statistics`; those of the responses alone for None."""
+def scalars_of(measurement: Measurement, frame: pd.DataFrame | None, prefix: str = PREFIX) -> dict[str, float]:
+    """:func:`scalars` from the frame of :func:`step_statistics`; those of the responses alone for None.
+
+    Numbers that are others by their nature are left out: the relative variance where the noise scale is that, for one
+    response to a prompt, and the bias of the target's own estimator.
+    """
     numbers = {**response_numbers(measurement), "seconds": measurement.seconds}
     if not (measurement.values.q.any() or measurement.values.v.any()):
         numbers.pop("total_gap")  # no teacher valued the responses
@@ -76,7 +79,8 @@ def scalars_of(
         values = {str(name): rows.set_index("kernel") for name, rows in frame.groupby("statistic")}
         names = list(values["trace"].index)
         for name, slug in zip(names, slugs(names), strict=True):
-            numbers |= {f"{statistic}/{slug}": x for statistic, x in _of_estimator(values, name, batch).items()}
+            numbers |= {f"{statistic}/{slug}": x for statistic, x in _of_estimator(values, name, frame.attrs).items()}
+        numbers["batch"] = frame.attrs["batch"]
         chances = values["best_probability"]["value"]
         if chances.notna().any():
             best = str(chances.idxmax())
@@ -84,8 +88,14 @@ def scalars_of(
     return {f"{prefix}/{name}": float(x) for name, x in numbers.items() if math.isfinite(x)}
 
 
-def _of_estimator(values: dict[str, Any], name: str, batch: float) -> dict[str, float]:
-    """Statistic -> number of one estimator; NaN where a ratio's denominator is not positive."""
+def _of_estimator(values: dict[str, Any], name: str, step: Mapping[Any, Any]) -> dict[str, float]:
+    """Statistic -> number of one estimator; NaN where a ratio's denominator is not positive.
+
+    Args:
+        values: statistic -> rows by estimator.
+        name: the estimator.
+        step: what the rows are for, ``attrs`` of their frame.
+    """
 
     def of(statistic: str, column: str = "value") -> float:
         return float(values[statistic].loc[name, column])
@@ -93,13 +103,13 @@ def _of_estimator(values: dict[str, Any], name: str, batch: float) -> dict[str, 
     resolved, error = of("signal") > 0, of("mse")
     told = math.isfinite(of("efficiency"))
     return {
-        "relative_variance": of("relative_variance") if resolved else math.nan,
-        "noise_scale": batch * of("norm_test") if resolved else math.nan,
+        "relative_variance": of("relative_variance") if resolved and step["rollouts_per_prompt"] > 1 else math.nan,
+        "noise_scale": step["batch"] * of("norm_test") if resolved else math.nan,
         "snr": of("snr"),
         "efficiency": of("efficiency"),
         "efficiency_low": of("efficiency", "low") if told else math.nan,
         "efficiency_high": of("efficiency", "high") if told else math.nan,
-        "bias_share": of("bias_sq") / error if error > 0 else math.nan,
+        "bias_share": of("bias_sq") / error if error > 0 and name != step["reference"] else math.nan,
         "best_probability": of("best_probability"),
     }
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
+from kvar.estimators import TRAINED
+from kvar.hooks.measured_line import measured_line, no_efficiency
 from kvar.hooks.scalars import PREFIX, scalars_of, step_statistics
 from kvar.measurement import Measurement
 from kvar.rollouts.patching import replaced
@@ -40,7 +42,8 @@ class TrainerLog:
     that listens to logs (TensorBoard, trackio, W&B), at the trainer's present step, on the main process only. They are
     logged by ``transformers.Trainer.log`` and not by a subclass's own ``log``, which may close averages that the
     trainer has not logged yet. A callback that fails is warned of once, and training goes on. A step that is in
-    ``log_history`` already, as in a training that resumes at its last checkpoint, is not logged again.
+    ``log_history`` already, as in a training that resumes at its last checkpoint, is not logged again. Why there is no
+    efficiency is said once, as a warning or on a line of ``say``.
 
     Args:
         trainer: a transformers Trainer.
@@ -48,12 +51,24 @@ class TrainerLog:
             trainer's, :func:`step_design`.
         target: of bias and efficiency, as of :meth:`kvar.measurement.Measurement.statistics`.
         prefix: of the names.
+        say: called with a line of text a measurement (:func:`kvar.hooks.measured_line.measured_line`).
+        trained: names of the estimators that the trainer trains with, for these lines.
+        logged: False for lines alone.
     """
 
     def __init__(
-        self, trainer: Trainer, batch: float | None = None, *, target: str | None = None, prefix: str = PREFIX
+        self,
+        trainer: Trainer,
+        batch: float | None = None,
+        *,
+        target: str | None = None,
+        prefix: str = PREFIX,
+        say: Callable[[str], object] | None = None,
+        trained: Collection[str] = (TRAINED,),
+        logged: bool = True,
     ) -> None:
         self.trainer, self.batch, self.target, self.prefix = trainer, batch, target, prefix
+        self.say, self.trained, self.logged = say, trained, logged
         self._frames: dict[int, pd.DataFrame] = {}
         self._told: set[str] = set()
 
@@ -70,11 +85,27 @@ class TrainerLog:
         self._frames = {step: held for step, held in self._frames.items() if step < measurement.step}
         if frame is not None:
             self._frames[measurement.step] = frame
-        logs = scalars_of(measurement, frame, batch, self.prefix)
+        self._tell(measurement, frame, batch)
+        logs = scalars_of(measurement, frame, self.prefix)
         name = f"{self.prefix}/response_length"
-        if not any(name in entry and entry.get("step") == state.global_step for entry in state.log_history):
+        known = any(name in entry and entry.get("step") == state.global_step for entry in state.log_history)
+        if self.logged and not known:
             with replaced(self.trainer.callback_handler, "on_log", self._on_log):
                 Trainer.log(self.trainer, logs)
+
+    def _tell(self, measurement: Measurement, frame: pd.DataFrame | None, batch: float) -> None:
+        """Say the measurement's line, and once why there is no efficiency."""
+        why = None if frame is None or "efficiency" in self._told else no_efficiency(measurement, frame)
+        if why is not None:
+            self._told.add("efficiency")
+        if self.say is not None:
+            with unstopped(self._told, "the probe's line", measurement.step):
+                name = self.prefix.partition("/")[2] or "probe"
+                self.say(measured_line(measurement, frame, self.trained, batch, name))
+                if why is not None:
+                    self.say(f"step {measurement.step:,}, {name}: {why}")
+        elif why is not None:
+            warnings.warn(f"kvar: step {measurement.step}: {why}", stacklevel=2)
 
     @property
     def history(self) -> pd.DataFrame:

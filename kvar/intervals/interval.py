@@ -11,14 +11,15 @@ __all__ = ["Interval", "number"]
 def number(value: float, digits: int = 2) -> str:
     """A number to so many significant digits, without an exponent where it reads well.
 
-    >>> [number(v) for v in (0.0286, 1.0, -0.00012, 256.0, 3.2e-9, float("nan"))]
-    ['0.029', '1', '-0.00012', '256', '3.2e-09', '-']
+    >>> [number(v) for v in (0.0286, 1.0, -0.00012, 256.0, 3.2e-9, 1.24e11, float("nan"))]
+    ['0.029', '1', '-0.00012', '256', '3.2e-9', '1.2e11', '-']
     """
     if not math.isfinite(value):
         return "-" if math.isnan(value) else str(value)
     if value == 0 or 10 ** (digits - 1) <= abs(value) < 1e5:
         return f"{value:.{max(digits, 3)}g}" if abs(value) < 1000 else f"{value:.0f}"
-    return f"{value:.{digits}g}"
+    mantissa, e, power = f"{value:.{digits}g}".partition("e")
+    return f"{mantissa}e{int(power)}" if e else mantissa
 
 
 def _exponent(value: float) -> str:
@@ -77,8 +78,13 @@ class Interval:
     def compact(self) -> str:
         """The interval in few characters: to the same decimals, or each number with its own exponent; "-" for NaN.
 
+        The decimals are those that the widest of the three needs; the value has more, up to three, where these would
+        not show it.
+
         >>> Interval(0.0286, 0.024, 0.034).compact(), Interval(-2e4, -4.7e5, 1.6e3).compact()
         ('0.029 [0.024, 0.034]', '-20000 [-4.7e5, 1600]')
+        >>> Interval(0.4, 1e-7, 99.0).compact(), Interval(350.0, 30.0, 1.2e7).compact()
+        ('0.4 [0, 99]', '350 [30, 1.2e7]')
         >>> Interval(1.0).compact(), Interval(math.nan).compact()
         ('1.0', '-')
         """
@@ -90,8 +96,12 @@ class Interval:
         top = max(abs(v) for v in numbers)
         power = math.floor(math.log10(top)) if top > 0 else 0
         digits = max(0, min(3, 1 - power))
+        own = -math.floor(math.log10(abs(self.value))) if self.value else 0
+        decimals = [max(digits, min(3, own)), digits, digits]
         plain = -2 <= power <= 2
-        texts = [f"{round(v, digits) + 0.0:.{digits}f}" if plain else _exponent(v) for v in numbers]
+        texts = [
+            f"{round(v, d) + 0.0:.{d}f}" if plain else _exponent(v) for v, d in zip(numbers, decimals, strict=False)
+        ]
         return f"{texts[0]} [{texts[1]}, {texts[2]}]" if len(texts) == 3 else texts[0]
 
     def plus_minus(self, digits: int) -> str:

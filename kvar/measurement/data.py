@@ -24,7 +24,8 @@ class MeasurementData:
         moments: inner products of the N trajectories' gradients.
         seconds: wall time of sampling, scoring and gradients together.
         config: settings of the measurement, JSON types: student, parameters, teacher, seed and so on; under "numbers"
-            further scalars of the responses by name, such as "effective_sample_size".
+            further scalars of the responses by name, such as "effective_sample_size"; under "step" the trajectories
+            ("batch") and "rollouts_per_prompt" of the step of the training that was probed.
     """
 
     step: int

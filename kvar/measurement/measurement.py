@@ -20,7 +20,8 @@ __all__ = ["Measurement"]
 class Measurement(MeasurementData):
     """A measurement with its statistics, tables, figures and folder.
 
-    Printing it, also as the last line of a notebook's cell, shows the table for a step of 64 trajectories. Its
+    Printing it, also as the last line of a notebook's cell, shows the table for a step of 64 trajectories, one to a
+    prompt; that of a probe, for a step of the trainer's. Its
     attributes are ``step``, ``rollouts``, ``values``, ``moments``, ``seconds`` and ``config``, see
     :class:`MeasurementData`.
     """

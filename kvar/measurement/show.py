@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import textwrap
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kvar.analysis.frames.measured import LEAST_PROMPTS
-from kvar.measurement.statistics import statistics_of_measurement
+from kvar.measurement.statistics import known_rollouts, statistics_of_measurement
 from kvar.rollouts.behaviour import OFF_POLICY
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["BATCH", "as_html", "as_text"]
 
 BATCH = 64
-"""Trajectories per step in the table."""
+"""Trajectories per step in the table, where no training was probed."""
 
 
 def as_text(measurement: MeasurementData) -> str:
@@ -26,37 +26,44 @@ def as_text(measurement: MeasurementData) -> str:
     from kvar.report.tables.terminal import TABLE_WIDTH, render_table
 
     frame, reason = _frame(measurement)
-    table = reason if frame is None else render_table(frame, batch=BATCH)
+    table = reason if frame is None else render_table(frame, **_design(measurement))
     heading = [line for text in _heading(measurement, frame) for line in textwrap.wrap(text, TABLE_WIDTH)]
     return "\n".join([*heading, table, *_remarks(measurement)])
 
 
 def as_html(measurement: MeasurementData) -> str:
     """The same as HTML; every text is escaped."""
-    from kvar.report.tables.terminal import HEAD, legend, table_blocks
+    from kvar.report.tables.terminal import filled_table, legend
 
     frame, reason = _frame(measurement)
     remarks = _remarks(measurement)
     if frame is None:
         body = f"<p>{escape(reason)}</p>"
     else:
-        head = "".join(f'<th scope="col">{escape(name)}</th>' for name in HEAD)
-        ((caption, lines),) = table_blocks(frame)
+        names, ((caption, lines),) = filled_table(frame)
+        head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
         rows = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>" for line in lines)
         body = (
             f"<table>\n<caption>{escape(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n"
             "</tbody>\n</table>"
         )
-        remarks = [" ".join(legend(frame, BATCH)), *remarks]
+        remarks = [" ".join(legend(frame, **_design(measurement))), *remarks]
     below = "<br>\n".join(map(escape, remarks))
     above = "<br>\n".join(map(escape, _heading(measurement, frame)))
     return f"<div>\n<p>{above}</p>\n{body}\n<p>{below}</p>\n</div>"
 
 
+def _design(measurement: MeasurementData) -> dict[str, Any]:
+    """Trajectories of the step that the table is for, and responses to each of its prompts."""
+    step = measurement.config.get("step", {"batch": BATCH, "rollouts_per_prompt": 1})
+    rollouts = known_rollouts(measurement.moments, step["rollouts_per_prompt"])
+    return {"batch": step["batch"], "rollouts_per_prompt": rollouts}
+
+
 def _frame(measurement: MeasurementData) -> tuple[pd.DataFrame | None, str]:
     """The statistics frame, or None and the reason: showing a measurement must not fail."""
     try:
-        return statistics_of_measurement(measurement, BATCH), ""
+        return statistics_of_measurement(measurement, **_design(measurement)), ""
     except ValueError as error:
         return None, f"No statistics: {error}"
 

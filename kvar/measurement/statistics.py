@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from kvar.measurement.data import MeasurementData
 
 __all__ = [
-    "best_of", "optimal_of", "plan_of", "statistics_of_measurement", "toward_of", "whole_moments", "wide_table",
+    "best_of", "known_rollouts", "optimal_of", "plan_of", "statistics_of_measurement", "toward_of", "whole_moments",
+    "wide_table",
 ]  # fmt: skip
 
 SHOWN = (
@@ -54,8 +55,15 @@ def statistics_of_measurement(measurement: MeasurementData, batch: float, **opti
     )
     frame.insert(0, "parameters", int(measurement.config.get("parameters", 0)))
     frame.insert(0, "student", measurement.student)
-    frame.attrs["unit"] = unit or sampling_unit(moments)
+    frame.attrs |= {
+        "unit": unit or sampling_unit(moments), "batch": batch, "rollouts_per_prompt": rollouts_per_prompt
+    }  # fmt: skip
     return frame
+
+
+def known_rollouts(moments: GradientMoments, rollouts_per_prompt: float) -> float:
+    """R of a step, or 1 where fewer than two prompts were measured with several responses, or norms alone."""
+    return rollouts_per_prompt if moments.repeated_prompts > 1 and moments["all"].pair is not None else 1
 
 
 def wide_table(measurement: MeasurementData, batch: float, group: str, **options: Any) -> pd.DataFrame:

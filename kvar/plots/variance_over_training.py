@@ -10,6 +10,7 @@ import numpy as np
 
 from kvar.analysis.frames.statistics_frame import select
 from kvar.analysis.statistic_table import TABLE, label_of
+from kvar.estimators import TRAINED
 from kvar.plots.parts.draw import draw_band, draw_line, log_if_positive, zero_line
 from kvar.plots.parts.style import COLUMN_WIDTH, LINES, context, legend_above, new_axes, series, student_series
 
@@ -40,7 +41,8 @@ def variance_over_training(
         frame: a statistics frame with the statistic at one or more steps.
         statistic: a name of ``kvar.plots.STATISTICS``.
         student: draw this one only.
-        kernels: names of the kernels to draw.
+        kernels: names of the kernels to draw; by default all with a common scale, :func:`kvar.estimators.comparable`,
+            where the statistic has one.
         group: parameter group.
         width: inches of a fresh figure.
         ax: axes to draw on instead of a fresh figure.
@@ -58,6 +60,8 @@ def variance_over_training(
             raise ValueError(f"the statistics frame has no student {student!r} with {statistic!r}; it has: {measured}.")
         rows = rows[rows["student"] == student]
     names = list(dict.fromkeys(rows.sort_values("k", kind="stable")["kernel"]))
+    if kernels is None and statistic in TABLE and TABLE[statistic].scaled:
+        names = [name for name in names if name != TRAINED] or names
     several = rows["student"].nunique() > 1
     wanted = list(kernels) if kernels is not None else _extremes(rows, names) if several else names
     absent = [name for name in wanted if name not in names]

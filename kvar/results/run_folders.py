@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kvar.analysis.frames.recorded import statistics_of
 from kvar.records import TABLES, RecordsError, Run, load
 from kvar.records.study_folder import cell_parts
+from kvar.results.places import configured_student
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,17 +55,18 @@ def find_runs(paths: Iterable[str | Path], left_out: dict[str, str] | None = Non
 def student_names(runs: Sequence[Run]) -> list[str]:
     """A name a run: as many of STUDENT, METHOD and seed-N, its last folders, as tell it from the others.
 
-    A measurement's is its student's, then with its folder. Where these are the same for runs of different tasks, the
-    folders above stand before.
+    STUDENT is that of the config where the run is in no study. Where these are the same for runs of different tasks,
+    the folders above stand before.
     """
     parts = []
     above = []
     for run in runs:
         folders = run.path.resolve().parts
-        last = 2 if cell_parts(folders[-1])[3] is None else 3
-        if (run.path / "measurement.safetensors").is_file():
-            folders = (*folders[:-1], str(run.config.get("student") or "student"), folders[-1])
-        parts.append(folders[-last:])
+        last = 1 if cell_parts(folders[-1])[3] is None else 2
+        student = configured_student(run)
+        if student is None:
+            student, folders = folders[-last - 1], (*folders[: -last - 1], *folders[-last:])
+        parts.append((student, *folders[-last:]))
         above.append(folders[:-last])
     names = [path[0] for path in parts]
     for depth in (2, 3):

@@ -17,9 +17,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"kernels": "score - leave-one-out"}, "estimator 'score - leave-one-out' needs score=, a function"),
     (
         {"score": "chrf"},
-        "score must be a function of one argument, the rollouts, that returns one number a response; got 'chrf'",
+        "score of kvar.measure and GradientProbe must be a function score(rollouts) that returns one number a "
+        "response, not score(texts, examples), which is DistillationTrainer's; got 'chrf'",
     ),
-    ({"score": lambda texts, examples: [0.0] * len(texts)}, "score must be a function of one argument"),
+    ({"score": lambda texts, examples: [0.0] * len(texts)}, "must be a function score(rollouts) that returns one"),
     ({"kernels": "1", "estimators": "kl 1"}, "kernels and estimators are the same argument"),
     ({"kernels": "kl 1 - group-normalised", "rollouts_per_prompt": 1}, "group-normalised needs rollouts_per_prompt"),
     ({"kernels": "0"}, "k must be an integer of at least 1; got 0"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import EarlyStoppingCallback
+from transformers import EarlyStoppingCallback, Trainer
 
 import kvar
 from kvar.distill import build_model
@@ -81,9 +81,17 @@ def test_two_probes_have_two_names(tmp_path: Path) -> None:
     (first,) = (entry for entry in trainer.state.log_history if "kvar/snr/K1" in entry and entry["step"] == 0)
     (other,) = (e for e in trainer.state.log_history if "kvar/hard/snr/immediate" in e and e["step"] == 0)
     assert first["kvar/response_length"] == other["kvar/hard/response_length"]  # drawn with the same seed
-    assert other["kvar/hard/bias_share/immediate"] == 0.0 and second.name == "hard" and seen == [0, 1]
+    assert "kvar/hard/bias_share/immediate" not in other and second.name == "hard" and seen == [0, 1]
     measured = second.measurements[0]
     assert other["kvar/hard/snr/immediate"] == measured.table(1000).loc[0, "snr"]
+    assert (first["kvar/batch"], other["kvar/hard/batch"]) == (4, 1000)  # of the log, and of what is printed
+    printed = [" ".join(str(m).split()) for m in (trainer_probe(trainer).measurements[0], measured)]
+    assert "variance of a step of 4;" in printed[0] and "variance of a step of 1000;" in printed[1]
+
+
+def trainer_probe(trainer: Trainer) -> GradientProbe:
+    """The first probe of a trainer."""
+    return next(c for c in trainer.callback_handler.callbacks if isinstance(c, GradientProbe))
 
 
 @pytest.fixture(scope="module")

@@ -76,9 +76,12 @@ def test_the_numbers_by_hand() -> None:
     whole["efficiency"] = n * whole["efficiency"] - (n - 1) * np.mean(parts, axis=0)  # the jackknife's correction
     for e, slug in enumerate(("K1", "K4")):
         for statistic, values in whole.items():
-            assert got[f"kvar/{statistic}/{slug}"] == pytest.approx(values[e], abs=1e-9), statistic
+            left_out = statistic == "relative_variance" or (statistic, slug) == ("bias_share", "K1")
+            assert (f"kvar/{statistic}/{slug}" not in got) == left_out
+            assert left_out or got[f"kvar/{statistic}/{slug}"] == pytest.approx(values[e], abs=1e-9), statistic
         assert got[f"kvar/efficiency_low/{slug}"] < whole["efficiency"][e] < got[f"kvar/efficiency_high/{slug}"]
     assert got["kvar/best_probability/K1"] + got["kvar/best_probability/K4"] == pytest.approx(1.0)
+    assert got["kvar/batch"] == 6
     best = int(got["kvar/best/estimator"])
     assert got["kvar/best/probability"] == got[f"kvar/best_probability/{('K1', 'K4')[best]}"] >= 0.5
     assert got["kvar/response_length"] == pytest.approx((2 * 12 - 1) / 12) == got["kvar/total_gap"]
@@ -96,6 +99,7 @@ def test_the_noise_scale_is_for_the_rollouts_of_a_step() -> None:
     for name, slug in (("K=1", "K1"), ("K=4", "K4")):
         step = of["between", name] + of["within", name] / 2
         assert got[f"kvar/noise_scale/{slug}"] == pytest.approx(2 * step / of["signal", name])
+        assert got[f"kvar/relative_variance/{slug}"] == pytest.approx(of["trace", name] / of["signal", name])
     single = measured(gradients, torch.arange(18), ("K=1", "K=4"))
     assert scalars(single, 6, rollouts_per_prompt=2) == scalars(single, 6)  # within a prompt is not known
 
@@ -104,14 +108,41 @@ def test_what_is_not_resolved_is_left_out_and_nothing_is_infinite() -> None:
     gradients, measurement = two_estimators()
     flat = gradients - gradients.mean(dim=1, keepdim=True)  # no signal: the estimate of |E g|^2 is negative
     got = scalars(measured(flat, torch.arange(12), ("K=1", "K=4")), batch=6)
-    left = {name.split("/")[1] for name in got if name.endswith("K1")}
-    assert left == {"snr", "bias_share"} and got["kvar/snr/K1"] < 0
+    left = {name.split("/")[1] for name in got if name.endswith("K4")}
+    assert left == {"snr", "bias_share"} and got["kvar/snr/K4"] < 0
     assert not {"kvar/best/estimator", "kvar/best/probability"} & set(got)
     for numbers in (got, scalars(measurement, 6)):
         assert all(math.isfinite(x) for x in numbers.values())
     norms = replace(measurement.moments["all"], cross=None, pair=None, alignment=None, prompt_pair=None)
     bare = replace(measurement, moments=replace(measurement.moments, groups={"all": norms}))
-    assert {"kvar/relative_variance/K1", "kvar/snr/K4"} <= set(scalars(bare, 6, rollouts_per_prompt=2))
+    assert {"kvar/noise_scale/K1", "kvar/snr/K4"} <= set(scalars(bare, 6, rollouts_per_prompt=2))
+
+
+def test_a_trainers_own_scale_is_not_held_beside_others() -> None:
+    """Whatever the loss's factor is, no number of any estimator changes, and none needs it."""
+    gradients, _ = two_estimators()
+    names = ("trained", "K=1", "K=4")
+    index = torch.arange(12)
+    got = []
+    for factor in (1.0, 1e-3):
+        measurement = measured(torch.cat([factor * gradients[1:], gradients]), index, names)
+        table = measurement.table(6).set_index("kernel")
+        assert table.loc["trained", ["trace_ratio", "bias_sq", "mse", "mse_best_probability"]].isna().all()
+        assert table.loc["trained", "trace"] == pytest.approx(factor**2 * table.loc["K=4", "trace"])
+        assert table.loc["K=1", "trace_ratio"] == 1.0 and table.attrs["reference"] == "K=1"
+        assert table["mse_best_probability"].sum() == pytest.approx(1.0)
+        best = measurement.best_k(6).set_index("kernel")
+        assert np.isnan(best.loc["trained", "mse"]) and best.loc["trained", "efficiency"] > 0
+        own = measurement.table(6, target="trained").set_index("kernel")["bias_sq"]
+        assert own["trained"] == 0 and own[["K=1", "K=4"]].isna().all()
+        text = str(measurement)
+        row = next(line for line in text.splitlines() if line.startswith("trained") and "[" in line)
+        assert row.split()[1] == "-" and "Its scale is that of the loss" in " ".join(text.split())
+        got.append(scalars(measurement, 6))
+    assert "kvar/bias_share/trained" not in got[0] and got[0]["kvar/noise_scale/trained"] > 0
+    assert got[0] == pytest.approx(got[1])
+    alone = measured(torch.cat([gradients[1:], gradients[:1]]), index, ("trained", "score - leave-one-out"))
+    assert alone.table(6).set_index("kernel")["trace_ratio"]["score - leave-one-out"] == 1.0
 
 
 def test_names_are_made_of_characters_that_trackers_keep() -> None:

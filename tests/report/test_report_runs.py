@@ -14,6 +14,7 @@ from kvar.analysis import toward
 from kvar.analysis.frames.recorded import by_position_of, moments_at, statistics_of
 from kvar.plots import toward_over_training
 from kvar.records import RunWriter
+from kvar.records.study_folder import write_cells
 from kvar.report.by_run import report_runs
 from kvar.report.figures.by_run import draw_figures
 from kvar.report.page.by_run import NO_PROBES
@@ -169,11 +170,20 @@ def test_two_processes_give_the_frame_of_one(tmp_path):
 
 
 def test_runs_are_named_by_as_much_of_their_folders_as_tells_them_apart(tmp_path):
-    def named(*folders):
-        return student_names([SimpleNamespace(path=tmp_path / folder) for folder in folders])
+    def named(*folders, students=None):
+        configs = [{}] * len(folders) if students is None else [{"student": student} for student in students]
+        return student_names(
+            [SimpleNamespace(path=tmp_path / at, config=config) for at, config in zip(folders, configs, strict=True)]
+        )
 
     assert named("small/K=1", "large/K=1") == ["small", "large"]
     assert named("small/K=1", "small/K=4", "large/K=1") == ["small/K=1", "small/K=4", "large"]
     assert named("small/K=1/seed-0", "large/K=1/seed-0") == ["small", "large"]
     assert named("small/K=1/seed-0", "small/K=1/seed-1") == ["small/K=1/seed-0", "small/K=1/seed-1"]
     assert named("a/small/K=1/seed-0", "b/small/K=1/seed-0") == ["a/small/K=1/seed-0", "b/small/K=1/seed-0"]
+    own = ["arithmetic-50k", "hub/flan-t5-small", "../done/model"]
+    assert named("runs/one", "runs/two", "runs/three", students=own) == ["arithmetic-50k", "flan-t5-small", "done"]
+    assert named("runs/one", "runs/two", students=["a", "a"]) == ["a/one", "a/two"]
+    assert named("one/K=1/seed-0", "one/K=1/seed-1", students=["a", "a"]) == ["a/K=1/seed-0", "a/K=1/seed-1"]
+    write_cells(tmp_path / "grid", {})
+    assert named("grid/small/K=1", "runs/one", students=["../model", "b"]) == ["small", "b"]

@@ -59,9 +59,15 @@ def test_width_holds_for_any_numbers_and_long_names(seed):
     assert max(map(len, render_table(pd.DataFrame(rows)).splitlines())) <= TABLE_WIDTH + 10
 
 
-def test_missing_statistics_show_as_dashes_and_none_at_all_is_an_error(frame):
+def test_a_missing_number_is_a_dash_an_empty_column_left_out_and_an_empty_table_an_error(frame):
     text = render_table(frame[frame["statistic"] == "snr"])
-    assert text.splitlines()[3].split() == ["K=1", "-", "1.1", "[0.7,", "1.5]", "-", "-", "-"]
+    assert text.splitlines()[1].split() == ["kernel", "SNR"]
+    assert text.splitlines()[3].split() == ["K=1", "1.1", "[0.7,", "1.5]"]
+    assert "Efficiency:" not in text and "P(best)" not in text
+    one = frame["kernel"] == "K=1"
+    text = render_table(frame[(frame["statistic"] == "snr") | (one & (frame["statistic"] == "bias_sq"))])
+    assert text.splitlines()[1].split() == ["kernel", "SNR", "bias^2"]
+    assert [line.split()[-1] for line in text.splitlines() if line.startswith("K=2 ")] == ["-"] * 3
     with pytest.raises(ValueError, match="none of trace_ratio, snr, bias_sq, efficiency in group 'all'; it has: mse"):
         render_table(frame[frame["statistic"] == "mse"])
     with pytest.raises(ValueError, match="is empty"):
@@ -77,6 +83,8 @@ def test_missing_statistics_show_as_dashes_and_none_at_all_is_an_error(frame):
         (Interval(123456.0, 100000.0, 150000.0), "1.2e5 [1e5, 1.5e5]"),
         (Interval(12.0, 9.0, 15.0), "12 [9, 15]"),
         (Interval(0.5), "0.50"),
+        (Interval(-0.02, -11.34, 9.38), "-0.02 [-11, 9]"),
+        (Interval(2200.0, 35.0, 1.4e11), "2200 [35, 1.4e11]"),
         (Interval(math.inf, 1.0, math.inf), "inf"),
     ],
 )

@@ -23,6 +23,7 @@ from kvar.analysis.step.snr import snr_of
 from kvar.analysis.theory.calibration import calibration_of
 from kvar.analysis.theory.prediction import predicted_trace
 from kvar.analysis.trace_covariance import trace_of
+from kvar.estimators import comparable
 from kvar.gradients.moments import GradientMoments
 from kvar.intervals.jackknife import Array, Estimate
 from kvar.returns import LLMR, Immediate, Kernel, KStep, TokenValues, parse_kernel
@@ -80,7 +81,8 @@ def summarise(
         is for ``batch``; ``best_probability`` is of the largest efficiency, ``mse_best_probability`` of the smallest
         error, neither with an interval. What the moments cannot tell (fields="norms"; parts (9) without two rollouts
         of two prompts; predictions for estimators with a baseline or a reward of their own, such as "K=1 -
-        leave-one-out" and "kl immediate exact") is NaN.
+        leave-one-out" and "kl immediate exact") is NaN; so are ratio, bias and error of a trainer's own estimator
+        beside others, since its scale is that of its loss.
 
     Raises:
         ValueError: fewer than two trajectories, values without mask, an impossible design.
@@ -89,6 +91,7 @@ def summarise(
 
     m = prompts_of(batch, rollouts_per_prompt) if prompts is None else prompts
     r, plain = resolve_reference(moments.names, reference), resolve_reference(moments.names, None)
+    known = np.where(comparable(moments.names, moments.names[plain]), 1.0, np.nan)
     paired = moments[group].pair is not None
     grouped = paired and unit != "trajectory" and moments.repeated_prompts > 1
     data = replicates(moments, group, unit)
@@ -100,7 +103,7 @@ def summarise(
     scale = formed("noise_scale", noise_scale_of(data))
     estimates: dict[str, Estimate] = {
         "trace": formed("trace", trace),
-        "trace_ratio": formed("trace_ratio", ratio_of(trace, plain)),
+        "trace_ratio": formed("trace_ratio", ratio_of(trace, plain) * known),
         "signal": formed("signal", signal_of(data)),
         "noise_scale": scale,
         "relative_variance": scale,

@@ -38,7 +38,7 @@ def mse(
         confidence: of the interval.
 
     Returns:
-        (E,) squared-gradient units.
+        (E,) squared-gradient units; NaN as of :func:`kvar.analysis.bias`.
 
     Raises:
         ValueError: fields="norms", an impossible design, or (for R > 1) no prompts with two rollouts.

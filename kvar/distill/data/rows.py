@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from kvar.rollouts import is_encoder_decoder, policy_of
@@ -80,7 +81,8 @@ def check_ids(dataset: Any, model: Any, tokenizer: Any) -> None:
     """
     if not (hasattr(dataset, "__len__") and hasattr(tokenizer, "decode")):
         return
-    rows = [row for row in (dataset[i] for i in range(min(len(dataset), CHECKED))) if holds_ids(row)]
+    numbers = getattr(dataset, "prompt_lengths", range(len(dataset)))  # of those that are tokenised
+    rows = [row for row in (dataset[i] for i in islice(numbers, CHECKED)) if holds_ids(row)]
     policy = policy_of(model, tokenizer)
     causal = not is_encoder_decoder(model)
     behind = {token for token in frame(tokenizer)[1] if causal and token in policy.ends}

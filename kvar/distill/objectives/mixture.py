@@ -15,6 +15,7 @@ from kvar.distill.objectives.batch import Settings, Source
 from kvar.distill.objectives.normalise import normalise
 from kvar.distill.objectives.passes import Passes
 from kvar.estimators import Estimator, SampledReward, Score
+from kvar.estimators.rewards.score_function import check_score_function
 
 __all__ = ["Mixture", "parse_objective"]
 
@@ -62,7 +63,8 @@ class Mixture:
         return any(o.teacher and o.name not in without for _, o in self.parts)
 
     def check_given(self, settings: Settings, teacher: Any, score: Any) -> None:
-        """Raise ValueError where a part needs a teacher or a score that is None."""
+        """Raise ValueError where a part needs a teacher or a score that is None, or the score is no such function."""
+        check_score_function(score, "texts, examples")
         if self.needs_teacher(settings) and teacher is None:
             raise ValueError(f"objective {self.name!r} needs a teacher: pass teacher=, or use objective sft.")
         if score is None and any(isinstance(e.reward, Score) for e in self.estimators(settings).values()):

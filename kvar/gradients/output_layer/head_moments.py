@@ -21,7 +21,7 @@ from kvar.gradients.moments import GroupMoments
 from kvar.gradients.products.blocks import Groups, slices
 from kvar.gradients.products.token_gram import token_gram
 
-__all__ = ["output_layer_moments", "output_layer_pairs"]
+__all__ = ["kernel_of_scores", "output_layer_moments", "output_layer_pairs"]
 
 _CAP = 2**19
 """Most logits processed together if no sum over trajectories is needed; they fit a processor's cache."""
@@ -69,7 +69,7 @@ def output_layer_moments(
     _check(hidden, logits, tokens, mask, weights, prompt_index)
     n, t = tokens.shape
     rows, residual, w, keep = _rows(hidden, logits, tokens, mask, weights, slice(None))
-    kernel = _kernel(rows, residual, bias)
+    kernel = kernel_of_scores(rows, residual, bias)
     left = w.transpose(0, 1)  # (N, E, T)
     pair = torch.bmm(torch.bmm(left, kernel), left.mT).permute(1, 2, 0).double()
 
@@ -90,7 +90,7 @@ def output_layer_moments(
         prompt_pair[..., labels] = pair
     else:
         groups = Groups(labels)
-        together = _kernel(rows[groups.index].flatten(1, 2), residual[groups.index].flatten(1, 2), bias)
+        together = kernel_of_scores(rows[groups.index].flatten(1, 2), residual[groups.index].flatten(1, 2), bias)
         by_prompt = torch.where(groups.valid[:, :, None], w[:, groups.index], 0).flatten(2).transpose(0, 1)
         prompt_pair = torch.bmm(torch.bmm(by_prompt, together), by_prompt.mT).permute(1, 2, 0).double()
         prompt_pair = prompt_pair / sizes.double() ** 2
@@ -118,7 +118,7 @@ def output_layer_pairs(
     for some in slices(len(tokens), logits[0].numel(), _CAP):
         rows, residual, w, _ = _rows(hidden, logits, tokens, mask, weights, some)
         left = w.transpose(0, 1)
-        pairs.append(torch.bmm(torch.bmm(left, _kernel(rows, residual, bias)), left.mT))
+        pairs.append(torch.bmm(torch.bmm(left, kernel_of_scores(rows, residual, bias)), left.mT))
     return torch.cat(pairs).permute(1, 2, 0).double().cpu()
 
 
@@ -161,7 +161,7 @@ def _aligned(rows: Tensor, residual: Tensor, scaled: Tensor, bias: bool) -> Tens
     return token_gram(rows, residual, scaled, bias)
 
 
-def _kernel(rows: Tensor, residual: Tensor, bias: bool) -> Tensor:
+def kernel_of_scores(rows: Tensor, residual: Tensor, bias: bool) -> Tensor:
     """(G, T, T): A o S, inner products of the tokens' scores."""
     gram = torch.bmm(rows, rows.mT)
     return (gram + 1 if bias else gram) * _symmetric(residual)

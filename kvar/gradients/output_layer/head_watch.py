@@ -10,16 +10,13 @@ from torch import Tensor, nn
 from kvar.estimators.terms import Terms
 from kvar.gradients.moments import GroupMoments
 from kvar.gradients.output_layer.head_moments import output_layer_moments, output_layer_pairs
-from kvar.gradients.products.blocks import slices
+from kvar.gradients.output_layer.head_norms import output_layer_norms
 from kvar.gradients.state import unwrap
 from kvar.rollouts import is_encoder_decoder
 from kvar.rollouts.output_embedding import output_embedding
 from kvar.rollouts.types import Rollouts
 
 __all__ = ["HeadWatch"]
-
-_ROWS = 4
-"""Trajectories measured together; few, so that short ones are not padded to the longest of the batch."""
 
 
 class HeadWatch:
@@ -92,18 +89,20 @@ class HeadWatch:
         if forced:
             hidden, logits = hidden[:, forced:], logits[:, forced:]
         lengths = rollouts.prompt_mask.sum(dim=1)
-        width = t if self.seq2seq else int(lengths.max()) + t - 1  # what a packed pass over these rollouts reads
+        shortest, longest = (1, 1) if self.seq2seq else torch.stack(lengths.aminmax()).tolist()
+        width = longest + t - 1  # what a pass over these rollouts reads, packed where it is a causal model's
         skipped = width - logits.shape[1] if logits.dim() == 3 else -1
-        if len(logits) != n or skipped < 0 or skipped > (0 if self.seq2seq else int(lengths.min()) - 1):
+        if len(logits) != n or not 0 <= skipped < shortest:
             raise ValueError(
                 f"the last forward pass gave logits of shape {tuple(logits.shape)}, which are not kvar's pass over "
                 f"{n} rollouts of {t} tokens: score them by kvar.rollouts.log_probs, or pass hidden and logits."
             )
         if self.seq2seq:
             return hidden, logits
+        if shortest == longest:
+            first = longest - 1 - skipped
+            return hidden[:, first : first + t], logits[:, first : first + t]
         start = lengths - 1 - skipped
-        if bool((start == start[0]).all()):
-            return tuple(x[:, int(start[0]) : int(start[0]) + t] for x in (hidden, logits))  # type: ignore[return-value]
         where = torch.arange(n, device=start.device)[:, None] * logits.shape[1] + start[:, None]
         where = (where + torch.arange(t, device=start.device)).flatten()
         return tuple(x.flatten(0, 1).index_select(0, where).unflatten(0, (n, t)) for x in (hidden, logits))
@@ -137,19 +136,12 @@ class HeadWatch:
         rollouts = rollouts.over(vocabulary)
         hidden, logits = self.aligned(rollouts)
         self._seen = None
-        tokens, policy = rollouts.tokens.masked_fill(~rollouts.mask, 0), rollouts.policy
         if isinstance(weights, Terms):
+            tokens, policy = rollouts.tokens.masked_fill(~rollouts.mask, 0), rollouts.policy
             actions = logits if policy is None else policy.restricted(logits)
             pairs = output_layer_pairs(hidden, actions, tokens, rollouts.mask, weights, bias=self.bias)
             return pairs.diagonal(dim1=0, dim2=1).T
-        norms = []
-        for rows in slices(len(rollouts), 1, _ROWS):
-            part = (rows, slice(0, max(int(rollouts.lengths[rows].max()), 1)))
-            actions = logits[part] if policy is None else policy.restricted(logits[part])
-            inputs = (hidden[part], actions, tokens[part], rollouts.mask[part])
-            pairs = output_layer_pairs(*inputs, weights[:, part[0], part[1]], bias=self.bias)
-            norms.append(pairs.diagonal(dim1=0, dim2=1).T)
-        return torch.cat(norms, dim=1)
+        return output_layer_norms(hidden, logits, rollouts, weights, bias=self.bias)
 
     def close(self) -> None:
         """Remove the hook and forget the recorded pass."""

@@ -10,8 +10,9 @@ from torch import nn
 
 from kvar.estimators import Estimator, NextTokenReward, Score
 from kvar.hooks.batch.kind import BatchKind
+from kvar.hooks.estimators import estimators_of
 
-__all__ = ["check_estimators", "default_estimators", "warn_of_sampling"]
+__all__ = ["chosen_estimators", "warn_of_sampling"]
 
 _PLAIN: dict[str, tuple[Any, Any]] = {
     "temperature": (None, 1),
@@ -24,7 +25,24 @@ _PLAIN: dict[str, tuple[Any, Any]] = {
 """Settings of sampling -> their values under which responses are drawn from the student's own distribution."""
 
 
-def default_estimators(kind: BatchKind, trainer: Any, teacher: nn.Module | None) -> str:
+def chosen_estimators(kind: BatchKind, trainer: Any, given: Any, teacher: nn.Module | None) -> tuple[Estimator, ...]:
+    """The estimators to be measured on a trainer's batches.
+
+    Args:
+        kind: of the batches.
+        trainer: the trainer.
+        given: names, kernels and estimators; None for a few that the batches have everything for.
+        teacher: in place of the trainer's own.
+
+    Raises:
+        ValueError: an estimator that needs what the batches lack; its name, what it needs, and the remedy.
+    """
+    chosen = estimators_of(_default_estimators(kind, trainer, teacher) if given is None else given)
+    _check_estimators(chosen, kind, trainer, teacher)
+    return chosen
+
+
+def _default_estimators(kind: BatchKind, trainer: Any, teacher: nn.Module | None) -> str:
     """A few estimators that the trainer's batches have everything for."""
     names = []
     if teacher is None and kind.own_teacher(trainer) is not None:
@@ -41,12 +59,9 @@ def default_estimators(kind: BatchKind, trainer: Any, teacher: nn.Module | None)
     return ", ".join(names)
 
 
-def check_estimators(estimators: Sequence[Estimator], kind: BatchKind, trainer: Any, teacher: nn.Module | None) -> None:
-    """Refuse estimators that need what the trainer's batches lack.
-
-    Raises:
-        ValueError: names the estimator, what it needs, and the remedy.
-    """
+def _check_estimators(
+    estimators: Sequence[Estimator], kind: BatchKind, trainer: Any, teacher: nn.Module | None
+) -> None:
     whose = f"a batch of {type(trainer).__name__}"
     taught = _taught(kind, trainer, teacher)
     for e in estimators:

@@ -8,17 +8,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kvar.estimators import Evidence, Terms
+from kvar.estimators import TRAINED, Evidence, Terms
 from kvar.hooks.batch.part import Part, Rows, token_rows
 from kvar.returns import TokenValues
 from kvar.rollouts import Rollouts, concatenate
 from kvar.rollouts.concatenate import concatenate_rows
 from kvar.rollouts.rows import row_numbers
 
-__all__ = ["TRAINED", "joined_parts", "with_trained"]
-
-TRAINED = "trained"
-"""Name of the trainer's own estimator."""
+__all__ = ["joined_parts", "with_trained"]
 
 
 def joined_parts(parts: Sequence[Part]) -> Part:

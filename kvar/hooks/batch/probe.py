@@ -13,12 +13,12 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from kvar.gradients.state import unwrap
 from kvar.hooks.autocast import plain_forward
-from kvar.hooks.batch.attach import check_estimators, default_estimators, warn_of_sampling
+from kvar.hooks.batch.attach import chosen_estimators, warn_of_sampling
 from kvar.hooks.batch.joined import joined_parts
 from kvar.hooks.batch.known import kind_of
 from kvar.hooks.batch.measure import check_log_probs, measure_batch, padded_log_probs
 from kvar.hooks.batch.part import Caught
-from kvar.hooks.estimators import Estimator, estimators_of
+from kvar.hooks.estimators import Estimator
 from kvar.hooks.measurement_settings import Groups, MeasurementSettings
 from kvar.hooks.measuring import Measuring
 from kvar.measurement import Measurement
@@ -104,8 +104,7 @@ class BatchProbe(Measuring):
                 f"neftune_noise_alpha={noise:g} puts noise into the trainer's forward passes, which are not those of "
                 "the student: leave it out."
             )
-        chosen = estimators_of(default_estimators(kind, trainer, teacher) if estimators is None else estimators)
-        check_estimators(chosen, kind, trainer, teacher)
+        chosen = chosen_estimators(kind, trainer, estimators, teacher)
         warn_of_sampling(chosen, trainer)
         self.settings = MeasurementSettings(
             chosen,
@@ -192,7 +191,7 @@ class BatchProbe(Measuring):
             return
         if measurement is not None:
             self._known = True
-            self.deliver(measurement, state)
+            self.deliver(measurement, args, state)
 
     def _skip(self, error: ValueError, state: TrainerState) -> None:
         """Leave a step out with a warning; a training's first measured step raises instead."""

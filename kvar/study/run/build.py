@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvar.records import RunWriter
+from kvar.results.study_cells import trained_estimator
 from kvar.study.run.identity import RUN_FILE
 from kvar.study.run.model_card import model_card
 from kvar.study.run.parts import Parts
@@ -51,10 +54,12 @@ def build_datasets(
 ) -> tuple[Any, Any]:
     """Training data, and validation data where training evaluates.
 
+    Of a training split that has more rows than the run's steps see, the others are not tokenised.
+
     Raises:
         ValueError: a split that is missing, or a prompt that is too long.
     """
-    from kvar.distill import build_dataset
+    from kvar.distill.data.as_needed import RowsAsNeeded, rows_seen
     from kvar.rollouts import policy_of
 
     limits = {"train": task.train_limit}
@@ -64,10 +69,19 @@ def build_datasets(
     options["policy"] = policy_of(parts.student, parts.tokenizer, teacher=parts.teacher)
     built = {}
     for split, limit in limits.items():
-        rows = build_dataset(parts.task.examples(split, limit), parts.tokenizer, name=split, **options)
+        examples = parts.task.examples(split, limit)
+        build = partial(_rows, parts.tokenizer, split, options)
+        seen = rows_seen(training, len(examples)) if split == "train" else None
+        rows = build(examples) if seen is None else RowsAsNeeded(examples, build, seen)
         check_rows(split, rows, training, parts)
         built[split] = rows
     return built["train"], built.get("validation")
+
+
+def _rows(tokenizer: Any, split: str, options: dict[str, Any], examples: Sequence[Any]) -> Any:
+    from kvar.distill import build_dataset
+
+    return build_dataset(examples, tokenizer, name=split, **options)
 
 
 def build_probes(
@@ -161,7 +175,8 @@ def build_trainer(
     )
     for default in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(default)
-    trainer.add_callback(Progress(bar=False if training.disable_tqdm else None))
+    progress = Progress(bar=False if training.disable_tqdm else None)
+    trainer.add_callback(progress)
     if "tensorboard" in (training.report_to or []):
         trainer.remove_callback(TensorBoardCallback)
         if writer is not None:
@@ -170,8 +185,8 @@ def build_trainer(
             folder = Path(str(training.output_dir)) / "tensorboard"
             trainer.add_callback(TensorBoardCallback(SummaryWriter(str(folder), purge_step=start + 1)))
     for one in probes:  # after the callbacks that it logs to
-        if probe.probe_log:
-            one.listeners.append(TrainerLog(trainer))
+        trained = filter(None, [trained_estimator(config)])
+        one.listeners.append(TrainerLog(trainer, say=progress.say, trained=[*trained], logged=probe.probe_log))
         trainer.add_callback(one)
     parameters = count_parameters(parts.student)
 

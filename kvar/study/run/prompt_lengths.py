@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kvar.study.run.parts import Parts
@@ -33,12 +33,13 @@ def check_prompts(
     from kvar.rollouts import TextEncoder
 
     prompts = TextEncoder(parts.tokenizer, parts.student).prompts([e.prompt for e in examples], f"{split} row")
-    _check(split, [len(ids) for ids in prompts], training, parts, teacher)
+    _check(split, dict(enumerate(map(len, prompts))), training, parts, teacher)
 
 
 def check_rows(split: str, rows: Any, training: DistillationConfig, parts: Parts) -> None:
-    """As :func:`check_prompts`, for rows of ``build_dataset``, student and teacher."""
-    _check(split, list(rows["prompt_length"]), training, parts, True)
+    """As :func:`check_prompts`, for rows of ``build_dataset`` or those that are tokenised, student and teacher."""
+    known = getattr(rows, "prompt_lengths", None)
+    _check(split, dict(enumerate(rows["prompt_length"])) if known is None else known, training, parts, True)
 
 
 def check_scored(settings: EvaluationSettings, training: DistillationConfig, parts: Parts) -> None:
@@ -48,13 +49,13 @@ def check_scored(settings: EvaluationSettings, training: DistillationConfig, par
         check_prompts(settings.eval_split, examples, training, parts, teacher=False)
 
 
-def _check(split: str, lengths: list[int], training: DistillationConfig, parts: Parts, teacher: bool) -> None:
+def _check(split: str, lengths: Mapping[int, int], training: DistillationConfig, parts: Parts, teacher: bool) -> None:
     from kvar.rollouts import check_lengths
 
-    longest, limit = max(lengths), training.max_prompt_tokens
-    row = lengths.index(longest)
-    if 0 in lengths:
-        raise ValueError(f"{split} row {lengths.index(0)} has an empty prompt; every prompt needs at least one token.")
+    row, limit = max(lengths, key=lengths.__getitem__), training.max_prompt_tokens
+    longest, empty = lengths[row], next((i for i, length in lengths.items() if not length), None)
+    if empty is not None:
+        raise ValueError(f"{split} row {empty} has an empty prompt; every prompt needs at least one token.")
     if limit is not None and longest > limit:
         raise ValueError(
             f"{split} row {row} has a prompt of {longest} tokens, more than max_prompt_tokens={limit}. Raise "

@@ -252,6 +252,15 @@ def test_what_the_trainer_lacks_is_said_before_training() -> None:
         DistillationTrainer(student, config(objective="policy-gradient", estimator="kl immediate"))
     with pytest.raises(ValueError, match="estimator 'score' needs score=, a function of responses and their examples"):
         DistillationTrainer(student, config(objective="policy-gradient", estimator="score"))
+    both = (
+        r"score of DistillationTrainer must be a function score\(texts, examples\) .* not score\(rollouts\), which is "
+    )
+    with pytest.raises(ValueError, match=both + "kvar.measure and GradientProbe's; got"):
+        DistillationTrainer(
+            student,
+            config(objective="policy-gradient", estimator="score"),
+            score=lambda rollouts: [0.0] * len(rollouts),  # type: ignore[arg-type, misc]
+        )
 
 
 def test_the_settings_name_is_the_estimators_own() -> None:

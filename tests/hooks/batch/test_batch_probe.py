@@ -126,6 +126,27 @@ def test_a_later_step_that_cannot_be_measured_does_not_stop_the_training(tmp_pat
     assert trainer.state.global_step == 4 and 1 <= len(probe.measurements) < 4
 
 
+def test_a_resumed_training_measures_each_step_once_and_alike(tmp_path: Path) -> None:
+    settings = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+    first = grpo(tmp_path, model(1), **settings)
+    whole = kvar.watch(first, every=1)
+    quiet_train(first)
+    again = grpo(tmp_path, model(1), **settings)
+    resumed = kvar.watch(again, every=1)
+    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert [m.step for m in whole.measurements] == [0, 1, 2, 3] and [m.step for m in resumed.measurements] == [2, 3]
+    for one, other in zip(whole.measurements[2:], resumed.measurements, strict=True):
+        torch.testing.assert_close(one.moments.sq_norm, other.moments.sq_norm)
+    assert [entry["step"] for entry in again.state.log_history if "kvar/seconds" in entry] == [0, 1, 2, 3]
+
+
+def test_a_compiled_student_is_refused(tmp_path: Path) -> None:
+    trainer = grpo(tmp_path, model(1))
+    trainer.model.compile(backend="eager")
+    with pytest.raises(ValueError, match=r"compiled in place by \.compile\(\): measure a copy that is not compiled"):
+        BatchProbe(trainer)
+
+
 def test_noise_in_the_forward_pass_is_refused(tmp_path: Path) -> None:
     trainer = grpo(tmp_path, model(1), neftune_noise_alpha=5.0)
     with pytest.raises(ValueError, match="neftune_noise_alpha=5 puts noise"):

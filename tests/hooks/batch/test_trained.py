@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from kvar.distill import DistillationConfig, DistillationTrainer, build_dataset, build_model
 from kvar.tasks import ArithmeticTask
@@ -42,7 +44,26 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "sdft",
         {"distillation_mode": "sampled_token", "distillation_alpha": 1.0, "num_iterations": 2, "max_steps": 3},
     ),
+    "sdft whole vocabulary, clipped, at a temperature": (
+        "sdft",
+        {
+            "distillation_mode": "full_logits",
+            "distillation_is_clip": 1.01,
+            "num_iterations": 2,
+            "max_steps": 3,
+            "temperature": 1.3,
+        },
+    ),
+    "sdft tail, the first tokens left out": ("sdft", {"distillation_add_tail": True, "num_loss_tokens_to_skip": 2}),
     "sdpo": ("sdpo", {}),
+    "sdpo by sequence, two iterations": (
+        "sdpo",
+        {"importance_sampling_level": "sequence", "loss_type": "grpo", "num_iterations": 2, "max_steps": 3},
+    ),
+    "sdpo sampled, dapo, at a temperature": (
+        "sdpo",
+        {"distillation_mode": "sampled_token", "distillation_alpha": 1.0, "loss_type": "dapo", "temperature": 0.8},
+    ),
     "sdpo policy alone": ("sdpo", {"distillation_weight": 0.0, "loss_type": "grpo"}),
 }
 COMMON = {"grpo": "score", "rloo": "score", "distillation": "kl immediate exact", "sdpo": "score"}
@@ -54,6 +75,34 @@ def test_the_mean_of_trained_is_the_gradient_taken(case: str, tmp_path: Path, mo
     student = model(1)
     trainer = getattr(trainers, make)(tmp_path, student, **changes)
     trained_is_the_gradient(trainer, student, COMMON.get(make, "kl immediate"), monkeypatch)
+
+
+def _first(mask: torch.Tensor, seen: torch.Tensor) -> None:
+    mask[:, 0] = 0
+
+
+def _last(mask: torch.Tensor, seen: torch.Tensor) -> None:
+    for row, length in enumerate(seen.sum(dim=1).tolist()):
+        mask[row, max(length - 1, 1) :] = 0
+
+
+@pytest.mark.parametrize("given", [_first, _last])
+def test_tokens_that_were_given_before_or_after_a_response_are_no_part_of_it(
+    given: Callable[[torch.Tensor, torch.Tensor], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tool mask within a response is refused; at its ends it leaves tokens out, in the loss and here."""
+    student = model(1)
+    trainer = trainers.grpo(tmp_path, student)
+    prepare = trainer._prepare_inputs
+
+    def prepared(batch: Any) -> dict[str, Any]:
+        inputs = dict(prepare(batch))
+        inputs["tool_mask"] = torch.ones_like(inputs["completion_mask"])
+        given(inputs["tool_mask"], inputs["completion_mask"])
+        return inputs
+
+    monkeypatch.setattr(trainer, "_prepare_inputs", prepared)
+    trained_is_the_gradient(trainer, student, "score", monkeypatch)
 
 
 OWN: dict[str, dict[str, Any]] = {

@@ -1,4 +1,4 @@
-"""Prompts of every split are measured before training: one line with split, row, tokens and the limit."""
+"""Prompts that a run sees are measured before it trains: one line with split, row, tokens and the limit."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def train(data: Path, **changes: Any) -> Any:
 @pytest.mark.parametrize(
     ("split", "changes"),
     [
-        ("train", {"vocabulary": 300}),
+        ("train", {"vocabulary": 300, "max_steps": 10}),  # steps that see every row
         ("validation", {}),
         ("test", {"eval_split": "test"}),
         ("validation", {"eval_split": "test", "eval_strategy": "steps"}),
