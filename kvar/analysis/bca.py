@@ -10,6 +10,7 @@ from kvar.analysis.replicates import Replicates, Unit, replicates
 from kvar.analysis.unit_sums import UnitSums, unit_sums
 from kvar.gradients.moments import GradientMoments
 from kvar.intervals.jackknife import Array, Estimate
+from kvar.intervals.quantiles import check_confidence
 
 __all__ = ["bca", "bootstrap_replicates"]
 
@@ -58,8 +59,7 @@ def bca(
     """
     from scipy.special import ndtr, ndtri
 
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must lie between 0 and 1; got {confidence!r}. Use 0.95 for a 95 % interval.")
+    check_confidence(confidence)
     if unit is None:
         unit = "prompt" if len(moments.prompts) < len(moments.prompt_index) else "trajectory"
     left_out = replicates(moments, group, unit)

@@ -64,7 +64,7 @@ def plan(
     """
     import pandas as pd
 
-    if not 0 < power < 1:
+    if not isinstance(power, (int, float)) or not 0 < power < 1:
         raise ValueError(f"power must lie between 0 and 1; got {power!r}. Use 0.8 to tell in four cases of five.")
     need_pairs(moments, group, "plan")
     prompts = prompts_of(batch, rollouts_per_prompt)

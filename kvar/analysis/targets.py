@@ -16,6 +16,7 @@ from kvar.analysis.step.design import check_design, design_replicates, prompts_o
 from kvar.analysis.step.efficiency import direction_of, efficiency_estimate, limit_interval
 from kvar.gradients.moments import GradientMoments
 from kvar.intervals.jackknife import Array, Estimate, signed_root
+from kvar.intervals.quantiles import normal_quantile
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,11 +127,12 @@ def units_for_sign(estimate: Estimate, confidence: float = 0.95, power: float = 
     """
     from scipy.special import ndtri
 
+    reach = normal_quantile(confidence)
     if estimate.replicates is None:
         raise ValueError("units_for_sign needs an estimate with replicates: measure with fields='all'.")
     value, left = (signed_root(x) for x in (estimate.value, estimate.replicates))
     n = estimate.n
     with np.errstate(all="ignore"):
         error = np.sqrt((n - 1) / n * ((left - left.mean(axis=0)) ** 2).sum(axis=0))
-        needed = n * (float(ndtri(0.5 + confidence / 2) + ndtri(power)) * error / np.abs(value)) ** 2
+        needed = n * ((reach + float(ndtri(power))) * error / np.abs(value)) ** 2
     return np.where(np.isfinite(estimate.value), needed, np.nan)

@@ -69,11 +69,15 @@ class GradientMoments:
     on: Tensor | None = None
 
     def __getitem__(self, group: str) -> GroupMoments:
-        """The moments of one parameter group; KeyError lists the measured groups."""
+        """The moments of one parameter group.
+
+        Raises:
+            ValueError: no such group; the message lists the measured ones.
+        """
         try:
             return self.groups[group]
         except KeyError:
-            raise KeyError(f"no parameter group {group!r}; measured groups: {', '.join(self.groups)}.") from None
+            raise ValueError(f"no parameter group {group!r}; measured groups: {', '.join(self.groups)}.") from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.groups)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kvar.intervals.jackknife import Array
+from kvar.intervals.quantiles import check_confidence, t_quantile
 
 __all__ = ["ratio_of_means"]
 
@@ -25,7 +26,7 @@ def ratio_of_means(numerator: Array, denominator: Array, confidence: float = 0.9
         Ratio, low, high. The ends are NaN for one run; all are NaN where a value is.
 
     Raises:
-        ValueError: no run, or arrays of different lengths.
+        ValueError: no run, arrays of different lengths, or a confidence outside (0, 1).
 
     Example:
         >>> [round(x, 3) for x in ratio_of_means(np.array([2.0, 2.2, 1.8]), np.array([1.0, 1.0, 1.0]))]
@@ -33,8 +34,7 @@ def ratio_of_means(numerator: Array, denominator: Array, confidence: float = 0.9
         >>> ratio_of_means(np.array([2.0, 2.2, 1.8]), np.array([1.0, -1.0, 1.0]))[1:]
         (-inf, inf)
     """
-    from scipy.special import stdtrit
-
+    check_confidence(confidence)
     x, y = np.asarray(numerator, dtype=float), np.asarray(denominator, dtype=float)
     if not len(x) or x.shape != y.shape:
         raise ValueError(f"numerator and denominator must be of the same runs, one at least; got {x.shape}, {y.shape}.")
@@ -44,7 +44,7 @@ def ratio_of_means(numerator: Array, denominator: Array, confidence: float = 0.9
     value = a / b if b else np.nan
     if runs < 2:
         return value, np.nan, np.nan
-    t2 = float(stdtrit(runs - 1, 0.5 + confidence / 2)) ** 2 / runs
+    t2 = float(t_quantile(runs - 1, confidence)) ** 2 / runs
     xx, yy = float(x.var(ddof=1)), float(y.var(ddof=1))
     xy = float(((x - a) * (y - b)).sum() / (runs - 1))
     square, cross, constant = b * b - t2 * yy, a * b - t2 * xy, a * a - t2 * xx

@@ -9,6 +9,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from kvar.intervals.quantiles import check_confidence, t_quantile
+
 __all__ = ["NEAR_ONE", "Array", "Estimate", "Scale", "jackknife", "signed_root"]
 
 Array: TypeAlias = NDArray[np.float64]
@@ -71,17 +73,14 @@ def jackknife(
         >>> bool(np.isclose(mean.high - mean.value, 4.303 * x.std(ddof=1) / 3**0.5, rtol=1e-3)[0])
         True
     """
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must lie between 0 and 1; got {confidence!r}. Use 0.95 for a 95 % interval.")
+    check_confidence(confidence)
     value, replicates = statistic[0], statistic[1:]
     if not len(replicates):
         return Estimate(value, np.full_like(value, np.nan), np.full_like(value, np.nan), n)
-    from scipy.special import stdtrit
-
     with np.errstate(all="ignore"):
         if correct:
             value = n * value - (n - 1) * replicates.mean(axis=0)
-        quantile = float(stdtrit(n - 1, 0.5 + confidence / 2)) if n > 1 else np.nan
+        quantile = float(t_quantile(n - 1, confidence))
         low, high = _interval(value, replicates, quantile, n, "plain" if scale == "log" else scale)
         if scale == "log":
             positive = (value > 0) & (replicates > 0).all(axis=0)

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from kvar.intervals.jackknife import Array
+from kvar.intervals.quantiles import check_confidence, t_quantile
 
 __all__ = ["half_width", "mean_with_interval"]
 
@@ -33,8 +34,7 @@ def mean_with_interval(
         >>> [round(x, 2) for x in mean_with_interval(np.array([1.0, 2.0, 3.0]))]
         [2.0, -0.48, 4.48]
     """
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must lie between 0 and 1; got {confidence!r}. Use 0.95 for a 95 % interval.")
+    check_confidence(confidence)
     x = np.asarray(values, dtype=float)
     if not len(x):
         raise ValueError("values is empty: combining seeds needs at least one run.")
@@ -48,7 +48,5 @@ def mean_with_interval(
 
 def half_width(spread: Array, n: Array, confidence: float) -> Array:
     """Half a t interval from the standard deviation over n runs; NaN for one run."""
-    from scipy.special import stdtrit
-
     with np.errstate(invalid="ignore"):
-        return np.asarray(stdtrit(n - 1.0, 0.5 + confidence / 2) * spread / np.sqrt(n))
+        return np.asarray(t_quantile(n - 1.0, confidence) * spread / np.sqrt(n))

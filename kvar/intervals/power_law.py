@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kvar.intervals.jackknife import Array
+from kvar.intervals.quantiles import check_confidence, normal_quantile, t_quantile
 
 __all__ = ["Flatness", "PowerLaw", "flatness", "power_law"]
 
@@ -75,8 +76,7 @@ def power_law(x: Array, y: Array, log_error: Array | None = None, confidence: fl
         >>> round(power_law(np.array([1.0, 10.0, 100.0]), np.array([2.0, 20.0, 200.0])).exponent, 6)
         1.0
     """
-    from scipy.special import ndtri, stdtrit
-
+    check_confidence(confidence)
     u, v = _logs(x, "x"), _logs(y, "y")
     n = len(u)
     if u.shape != v.shape or len(np.unique(u)) < 2:
@@ -91,9 +91,9 @@ def power_law(x: Array, y: Array, log_error: Array | None = None, confidence: fl
     residual = (weight * (v - level - slope * (u - centre)) ** 2).sum()
     half = np.nan
     if n > 2:
-        half = stdtrit(n - 2, 0.5 + confidence / 2) * np.sqrt(residual / (n - 2) / spread)
+        half = float(t_quantile(n - 2, confidence)) * np.sqrt(residual / (n - 2) / spread)
     if log_error is not None:
-        least = ndtri(0.5 + confidence / 2) / np.sqrt(spread)
+        least = normal_quantile(confidence) / np.sqrt(spread)
         half = least if n == 2 else max(half, least)
     return PowerLaw(float(slope), float(slope - half), float(slope + half), float(np.exp(level - slope * centre)), n)
 
@@ -117,7 +117,7 @@ def flatness(y: Array, log_error: Array, confidence: float = 0.95) -> Flatness:
         >>> round(test.ratio, 1), test.p < 1e-6
         (3.0, True)
     """
-    from scipy.special import chdtrc, ndtri
+    from scipy.special import chdtrc
 
     v = _logs(y, "y")
     error = np.asarray(log_error, dtype=float)
@@ -129,7 +129,7 @@ def flatness(y: Array, log_error: Array, confidence: float = 0.95) -> Flatness:
     mean = (weight * v).sum() / weight.sum()
     q = float((weight * (v - mean) ** 2).sum())
     top, bottom = int(np.argmax(v)), int(np.argmin(v))
-    half = float(ndtri(0.5 + confidence / 2)) * np.hypot(error[top], error[bottom])
+    half = normal_quantile(confidence) * np.hypot(error[top], error[bottom])
     ratio = v[top] - v[bottom]
     return Flatness(
         float(np.exp(ratio)),

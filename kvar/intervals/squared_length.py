@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kvar.intervals.jackknife import Array, Estimate, jackknife
+from kvar.intervals.quantiles import t_quantile
 
 __all__ = ["squared_length"]
 
@@ -36,11 +37,9 @@ def squared_length(statistic: Array, noise: Array, n: int, confidence: float = 0
         >>> bool(jackknife(t, 50, scale="root").high[0] < 0 < squared_length(t, -t[0], 50).high[0])
         True
     """
-    from scipy.special import stdtrit
-
     plain = jackknife(statistic, n, confidence)
     value = plain.value
-    t = float(stdtrit(n - 1, 0.5 + confidence / 2))
+    t = float(t_quantile(n - 1, confidence))
     with np.errstate(all="ignore"):
         whole = value + noise
         q = np.where(whole > 0, ((plain.high - value) / t) ** 2 / (4 * whole), np.maximum(noise, 0.0))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
+
+from kvar.intervals.quantiles import check_confidence, normal_quantile
 
 __all__ = ["wilson"]
 
@@ -23,13 +24,17 @@ def wilson(mean: float, n: int, confidence: float = 0.95) -> tuple[float, float]
     Returns:
         Its ends; (0, 1) for n = 0.
 
+    Raises:
+        ValueError: a confidence outside (0, 1).
+
     Example:
         >>> [round(end, 3) for end in wilson(0.5, 20)]
         [0.299, 0.701]
     """
+    check_confidence(confidence)
     if n == 0:
         return 0.0, 1.0
-    z2 = NormalDist().inv_cdf(0.5 + confidence / 2) ** 2
+    z2 = normal_quantile(confidence) ** 2
     centre = (mean + z2 / (2 * n)) / (1 + z2 / n)
     half = math.sqrt(z2 * (mean * (1 - mean) / n + z2 / (4 * n * n))) / (1 + z2 / n)
     return max(centre - half, 0.0), min(centre + half, 1.0)

@@ -236,7 +236,7 @@ def test_a_measured_mixture_is_the_mean_of_the_fitted_name() -> None:
     ("options", "match"),
     [
         (dict(batch=0.5), "batch must be at least 1 trajectory; got 0.5"),
-        (dict(batch=16, rollouts_per_prompt=32), "prompts must be at least 1"),
+        (dict(batch=16, rollouts_per_prompt=32), "batch must be at least rollouts_per_prompt"),
         (dict(batch=16, target="score"), "reference 'score' is none of the estimators"),
         (dict(batch=16, among=NAMES[:1]), "no estimators by lag are measured"),
         (dict(batch=16, among=["K=4"]), "among names 'K=4', which is none of the estimators measured"),

@@ -61,8 +61,7 @@ def norm_layer_noise_scale(moments: GradientMoments, group: str = "norms") -> No
         (E,) arrays.
 
     Raises:
-        KeyError: no such group.
-        ValueError: fewer than two trajectories.
+        ValueError: no such group, or fewer than two trajectories.
     """
     measured = moments[group]
     count = measured.sq_norm.shape[1]

@@ -26,9 +26,14 @@ def prompts_of(batch: float, rollouts_per_prompt: float) -> float:
     """M = B / R, the prompts of a step of B trajectories.
 
     Raises:
-        ValueError: R below 1.
+        ValueError: R below 1, or a batch below R.
     """
     check_design(1, rollouts_per_prompt)
+    if not batch >= rollouts_per_prompt:
+        raise ValueError(
+            f"batch must be at least rollouts_per_prompt, {rollouts_per_prompt}, the trajectories of one prompt; got "
+            f"{batch!r}."
+        )
     return batch / rollouts_per_prompt
 
 
