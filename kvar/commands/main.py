@@ -4,6 +4,7 @@ kvar measure FILE --student MODEL          measure a batch of responses that ano
 kvar train CONFIG [--field value ...]      train a student, with probes; --help lists every field
 kvar probe CONFIG|RUN [--field value ...]  measure gradient moments of trained models, without training
 kvar choose-k RUN...                       the kernel that serves a step of M prompts x R rollouts best
+kvar advise RUN... --tokens N              estimator, prompts x responses and size of a step, in plain words
 kvar evaluate RUN|CONFIG [RUN]             metrics with intervals of one model, or of two and their difference
 kvar study CONFIG --output DIR             a grid of tasks, students, methods and seeds
 kvar demo --output DIR                     the arithmetic study and its report, in minutes
@@ -20,7 +21,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from kvar.commands import choose_k, demo, evaluate, judge, measure, probe, report, study, train
+from kvar.commands import advise, choose_k, demo, evaluate, judge, measure, probe, report, study, train
 
 __all__ = ["main"]
 
@@ -30,6 +31,7 @@ COMMANDS = {
     "evaluate": evaluate,
     "probe": probe,
     "choose-k": choose_k,
+    "advise": advise,
     "study": study,
     "report": report,
     "demo": demo,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-__all__ = ["training_step", "whole"]
+__all__ = ["amount", "training_step", "whole"]
 
 
 def whole(least: int) -> Callable[[str], int]:
@@ -21,6 +21,14 @@ def whole(least: int) -> Callable[[str], int]:
         return number
 
     return convert
+
+
+def amount(word: str) -> float:
+    """A type of argparse: a number; what it counts says which are refused."""
+    try:
+        return float(word.replace(",", ""))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number; got {word!r}") from None
 
 
 def training_step(word: str) -> int | str:

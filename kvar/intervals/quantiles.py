@@ -26,9 +26,7 @@ def check_confidence(confidence: Any) -> float:
     except TypeError:
         good = False
     if not good:
-        raise ValueError(
-            f"confidence must lie between 0 and 1; got {confidence!r}. Use 0.95 for a 95 % interval."
-        )
+        raise ValueError(f"confidence must lie between 0 and 1; got {confidence!r}. Use 0.95 for a 95 % interval.")
     return float(confidence)
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from kvar.analysis import OptimalKernel
+    from kvar.report.advise import Advice
 
 __all__ = ["Measurement"]
 
@@ -145,6 +146,24 @@ class Measurement(MeasurementData):
         from kvar.measurement.statistics import optimal_of
 
         return optimal_of(self, batch, target, **options)
+
+    def advise(self, tokens: float | None = None, **options: Any) -> Advice:
+        """One page of plain words: the estimator, prompts x responses and size of a step for a budget of tokens.
+
+        Args:
+            tokens: sampled tokens of one optimiser step; default those of 64 responses.
+            options: ``prompt_cost``, tokens that a prompt costs beside its responses (0); ``target`` or ``reference``
+                as for :meth:`statistics`; ``group``.
+
+        Returns:
+            The numbers, which print as the page of ``kvar advise``.
+
+        Raises:
+            ValueError: as :func:`kvar.report.advise.advise`.
+        """
+        from kvar.measurement.statistics import advice_of
+
+        return advice_of(self, tokens, **options)
 
     def plot(self, kind: str = "efficiency", batch: float = 64, **options: Any) -> Axes:
         """One of the figures of ``kvar.plots``.

@@ -14,16 +14,18 @@ from kvar.analysis.step.best_k import best_k, without_intervals
 from kvar.analysis.step.design import prompts_of
 from kvar.analysis.targets import toward
 from kvar.gradients import GradientMoments
+from kvar.results.probes import Probe
 from kvar.returns import TokenValues
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from kvar.measurement.data import MeasurementData
+    from kvar.report.advise import Advice
 
 __all__ = [
-    "best_of", "known_rollouts", "optimal_of", "plan_of", "statistics_of_measurement", "toward_of", "whole_moments",
-    "wide_table",
+    "advice_of", "best_of", "known_rollouts", "optimal_of", "plan_of", "statistics_of_measurement", "toward_of",
+    "whole_moments", "wide_table",
 ]  # fmt: skip
 
 SHOWN = (
@@ -117,6 +119,19 @@ def optimal_of(measurement: MeasurementData, batch: float, target: str, **option
     moments = whole_moments(measurement)
     options["unit"] = options.get("unit") or design_unit(moments, options.get("rollouts_per_prompt", 1))
     return optimal_kernel(moments, batch, target, **options)
+
+
+def advice_of(measurement: MeasurementData, tokens: float | None, **options: Any) -> Advice:
+    """See :meth:`kvar.measurement.Measurement.advise`."""
+    from kvar.report.advise import advise_probes
+
+    probe = Probe(
+        f"{measurement.student} at step {measurement.step}",
+        whole_moments(measurement),
+        float(measurement.rollouts.lengths.double().mean()),
+        measurement.step,
+    )
+    return advise_probes([probe], tokens, reference=_reference(options), **options)
 
 
 def _reference(options: dict[str, Any]) -> str | None:

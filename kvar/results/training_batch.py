@@ -8,7 +8,7 @@ from typing import Any
 from kvar.records import Run, load
 from kvar.results.study_cells import StudyCell, trained_estimator
 
-__all__ = ["training_batch"]
+__all__ = ["training_batch", "trajectories_a_step"]
 
 _DEFAULT = 64
 _RECORDED = "trajectories"
@@ -24,8 +24,13 @@ def training_batch(cells: Sequence[StudyCell]) -> int:
         cells: of ``study_cells``.
     """
     runs = [load(cell.path) for cell in cells if cell.finished]
-    batches = [_recorded(run) or _configured(run.config) for run in runs if trained_estimator(run.config) is not None]
+    batches = [trajectories_a_step(run) for run in runs if trained_estimator(run.config) is not None]
     return max(set(batches), key=batches.count) if batches else _DEFAULT
+
+
+def trajectories_a_step(run: Run) -> int:
+    """Those of one run's training steps."""
+    return _recorded(run) or _configured(run.config)
 
 
 def _recorded(run: Run) -> int | None:

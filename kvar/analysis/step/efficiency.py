@@ -11,7 +11,9 @@ from kvar.gradients.moments import GradientMoments
 from kvar.intervals.jackknife import NEAR_ONE, Array, Estimate, Scale, jackknife
 from kvar.intervals.squared_length import squared_length
 
-__all__ = ["direction_of", "efficiency", "efficiency_estimate", "limit_interval", "signed_square"]
+__all__ = [
+    "direction_from", "direction_of", "efficiency", "efficiency_estimate", "limit_interval", "signed_square",
+]  # fmt: skip
 
 
 def signed_square(x: Array) -> Array:
@@ -24,10 +26,15 @@ def direction_of(data: Replicates, reference: int, prompts: float, rollouts_per_
 
     Every factor is a U-statistic; NaN unless |g*|^2 > 0.
     """
+    return direction_from(data, reference, step_variance(data, prompts, rollouts_per_prompt))
+
+
+def direction_from(data: Replicates, reference: int, variance: Array) -> Array:
+    """The same from (1+U, E) variances of a step's mean, where each estimator has a design of its own."""
     signal = signal_of(data)
     true = signal[:, reference : reference + 1]
     with np.errstate(all="ignore"):
-        power = signal + step_variance(data, prompts, rollouts_per_prompt)
+        power = signal + variance
         return np.asarray(data.signal()[:, :, reference] / np.sqrt(np.where(true > 0, power * true, np.nan)))
 
 
