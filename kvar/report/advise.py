@@ -63,8 +63,7 @@ def advise(
             found = advice_numbers(
                 each, advice.budget.tokens, prompt_cost=prompt_cost, group=group, reference=reference
             )
-        except ValueError:
-            told.append((at, None))
+        except ValueError:  # too few prompts there, or other estimators: nothing to compare with
             continue
         told.append((at, found.estimator if found.ranking.resolved else None))
     return replace(advice, over_training=tuple(told))

@@ -19,7 +19,7 @@ from kvar.analysis.trace_covariance import trace_of
 from kvar.gradients.moments import GradientMoments
 from kvar.intervals import candidates, probability_over_seeds, units_to_resolve
 from kvar.records import Run
-from kvar.results.same_run import need_seeds_of_one_run
+from kvar.results.same_run import need_different_probes, need_seeds_of_one_run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,6 +104,7 @@ def choices(
     if len(measured) < len(runs) or len({moments.names for moments in measured}) > 1:
         kernels = "; ".join(", ".join(m.names) if m is not None else "only parts of responses" for m in recorded)
         raise ValueError(f"these runs differ in the kernels measured, or measured none whole: {kernels}.")
+    need_different_probes({str(run.path): moments for run, moments in zip(runs, measured, strict=True)})
     first = measured[0]
     if group not in first.groups:
         raise ValueError(f"no parameter group {group!r}; measured groups: {', '.join(first)}.")

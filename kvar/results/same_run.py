@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from kvar.gradients.moments import GradientMoments
 from kvar.records import Run
 
-__all__ = ["TASK_FIELDS", "differences", "need_seeds_of_one_run"]
+__all__ = ["TASK_FIELDS", "differences", "need_different_probes", "need_seeds_of_one_run"]
 
 TASK_FIELDS = ("task", "data", "teacher", "vocabulary", "max_new_tokens", "centre", "value")
 """Fields that must agree for numbers of different students to be compared."""
 
 _RUN_FIELDS = (
-    *TASK_FIELDS, "parameters", "objective", "kernel", "baseline", "learning_rate", "max_steps",
-    "per_device_train_batch_size", "probe_kernels", "probe_baseline", "probe_score", "probe_prompts", "probe_rollouts",
+    *TASK_FIELDS, "parameters", "objective", "estimator", "kernel", "baseline", "learning_rate", "max_steps",
+    "per_device_train_batch_size", "rollouts_per_prompt", "probe_kernels", "probe_baseline", "probe_score",
+    "probe_prompts", "probe_rollouts",
 )  # fmt: skip
 
 
@@ -31,13 +34,34 @@ def differences(runs: Sequence[Run], fields: Iterable[str] = TASK_FIELDS) -> dic
     return differing
 
 
+def need_different_probes(measured: Mapping[str, GradientMoments]) -> None:
+    """Refuse probes that are one and the same measurement: equal numbers under two names are no two draws.
+
+    So it is before the first step of runs of one student: they share the prompts and the probe's seed.
+
+    Args:
+        measured: what a probe is called -> its moments.
+
+    Raises:
+        ValueError: two of them are equal.
+    """
+    for (one, x), (other, y) in itertools.combinations(measured.items(), 2):
+        same = x.names == y.names and x.prompt_index.equal(y.prompt_index)
+        if same and all(x[group].sq_norm.equal(y[group].sq_norm) for group in x if group in y.groups):
+            raise ValueError(
+                f"{one} and {other} are one and the same measurement (of one student, with one probe_seed): name "
+                "one of the two, or a later step."
+            )
+
+
 def need_seeds_of_one_run(runs: Sequence[Run]) -> None:
     """Refuse runs that are not one and the same run under different seeds.
 
     Raises:
         ValueError: a field other than the seed differs, or two runs have the same seed; the message names it.
     """
-    for field, values in differences(runs, _RUN_FIELDS).items():
+    of_measurements = () if any("task" in run.config for run in runs) else ("student",)
+    for field, values in differences(runs, (*_RUN_FIELDS, *of_measurements)).items():
         shown = ", ".join(map(str, values))
         raise ValueError(f"these runs differ in {field} ({shown}): only seeds of one run can be combined.")
     seeds = [run.config.get("seed") for run in runs]

@@ -74,12 +74,12 @@ def _estimator(a: AdviceNumbers) -> list[str]:
     if r.reason == "fitted" and a.fitted:
         said.append(
             f"{a.fitted.name} is fitted to the estimators by lag. Cross-fitted, its efficiency is "
-            f"{_in(a.fitted.efficiency)}, {_in(a.fitted.gain)} (99 %, as intervals of fits are narrow) more than that of "
-            "the measured estimator that would be taken otherwise."
+            f"{_in(a.fitted.efficiency)}, {_in(a.fitted.gain)} (99 %, as intervals of fits are narrow) more than "
+            "that of the measured estimator that would be taken otherwise."
         )
     said.append(_measured(a, r))
     if a.current in [row.name for row in r.rows] and a.current != r.pick and r.best and r.best != a.current:
-        said.append(f"{_than(r, str(a.current))}, which the run trains with.")
+        said.append(f"{r.best} has {_than(r, str(a.current))}, which the run trains with.")
     elif a.current and a.current not in [row.name for row in r.rows]:
         said.append(f"The run trains with {a.current}, which was not measured.")
     if a.fitted and r.reason != "fitted":
@@ -97,10 +97,11 @@ def _measured(a: AdviceNumbers, r: Ranking) -> str:
     if many == 1:
         return f"{r.best} was measured alone: its efficiency is {_in(r[str(r.best)].efficiency)}."
     if len(r.leaders) == 1 and r.best:
+        using = " The run trains with it." if r.best == a.current else ""
         second = min(r.gains, key=lambda name: r.gains[name].value)
         return (
             f"{r.best} has the largest efficiency of {many}, {_in(r[r.best].efficiency)}, with probability "
-            f"{r.leaders[r.best]:.2f}. {_than(r, second)}, the next."
+            f"{r.leaders[r.best]:.2f}: {_than(r, second)}, the next.{using}"
         )
     said = clause(r.leaders, a.unit)
     said = f"{said[0].upper()}{said[1:]} as the best of {many}, in efficiency at this cost."
@@ -109,16 +110,16 @@ def _measured(a: AdviceNumbers, r: Ranking) -> str:
     elif r.reason == "simplest":
         said += f" {r.pick} is the simplest of them: take it."
     if r.best and r.best != r.pick and r.pick in r.gains:
-        said += f" {_than(r, r.pick)}."
+        said += f" {r.best} has the largest, {_in(r[r.best].efficiency)}, {_than(r, r.pick)}."
     elif r.best:
-        said += f" Its efficiency is {_in(r[r.best].efficiency)}."
+        said += f" The efficiency of {r.best} is {_in(r[r.best].efficiency)}."
     return f"{said} {_more(a, r)}"
 
 
 def _than(r: Ranking, name: str) -> str:
     gain = r.gains[name]
     sure = "resolved" if gain.low > 0 else "not resolved"
-    return f"{r.best} has {_in(gain)} more ({sure}) than {name}"
+    return f"{_in(gain)} more than {name} ({sure})"
 
 
 def _more(a: AdviceNumbers, r: Ranking) -> str:
@@ -235,9 +236,11 @@ def _sure(a: AdviceNumbers) -> list[str]:
     more = max(4 * a.prompts, int(a.target_units) if math.isfinite(a.target_units) else 0)
     if len(a.ranking.leaders) > 1 and a.unit == "prompts" and a.prompts < a.ranking.needed < _ALIKE * a.prompts:
         more = math.ceil(a.ranking.needed)
-    seeds = "More seeds, or " if a.unit == "seeds" else ""
-    how = f"{seeds}{_rounded(more)} other prompts make it surer"
-    return [*said, f"{how[0].upper()}{how[1:]}: {_again(a, more)}."]
+    if a.unit == "seeds" and a.again:
+        said.append(
+            "All seeds were probed on the same prompts, so intervals over seeds do not count what others change."
+        )
+    return [*said, f"{_rounded(more)} other prompts make it surer: {_again(a, more)}."]
 
 
 def _again(a: AdviceNumbers, prompts: int) -> str:

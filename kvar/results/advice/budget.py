@@ -23,6 +23,7 @@ from kvar.analysis.trace_covariance import trace_of
 from kvar.intervals import Interval, jackknife
 from kvar.intervals.jackknife import Array, Scale
 from kvar.results.probes import Probe, responses_of
+from kvar.results.same_run import need_different_probes
 
 __all__ = ["Budget", "Sums", "joined", "sums_of"]
 
@@ -136,25 +137,28 @@ class Sums:
         """The R of an estimator whose step is least noisy; None where the budget buys no prompt with enough responses.
 
         Where between / within is not told from nothing it is taken at the upper end of its interval: the fewest
-        responses that agree with the data. Leave-one-out's R are held against each other at their worst.
+        responses that agree with the data. Leave-one-out keeps the R that was measured, unless another is better
+        at both ends of that interval and at the most that its noise can be there.
         """
         allowed = self.allowed(e, budget)
         if len(allowed) < 2:
             return allowed[0] if allowed else None
         ratio = self.interval(between_over_within)[e]
-        b = ratio.value if ratio.low > 0 else max(ratio.high, 0.0)
-        if not math.isfinite(b):
-            return allowed[0]
-        noise = [
-            float(
-                noise_at_budget(
-                    np.asarray(b), np.asarray(self.within_factor(e, r)), r, budget.prompt_cost, budget.length
-                )
-            )
-            for r in allowed
-        ]
-        least = min(noise)
-        return next(r for r, x in zip(allowed, noise, strict=True) if x <= least * (1 + 1e-9))
+        ends = [max(x, 0.0) for x in (ratio.low, ratio.high)]
+        if not np.isfinite(ends).all():
+            return min(allowed, key=lambda r: abs(r - self.measured))
+
+        def noise(r: int, b: float) -> float:
+            factor = np.asarray(self.within_factor(e, r))
+            return float(noise_at_budget(np.asarray(b), factor, r, budget.prompt_cost, budget.length))
+
+        if self.dependence(e) == "leave-one-out":
+            kept = min(allowed, key=lambda r: abs(r - self.measured))
+            worst = {r: max(noise(r, b) / noise(kept, b) for b in ends) for r in allowed}
+            return min((r for r in allowed if worst[r] < 1), key=worst.__getitem__, default=kept)
+        b = ratio.value if ratio.low > 0 else ends[1]
+        least = min(noise(r, b) for r in allowed)
+        return next(r for r in allowed if noise(r, b) <= least * (1 + 1e-9))
 
     def variance(self, e: int, budget: Budget, rollouts: int, factor: float) -> list[Array]:
         """(1+U,) of each probe: tr Cov of a step's mean for the whole budget, with ``factor`` times "within"."""
@@ -197,6 +201,7 @@ def sums_of(probes: Sequence[Probe], group: str) -> Sums:
     if len(counts) > 1:
         shown = ", ".join(str(high) for _, high in sorted(counts))
         raise ValueError(f"these probes have different numbers of responses to a prompt ({shown}); take alike ones.")
+    need_different_probes({probe.place: probe.moments for probe in chosen})
     for probe in chosen:
         need_pairs(probe.moments, group, "advise")
         prompts = len(probe.moments.prompts)
