@@ -59,11 +59,11 @@ def unit_sums(moments: GradientMoments, group: str, prompts: bool) -> UnitSums:
         prompts: whether prompts are the units.
 
     Raises:
-        ValueError: fields="norms".
+        ValueError: fields="norms", or no products of the prompts' means.
     """
     need_pairs(moments, group, "sums by unit")
     data = moments[group]
-    assert data.pair is not None and data.cross is not None and data.prompt_pair is not None  # need_pairs
+    assert data.pair is not None and data.cross is not None  # need_pairs
     pair, cross = (x.numpy().transpose(2, 0, 1) for x in (data.pair, data.cross))
     n = len(pair)
     total = n**2 * data.mean_pair.numpy()
@@ -72,6 +72,10 @@ def unit_sums(moments: GradientMoments, group: str, prompts: bool) -> UnitSums:
     both = on[:, :, None] * on[:, None, :]
     if not prompts:
         return UnitSums(moments.names, on, both, pair, pair, along, total, None, np.zeros_like(both))
+    if data.prompt_pair is None:
+        raise ValueError(
+            "sums by prompt need the table prompt_gradients (moments.prompt_pair), which is missing: measure again."
+        )
     _, member, counts = np.unique(moments.prompt_index.numpy(), return_inverse=True, return_counts=True)
     size, shared, square = (_summed(x, member.reshape(-1), len(counts)) for x in (on, both, pair))
     same = counts[:, None, None].astype(float) ** 2 * data.prompt_pair.numpy().transpose(2, 0, 1)
