@@ -22,7 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--eos-token-id", type=whole(0), nargs="+", help="ends of a response; default the tokenizer's")
     parser.add_argument("--micro-batch", type=whole(1), help="responses in memory at a time; default all")
     parser.add_argument("--device", help="default the accelerator, else the CPU")
-    parser.add_argument("--output", help="folder to save the measurement in, for kvar report and kvar choose-k")
+    parser.add_argument("--output", help="folder to save the measurement in, for kvar report, choose-k and advise")
     parser.add_argument("--overwrite", action="store_true", help="discard what the output folder holds")
 
 

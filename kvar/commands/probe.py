@@ -26,5 +26,5 @@ def run(arguments: argparse.Namespace, fields: list[str]) -> int:
         arguments.target, output=arguments.output, models=arguments.model, checkpoints=arguments.checkpoints
     )
     folder = probe_models(plan, from_words(fields), overwrite=arguments.overwrite)
-    print(f"records: {folder}; read them with kvar report {folder} --output DIR, or kvar choose-k {folder}")
+    print(f"records: {folder}; read them with kvar report {folder} --output DIR, kvar choose-k or kvar advise")
     return 0

@@ -42,7 +42,7 @@ def many(tmp_path_factory):
 
 
 def known(between=1.0, within=4.0, prompts=400, rollouts=4, names=("K=1", "K=2"), seed=0, second=(0.8, 0.6)):
-    """A probe of two estimators of known means, (1, 0) and ``second``, and variances; noise is shared if these differ."""
+    """A probe of two estimators of known means, (1, 0) and ``second``; their noise is shared where these differ."""
     rng = np.random.default_rng(seed)
     mean = np.array([[1.0, 0.0], second])[:, None, None]
     draws = 1 if second != (1.0, 0.0) else 2
