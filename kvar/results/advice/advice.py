@@ -12,7 +12,7 @@ import torch
 from kvar.analysis.frames.measured import sampling_unit
 from kvar.analysis.frames.reference import default_reference
 from kvar.analysis.optimal.beside import Fitted, fitted_beside
-from kvar.analysis.optimal.family import lag_family
+from kvar.analysis.optimal.family import LagFamily, lag_family
 from kvar.analysis.plan import plan
 from kvar.gradients.recombine import recombine
 from kvar.intervals import Interval
@@ -111,7 +111,7 @@ def advice_numbers(
     fitted, unfitted, row = None, "", ranking[ranking.pick]
     if len(probes) == 1 and ranking.resolved:
         fitted, unfitted = _fitted(first.of_group(group), sums, budget, ranking, name)
-    elif len(probes) > 1:
+    elif len(probes) > 1 and _family(sums) is not None:
         unfitted = "kernels are fitted to one run at a time"
     whole, e, rollouts = sums, sums.names.index(row.name), row.rollouts
     if fitted is not None and fitted.gain.low > 0:
@@ -146,17 +146,17 @@ def advice_numbers(
 
 
 def _step(sums: Sums, budget: Budget) -> tuple[float, int]:
-    """(B, R) of the estimators by lag."""
-    e = lag_family(sums.names).numbers[-1]
-    rollouts = sums.best_split(e, budget) or 1
-    return max(budget.prompts(rollouts), 1.0) * rollouts, rollouts
+    """(B, R) of the estimators by lag; ValueError where the budget buys none."""
+    rollouts = sums.best_split(lag_family(sums.names).numbers[-1], budget)
+    if rollouts is None:
+        raise ValueError("the budget buys no prompt with the responses that they take")
+    return budget.prompts(rollouts) * rollouts, rollouts
 
 
 def _fitted(probe: Probe, sums: Sums, budget: Budget, ranking: Ranking, reference: str) -> tuple[Fitted | None, str]:
     """The fitted kernel, or why there is none; neither where no estimators by lag were measured."""
-    try:
-        family = lag_family(sums.names)
-    except ValueError:
+    family = _family(sums)
+    if family is None:
         return None, ""
     row = ranking[ranking.pick]
     group = next(iter(probe.moments.groups))
@@ -174,6 +174,15 @@ def _fitted(probe: Probe, sums: Sums, budget: Budget, ranking: Ranking, referenc
     except ValueError as error:
         return None, str(error)
     return fitted, "" if fitted else "weights fitted to the lags promise nothing beyond the measured estimators"
+
+
+def _family(sums: Sums) -> LagFamily | None:
+    """The estimators by lag, three or more; two are no reason to speak of a fit."""
+    try:
+        family = lag_family(sums.names)
+    except ValueError:
+        return None
+    return family if len(family.numbers) > 2 else None
 
 
 def _with_fitted(probe: Probe, group: str, fitted: Fitted, sums: Sums) -> Sums:

@@ -22,8 +22,11 @@ from kvar.results.advice.budget import Budget, Sums, joined
 __all__ = ["Ranking", "Reason", "Row", "efficiency_at", "rank", "simplicity"]
 
 Reason = Literal["best", "in use", "simplest", "fitted", "unresolved"]
-"""Why an estimator is advised: it is the best; of those that are not told apart the one in use, or the simplest; a fit
-gains on it for certain; or nothing is told, and the one in use stays."""
+"""Why an estimator is advised: it is the best; of those that are not told apart it is the one in use, or the simplest of
+enough efficiency; a fit gains for certain; or nothing is told, and the one in use stays."""
+
+ENOUGH = 0.5
+"""The simplest is advised only where it has this share of the largest efficiency."""
 
 
 @dataclass(frozen=True)
@@ -118,11 +121,15 @@ def rank(sums: Sums, budget: Budget, reference: int, current: str | None) -> Ran
         rows[e] = Row(names[e], rows[e].rollouts, rows[e].prompts, along[i], float(chances[i]))
     shares = {names[e]: float(p) for e, p in zip(bought, chances, strict=True)}
     leaders = candidates(shares)
-    top = max(bought, key=lambda e: (shares[names[e]], rows[e].efficiency.value))
-    pick, reason = _choice(leaders, names[top], current)
+    values = {names[e]: rows[e].efficiency.value for e in bought}
+    if not leaders:
+        return Ranking(tuple(rows.values()), {}, str(fallback), "unresolved")
+    best = max(leaders, key=values.__getitem__)
+    top = names.index(best)
+    pick, reason = _choice(leaders, values, current)
     gains = _gains(squares, bought.index(top), [names[e] for e in bought], sums.units)
     needed = units_to_resolve(squares, smallest=False)
-    return Ranking(tuple(rows.values()), leaders, pick, reason, names[top], gains, needed, True)
+    return Ranking(tuple(rows.values()), leaders, pick, reason, best, gains, needed, True)
 
 
 def efficiency_at(sums: Sums, budget: Budget, reference: int, e: int, rollouts: int, factor: float = 1.0) -> Interval:
@@ -179,14 +186,17 @@ def _efficiencies(each: list[Array]) -> list[Interval]:
     return [Interval(*mean_with_interval(column), n=len(each)) for column in values.T]
 
 
-def _choice(leaders: Mapping[str, float], top: str, current: str | None) -> tuple[str, Reason]:
+def _choice(leaders: Mapping[str, float], values: Mapping[str, float], current: str | None) -> tuple[str, Reason]:
     if len(leaders) == 1:
         return next(iter(leaders)), "best"
-    if not leaders:
-        return (current, "in use") if current else (top, "simplest")
     if current in leaders:
         return str(current), "in use"
-    return min(leaders, key=simplicity), "simplest"
+    largest = max(values[name] for name in leaders)
+    return min(
+        (name for name in leaders if values[name] >= ENOUGH * largest),
+        key=simplicity,
+        default=max(leaders, key=values.__getitem__),
+    ), "simplest"
 
 
 def _gains(squares: Array, top: int, names: list[str], units: int) -> dict[str, Interval]:
