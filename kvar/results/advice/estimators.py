@@ -22,8 +22,8 @@ from kvar.results.advice.budget import Budget, Sums, joined
 __all__ = ["Ranking", "Reason", "Row", "efficiency_at", "rank", "simplicity"]
 
 Reason = Literal["best", "in use", "simplest", "fitted", "unresolved"]
-"""Why an estimator is advised: it is the best; of those that are not told apart it is the one in use, or the simplest of
-enough efficiency; a fit gains for certain; or nothing is told, and the one in use stays."""
+"""Why an estimator is advised: it is the best; of those not told apart it is the one in use, or the simplest of enough
+efficiency; a fit gains for certain; or nothing is told, and the one in use stays."""
 
 ENOUGH = 0.5
 """The simplest is advised only where it has this share of the largest efficiency."""
