@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kvar.analysis.frames.recorded import moments_at
+from kvar.analysis.frames.recorded import moments_at, probes_of
 from kvar.analysis.frames.reference import parsed
 from kvar.analysis.step.best_k import competing
 from kvar.gradients.moments import GradientMoments
@@ -19,6 +19,7 @@ from kvar.results.training_batch import trajectories_a_step
 
 __all__ = ["Probe", "estimator_in_use", "probe_of", "responses_of"]
 
+MEASURE = "kvar.measure(..., prompts), then .advise()"
 TRAINED = "trained"
 """What a batch's probe calls the trainer's own estimator (``kvar.hooks.BatchProbe``)."""
 
@@ -35,7 +36,7 @@ class Probe:
         steps: of the whole training; None where that is not known.
         current: name of the estimator that the run trains with; None where that is not known.
         batch: trajectories of a training step.
-        again: the folder that ``kvar probe`` measures again; None where it cannot.
+        again: how it is measured again on {count} prompts, for a reader.
     """
 
     place: str
@@ -45,7 +46,7 @@ class Probe:
     steps: int | None = None
     current: str | None = None
     batch: float = 64
-    again: str | None = None
+    again: str = MEASURE
 
     def of_group(self, group: str) -> Probe:
         """The same with the moments of one group only.
@@ -85,10 +86,22 @@ def probe_of(run: Run, step: int | str = "last") -> Probe:
     planned = int(run.config.get("max_steps") or 0)
     current = estimator_in_use(run.config, moments.names)
     batch = trajectories_a_step(run) if current else 64
-    again = str(run.path) if "task" in run.config else None
+    again = _again(run, at) if "task" in run.config else MEASURE
     return Probe(
         f"{run.path}: {name} at step {at}", moments, length, at, planned if planned > 0 else None, current, batch, again
     )
+
+
+def _again(run: Run, step: int) -> str:
+    """The command for the student as it was probed, where the run still holds it."""
+    folder = run.path / f"checkpoint-{step}"
+    if folder.is_dir():
+        which = f" --checkpoints {step}"
+    elif (run.path / "model").is_dir() and step == max(at for _, at in probes_of(run)):
+        which = ""
+    else:
+        return "probe again with --probe_prompts {count}, then kvar advise"
+    return f"kvar probe {run.path}{which} --probe_prompts {{count}} --probe_seed 1 --output DIR, then kvar advise DIR"
 
 
 def responses_of(moments: GradientMoments) -> np.ndarray:

@@ -235,18 +235,13 @@ def _sure(a: AdviceNumbers) -> list[str]:
     more = max(4 * a.prompts, int(a.target_units) if math.isfinite(a.target_units) else 0)
     if len(a.ranking.leaders) > 1 and a.unit == "prompts" and a.prompts < a.ranking.needed < _ALIKE * a.prompts:
         more = math.ceil(a.ranking.needed)
-    if a.unit == "seeds" and a.again:
+    if a.unit == "seeds" and "probe_prompts" in a.again:
         said.append(
             "All seeds were probed on the same prompts, so intervals over seeds do not count what others change."
         )
-    return [*said, f"{rounded(more)} other prompts make it surer: {_again(a, more)}."]
-
-
-def _again(a: AdviceNumbers, prompts: int) -> str:
-    count = rounded(prompts).replace(",", "")
-    if a.again is None:
-        return f"kvar.measure(..., prompts) with {count} of them, then .advise()"
-    return f"kvar probe {a.again} --probe_prompts {count} --probe_seed 1 --output DIR, then kvar advise DIR"
+    count = rounded(more)
+    again = a.again.replace("{count}", count.replace(",", ""))
+    return [*said, f"{count} prompts make it surer: {again}."]
 
 
 def _phases(told: Iterable[tuple[int, str | None]]) -> str:

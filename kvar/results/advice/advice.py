@@ -50,7 +50,7 @@ class AdviceNumbers:
         fitted: a kernel fitted to estimators by lag; None where none were measured.
         unfitted: why estimators by lag were measured and no kernel fitted.
         target_units: prompts that would resolve the target, at 0.8 power; NaN where it is resolved.
-        again: the folder that ``kvar probe`` measures again; None where it cannot.
+        again: how it is measured again on {count} prompts, for a reader.
         over_training: training step -> the estimator that another probe of the run advises; None for nothing told.
     """
 
@@ -75,7 +75,7 @@ class AdviceNumbers:
     fitted: Fitted | None = None
     unfitted: str = ""
     target_units: float = math.nan
-    again: str | None = None
+    again: str = ""
     over_training: tuple[tuple[int, str | None], ...] = ()
 
 
