@@ -55,10 +55,6 @@ def check_adaptive(settings: DistillationConfig) -> None:
                     f"auto, or leave {field} out."
                 )
         return
-    if settings.auto_on == "batch":
-        raise ValueError(
-            "auto_on is 'batch', which is not there yet: leave it out, and the probe's prompts are measured."
-        )
     for field, value in OTHER_GRADIENTS.items():
         if getattr(settings, field) == value:
             raise ValueError(

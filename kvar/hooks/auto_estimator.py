@@ -12,16 +12,20 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from kvar.analysis.frames.reference import default_reference
 from kvar.analysis.optimal.choose import Choice, choose
-from kvar.estimators import DATA
-from kvar.estimators.adaptive import AUTO, FITTED, Adaptive, adaptive
+from kvar.estimators.adaptive import AUTO, adaptive
 from kvar.gradients.distributed.processes import all_or_none
+from kvar.hooks.batch.probe import BatchProbe
+from kvar.hooks.measurable import check_batch, check_probe
 from kvar.hooks.probe import GradientProbe
 from kvar.hooks.scalars import PREFIX
 from kvar.hooks.trainer_log import TrainerLog, step_design
 from kvar.measurement import Measurement
 from kvar.records import RunWriter
 
-__all__ = ["AutoEstimator", "check_measurable"]
+__all__ = ["AutoEstimator"]
+
+ONCE = 2**62
+"""Steps between measurements that are made before the first step alone."""
 
 
 class _Trainer(Protocol):
@@ -37,18 +41,24 @@ class _Trainer(Protocol):
 class AutoEstimator(TrainerCallback):
     """Chooses the estimator of a ``DistillationTrainer`` of ``estimator: auto``, before its first step and along it.
 
-    Every ``auto_every`` steps the probe measures the estimator in use, the candidates and the target, and
+    Every ``auto_every`` steps the estimator in use, the candidates and the target are measured, and
     :func:`kvar.analysis.choose` decides by the efficiency (11') of the step that the trainer takes; the next step is
     taken by what it says. Where the target is not resolved the estimator stays. The settings are the trainer's,
     ``auto_start`` and those after it.
 
-    It is added to the trainer's callbacks. A probe that was added before goes on measuring at its own steps too, and a
-    step that is due for both is measured once.
+    With ``auto_on: probe`` the student is measured on the probe's prompts, before the first step and after every
+    ``auto_every``-th. A probe that was added to the trainer before goes on measuring at its own steps too, and a step
+    that is due for both is measured once. With ``auto_on: batch`` a :class:`BatchProbe` called ``batch`` measures the
+    batch that is trained on, in the first step and every ``auto_every`` steps from it; the step after it is the first
+    that a choice can change.
+
+    It is added to the trainer's callbacks.
 
     Args:
         trainer: of kvar.
-        probe: measures, and records its measurements; the estimators that the choice needs are added to it.
-        writer: appends the tables ``choices`` and ``candidates``; default the probe's.
+        probe: measures, and records its measurements; the estimators that the choice needs are added to it. None for
+            ``auto_on: batch``.
+        writer: appends the tables ``choices`` and ``candidates``, and the batch's measurements; default the probe's.
         log: send ``kvar/auto/efficiency`` (of the estimator that was in use), ``gain``, ``changed`` and ``seconds`` to
             what the trainer reports to.
 
@@ -56,57 +66,98 @@ class AutoEstimator(TrainerCallback):
         choices: those of the present training, by step.
 
     Raises:
-        ValueError: a trainer whose estimator is not ``auto``, or a probe that cannot measure what the choice needs.
+        ValueError: a trainer whose estimator is not ``auto``, no probe or one too many, or a probe or batch on which
+            what the choice needs cannot be measured.
     """
 
     chooses_estimator = True
 
     def __init__(
-        self, trainer: _Trainer, probe: GradientProbe, *, writer: RunWriter | None = None, log: bool = True
+        self,
+        trainer: _Trainer,
+        probe: GradientProbe | None = None,
+        *,
+        writer: RunWriter | None = None,
+        log: bool = True,
     ) -> None:
         args = trainer.args
         if getattr(args, "estimator", None) != AUTO:
             raise ValueError(f"estimator is {getattr(args, 'estimator', None)!r}: AutoEstimator needs estimator auto.")
-        self.plan = adaptive(args)
-        check_measurable(
+        self.plan, self.trainer = adaptive(args), trainer
+        self.choices: dict[int, Choice] = {}
+        self._log = TrainerLog(trainer) if log and isinstance(trainer, Trainer) else None
+        self._probes, self._of_batch = False, None
+        self.probe = self._batch_probe(probe, writer) if args.auto_on == "batch" else self._grown(probe)
+        self.writer = self.probe.writer if writer is None else writer
+        trainer.callback_handler.add_callback(self)
+
+    def _grown(self, probe: GradientProbe | None) -> GradientProbe:
+        """The probe, with the estimators that the choice needs, and driven from here."""
+        if probe is None:
+            raise ValueError("auto_on is 'probe', but there is no probe: give a GradientProbe, or set auto_on batch.")
+        check_probe(
             self.plan,
             prompts=len(probe.prompts[0]) if isinstance(probe.prompts, tuple) else len(probe.prompts),
             rollouts=probe.settings.rollouts_per_prompt,
-            step_rollouts=args.rollouts_per_prompt,
+            step_rollouts=self.trainer.args.rollouts_per_prompt,
             references=probe.references is not None,
         )
         probe.add(self.plan.measured(probe.settings.rollouts_per_prompt))
-        self.trainer, self.probe = trainer, probe
-        self.writer = probe.writer if writer is None else writer
-        self.choices: dict[int, Choice] = {}
-        self._log = TrainerLog(trainer) if log and isinstance(trainer, Trainer) else None
-        self._probes = probe in trainer.callback_handler.callbacks
+        self._probes = probe in self.trainer.callback_handler.callbacks
         if self._probes:
-            trainer.callback_handler.remove_callback(probe)
-        trainer.callback_handler.add_callback(self)
+            self.trainer.callback_handler.remove_callback(probe)
+        return probe
+
+    def _batch_probe(self, probe: GradientProbe | None, writer: RunWriter | None) -> BatchProbe:
+        """A probe of the trainer's batches, which it calls before this."""
+        args = self.trainer.args
+        if probe is not None:
+            raise ValueError("auto_on is 'batch', which asks no probe: leave probe out, or set auto_on probe.")
+        check_batch(self.plan, args)
+        estimators = self.plan.measured(args.rollouts_per_prompt)
+        options = {"every": args.auto_every or ONCE, "centre": args.centre, "value": args.value}
+        made = BatchProbe(self.trainer, estimators, writer=writer, **options)
+        made.listeners.append(self._measured)
+        return made
+
+    def _measured(self, measurement: Measurement) -> None:
+        self._of_batch = measurement
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Choose before the first step."""
+        """Choose before the first step, on the probe's prompts."""
+        self._of_batch = None
+        resumed = state.global_step > 0
+        self.choices = {step: choice for step, choice in self.choices.items() if resumed and step <= state.global_step}
+        if isinstance(self.probe, BatchProbe):
+            return
         if self.probe in self.trainer.callback_handler.callbacks:
             raise ValueError("the probe was added to the trainer after AutoEstimator took it: add it before, or not.")
         if self._probes:
             self.probe.on_train_begin(args, state, control, **kwargs)
         else:
             self.probe.begin_training(state, **kwargs)
-        resumed = state.global_step > 0
-        self.choices = {step: choice for step, choice in self.choices.items() if resumed and step <= state.global_step}
         if not resumed:
-            self._choose(kwargs["model"], args, state)
+            self._choose(self._of_probe(kwargs["model"], args, state), args, state)
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Choose where the batch was measured, once the losses of its step are taken."""
+        if self._of_batch is not None:
+            measurement, self._of_batch = self._of_batch, None
+            self._choose(measurement, args, state)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Choose after every ``auto_every``-th step that another follows."""
+        """Choose after every ``auto_every``-th step that another follows, on the probe's prompts."""
+        if isinstance(self.probe, BatchProbe):
+            return
         if self._probes:
             self.probe.on_step_end(args, state, control, **kwargs)
         every = self.trainer.args.auto_every
         if every and state.global_step % every == 0 and not control.should_training_stop:
-            self._choose(kwargs["model"], args, state)
+            self._choose(self._of_probe(kwargs["model"], args, state), args, state)
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """The probe's."""
@@ -120,9 +171,12 @@ class AutoEstimator(TrainerCallback):
         if self._probes:
             self.probe.on_train_end(args, state, control, **kwargs)
 
-    def _choose(self, student: Any, args: TrainingArguments, state: TrainerState) -> None:
-        """Measure, choose, and go on with the choice; every process calls this, and the first one chooses."""
-        measurement = self.probe.measured(student, state.global_step, args, state)
+    def _of_probe(self, student: Any, args: TrainingArguments, state: TrainerState) -> Measurement:
+        assert isinstance(self.probe, GradientProbe)
+        return self.probe.measured(student, state.global_step, args, state)
+
+    def _choose(self, measurement: Measurement, args: TrainingArguments, state: TrainerState) -> None:
+        """Choose, and go on with the choice; every process calls this, and the first one chooses."""
         start, previous = time.perf_counter(), str(self.trainer.estimator)
 
         def chosen() -> Choice | None:
@@ -198,37 +252,3 @@ class AutoEstimator(TrainerCallback):
             }
             logs = {f"{PREFIX}/auto/{name}": x for name, x in numbers.items() if math.isfinite(x)}
             self._log.send(logs, f"{PREFIX}/auto/seconds")
-
-
-def check_measurable(plan: Adaptive, *, prompts: int, rollouts: int, step_rollouts: int, references: bool) -> None:
-    """Refuse a probe that cannot measure what a choice needs.
-
-    Args:
-        plan: of the training.
-        prompts: of the probe.
-        rollouts: responses to each.
-        step_rollouts: responses to each prompt of a training step.
-        references: whether the probe has references.
-
-    Raises:
-        ValueError: too few prompts for the fitted kernel, or for any variance; one response a prompt where two are
-            needed; a target without its data. One line with field, value and remedy.
-    """
-    groups = len(plan.lags)
-    if prompts < max(2 * groups, 2):
-        what = f"{FITTED!r} fits {groups} groups of lags and needs twice as many" if groups else "a variance needs 2"
-        raise ValueError(
-            f"probe_prompts: the probe has {prompts} prompts, and {what}: give at least {max(2 * groups, 2)}"
-            + (f", or leave {FITTED!r} out of auto_candidates." if groups else ".")
-        )
-    if rollouts < 2:
-        if step_rollouts > 1:
-            raise ValueError(
-                f"probe_rollouts is {rollouts}, and efficiency for a step of rollouts_per_prompt {step_rollouts} needs "
-                "prompts measured with 2 responses or more: raise probe_rollouts."
-            )
-        for e in plan.measured(rollouts):
-            if getattr(e.subtracted, "scope", None) == "prompt":
-                raise ValueError(f"probe_rollouts is {rollouts}, and {e.name!r} needs 2 or more: raise probe_rollouts.")
-    if plan.target == DATA and not references:
-        raise ValueError("auto_target is 'data', but the probe has no references: give it references=.")

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from transformers import TrainerCallback
 
 from kvar.analysis.optimal.choose import Choice
 from kvar.distill import DistillationConfig, DistillationTrainer, build_dataset, build_model
 from kvar.hooks import AutoEstimator, GradientProbe
 from kvar.intervals.interval import Interval
 from kvar.tasks import ArithmeticTask
+from tests.hooks import auto_worker
+from tests.two_processes import results
 
 TASK = ArithmeticTask(1, 1)
 TOKENIZER: Any = TASK.build_tokenizer()
@@ -50,8 +56,20 @@ def weights(run: DistillationTrainer) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in run.model.parameters()])
 
 
-@pytest.fixture
-def prescribed(monkeypatch: pytest.MonkeyPatch) -> None:
+def stored(folder: Path, step: int) -> list[torch.Tensor]:
+    return [x for _, x in sorted(load_file(folder / f"checkpoint-{step}" / "model.safetensors").items())]
+
+
+def stop_after(run: DistillationTrainer, step: int) -> None:
+    class Stop(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            control.should_training_stop = state.global_step == step
+
+    run.add_callback(Stop())
+
+
+@contextmanager
+def prescribed() -> Iterator[None]:
     """Choices of STEPS in place of what the measurement says."""
 
     def chosen(self: Any, measurement: Any, current: str) -> Choice:
@@ -59,14 +77,20 @@ def prescribed(monkeypatch: pytest.MonkeyPatch) -> None:
         known = {current: Interval(0.125, 0.0, 0.25, 10)} | {name: Interval(0.5, 0.25, 0.75, 10)}
         return Choice(name, name != current, Interval(0.375, 0.1, 0.6, 10), known, f"{name} is prescribed.")
 
-    monkeypatch.setattr(AutoEstimator, "chosen", chosen)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AutoEstimator, "chosen", chosen)
+        yield
 
 
-@pytest.mark.parametrize("name", [IMMEDIATE, ALL, KERNEL])
-def test_a_training_that_never_changes_is_that_of_its_estimator(tmp_path: Path, name: str) -> None:
+def chooser_of(run: DistillationTrainer) -> AutoEstimator:
+    return AutoEstimator(run, probe() if run.args.auto_on == "probe" else None)
+
+
+@pytest.mark.parametrize(("name", "on"), [(IMMEDIATE, "batch"), (ALL, "probe"), (KERNEL, "probe")])
+def test_a_training_that_never_changes_is_that_of_its_estimator(tmp_path: Path, name: str, on: str) -> None:
     """To the last bit: a measurement leaves no trace in the training."""
-    auto = trainer(tmp_path / "auto", auto_start=name, auto_candidates=name)
-    chooser = AutoEstimator(auto, probe())
+    auto = trainer(tmp_path / "auto", auto_start=name, auto_candidates=name, auto_on=on)
+    chooser = chooser_of(auto)
     auto.train()
     fixed = trainer(tmp_path / "fixed", estimator=name)
     fixed.train()
@@ -74,31 +98,54 @@ def test_a_training_that_never_changes_is_that_of_its_estimator(tmp_path: Path, 
     assert sorted(chooser.choices) == [0, 2, 4] and auto.args.estimator == "auto"
 
 
-@pytest.mark.parametrize("step", [0, 1, 2, 3, 4, 5])
-def test_a_resumed_training_ends_with_the_same_weights_and_choices(tmp_path: Path, prescribed: None, step: int) -> None:
-    """And from step 4 on it is a training by the estimator chosen there: the next step is taken by it."""
-    whole = trainer(tmp_path / "whole")
-    chooser = AutoEstimator(whole, probe())
-    whole.train()
-    assert [choice.name for choice in chooser.choices.values()] == [*STEPS.values()]
-    again = trainer(tmp_path / "again")
+@pytest.fixture(scope="module", params=["probe", "batch"])
+def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> DistillationTrainer:
+    """A training with changes, of which every step has a checkpoint."""
+    run = trainer(tmp_path_factory.mktemp("whole"), auto_on=request.param, auto_candidates=f"{ALL}, {KERNEL}")
+    chooser = chooser_of(run)
+    with prescribed():
+        run.train()
+    assert {step: choice.name for step, choice in chooser.choices.items()} == STEPS
+    assert run.estimator == KERNEL and run.args.estimator == "auto"
+    return run
+
+
+@pytest.mark.parametrize("step", [1, 3, 4, 5])
+def test_a_resumed_training_ends_with_the_same_weights_and_choices(
+    tmp_path: Path, whole: DistillationTrainer, step: int
+) -> None:
+    on = whole.args.auto_on
+    again = trainer(tmp_path, auto_on=on, auto_candidates=f"{ALL}, {KERNEL}")
     assert again.estimator == IMMEDIATE
-    chooser = AutoEstimator(again, probe())
-    checkpoint = str(tmp_path / "whole" / f"checkpoint-{step}") if step else None
-    again.train(resume_from_checkpoint=checkpoint)
+    chooser = chooser_of(again)
+    with prescribed():
+        again.train(resume_from_checkpoint=str(Path(whole.args.output_dir) / f"checkpoint-{step}"))
     assert torch.equal(weights(again), weights(whole))
-    assert [*chooser.choices] == [number for number in STEPS if number > step or not step]
-    assert again.estimator == KERNEL
-    fixed = trainer(tmp_path / "fixed", estimator=KERNEL)
-    fixed.train(resume_from_checkpoint=checkpoint)
-    assert torch.equal(weights(fixed), weights(whole)) is (step >= 4)
+    # the probe is measured after a step, before its checkpoint; the batch in the step
+    assert [*chooser.choices] == [number for number in STEPS if number > step or (number == step and on == "batch")]
 
 
-def test_one_measurement_serves_probe_and_choice(tmp_path: Path, prescribed: None) -> None:
+@pytest.mark.parametrize(("step", "name"), [(2, ALL), (4, KERNEL)])
+def test_the_step_after_a_choice_is_taken_by_it(
+    tmp_path: Path, whole: DistillationTrainer, step: int, name: str
+) -> None:
+    """From one checkpoint to the next the weights are those of a training by the estimator that was chosen before."""
+    first = step + (whole.args.auto_on == "batch")  # whose own step is taken by the one in use
+    folder = Path(whole.args.output_dir)
+    for other in (ALL, KERNEL):
+        fixed = trainer(tmp_path / other[:8], estimator=other)
+        stop_after(fixed, first + 1)
+        fixed.train(resume_from_checkpoint=str(folder / f"checkpoint-{first}"))
+        pairs = zip(stored(folder, first + 1), stored(tmp_path / other[:8], first + 1), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs) is (other == name)
+
+
+def test_one_measurement_serves_probe_and_choice(tmp_path: Path) -> None:
     run, both = trainer(tmp_path), probe(kernels=f"K=1, {IMMEDIATE}")
     run.add_callback(both)
     AutoEstimator(run, both)
-    run.train()
+    with prescribed():
+        run.train()
     assert [m.step for m in both.measurements] == [
         0,
         2,
@@ -157,6 +204,28 @@ def test_a_checkpoint_without_its_estimator_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "a step has 4 prompts, and 'fitted' fits 5 groups of lags and needs twice as many: give at least 10"),
+        ({"auto_candidates": ALL, "auto_target": "data"}, "auto_target is 'data', which only a probe measures"),
+        ({"auto_candidates": ALL, "auto_target": "score"}, "has no scores for 'score'"),
+        ({"auto_candidates": ALL, "auto_target": "K=1 - leave-one-out"}, "rollouts_per_prompt is 1, and 'K=1 - leave"),
+    ],
+)
+def test_a_batch_that_cannot_be_measured_is_refused(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    run = trainer(tmp_path, auto_on="batch", **settings)
+    with pytest.raises(ValueError, match=message):
+        AutoEstimator(run)
+
+
+def test_a_probe_is_asked_for_where_it_is_measured(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="auto_on is 'probe', but there is no probe: give a GradientProbe"):
+        AutoEstimator(trainer(tmp_path))
+    with pytest.raises(ValueError, match="auto_on is 'batch', which asks no probe"):
+        AutoEstimator(trainer(tmp_path, auto_on="batch", auto_candidates=ALL), probe())
+
+
+@pytest.mark.parametrize(
     ("options", "settings", "message"),
     [
         ({"prompts": 9}, {}, "the probe has 9 prompts, and 'fitted' fits 5 groups of lags and needs twice as many"),
@@ -171,3 +240,15 @@ def test_a_probe_that_cannot_measure_it_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         AutoEstimator(trainer(tmp_path, **settings), probe(**options))
+
+
+def test_two_processes_come_to_the_same_choice(tmp_path: Path) -> None:
+    """They take the steps of one process with the first one's choices; what they choose by themselves is the same."""
+    both = results(auto_worker.main, tmp_path)
+    one = auto_worker.trained(tmp_path / "one", 4, auto_worker.Prescribed)
+    for found in both:
+        assert found["prescribed"]["names"] == one["names"] == auto_worker.STEPS
+        torch.testing.assert_close(found["prescribed"]["weights"], one["weights"], rtol=1e-4, atol=1e-6)
+    assert both[0]["chosen"]["names"] == both[1]["chosen"]["names"]
+    assert len(both[0]["chosen"]["names"]) == 3
+    assert torch.equal(both[0]["chosen"]["weights"], both[1]["chosen"]["weights"])

@@ -99,7 +99,7 @@ def build_probes(
     from kvar.hooks import GradientProbe, parse_estimators
     from kvar.study.run.preflight import check_probe_size
 
-    chosen = adaptive(training) if is_adaptive(training) else None
+    chosen = adaptive(training) if is_adaptive(training) and training.auto_on == "probe" else None
     if not probe.probe_every and chosen is None:
         return []
     examples = parts.task.examples("validation", probe.probe_prompts)
@@ -198,8 +198,9 @@ def build_trainer(
         one.listeners.append(TrainerLog(trainer, say=progress.say, trained=[*trained], logged=probe.probe_log))
         if probe.probe_every:
             trainer.add_callback(one)
-        if is_adaptive(training):
-            AutoEstimator(trainer, one, log=probe.probe_log)
+    if is_adaptive(training):
+        own = probes[0] if training.auto_on == "probe" else None
+        AutoEstimator(trainer, own, writer=writer, log=probe.probe_log)
     parameters = count_parameters(parts.student)
 
     def complete(checkpoint: Path) -> None:

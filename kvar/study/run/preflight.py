@@ -39,13 +39,16 @@ def _check_auto(settings: RunSettings, training: DistillationConfig) -> None:
     """Raise ValueError where the probe of the settings cannot measure what ``estimator: auto`` chooses by."""
     from kvar.distill.adaptive import is_adaptive
     from kvar.estimators.adaptive import adaptive
-    from kvar.hooks.auto_estimator import check_measurable
+    from kvar.hooks.measurable import check_batch, check_probe
 
     if not is_adaptive(training):
         return
     if settings.models.teacher is None:
         raise ValueError("estimator is auto, which is chosen by measuring beside a teacher: set teacher.")
-    check_measurable(
+    if training.auto_on == "batch":
+        check_batch(adaptive(training), training)
+        return
+    check_probe(
         adaptive(training),
         prompts=settings.probe.probe_prompts,
         rollouts=settings.probe.probe_rollouts,
