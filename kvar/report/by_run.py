@@ -17,7 +17,7 @@ from kvar.report.page.evaluations import samples_of, scores_frame
 from kvar.report.page.provenance import provenance_of
 from kvar.report.page.responses import responses_data, spread
 from kvar.report.tables.by_run import calibration_table, choice_table
-from kvar.report.tables.choices import choices_table
+from kvar.report.tables.choices import choice_lines, choices_table
 from kvar.report.tables.leads import leads_table
 from kvar.report.tables.terminal import render_table
 from kvar.report.words.by_run import verdict_paragraphs
@@ -118,7 +118,7 @@ def report_runs(
     lead = verdict_paragraphs(frame, step=step)[0]
     pointing = leads_table(leads, step=step)
     shown = [f"Where a step of {batch} leads:", pointing.to_string(index=False)] if len(pointing) else []
-    shown += [f"{CHOSEN}:", chosen.to_string(index=False)] if len(chosen) else []
+    shown += [f"{CHOSEN}:", *choice_lines(chosen)] if len(chosen) else []
     table = "\n".join([*notes, render_table(frame, step=step, batch=batch), *lead, *shown])
     (output / "table.txt").write_text(table + "\n", encoding="utf-8")
     write_report(

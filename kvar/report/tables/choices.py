@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kvar.records import Run
+from kvar.report.tables.terminal import TABLE_WIDTH
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["choices_table"]
+__all__ = ["choice_lines", "choices_table"]
 
 
 def choices_table(runs: Sequence[Run], names: Sequence[str]) -> pd.DataFrame:
@@ -29,3 +31,11 @@ def choices_table(runs: Sequence[Run], names: Sequence[str]) -> pd.DataFrame:
         if len(chosen):
             frames.append(chosen.assign(run=name).astype(columns)[[*columns]])
     return pd.concat(frames, ignore_index=True)
+
+
+def choice_lines(table: pd.DataFrame) -> list[str]:
+    """The rows of :func:`choices_table` for a terminal."""
+    texts = [
+        f"{row['run']}, step {row['step']:,}, {row['estimator']}: {row['why']}" for row in table.to_dict("records")
+    ]
+    return [line for text in texts for line in textwrap.wrap(text, TABLE_WIDTH, subsequent_indent="  ")]
