@@ -32,8 +32,10 @@ class _Trainer(Protocol):
     """What is asked of a trainer besides transformers' own: kvar's ``DistillationTrainer`` has it."""
 
     args: Any
-    estimator: str | None
     callback_handler: Any
+
+    @property
+    def estimator(self) -> str | None: ...
 
     def use_estimator(self, name: str) -> None: ...
 
@@ -86,7 +88,8 @@ class AutoEstimator(TrainerCallback):
         self.plan, self.trainer = adaptive(args), trainer
         self.choices: dict[int, Choice] = {}
         self._log = TrainerLog(trainer) if log and isinstance(trainer, Trainer) else None
-        self._probes, self._of_batch = False, None
+        self._probes = False
+        self._of_batch: Measurement | None = None
         self.probe = self._batch_probe(probe, writer) if args.auto_on == "batch" else self._grown(probe)
         self.writer = self.probe.writer if writer is None else writer
         trainer.callback_handler.add_callback(self)
