@@ -17,6 +17,7 @@ from kvar.report.page.evaluations import samples_of, scores_frame
 from kvar.report.page.provenance import provenance_of
 from kvar.report.page.responses import responses_data, spread
 from kvar.report.tables.by_run import calibration_table, choice_table
+from kvar.report.tables.choices import choice_lines, choices_table
 from kvar.report.tables.leads import leads_table
 from kvar.report.tables.terminal import render_table
 from kvar.report.words.by_run import verdict_paragraphs
@@ -27,6 +28,7 @@ from kvar.results.same_run import differences
 if TYPE_CHECKING:
     import pandas as pd
 
+CHOSEN = "Estimators chosen in training"
 MOST_DRAWN = 12
 """Runs in the figures, spread evenly over all; the interactive plot has all."""
 
@@ -70,6 +72,7 @@ def report_runs(
     everywhere = places_of(every)
     names, places = student_names(runs), everywhere[: len(runs)]
     scores = scores_frame(every, everywhere)
+    chosen = choices_table(every, [str(place) for place in everywhere])
     page: dict[str, Any] = {
         "configs": {str(place): run.config for run, place in zip(every, everywhere, strict=True)},
         "samples": samples_of(every, everywhere),
@@ -80,7 +83,12 @@ def report_runs(
         table = "\n".join([*notes, NO_PROBES, *([scores.to_string(index=False)] if len(scores) else [])])
         (output / "table.txt").write_text(table + "\n", encoding="utf-8")
         write_report(
-            output / "report.html", None, tables={"Scores": scores}, title="Distillation runs", notes=notes, **page
+            output / "report.html",
+            None,
+            tables={"Scores": scores, CHOSEN: chosen},
+            title="Distillation runs",
+            notes=notes,
+            **page,
         )
         return table
     options: dict[str, Any] = {"reference": reference, "batch": batch, "theory": True}
@@ -110,6 +118,7 @@ def report_runs(
     lead = verdict_paragraphs(frame, step=step)[0]
     pointing = leads_table(leads, step=step)
     shown = [f"Where a step of {batch} leads:", pointing.to_string(index=False)] if len(pointing) else []
+    shown += [f"{CHOSEN}:", *choice_lines(chosen)] if len(chosen) else []
     table = "\n".join([*notes, render_table(frame, step=step, batch=batch), *lead, *shown])
     (output / "table.txt").write_text(table + "\n", encoding="utf-8")
     write_report(
@@ -121,6 +130,7 @@ def report_runs(
         responses=responses_data(runs, places),
         tables={
             "Scores": scores,
+            CHOSEN: chosen,
             f"Where a step of {batch} leads": leads_table(leads),
             "Theory over measurement": calibration_table(frame),
             "Which K for which step": choice_table(few, few_names, step=step, reference=reference),

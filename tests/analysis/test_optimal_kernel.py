@@ -191,6 +191,23 @@ def test_choice_changes_for_a_gain_that_is_resolved_and_worth_it() -> None:
     assert choose(moments, NAMES[0], [NAMES[0]], batch=BATCH).reason == f"{NAMES[0]} has no rival: keep it."
 
 
+def test_without_confidence_the_candidate_that_looks_best_is_taken() -> None:
+    """Steps of 4 along (1, 1, 1): 3 / (3 + 3 / 4) = 0.8 with noise of variance 1, 3 / (3 + 27 / 4) = 0.31 with 9."""
+    noise = torch.randn(2, 400, 3, generator=torch.Generator().manual_seed(0))
+    moments = moments_of(torch.stack([1 + noise[0], 1 + 3 * noise[1]]), names=["K=1", "K=2"])
+    options: dict[str, Any] = {"batch": 4, "target": "K=1", "confidence": 0}
+    choice = choose(moments, "K=1", ["K=2"], **options)
+    assert (choice.name, choice.changed) == ("K=2", True) and choice.gain.value == pytest.approx(0.31 - 0.8, abs=0.05)
+    assert choice.efficiencies["K=1"].value == pytest.approx(0.8, abs=0.05)
+    assert choice.efficiencies["K=1"].low < 0.79  # intervals are those of 95 %
+    for current, changed in (("K=1", False), ("K=2", True)):
+        best = choose(moments, current, ["K=2", "K=1"], margin=1e6, **options)
+        assert (best.name, best.changed) == ("K=1", changed) and "largest efficiency of the candidates" in best.reason
+    assert not choose(moments, "K=1", ["K=2"], batch=4, target="K=1").changed
+    with pytest.raises(ValueError, match="confidence must be at least 0 and below 1; got 1"):
+        choose(moments, "K=1", confidence=1)
+
+
 def test_noise_does_not_change_the_choice() -> None:
     """Estimators that are the same but for noise: a change would be one of chance, in at most about 5 %."""
     generator = torch.Generator().manual_seed(3)

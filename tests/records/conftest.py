@@ -62,6 +62,30 @@ def frames() -> dict[str, pd.DataFrame]:
         "prompt_gradients": pd.DataFrame(
             {**common, **pair, "prompt": [0, 0, 1, 1, 2, 2], "prompt_pair": rng.normal(size=n)}
         ),
+        "choices": pd.DataFrame(
+            {
+                **common,
+                "estimator": ["K=1", "K=4"] * 3,
+                "previous": ["K=4"] * n,
+                "changed": [True, False] * 3,
+                "target": ["data"] * n,
+                "batch": [64] * n,
+                "gain": [0.25, np.nan, 1e-300, -1e300, 0.0, 1.0],
+                "gain_low": rng.normal(size=n),
+                "gain_high": rng.normal(size=n),
+                "reason": ["It gains.", "It does not."] * 3,
+                "seconds": rng.random(n),
+            }
+        ),
+        "candidates": pd.DataFrame(
+            {
+                **common,
+                "estimator": ["K=1", "K=4"] * 3,
+                "efficiency": [0.25, np.nan, 1e-300, -1e300, 0.0, 1.0],
+                "efficiency_low": rng.normal(size=n),
+                "efficiency_high": rng.normal(size=n),
+            }
+        ),
         "metrics": pd.DataFrame(
             {"step": [1, 2], "split": ["train", "test"], "name": ["loss", "bleu"], "value": [1, 2.5]}
         ),

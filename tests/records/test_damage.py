@@ -144,7 +144,7 @@ def test_files_of_others_are_errors(run):
         (
             {"kvar.schema": str(SCHEMA_VERSION + 1), "kvar.table": "metrics"},
             None,
-            "written under records schema 2; .*Upgrade",
+            f"written under records schema {SCHEMA_VERSION + 1}; .*Upgrade",
         ),
     ],
 )
@@ -166,7 +166,10 @@ def test_parquet_of_another_making_is_an_error_wherever_it_lies(run, metadata, c
         ("[1]", "not the config of a kvar run"),
         ('{"name": "somebody else"}', "not the config of a kvar run"),
         ('{"config": {}}', "no schema version"),
-        (json.dumps({"config": {}, "schema": SCHEMA_VERSION + 1}), "written under records schema 2; .*Upgrade kvar"),
+        (
+            json.dumps({"config": {}, "schema": SCHEMA_VERSION + 1}),
+            f"written under records schema {SCHEMA_VERSION + 1}; .*Upgrade kvar",
+        ),
     ],
 )
 def test_a_config_of_another_making_is_an_error(run, config, content, message):

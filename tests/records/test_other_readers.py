@@ -32,6 +32,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             writer.append("trajectories", trajectory_frame(rollouts, values, **at))
             writer.append("gradients", gradient_frame(moments, **at))
             writer.append("prompt_gradients", prompt_frame(moments, **at))
+            numbers = {"gain": [0.5], "gain_low": [np.nan], "gain_high": [1.0], "seconds": [2.0]}
+            words = {"estimator": ["K=1"], "previous": ["K=2"], "target": ["data"], "reason": ["It gains."]}
+            chosen = pd.DataFrame(
+                {"probe": ["probe"], "step": [step], "changed": [True], "batch": [64]} | numbers | words
+            )
+            writer.append("choices", chosen)
+            efficiency = {"efficiency": [0.5], "efficiency_low": [0.25], "efficiency_high": [np.nan]}
+            writer.append("candidates", chosen[["probe", "step", "estimator"]].assign(**efficiency))
             writer.append(
                 "metrics", pd.DataFrame({"step": [step], "split": ["probe"], "name": ["total_gap"], "value": [1.5]})
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from kvar.analysis.frames.statistics_frame import check_frame, select, students
+from kvar.analysis.frames.statistics_frame import check_frame, find, select, students
 from kvar.plots.parts.style import student_series
 from kvar.report.words.sentences import (
     Row,
@@ -32,7 +32,9 @@ def _counts(frame: pd.DataFrame, group: str, step: int | str) -> str:
     """The sentence that says on how many independent units all rests."""
     statistics = set(frame[frame["group"] == group]["statistic"])
     name = next((s for s in ("trace_ratio", "trace", "efficiency") if s in statistics), None)
-    rows = select(frame, name or "trace", group=group, step=step)
+    rows = find(frame, name or "trace", group=group, step=step)
+    if not len(rows):  # of estimators without a K alone
+        rows = select(frame, name or "trace", group=group, step=step, only_k=False)
     low, high = int(rows["n"].min()), int(rows["n"].max())
     steps = sorted({int(s) for s in rows["step"]})
     at = f"step {steps[0]}" if len(steps) == 1 else f"steps {steps[0]} to {steps[-1]}"
@@ -67,9 +69,9 @@ def verdict_paragraphs(frame: pd.DataFrame, *, group: str = "all", step: int | s
     best = best_of_students(frame, group=group, step=step)
     efficiency = cells(frame, "efficiency", group=group, step=step, only_k=False)
     labels = {name: look.label for name, look in student_series(frame).items()}
-    names = [name for name in students(frame) if any(name in rows for rows in table.values())]
-    rows = [{statistic: by_student.get(name, {}) for statistic, by_student in table.items()} for name in names]
     snr = cells(frame, "snr", group=group, step=step, only_k=False)
+    names = [name for name in students(frame) if any(name in rows for rows in (*table.values(), efficiency, snr))]
+    rows = [{statistic: by_student.get(name, {}) for statistic, by_student in table.items()} for name in names]
     said_best = {
         name: [best_sentence(best.get(name), efficiency.get(name, {})), noise_sentence(snr.get(name, {}))]
         for name in names
