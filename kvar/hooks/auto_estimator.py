@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch.distributed as dist
@@ -63,6 +64,7 @@ class AutoEstimator(TrainerCallback):
         writer: appends the tables ``choices`` and ``candidates``, and the batch's measurements; default the probe's.
         log: send ``kvar/auto/efficiency`` (of the estimator that was in use), ``gain``, ``changed`` and ``seconds`` to
             what the trainer reports to.
+        say: called with a line of text a choice.
 
     Attributes:
         choices: those of the present training, by step.
@@ -81,11 +83,12 @@ class AutoEstimator(TrainerCallback):
         *,
         writer: RunWriter | None = None,
         log: bool = True,
+        say: Callable[[str], object] = tqdm.write,
     ) -> None:
         args = trainer.args
         if getattr(args, "estimator", None) != AUTO:
             raise ValueError(f"estimator is {getattr(args, 'estimator', None)!r}: AutoEstimator needs estimator auto.")
-        self.plan, self.trainer = adaptive(args), trainer
+        self.plan, self.trainer, self.say = adaptive(args), trainer, say
         self.choices: dict[int, Choice] = {}
         self._log = TrainerLog(trainer) if log and isinstance(trainer, Trainer) else None
         self._probes = False
@@ -212,7 +215,7 @@ class AutoEstimator(TrainerCallback):
         """Record, print and log a choice."""
         step, gain = measurement.step, choice.gain
         batch = step_design(self.trainer.args)[0]
-        tqdm.write(f"step {step:,}, estimator {choice.name}: {choice.reason} ({seconds:.1f} s)")
+        self.say(f"step {step:,}, estimator {choice.name}: {choice.reason} ({seconds:.1f} s)")
         if self.writer is not None:
             import pandas as pd
 

@@ -200,7 +200,7 @@ def build_trainer(
             trainer.add_callback(one)
     if is_adaptive(training):
         own = probes[0] if training.auto_on == "probe" else None
-        AutoEstimator(trainer, own, writer=writer, log=probe.probe_log)
+        AutoEstimator(trainer, own, writer=writer, log=probe.probe_log, say=progress.say)
     parameters = count_parameters(parts.student)
 
     def complete(checkpoint: Path) -> None:

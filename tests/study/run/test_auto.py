@@ -114,7 +114,7 @@ def test_a_target_that_is_not_resolved_is_said_and_nothing_changes(
     assert choice["target"] == "score - leave-one-out" and "not resolved" in choice["reason"]
     assert choice["estimator"] == choice["previous"] == IMMEDIATE and not choice["changed"]
     assert pd.isna(choice["gain"]) and not len(run.candidates)
-    assert f"step 0, estimator {IMMEDIATE}: The target score - leave-one-out is not resolved" in capsys.readouterr().out
+    assert f"step 0, estimator {IMMEDIATE}: The target score - leave-one-out is not resolved" in capsys.readouterr().err
 
 
 def test_the_data_are_measured_where_they_are_the_target(tmp_path: Path) -> None:
