@@ -213,6 +213,7 @@ def test_a_candidate_that_leads_away_is_never_chosen(confidence: float) -> None:
     """Toward (1, 0), in steps of 8 with noise of variance 2: signed cosines squared of (-1, 0), (-1, 3) and (1, 3)."""
     means = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [-1.0, 3.0], [1.0, 3.0]], dtype=torch.float64)
     noise = torch.randn(4, 4000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    noise -= noise.mean(dim=1, keepdim=True)  # the sample's means are those given
     moments = moments_of(means[:, None] + noise, names=["K=1", "K=2", "K=3", "K=4"])
     options: dict[str, Any] = {"batch": 8, "target": "K=1", "confidence": confidence}
     away = choose(moments, "K=2", ["K=3"], **options)
