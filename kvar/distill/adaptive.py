@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from kvar.estimators.adaptive import AUTO, adaptive
 
@@ -13,8 +14,16 @@ if TYPE_CHECKING:
 __all__ = ["check_adaptive", "is_adaptive", "trained_settings", "with_estimator"]
 
 FIELDS = ("auto_start", "auto_candidates", "auto_target", "auto_on", "auto_every", "auto_margin", "auto_confidence")
-OTHER_GRADIENTS = {"length_normalised_returns": True, "normalisation": "sequence-token-mean"}
-"""Settings under which a step's gradient is another than the one that is measured."""
+OTHER_GRADIENTS: dict[str, Callable[[Any], bool]] = {
+    "length_normalised_returns": bool,
+    "normalisation": lambda value: value == "sequence-token-mean",
+    "entropy_weight": bool,
+    "uniform_weight": bool,
+    "temperature": lambda value: value != 1,
+    "top_k": bool,
+}
+"""Settings -> whether a step's gradient is another than the one that is measured, which is the estimator's alone on
+responses drawn from the student's own distribution."""
 
 
 def is_adaptive(settings: DistillationConfig) -> bool:
@@ -55,11 +64,17 @@ def check_adaptive(settings: DistillationConfig) -> None:
                     f"auto, or leave {field} out."
                 )
         return
-    for field, value in OTHER_GRADIENTS.items():
-        if getattr(settings, field) == value:
+    for field, changes in OTHER_GRADIENTS.items():
+        if changes(value := getattr(settings, field)):
             raise ValueError(
                 f"{field} is {value!r}, but estimator auto measures the gradient without it: leave {field} out."
             )
+    if "policy-gradient" in settings.mixture and len(settings.mixture.parts) > 1:
+        raise ValueError(
+            f"objective is {settings.objective!r}, but estimator auto measures the gradient of policy-gradient alone, "
+            "whose length beside the others changes with the estimator: set objective policy-gradient, or name an "
+            "estimator."
+        )
     chosen = adaptive(settings)
     settings.auto_start, settings.auto_target = chosen.start.name, chosen.target
     settings.auto_candidates = ", ".join(chosen.candidates)

@@ -108,6 +108,13 @@ class AutoEstimator(TrainerCallback):
             step_rollouts=self.trainer.args.rollouts_per_prompt,
             references=probe.references is not None,
         )
+        for field in ("max_new_tokens", "centre", "value"):
+            of_probe, trained = getattr(probe.settings, field), getattr(self.trainer.args, field)
+            if of_probe != trained:
+                raise ValueError(
+                    f"{field} of the probe is {of_probe!r}, but the training's is {trained!r}, so that another "
+                    "gradient would be measured than is trained: give both the same."
+                )
         probe.add(self.plan.measured(probe.settings.rollouts_per_prompt))
         self._probes = probe in self.trainer.callback_handler.callbacks
         if self._probes:

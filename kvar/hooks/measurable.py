@@ -22,7 +22,8 @@ def check_probe(plan: Adaptive, *, prompts: int, rollouts: int, step_rollouts: i
 
     Raises:
         ValueError: too few prompts for the fitted kernel, or for any variance; one response a prompt where two are
-            needed; a target without its data. One line with field, value and remedy.
+            needed; another number than in training where the noise of a baseline depends on it; a target without its
+            data. One line with field, value and remedy.
     """
     _check_prompts(plan, f"probe_prompts: the probe has {prompts} prompts", prompts)
     if rollouts == 1 and step_rollouts > 1:
@@ -31,6 +32,12 @@ def check_probe(plan: Adaptive, *, prompts: int, rollouts: int, step_rollouts: i
             "prompts measured with 2 responses or more: raise probe_rollouts."
         )
     _check_rollouts(plan, "probe_rollouts", rollouts)
+    for e in plan.trained.values():
+        if rollouts != step_rollouts and getattr(e.subtracted, "scope", None) == "prompt":
+            raise ValueError(
+                f"probe_rollouts is {rollouts} and rollouts_per_prompt {step_rollouts}, but the noise of {e.name!r} "
+                "depends on how many responses a prompt has: give both the same number."
+            )
     if plan.target == DATA and not references:
         raise ValueError("auto_target is 'data', but the probe has no references: give it references=.")
 

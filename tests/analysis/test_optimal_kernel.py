@@ -208,6 +208,22 @@ def test_without_confidence_the_candidate_that_looks_best_is_taken() -> None:
         choose(moments, "K=1", confidence=1)
 
 
+@pytest.mark.parametrize("confidence", [0.0, 0.95])
+def test_a_candidate_that_leads_away_is_never_chosen(confidence: float) -> None:
+    """Toward (1, 0), in steps of 8 with noise of variance 2: signed cosines squared of (-1, 0), (-1, 3) and (1, 3)."""
+    means = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [-1.0, 3.0], [1.0, 3.0]], dtype=torch.float64)
+    noise = torch.randn(4, 4000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    noise -= noise.mean(dim=1, keepdim=True)  # the sample's means are those given
+    moments = moments_of(means[:, None] + noise, names=["K=1", "K=2", "K=3", "K=4"])
+    options: dict[str, Any] = {"batch": 8, "target": "K=1", "confidence": confidence}
+    away = choose(moments, "K=2", ["K=3"], **options)
+    found = [away.efficiencies[name].value for name in ("K=2", "K=3")]
+    assert found == pytest.approx([-1 / 1.25, -1 / 10.25], abs=0.02) and away.gain.low > 0.5
+    assert (away.name, away.changed) == ("K=2", False) and "No candidate leads toward K=1" in away.reason
+    assert choose(moments, "K=2", ["K=3", "K=4"], **options).name == "K=4"
+    assert not choose(moments, "K=4", ["K=3", "K=2"], **options).changed
+
+
 def test_noise_does_not_change_the_choice() -> None:
     """Estimators that are the same but for noise: a change would be one of chance, in at most about 5 %."""
     generator = torch.Generator().manual_seed(3)

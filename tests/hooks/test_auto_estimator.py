@@ -177,7 +177,7 @@ def test_a_choice_is_for_the_step_that_is_taken(tmp_path: Path, monkeypatch: pyt
         tmp_path, rollouts_per_prompt=3, auto_every=0, auto_candidates=["K=4", "fitted"], auto_margin=0.5,
         auto_confidence=0.5, auto_target="J_kl", max_steps=1,
     )  # fmt: skip
-    AutoEstimator(run, probe())
+    AutoEstimator(run, probe(rollouts_per_prompt=3))
     run.train()
     assert (asked["batch"], asked["rollouts_per_prompt"]) == (12, 3)
     assert (asked["margin"], asked["confidence"], asked["target"]) == (0.5, 0.5, "J_kl")
@@ -233,6 +233,10 @@ def test_a_probe_is_asked_for_where_it_is_measured(tmp_path: Path) -> None:
         ({}, {"auto_target": "data"}, "auto_target is 'data', but the probe has no references"),
         ({}, {"auto_target": "score"}, "estimator 'score - leave-one-out' needs score="),
         ({"rollouts_per_prompt": 1}, {"rollouts_per_prompt": 2}, "probe_rollouts is 1, and efficiency for a step"),
+        ({}, {"rollouts_per_prompt": 3}, "probe_rollouts is 2 and rollouts_per_prompt 3, but the noise of 'gap K=1"),
+        ({"max_new_tokens": 5}, {}, "max_new_tokens of the probe is 5, but the training's is 6, so that another"),
+        ({"value": "soft"}, {}, "value of the probe is 'soft', but the training's is 'max'"),
+        ({}, {"centre": "none"}, "centre of the probe is 'mean', but the training's is 'none'"),
     ],
 )
 def test_a_probe_that_cannot_measure_it_is_refused(

@@ -108,6 +108,11 @@ def test_a_prompts_cost_moves_the_split_to_where_it_is_least_noisy():
     assert abs(advice.split.rollouts - best.value) <= 1
     assert advice.split.prompts == pytest.approx(4000 / (90 + 10 * advice.split.rollouts))
     assert f"At 90 tokens a prompt the least noisy R is {best.value:.1f} [" in " ".join(str(advice).split())
+    cheap = advise_probes(
+        [known(prompts=600)], 4000, prompt_cost=0.5
+    )  # R* = sqrt(4 x 0.05) = 0.4: none takes less than 1
+    assert cheap.split.rollouts == 1 and cheap.split.optimum.high < 1
+    assert "the least noisy R is 1 [1, 1]" in " ".join(str(cheap).split())
 
 
 def test_the_advised_split_is_the_least_noisy_one_of_fresh_steps():

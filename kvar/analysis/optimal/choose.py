@@ -62,6 +62,7 @@ def choose(
     The current estimator stays unless the best candidate's gain is above zero at the confidence given, divided among
     the candidates (Bonferroni), and its efficiency at least ``1 + margin`` times the current one's. So noise does not
     make the choice go back and forth. At a confidence of 0 the candidate that looks best is taken, whatever is in use.
+    A candidate whose step leads away from the target, of an efficiency below 0, is never taken.
 
     Args:
         moments: of E estimators, with all fields.
@@ -108,6 +109,9 @@ def choose(
     best = max(rivals, key=lambda name: -np.inf if np.isnan(rivals[name]) else rivals[name])
     gain = gain_interval(each[best], each[current], 1 - (1 - confidence) / len(rivals) if confidence else 0.95)
     now, then = efficiencies[current].value, efficiencies[best].value
+    if then <= 0 and (confidence == 0 or now < then):
+        words = f"No candidate leads toward {pieces.reference}, the best of them, {best}, has {number(then)}"
+        return Choice(current, False, gain, efficiencies, f"{words}: keep {current}.")
     if confidence == 0 and not np.isnan(then):
         words = f"{best} has the largest efficiency of the candidates, {number(then)}"
         changed = best != current

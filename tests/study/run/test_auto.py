@@ -156,6 +156,14 @@ def test_a_checkpoint_without_its_estimator_is_refused(tmp_path: Path) -> None:
         ({"teacher": None}, "estimator is auto, .* set teacher"),
         ({"estimator": IMMEDIATE}, "auto_every is 2, but estimator is 'gap immediate exact': set estimator auto"),
         ({"objective": "kl"}, "estimator is 'auto', but objective 'kl' does not follow it"),
+        ({"temperature": 0.7}, "temperature is 0.7, but estimator auto measures the gradient without it: leave temp"),
+        ({"top_k": 3}, "top_k is 3, but estimator auto measures"),
+        ({"entropy_weight": 0.01}, "entropy_weight is 0.01, but estimator auto measures"),
+        ({"uniform_weight": 0.01}, "uniform_weight is 0.01, but estimator auto measures"),
+        (
+            {"objective": "policy-gradient + 0.1 sft"},
+            "objective is 'policy-gradient . 0.1 sft', but estimator auto measures the gradient of policy-gradient",
+        ),
         ({"length_normalised_returns": True}, "length_normalised_returns is True, but estimator auto measures"),
     ],
 )
