@@ -53,19 +53,20 @@ def _best(of: dict[tuple[str, str], Interval], measurement: Measurement, batch: 
     return f"{many} ({left[first]:.2f}), efficiency of a step of {batch:g} {'not resolved' if unknown else efficiency}"
 
 
-def no_efficiency(measurement: Measurement, frame: pd.DataFrame) -> str | None:
-    """Why no estimator has an efficiency, or none a probability to be best, and the remedy; None where one has both.
+def no_efficiency(measurement: Measurement, frame: pd.DataFrame, *, best: bool = False) -> str | None:
+    """Why no estimator has an efficiency, and the remedy; None where one has.
 
     Args:
         measurement: a probe's.
         frame: its statistics, with the target's estimator in ``attrs``.
+        best: also tell why there are efficiencies, and none has a probability to be the largest.
     """
     of_efficiency = frame.loc[frame["statistic"] == "efficiency", "value"].notna().any()
-    if of_efficiency and frame.loc[frame["statistic"] == "best_probability", "value"].notna().any():
+    if of_efficiency and (not best or frame.loc[frame["statistic"] == "best_probability", "value"].notna().any()):
         return None
     if measurement.moments["all"].pair is None:
         return "no efficiency, bias or best estimator with fields='norms': measure with fields='all'."
-    prompts = len(measurement.moments["all"].prompts)
+    prompts = len(measurement.moments.prompts)
     if of_efficiency and prompts < LEAST_PROMPTS:
         return f"no intervals and no best estimator by {prompts} prompts: measure {LEAST_PROMPTS} or more."
     reference = str(frame.attrs["reference"])

@@ -64,9 +64,10 @@ def test_efficiencies_without_a_best_estimator_are_told_why() -> None:
     assert frame.loc[frame["statistic"] == "efficiency", "value"].notna().any()
     frame.loc[frame["statistic"] == "best_probability", "value"] = float("nan")
     why = "no best estimator, since the mean of K=1, which is the gradient of J, is not told from zero by 12 responses"
-    assert str(no_efficiency(measurement, frame)).startswith(why)
+    assert str(no_efficiency(measurement, frame, best=True)).startswith(why)
+    assert no_efficiency(measurement, frame) is None
     few = measured(gradients[:, :2], torch.arange(2), measurement.names)
-    assert no_efficiency(few, step_statistics(few, 2)) == (
+    assert no_efficiency(few, step_statistics(few, 2), best=True) == (
         "no intervals and no best estimator by 2 prompts: measure 3 or more."
     )
 
