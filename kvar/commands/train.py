@@ -35,5 +35,9 @@ def run(arguments: argparse.Namespace, fields: list[str]) -> int:
         raise ValueError("train needs a CONFIG: a YAML file, or the name of one that ships; see kvar train --help.")
     from kvar.study.run.run import train_run
 
-    train_run(*read_settings(arguments.config, overrides), overwrite=arguments.overwrite)
+    settings, training = read_settings(arguments.config, overrides)
+    train_run(settings, training, overwrite=arguments.overwrite)
+    if settings.probe.probe_every and training.process_index == 0:
+        folder = training.output_dir
+        print(f"what the probes say: kvar advise {folder}, or figures: kvar report {folder} --output {folder}/report")
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+import torch
 from transformers import TrainingArguments
 
 from kvar._bounds import AtLeast0, AtLeast1, BelowOne, Fraction, NotNegative, Positive, check_bounds, option
@@ -144,6 +145,8 @@ class DistillationConfig(TrainingArguments):
         self._check_estimators()
         self._check_contradictions()
         super().__post_init__()
+        if not torch.accelerator.is_available():
+            self.dataloader_pin_memory = False  # there is nothing to pin for, and torch warns of it
         for name in ("fp16", "fp16_full_eval"):  # the device is only known now
             if getattr(self, name) and self.device.type == "cpu":
                 raise ValueError(

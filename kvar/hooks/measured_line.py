@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from kvar.analysis.frames.measured import LEAST_PROMPTS
 from kvar.analysis.frames.reference import objective_of
 from kvar.estimators import TRAINED
 from kvar.intervals import Interval, candidates
@@ -44,7 +45,7 @@ def _best(of: dict[tuple[str, str], Interval], measurement: Measurement, batch: 
     chances = {name: of["best_probability", name].value for name in measurement.names}
     left = candidates(chances)
     if not left:
-        return "best estimator not resolved"
+        return f"best of {len(chances)} estimators not resolved by {len(measurement.rollouts)} responses"
     first = next(iter(left))
     many = f"best not resolved, likeliest {first}" if len(left) > 1 else f"best {first}"
     efficiency = of["efficiency", first]
@@ -52,19 +53,24 @@ def _best(of: dict[tuple[str, str], Interval], measurement: Measurement, batch: 
     return f"{many} ({left[first]:.2f}), efficiency of a step of {batch:g} {'not resolved' if unknown else efficiency}"
 
 
-def no_efficiency(measurement: Measurement, frame: pd.DataFrame) -> str | None:
+def no_efficiency(measurement: Measurement, frame: pd.DataFrame, *, best: bool = False) -> str | None:
     """Why no estimator has an efficiency, and the remedy; None where one has.
 
     Args:
         measurement: a probe's.
         frame: its statistics, with the target's estimator in ``attrs``.
+        best: also tell why there are efficiencies, and none has a probability to be the largest.
     """
-    if frame.loc[frame["statistic"] == "efficiency", "value"].notna().any():
+    of_efficiency = frame.loc[frame["statistic"] == "efficiency", "value"].notna().any()
+    if of_efficiency and (not best or frame.loc[frame["statistic"] == "best_probability", "value"].notna().any()):
         return None
     if measurement.moments["all"].pair is None:
         return "no efficiency, bias or best estimator with fields='norms': measure with fields='all'."
+    prompts = len(measurement.moments.prompts)
+    if of_efficiency and prompts < LEAST_PROMPTS:
+        return f"no intervals and no best estimator by {prompts} prompts: measure {LEAST_PROMPTS} or more."
     reference = str(frame.attrs["reference"])
-    said = f"no efficiency, since the mean of {reference}"
+    said = f"no {'best estimator' if of_efficiency else 'efficiency'}, since the mean of {reference}"
     if (objective := objective_of(reference)) is not None:
         said += f", which is the gradient of {objective},"
     said += f" is not told from zero by {len(measurement.rollouts)} responses"

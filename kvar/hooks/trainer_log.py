@@ -98,7 +98,9 @@ class TrainerLog:
 
     def _tell(self, measurement: Measurement, frame: pd.DataFrame | None, batch: float) -> None:
         """Say the measurement's line, and once why there is no efficiency."""
-        why = None if frame is None or "efficiency" in self._told else no_efficiency(measurement, frame)
+        why = None
+        if frame is not None and "efficiency" not in self._told:
+            why = no_efficiency(measurement, frame, best=self.say is not None)
         if why is not None:
             self._told.add("efficiency")
         if self.say is not None:

@@ -42,7 +42,7 @@ def test_what_is_not_resolved_is_said_so_once(tmp_path: Path) -> None:
     log = TrainerLog(trainer_of(tmp_path), 6, say=said.append, logged=False)
     log(measurement)
     log(replace(measurement, step=9))
-    unresolved = "best estimator not resolved, relative variance as trained not resolved, 0.2 s"
+    unresolved = "best of 2 estimators not resolved by 12 responses, relative variance as trained not resolved, 0.2 s"
     assert said == [
         f"step 7, probe: {unresolved}",
         "step 7, probe: no efficiency, since the mean of K=1, which is the gradient of J, is not told from zero by 12 "
@@ -56,6 +56,20 @@ def test_what_is_not_resolved_is_said_so_once(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         silent(replace(measurement, step=9))
+
+
+def test_efficiencies_without_a_best_estimator_are_told_why() -> None:
+    gradients, measurement = two_estimators()
+    frame = step_statistics(measurement, 6)
+    assert frame.loc[frame["statistic"] == "efficiency", "value"].notna().any()
+    frame.loc[frame["statistic"] == "best_probability", "value"] = float("nan")
+    why = "no best estimator, since the mean of K=1, which is the gradient of J, is not told from zero by 12 responses"
+    assert str(no_efficiency(measurement, frame, best=True)).startswith(why)
+    assert no_efficiency(measurement, frame) is None
+    few = measured(gradients[:, :2], torch.arange(2), measurement.names)
+    assert no_efficiency(few, step_statistics(few, 2), best=True) == (
+        "no intervals and no best estimator by 2 prompts: measure 3 or more."
+    )
 
 
 def test_norms_alone_have_no_efficiency_and_the_remedy_is_another() -> None:

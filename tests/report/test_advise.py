@@ -170,6 +170,9 @@ def test_a_target_that_is_not_resolved_keeps_the_estimator_and_says_how_many_pro
     assert advice.target_units == expected or (math.isinf(expected) and math.isinf(advice.target_units))
     text = str(advice)
     assert "keep your estimator" in text and "no reason to change the estimator, K=2" in text and "nan" not in text
+    assert "not measured" not in text
+    bare = str(advise_probes([dataclasses.replace(weak, current="kl immediate exact")], 320))
+    assert "since the run's own was not measured: name it in probe_kernels" in " ".join(bare.split())
 
 
 def test_what_leads_away_is_not_advised_for_being_simple():
@@ -228,7 +231,10 @@ def test_other_probes_of_the_run_are_told_in_one_line(tmp_path):
     advice = advise(run, 640, step=10)
     assert [step for step, _ in advice.over_training] == [0, 20]
     text = " ".join(str(advice).split())
-    assert "Measured at step 10 of 40;" in text and "At other probes of this run the same budget takes" in text
+    assert "Measured at step 10 of 40;" in text and "for the same budget, the advice is" in text
+    parts = [(0, None), (10, None), (20, "K=1"), (30, "K=4"), (40, "K=4"), (50, "K=4")]
+    told = " ".join(str(dataclasses.replace(advice, over_training=tuple(parts))).split())
+    assert "not resolved at steps 0 and 10, K=1 at step 20 and K=4 at steps 30 to 50." in told
     assert "the first of 40 training steps" in " ".join(str(advise(run, 640, step=0)).split())
 
 

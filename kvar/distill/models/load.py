@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kvar.distill.models.adapter import adapter_base, is_adapter, merged
+from kvar.distill.models.bars import without_bars
 from kvar.distill.models.gguf import dense_weights, gguf_source
 from kvar.distill.models.shipped import SHIPPED, resolve
 
@@ -41,9 +42,10 @@ def load_model(name: str | Path, dtype: str = "float32") -> Any:
     try:
         config = AutoConfig.from_pretrained(place, **options)
         family = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        if not options:
-            return family.from_pretrained(place, dtype=getattr(torch, dtype), use_safetensors=True)
-        return family.from_pretrained(place, dtype=getattr(torch, dtype), **options, **dense_weights())
+        with without_bars(Path(place).is_dir()):
+            if not options:
+                return family.from_pretrained(place, dtype=getattr(torch, dtype), use_safetensors=True)
+            return family.from_pretrained(place, dtype=getattr(torch, dtype), **options, **dense_weights())
     except (OSError, ValueError) as error:
         raise ValueError(_message("model", name, error)) from error
 

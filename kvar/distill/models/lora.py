@@ -6,6 +6,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from kvar.distill.models.bars import without_bars
 from kvar.rollouts.forward import unwrapped
 
 __all__ = ["ADAPTER", "add_lora", "save_model"]
@@ -78,12 +79,13 @@ def save_model(model: Any, folder: Path | str) -> None:
     A LoRA student is saved merged, in the plain format of its family, and its adapters in the subfolder ``adapter``.
     """
     inner = unwrapped(model)
-    if inner is model:
-        model.save_pretrained(folder)
-        return
-    merged = deepcopy(model).merge_and_unload()
-    merged.save_pretrained(folder)
-    model.save_pretrained(Path(folder) / ADAPTER)
+    with without_bars():
+        if inner is model:
+            model.save_pretrained(folder)
+            return
+        merged = deepcopy(model).merge_and_unload()
+        merged.save_pretrained(folder)
+        model.save_pretrained(Path(folder) / ADAPTER)
 
 
 def _no_layer(target: Any, model: Any) -> str:

@@ -65,9 +65,11 @@ def _estimator(a: AdviceNumbers) -> list[str]:
             if math.isfinite(a.target_units)
             else "these prompts do not tell how many would"
         )
+        bare = a.current and a.current not in [row.name for row in r.rows]
+        why = ", since the run's own was not measured: name it in probe_kernels" if bare else ""
         return [
             f"Not resolved: {a.prompts:,} prompts do not tell {target_words(a.reference)}, from zero; {need}. Until "
-            f"then there is no reason to change the estimator{_in_use(a)}. The numbers below are of {a.estimator}."
+            f"then there is no reason to change the estimator{_in_use(a)}. The numbers below are of {a.estimator}{why}."
         ]
     said = []
     if r.reason == "fitted" and a.fitted:
@@ -166,7 +168,7 @@ def _split(a: AdviceNumbers) -> list[str]:
 
 
 def _table(a: AdviceNumbers) -> list[str]:
-    rows = [["responses", "prompts", "variance of the step", "efficiency"]]
+    rows = [["responses", "prompts", "variance / advised", "efficiency"]]
     for row in a.split.rows:
         star = "" if row.measured else "*"
         advised = row.rollouts == a.split.rollouts
@@ -232,7 +234,7 @@ def _sure(a: AdviceNumbers) -> list[str]:
         )  # fmt: skip
     said = [f"Measured {when}; noise and direction change as a student learns, so measure again after a while."]
     if a.over_training:
-        said.append(f"At other probes of this run the same budget takes {_phases(a.over_training)}.")
+        said.append(f"At other probes of this run, for the same budget, the advice is {_phases(a.over_training)}.")
     more = max(4 * a.prompts, int(a.target_units) if math.isfinite(a.target_units) else 0)
     if len(a.ranking.leaders) > 1 and a.unit == "prompts" and a.prompts < a.ranking.needed < _ALIKE * a.prompts:
         more = math.ceil(a.ranking.needed)
@@ -249,8 +251,8 @@ def _phases(told: Iterable[tuple[int, str | None]]) -> str:
     parts = []
     for name, steps in itertools.groupby(told, key=lambda pair: pair[1]):
         at = [f"{step:,}" for step, _ in steps]
-        where = f"step {at[0]}" if len(at) == 1 else f"steps {at[0]} to {at[-1]}"
-        parts.append(f"{name or 'nothing that is resolved'} at {where}")
+        where = f"step {at[0]}" if len(at) == 1 else f"steps {at[0]} {'and' if len(at) == 2 else 'to'} {at[-1]}"
+        parts.append(f"{name or 'not resolved'} at {where}")
     return listed(parts)
 
 

@@ -95,5 +95,6 @@ def score_run(
     if scored is not None:
         scored(result.metrics)
     replace_file(path, json.dumps(content, indent=1, ensure_ascii=False).encode())  # last: it marks the run as done
-    print(f"{settings.eval_split} ({len(examples)} examples): {result.metrics}", flush=True)
+    shown = ", ".join(f"{name} {value:.4g}" for name, value in result.metrics.items())
+    print(f"{settings.eval_split} ({len(examples)} examples): {shown}", flush=True)
     return result.metrics

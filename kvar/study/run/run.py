@@ -49,6 +49,7 @@ def train_run(settings: RunSettings, training: DistillationConfig, *, overwrite:
     from accelerate import PartialState  # type: ignore[import-untyped]
 
     from kvar.distill import count_parameters
+    from kvar.distill.models.bars import without_bars
     from kvar.distill.trainer.checkpoints import clean_folder
     from kvar.rollouts import whole
 
@@ -87,7 +88,8 @@ def train_run(settings: RunSettings, training: DistillationConfig, *, overwrite:
                 print(f"{folder}: resuming from {checkpoint}", flush=True)
             writer.drop_after(start)
         trainer = build_trainer(settings.probe, training, parts, train, validation, writer, config, start=start)
-        trainer.train(resume_from_checkpoint=checkpoint)
+        with without_bars():
+            trainer.train(resume_from_checkpoint=checkpoint)
         step = trainer.state.global_step
         save_student(trainer, parts, folder / "model", model_card(config, {}, parameters=parameters, step=step))
 
