@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-__all__ = ["AtLeast0", "AtLeast1", "Bound", "Fraction", "NotNegative", "Positive", "check_bounds", "option"]
+__all__ = ["AtLeast0", "AtLeast1", "BelowOne", "Bound", "Fraction", "NotNegative", "Positive", "check_bounds", "option"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ AtLeast1 = Annotated[int, Bound("at least 1", lambda value: value >= 1)]
 Positive = Annotated[float, Bound("a positive number", lambda value: 0 < value < math.inf)]
 NotNegative = Annotated[float, Bound("0 or a positive number", lambda value: 0 <= value < math.inf)]
 Fraction = Annotated[float, Bound("between 0 and 1", lambda value: 0 <= value <= 1)]
+BelowOne = Annotated[float, Bound("at least 0 and below 1", lambda value: 0 <= value < 1)]
 
 
 def option(default: object, text: str) -> Any:

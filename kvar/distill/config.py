@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from transformers import TrainingArguments
 
-from kvar._bounds import AtLeast0, AtLeast1, Fraction, NotNegative, Positive, check_bounds, option
+from kvar._bounds import AtLeast0, AtLeast1, BelowOne, Fraction, NotNegative, Positive, check_bounds, option
 
 if TYPE_CHECKING:
     from kvar.distill.objectives import Mixture
@@ -33,7 +33,24 @@ class DistillationConfig(TrainingArguments):
     estimator: str | None = option(
         None,
         "the gradient estimator of policy-gradient, as kvar.estimators names it: kl immediate exact, gap K=1 exact "
-        "expected - leave-one-out, score - leave-one-out, ...; means in baselines are over the whole optimiser step",
+        "expected - leave-one-out, score - leave-one-out, ...; means in baselines are over the whole optimiser step. "
+        "auto measures as training goes on, and takes the one whose step points best at auto_target",
+    )
+    auto_start: str = option("gap immediate exact", "estimator auto: in use until the first choice changes it")
+    auto_candidates: str = option(
+        "gap immediate exact, gap K=1 exact expected - position-mean, fitted",
+        "estimator auto: what is chosen among, comma-separated; fitted is the kernel that the measurement says is best",
+    )
+    auto_target: str = option(
+        "J", "estimator auto: what a step is to point at: J, J_kl, data, score, or an estimator's name"
+    )
+    auto_on: Literal["probe", "batch"] = option(
+        "probe", "estimator auto: measure on the probe's prompts, or on the batch that is trained on"
+    )
+    auto_every: AtLeast0 = option(100, "estimator auto: steps between choices; 0 for one, before the first step")
+    auto_margin: NotNegative = option(0.1, "estimator auto: gain in efficiency, as a share, that is worth a change")
+    auto_confidence: BelowOne = option(
+        0.95, "estimator auto: confidence that a gain needs; 0 takes the candidate that looks best, whatever is in use"
     )
     preset: str | None = option(None, "reference: formula and numbers of the released KETCHUP recipe")
     kernel: str = option("K=4", "return kernel of ketchup: K=4, K=4 free, immediate, geometric(0.95), lags(1, 0.5)")
@@ -142,6 +159,7 @@ class DistillationConfig(TrainingArguments):
         return parse_objective(self.objective)
 
     def _check_estimators(self) -> None:
+        from kvar.distill.adaptive import check_adaptive, is_adaptive, trained_settings
         from kvar.distill.objectives.on_policy.policy_gradient import named_estimator
         from kvar.estimators import Estimator
         from kvar.returns import LLMR
@@ -149,9 +167,10 @@ class DistillationConfig(TrainingArguments):
         Estimator(LLMR(), self.baseline)  # refuses an unknown baseline
         mixture = self.mixture
         trained = "policy-gradient" in mixture
-        if trained:
+        check_adaptive(self)
+        if trained and not is_adaptive(self):
             self.estimator = named_estimator(self).name
-        elif self.estimator is not None:
+        elif not trained and self.estimator is not None:
             raise ValueError(
                 f"estimator is {self.estimator!r}, but objective {mixture.name!r} does not follow it: set objective "
                 "policy-gradient, or leave estimator out."
@@ -163,17 +182,22 @@ class DistillationConfig(TrainingArguments):
                         f"{name} is {getattr(self, name)}, which only ketchup and llmr use: state it in the estimator "
                         f"({self.estimator!r} now), or leave {name} out."
                     )
-        for estimator in mixture.estimators(self).values():
+        named = [
+            (f"{field} cannot be trained: " if is_adaptive(self) else "", estimator)
+            for field, settings in trained_settings(self).items()
+            for estimator in mixture.estimators(settings).values()
+        ]
+        for what, estimator in named:
             baseline = estimator.subtracted
             if baseline is not None and baseline.scope == "prompt" and self.rollouts_per_prompt < 2:
                 raise ValueError(
-                    f"baseline {baseline.name} needs rollouts_per_prompt >= 2; got {self.rollouts_per_prompt}. Raise "
-                    "it or choose another baseline."
+                    f"{what}baseline {baseline.name} needs rollouts_per_prompt >= 2; got {self.rollouts_per_prompt}. "
+                    "Raise it or choose another baseline."
                 )
             if estimator.correction is not None and self.top_k == 1:
                 raise ValueError(
-                    f"correction {estimator.correction.name!r} needs the probabilities that responses are sampled "
-                    "with; with top_k 1 nothing is sampled. Raise top_k, or leave the correction out."
+                    f"{what}correction {estimator.correction.name!r} needs the probabilities that responses are "
+                    "sampled with; with top_k 1 nothing is sampled. Raise top_k, or leave the correction out."
                 )
 
     def _check_contradictions(self) -> None:

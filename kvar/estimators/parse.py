@@ -25,7 +25,7 @@ from kvar.estimators.rewards import (
 )
 from kvar.returns import LLMR, Kernel, parse_kernel
 
-__all__ = ["parse_estimators", "parse_reward"]
+__all__ = ["parse_estimators", "parse_reward", "split_names"]
 
 _M = TypeVar("_M")
 
@@ -89,7 +89,7 @@ def parse_estimators(
     """
     if not isinstance(text, Iterable):
         raise TypeError(f"estimators must be names, for instance 'K=4, kl immediate exact'; got {type(text).__name__}.")
-    words = _split(text, ",") if isinstance(text, str) else [str(word).strip() for word in text]
+    words = split_names(text) if isinstance(text, str) else [str(word).strip() for word in text]
     custom_rewards = {reward.name: reward for reward in rewards}
     custom_kernels = {kernel.name: kernel for kernel in kernels}
     estimators = [_one(word, baseline, custom_rewards, custom_kernels) for word in filter(None, words)]
@@ -100,6 +100,16 @@ def parse_estimators(
     if twice:
         raise ValueError(f"estimators name {', '.join(twice)} twice; keep one of each.")
     return estimators
+
+
+def split_names(text: str) -> list[str]:
+    """The names in a text that separates them by commas; those inside parentheses separate none.
+
+    Example:
+        >>> split_names("K=4, lags(1, 0.5)")
+        ['K=4', 'lags(1, 0.5)']
+    """
+    return _split(text, ",")
 
 
 def parse_reward(text: str) -> Reward:

@@ -1,5 +1,6 @@
 """Hooks that join any transformers training to kvar's gradients and records."""
 
+from kvar.hooks.auto_estimator import AutoEstimator
 from kvar.hooks.batch.probe import BatchProbe
 from kvar.hooks.estimators import Estimator, estimator_weights, parse_estimators
 from kvar.hooks.measuring import Measuring
@@ -12,6 +13,7 @@ from kvar.hooks.trainer_log import TrainerLog
 from kvar.measurement import Measurement
 
 __all__ = [
+    "AutoEstimator",
     "BatchProbe",
     "Estimator",
     "GradientProbe",

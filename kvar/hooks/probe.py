@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch.distributed as dist
@@ -127,6 +128,19 @@ class GradientProbe(Measuring):
         self.estimators = self.settings.estimators
         self.every, self.first = every, first
         self._done: set[int] = set()
+        self._latest: Measurement | None = None
+
+    def add(self, estimators: Sequence[Estimator]) -> None:
+        """Measure further estimators too; one of a name that is measured already takes its place.
+
+        Raises:
+            ValueError: an estimator that the probe has no teacher, score or second response for.
+        """
+        added = {e.name: e for e in estimators}
+        kept = {e.name: added.pop(e.name, e) for e in self.estimators}
+        self.settings = replace(self.settings, estimators=(*kept.values(), *added.values()))
+        self.settings.check_teacher(self.teacher, self.reward)
+        self.estimators = self.settings.estimators
 
     def measure(self, student: nn.Module, step: int = 0, distributed: bool = False) -> Measurement:
         """Sample, score and measure ``student`` now; nothing is recorded.
@@ -166,7 +180,13 @@ class GradientProbe(Measuring):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Take the trainer's tokenizer, and measure the student before its first step, unless ``first`` is False.
+        """Begin, and measure the student before its first step, unless ``first`` is False."""
+        self.begin_training(state, **kwargs)
+        if self.first and state.global_step == 0:
+            self._probe(kwargs["model"], 0, args, state)
+
+    def begin_training(self, state: TrainerState, **kwargs: Any) -> None:
+        """Take the trainer's tokenizer and check the prompts.
 
         Measurements of an earlier training, or past the checkpoint that this one resumes from, are dropped.
         """
@@ -175,9 +195,8 @@ class GradientProbe(Measuring):
         check_apart(unwrap(kwargs["model"]), self.teacher)
         self._check_lengths(kwargs["model"])
         self._done = {step for step in self._done if step <= state.global_step} if state.global_step else set()
+        self._latest = None
         self.begin(state)
-        if self.first and state.global_step == 0:
-            self._probe(kwargs["model"], 0, args, state)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Measure after every ``every``-th optimiser step, and where training stops."""
@@ -204,9 +223,18 @@ class GradientProbe(Measuring):
         check_lengths(unwrap(student), self.teacher, int(lengths[row]), self.settings.max_new_tokens, prompt=where)
 
     def _probe(self, student: nn.Module, step: int, args: TrainingArguments, state: TrainerState) -> None:
-        if step in self._done:
-            return
-        self._done.add(step)
-        with plain_forward(student):
-            measurement = self.measure(student, step, distributed=args.world_size > 1 and dist.is_initialized())
-        self.deliver(measurement, state)
+        if step not in self._done:
+            self.measured(student, step, args, state)
+
+    def measured(self, student: nn.Module, step: int, args: TrainingArguments, state: TrainerState) -> Measurement:
+        """The measurement of a step, which is made, and kept or recorded, unless it is the latest one.
+
+        Every process must call it, and all get the whole.
+        """
+        if self._latest is None or self._latest.step != step:
+            self._done.add(step)
+            with plain_forward(student):
+                several = args.world_size > 1 and dist.is_initialized()
+                self._latest = self.measure(student, step, distributed=several)
+            self.deliver(self._latest, state)
+        return self._latest

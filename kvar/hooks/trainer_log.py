@@ -70,9 +70,12 @@ class TrainerLog:
         self._frames = {step: held for step, held in self._frames.items() if step < measurement.step}
         if frame is not None:
             self._frames[measurement.step] = frame
-        logs = scalars_of(measurement, frame, batch, self.prefix)
-        name = f"{self.prefix}/response_length"
-        if not any(name in entry and entry.get("step") == state.global_step for entry in state.log_history):
+        self.send(scalars_of(measurement, frame, batch, self.prefix), f"{self.prefix}/response_length")
+
+    def send(self, logs: dict[str, float], mark: str) -> None:
+        """Log numbers as those of a measurement are, unless the present step's log has one of the name ``mark``."""
+        state = self.trainer.state
+        if not any(mark in entry and entry.get("step") == state.global_step for entry in state.log_history):
             with replaced(self.trainer.callback_handler, "on_log", self._on_log):
                 Trainer.log(self.trainer, logs)
 

@@ -63,6 +63,16 @@ class Run:
         return self.read("prompt_gradients")
 
     @cached_property
+    def choices(self) -> pd.DataFrame:
+        """One row per probe and step at which an adaptive training chose its estimator, and why."""
+        return self.read("choices")
+
+    @cached_property
+    def candidates(self) -> pd.DataFrame:
+        """One row per probe, step and estimator that an adaptive training chose among: its efficiency."""
+        return self.read("candidates")
+
+    @cached_property
     def metrics(self) -> pd.DataFrame:
         """One row per step, split and name of a scalar."""
         return self.read("metrics")

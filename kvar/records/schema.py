@@ -9,6 +9,13 @@
     gradient units; NaN where not measured). The diagonal e = f holds |g_i^e|^2 and the alignment.
 ``prompt_gradients``: one row per probe, step, group, pair of estimators and prompt.
     prompt_pair = <gbar_m^e, gbar_m^f>, gbar_m the mean over the trajectories of prompt m.
+``choices``: one row per probe and step at which an adaptive training chose its estimator.
+    estimator, in use from then on; previous, in use before; changed; target, the estimator that stands for the target;
+    batch, trajectories of the step that efficiency is of; gain with gain_low and gain_high, efficiency of the best
+    candidate less that of previous (NaN where the target is not resolved); reason; seconds that it took, the
+    measurement included.
+``candidates``: one row per probe, step and estimator that was chosen among.
+    efficiency, cross-fitted, with efficiency_low and efficiency_high; no rows where the target is not resolved.
 ``metrics``: one row per step, split and name: anything scalar. split is a data split or the probe it was measured on.
 
 Text columns are dictionary-encoded: categories in pandas, plain text to everyone else. Floats are float64.
@@ -28,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SCHEMA_VERSION", "TABLES", "empty_frame", "schema_of", "to_arrow"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 _KINDS = {"text": _TEXT, "int": pa.int32(), "float": pa.float64(), "float?": pa.float64(), "bool": pa.bool_()}
@@ -66,6 +73,28 @@ _COLUMNS: dict[str, dict[str, str]] = {
         "other": "text",
         "prompt": "int",
         "prompt_pair": "float?",
+    },
+    "choices": {
+        "probe": "text",
+        "step": "int",
+        "estimator": "text",
+        "previous": "text",
+        "changed": "bool",
+        "target": "text",
+        "batch": "int",
+        "gain": "float?",
+        "gain_low": "float?",
+        "gain_high": "float?",
+        "reason": "text",
+        "seconds": "float",
+    },
+    "candidates": {
+        "probe": "text",
+        "step": "int",
+        "estimator": "text",
+        "efficiency": "float?",
+        "efficiency_low": "float?",
+        "efficiency_high": "float?",
     },
     "metrics": {
         "step": "int",

@@ -15,14 +15,12 @@ from kvar.analysis.optimal.optimal_kernel import check_units, unresolved
 from kvar.analysis.optimal.pieces import Pieces, pieces_of
 from kvar.analysis.replicates import Unit
 from kvar.analysis.step.best_k import competing
+from kvar.estimators.adaptive import FITTED
 from kvar.gradients.moments import GradientMoments
 from kvar.intervals.interval import Interval, number
 from kvar.intervals.jackknife import Array
 
 __all__ = ["FITTED", "Choice", "choose"]
-
-FITTED = "fitted"
-"""The candidate that is fitted to the measurement, :func:`kvar.analysis.optimal_kernel`."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ def choose(
 
     The current estimator stays unless the best candidate's gain is above zero at the confidence given, divided among
     the candidates (Bonferroni), and its efficiency at least ``1 + margin`` times the current one's. So noise does not
-    make the choice go back and forth.
+    make the choice go back and forth. At a confidence of 0 the candidate that looks best is taken, whatever is in use.
 
     Args:
         moments: of E estimators, with all fields.
@@ -77,34 +75,43 @@ def choose(
         among: as of :func:`kvar.analysis.optimal_kernel`.
         group: parameter group.
         unit: what was drawn independently.
-        confidence: that a gain needs.
+        confidence: that a gain needs; 0 for none and no margin, with intervals of 95 %.
 
     Returns:
         The choice with its reason.
 
     Raises:
-        ValueError: a current estimator or candidate that is not measured, a negative margin, or as
-            :func:`kvar.analysis.optimal_kernel`.
+        ValueError: a current estimator or candidate that is not measured, a negative margin, a confidence that is not
+            at least 0 and below 1, or as :func:`kvar.analysis.optimal_kernel`.
     """
     if not margin >= 0:
         raise ValueError(f"margin must be 0 or more, a share of the current efficiency; got {margin!r}.")
+    if not 0 <= confidence < 1:
+        raise ValueError(f"confidence must be at least 0 and below 1; got {confidence!r}.")
     pieces = pieces_of(moments, batch, target, rollouts_per_prompt, group, unit, "choose")
     candidates = [candidates] if isinstance(candidates, str) else candidates
     family = _family(moments.names, among, candidates)
     if candidates is None:
         kept = [name for name, taking_part in zip(moments.names, competing(moments.names), strict=True) if taking_part]
         candidates = [*kept, *([FITTED] if family is not None else [])]
-    weights = dict(_weights(moments.names, name, family, pieces) for name in dict.fromkeys((current, *candidates)))
+    chosen_among = dict(_weights(moments.names, name, family, pieces) for name in dict.fromkeys(candidates))
+    weights = dict([_weights(moments.names, current, family, pieces)]) | chosen_among
     if not pieces.resolved:
         return Choice(current, False, Interval(np.nan, n=pieces.units), {}, unresolved(pieces))
     each = {name: cross_fitted(pieces, w) for name, w in weights.items()}
-    efficiencies = {name: efficiency_interval(direction, confidence) for name, direction in each.items()}
+    efficiencies = {name: efficiency_interval(direction, confidence or 0.95) for name, direction in each.items()}
     rivals = {name: efficiencies[name].value for name in each if name != current}
     if not rivals:
         return Choice(current, False, Interval(0.0, n=pieces.units), efficiencies, f"{current} has no rival: keep it.")
-    best = max(rivals, key=lambda name: rivals[name])
-    gain = gain_interval(each[best], each[current], 1 - (1 - confidence) / len(rivals))
+    if confidence == 0:
+        rivals = {name: efficiencies[name].value for name in chosen_among}
+    best = max(rivals, key=lambda name: -np.inf if np.isnan(rivals[name]) else rivals[name])
+    gain = gain_interval(each[best], each[current], 1 - (1 - confidence) / len(rivals) if confidence else 0.95)
     now, then = efficiencies[current].value, efficiencies[best].value
+    if confidence == 0 and not np.isnan(then):
+        words = f"{best} has the largest efficiency of the candidates, {number(then)}"
+        changed = best != current
+        return Choice(best, changed, gain, efficiencies, f"{words}: {'change to' if changed else 'keep'} {best}.")
     words = f"{best} has an efficiency of {number(then)} and {current} of {number(now)}"
     if not gain.value > 0:
         return Choice(current, False, gain, efficiencies, f"No candidate has a larger efficiency than {current}.")

@@ -134,8 +134,12 @@ class WholeCheckpoints(Trainer):
                 raise ValueError(f"no whole checkpoint in {self.args.output_dir}; train without resuming.")
         self._resumed_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
         self._finished_epoch = False
+        self.begin(self._resumed_from)
         source = str(self._resumed_from) if self._resumed_from else None
         return super().train(source, trial, ignore_keys_for_eval)
+
+    def begin(self, checkpoint: Path | None) -> None:
+        """Called before a training, with the checkpoint that it resumes from."""
 
     def _run_epoch(self, **call: Any) -> None:  # type: ignore[override]
         """As transformers does, but a run resumed at its last step takes no more steps."""

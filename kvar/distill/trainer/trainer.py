@@ -11,6 +11,7 @@ import torch
 from accelerate.utils import gather_object  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
+from kvar.distill.adaptive import trained_settings
 from kvar.distill.config import DistillationConfig
 from kvar.distill.data.dataset import Collator, prepared
 from kvar.distill.data.epochs import Epochs
@@ -21,7 +22,7 @@ from kvar.distill.objectives import Batch, Mixture, Passes
 from kvar.distill.step.evened import EvenedRows, EvenedSampler, MarkingCollator, check_evened
 from kvar.distill.step.responses import Scorer, Step, distinct_rows, on_policy_coin, prepare_step
 from kvar.distill.step.teacher_responses import TeacherResponses
-from kvar.distill.trainer.checkpoints import WholeCheckpoints
+from kvar.distill.trainer.estimator_in_use import EstimatorInUse
 from kvar.distill.trainer.learning_rates import scale_learning_rates
 from kvar.distill.trainer.not_finite import not_finite
 from kvar.distill.trainer.step_logs import StepLogs
@@ -38,7 +39,7 @@ STEP = "optimiser_step"
 """Key of a micro-batch's step, and its position in it, among its inputs."""
 
 
-class DistillationTrainer(WholeCheckpoints):
+class DistillationTrainer(EstimatorInUse):
     """Trains a student by any registered objective, or a weighted sum of them.
 
     Loop, schedule and state are those of transformers. The loss of an optimiser step is that of one big batch, however
@@ -74,7 +75,8 @@ class DistillationTrainer(WholeCheckpoints):
         **kwargs: Any,
     ) -> None:
         self.mixture = args.mixture
-        self.mixture.check_given(args, teacher, score)
+        for settings in trained_settings(args).values():
+            self.mixture.check_given(settings, teacher, score)
         check_strategy(args)
         check_whole(model, teacher)
         tokenizer: Any = kwargs.get("processing_class")
@@ -146,8 +148,8 @@ class DistillationTrainer(WholeCheckpoints):
         logs: dict[str, float] = {}
 
         def compute() -> Tensor:  # inside the wrapper's forward, so that DDP sees a single forward
-            passes = Passes(student, self.teacher, batch, self.args, on_samples)
-            value, numbers = self.mixture.loss(passes, self.args)
+            passes = Passes(student, self.teacher, batch, self.settings, on_samples)
+            value, numbers = self.mixture.loss(passes, self.settings)
             logs.update(numbers)
             return value
 
@@ -186,7 +188,7 @@ class DistillationTrainer(WholeCheckpoints):
                     teacher=self.teacher,
                     teacher_responses=self._teacher_responses,
                     mixture=self.mixture,
-                    settings=self.args,
+                    settings=self.settings,
                     tokenizer=self.tokenizer,
                     step=step,
                     on_policy=coin,

@@ -78,18 +78,26 @@ def build_probes(
     Raises:
         ValueError: a prompt that is too long for student or teacher.
     """
+    from kvar.distill.adaptive import is_adaptive
+    from kvar.estimators import DATA
+    from kvar.estimators.adaptive import adaptive
     from kvar.evaluation.evaluate import response_texts
     from kvar.hooks import GradientProbe, parse_estimators
     from kvar.study.run.preflight import check_probe_size
 
-    if not probe.probe_every:
+    chosen = adaptive(training) if is_adaptive(training) else None
+    if not probe.probe_every and chosen is None:
         return []
     examples = parts.task.examples("validation", probe.probe_prompts)
     check_prompts("validation", examples, training, parts, teacher=True)
     check_probe_size(probe, len(examples))
-    estimators = parse_estimators(probe.probe_kernels, probe.probe_baseline)
+    estimators = parse_estimators(probe.probe_kernels, probe.probe_baseline) if probe.probe_every else []
+    if chosen is not None:
+        known = {e.name for e in estimators}
+        estimators += [e for e in chosen.measured(probe.probe_rollouts) if e.name not in known]
     if probe.probe_score is not None and SCORE not in {estimator.name for estimator in estimators}:
         estimators += parse_estimators(SCORE)
+    references = probe.probe_references or (chosen is not None and chosen.target == DATA)
     return [
         GradientProbe(
             [example.prompt for example in examples],
@@ -100,9 +108,9 @@ def build_probes(
                 [examples[i] for i in rollouts.prompt_index.tolist()],
                 probe.probe_score,
             ),
-            references=[example.target for example in examples] if probe.probe_references else None,
+            references=[example.target for example in examples] if references else None,
             tokenizer=parts.tokenizer,
-            every=probe.probe_every,
+            every=max(probe.probe_every, 1),
             first=probe.probe_first,
             rollouts_per_prompt=probe.probe_rollouts,
             max_new_tokens=training.max_new_tokens,
@@ -144,7 +152,8 @@ def build_trainer(
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
     from kvar.distill import DistillationTrainer, count_parameters
-    from kvar.hooks import Recorder, TrainerLog
+    from kvar.distill.adaptive import is_adaptive
+    from kvar.hooks import AutoEstimator, Recorder, TrainerLog
     from kvar.hooks.progress import Progress
     from kvar.hooks.scalars import PREFIX
 
@@ -172,7 +181,10 @@ def build_trainer(
     for one in probes:  # after the callbacks that it logs to
         if probe.probe_log:
             one.listeners.append(TrainerLog(trainer))
-        trainer.add_callback(one)
+        if probe.probe_every:
+            trainer.add_callback(one)
+        if is_adaptive(training):
+            AutoEstimator(trainer, one, log=probe.probe_log)
     parameters = count_parameters(parts.student)
 
     def complete(checkpoint: Path) -> None:

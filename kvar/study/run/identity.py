@@ -85,8 +85,12 @@ def check_checkpoint(checkpoint: Path, student: Any, config: dict[str, Any]) -> 
         config: of the present run, see :func:`run_config`.
 
     Raises:
-        ValueError: a weight is missing, extra or of another shape, or a setting differs.
+        ValueError: a weight is missing, extra or of another shape, a setting differs, or (for estimator auto) it does
+            not say which estimator was in use.
     """
+    from kvar.distill.trainer.estimator_in_use import saved_estimator
+    from kvar.estimators.adaptive import AUTO
+
     shapes = {name: list(tensor.shape) for name, tensor in student.state_dict().items()}
     remedy = "Train with the checkpoint's config, or leave out resume_from_checkpoint."
     for name, shape in _shapes(checkpoint).items():
@@ -97,6 +101,8 @@ def check_checkpoint(checkpoint: Path, student: Any, config: dict[str, Any]) -> 
                 f"{mine}. {remedy}"
             )
     path = checkpoint / RUN_FILE
+    if config.get("estimator") == AUTO:
+        saved_estimator(checkpoint)
     if path.is_file():
         saved = {**json.loads(json.dumps(setting_defaults(), default=str)), **json.loads(path.read_text())}
         now = json.loads(json.dumps(config, default=str))

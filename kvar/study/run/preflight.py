@@ -30,8 +30,28 @@ def check_machine(settings: RunSettings, training: DistillationConfig) -> None:
     check_folder_place(str(training.output_dir), "output_dir")
     _warn_of_slow_bfloat16(settings.models, training)
     check_strategy(training, probe_every=settings.probe.probe_every)
+    _check_auto(settings, training)
     if fsdp_version(training) and training.device.type == "cpu":
         warnings.warn("fsdp: accelerate splits students on accelerators only; on CPUs it uses DDP.", stacklevel=3)
+
+
+def _check_auto(settings: RunSettings, training: DistillationConfig) -> None:
+    """Raise ValueError where the probe of the settings cannot measure what ``estimator: auto`` chooses by."""
+    from kvar.distill.adaptive import is_adaptive
+    from kvar.estimators.adaptive import adaptive
+    from kvar.hooks.auto_estimator import check_measurable
+
+    if not is_adaptive(training):
+        return
+    if settings.models.teacher is None:
+        raise ValueError("estimator is auto, which is chosen by measuring beside a teacher: set teacher.")
+    check_measurable(
+        adaptive(training),
+        prompts=settings.probe.probe_prompts,
+        rollouts=settings.probe.probe_rollouts,
+        step_rollouts=training.rollouts_per_prompt,
+        references=True,
+    )
 
 
 def check_probe_size(settings: ProbeSettings, prompts: int) -> None:

@@ -12,7 +12,6 @@ terms minus the loss's gradient is the estimator, theory.md (22), summed over re
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -21,7 +20,8 @@ from kvar.distill.objectives.base import Loss, Term, objective
 from kvar.distill.objectives.batch import Settings
 from kvar.distill.objectives.on_policy.entropy import entropy, uniform_cross_entropy
 from kvar.distill.objectives.passes import Passes
-from kvar.estimators import Estimator, Gap, NextTokenReward, Reward, parse_estimators
+from kvar.estimators import Estimator, NextTokenReward, Reward, parse_estimators
+from kvar.estimators.adaptive import with_value
 
 __all__ = ["named_estimator", "policy_gradient", "surrogate"]
 
@@ -40,7 +40,7 @@ def named_estimator(settings: Settings) -> Estimator:
     named = parse_estimators(settings.estimator)
     if len(named) > 1:
         raise ValueError(f"estimator {settings.estimator!r} names {len(named)} estimators; training takes one.")
-    return replace(named[0], reward=Gap(settings.value)) if isinstance(named[0].reward, Gap) else named[0]
+    return with_value(named[0], settings.value)
 
 
 @objective("policy-gradient", sources=lambda settings, on_policy: ("student",), teacher=True, estimator=named_estimator)
