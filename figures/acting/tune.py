@@ -20,6 +20,11 @@ from kvar.records.study_folder import cell_parts, read_cells
 
 GREEDY = {"translation": "greedy_chrf", "summarisation": "greedy_rougeL"}
 SEEDS = (1, 2, 3, 4, 5)
+IN_J = (
+    "llmr", "llmr-mean", "K=2", "K=4", "K=8", "K=8-mean", "immediate", "immediate-exact", "exact-expected", "kl-exact",
+    "optimal-J", "auto-J",
+)  # fmt: skip
+"""The methods that are compared in J; the others in the score alone."""
 
 
 def read_points(runs: Path) -> pd.DataFrame:
@@ -52,6 +57,8 @@ def main() -> None:
     points = read_points(args.runs)
     if args.cells:
         for row in chosen(points, args.cells).itertuples():
+            if args.cells == "J" and row.method not in IN_J:
+                continue
             for seed in SEEDS:
                 print(f"{row.task}/small/{row.method}@{row.rate:g}/seed-{seed}")
         return
