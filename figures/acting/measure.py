@@ -62,10 +62,10 @@ def place_of(seed: int) -> int:
 
 
 def points(ground: Ground, folder: Path, seed: int) -> None:
-    """``points.json``: a list with one mapping of numbers a checkpoint."""
+    """``points.json``: a list with one mapping of numbers a checkpoint, of the tuning seed the last alone."""
     (last, model), *_rest = weights_of(folder, None)
     steps = {last: model}
-    if folder.parent.name != "start":
+    if folder.parent.name != "start" and seed != TUNING_SEED:
         steps |= {step: path for step, path in weights_of(folder, "all") if step in STEPS}
     rows = [
         {"step": step, **ground.point(load_model(str(path)), place_of(seed), last=True)}
