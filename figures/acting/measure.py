@@ -29,7 +29,7 @@ PROMPTS, ROLLOUTS = 192, 2
 TUNING_SEED = 0
 FREE = 4
 """Which 192 validation prompts the rates are chosen on: none of those that probes measure."""
-STEPS = (50, 100, 150, 300, 450)
+STEPS = (50, 150, 450)
 """Checkpoints that are measured."""
 TARGETS = "gap K=1 exact expected - leave-one-out, kl K=1 exact expected - leave-one-out, score - leave-one-out"
 OWN = {

@@ -21,13 +21,21 @@ from kvar.records.study_folder import cell_parts, read_cells
 GREEDY = {"translation": "greedy_chrf", "summarisation": "greedy_rougeL"}
 SEEDS = (1, 2, 3, 4, 5)
 IN_J = (
-    "llmr", "llmr-mean", "K=2", "K=4", "K=8", "K=8-mean", "immediate", "immediate-exact", "exact-expected", "kl-exact",
-    "optimal-J", "auto-J",
-)  # fmt: skip
+    "llmr",
+    "llmr-mean",
+    "K=2",
+    "K=4",
+    "K=8",
+    "K=8-mean",
+    "immediate-exact",
+    "exact-expected",
+    "optimal-J",
+    "auto-J",
+)
 """The methods that are compared in J; the others in the score alone."""
 FIXED_K = ("llmr", "llmr-mean", "K=2", "K=4", "K=8", "K=8-mean")
 KEPT = 3
-"""Of the fixed K, those that other seeds run: the best at the tuning seed for the outcome, of which hindsight takes one."""
+"""Of the fixed K, how many other seeds run: the best at the tuning seed, of which hindsight takes one."""
 
 
 def read_points(runs: Path) -> pd.DataFrame:
