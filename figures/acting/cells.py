@@ -123,3 +123,9 @@ class Results:
     def _starts(self) -> dict[str, pd.DataFrame]:
         own = self._compared[self._compared["method"] == "start"]
         return {str(task): rows.set_index("seed") for task, rows in own.groupby("task")}
+
+
+def competitors(results: Results) -> list[str]:
+    """The methods, none of them a fixed K, that were compared for any task and outcome."""
+    ran = {m for task in results.tasks for by in OUTCOMES for m in results.methods(task, by)}
+    return [m for m in METHODS if m in ran and m not in FIXED]

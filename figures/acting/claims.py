@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from figures.acting.cells import CHOSEN, FIXED, LAST, METHODS, OUTCOMES, REFERENCES, Results, label, over
+from figures.acting.cells import CHOSEN, FIXED, LAST, METHODS, OUTCOMES, REFERENCES, Results, competitors, label, over
 from figures.acting.compare import HOW, Comparison, compare
 from kvar.intervals import Interval, number
 
@@ -42,7 +42,7 @@ def head(first: str, second: str | None = None) -> list[str]:
 
 def best_fixed(results: Results, how: str = "samples") -> Section:
     """A1: every method that competes against the best fixed K of its task and outcome, Bonferroni over methods."""
-    competing = [m for m in METHODS if m not in FIXED and any(m in results.methods(t, "J") for t in results.tasks)]
+    competing = competitors(results)
     confidence = 1 - 0.05 / max(len(competing), 1)
     lines = head("method less the best fixed K", f"at {confidence:.2%}, Bonferroni over {len(competing)}")
     above: dict[str, set[tuple[str, str]]] = {m: set() for m in competing}
@@ -67,7 +67,7 @@ def best_fixed(results: Results, how: str = "samples") -> Section:
     rest = f"{'; also above: ' if winners else 'in part: '}{'; '.join(told)}" if told else ""
     if not (winners or told):
         return "refuted: no such interval above 0", lines
-    verdict = "confirmed by " + ", ".join(label(m) for m in winners) + rest if winners else rest
+    verdict = "confirmed by " + " and ".join(label(m) for m in winners) + rest if winners else rest
     return verdict, lines
 
 
@@ -103,9 +103,9 @@ def against(results: Results, outcome: str, methods: Sequence[str], group: Seque
     where = [f"{label(m)} on {t}" for (m, t), s in told.items() if s == "above"]
     every = [[told.get((m, t)) for t in results.tasks] for m in ran]
     if any(set(sides) == {"above"} and len(sides) > 1 for sides in every):
-        return "confirmed: above 0 on both tasks: " + ", ".join(where), lines
+        return "confirmed: above 0 on both tasks; above: " + "; ".join(where), lines
     if where:
-        return "in part: above 0 for " + ", ".join(where), lines
+        return "in part: above 0 for " + "; ".join(where), lines
     if all(set(sides) == {"below"} and len(sides) > 1 for sides in every):
         return "refuted: below 0 on both tasks", lines
     return "neither: above 0 on no task, below 0 not on both", lines

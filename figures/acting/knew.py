@@ -87,7 +87,7 @@ def gains(results: Results, quantity: str, by: str, since: int = 0) -> pd.DataFr
     return frame
 
 
-def ranked(x: pd.DataFrame, y: pd.DataFrame, draws: int = 20000) -> Ranks | None:
+def ranked(x: pd.DataFrame, y: pd.DataFrame, draws: int = 5000) -> Ranks | None:
     """Correlations over the methods that both have, in the cells where none lacks a number; None without any."""
     if not len(x) or not len(y):
         return None
@@ -125,7 +125,7 @@ def correlations(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.asarray((standard_ranks(x) * standard_ranks(y)).sum(axis=1))
 
 
-def permutation_p(x: np.ndarray, y: np.ndarray, blocks: Sequence[Hashable], draws: int = 20000, seed: int = 0) -> float:
+def permutation_p(x: np.ndarray, y: np.ndarray, blocks: Sequence[Hashable], draws: int = 5000, seed: int = 0) -> float:
     """One-sided p of a mean rank correlation at least so large, were methods exchanged at random.
 
     Args:

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from figures.acting.cells import FIXED, LAST, METHODS, OUTCOMES, Results, label, over
+from figures.acting.cells import FIXED, LAST, METHODS, OUTCOMES, Results, competitors, label, over
 from figures.acting.claims_knew import in_use, kind
 from figures.acting.compare import HOW, compare
 from kvar.plots.parts.style import DOUBLE_WIDTH, OKABE_ITO, context
@@ -86,7 +86,7 @@ def curves(results: Results, quantity: str) -> Figure:
 
 def forest(results: Results) -> Figure | None:
     """Every method less the best fixed K, at equal samples and equal wall time: outcomes and tasks in columns."""
-    competing = [m for m in METHODS if m not in FIXED and any(m in results.methods(t, "J") for t in results.tasks)]
+    competing = competitors(results)
     panels = [(task, outcome) for outcome in OUTCOMES for task in results.tasks]
     if not competing:
         return None
