@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from figures.acting import claims, claims_knew, knew, measure
+from figures.acting import claims, claims_knew, cost, knew, measure
 from figures.acting.cells import FIXED, METHODS, Results
 from figures.acting.compare import Clock, compare
 from kvar.estimators import parse_estimators
@@ -121,3 +121,19 @@ def test_how_long_an_estimator_is_in_use() -> None:
     assert claims_knew.in_use(choices).to_dict() == {"K=4": 50.0, "K=8": 100.0 + 150.0}
     curve = pd.DataFrame({0: [0.0, 0.0], 50: [1.0, 2.0], 150: [5.0, 6.0]}, index=[1, 2])
     assert claims_knew.following(choices, curve).values.tolist() == [[0.2, 1.0], [0.3, 4.0], [0.4, 2.0]]
+
+
+def test_the_cost_of_a_step_is_that_of_its_round() -> None:
+    """A machine twice as slow in the second round changes no ratio: 1.5 steps of LLMR; a choice takes 40."""
+    rounds = [
+        {("llmr", "step"): 0.1, ("auto-J", "step"): 0.15, ("auto-J", "measurement"): 4.0},
+        {("auto-J", "step"): 0.3, ("llmr", "step"): 0.2},
+        {("llmr", "step"): 0.1, ("auto-J", "step"): 0.16},
+    ]
+    told = cost.summary(rounds).set_index(["method", "what"])
+    assert told["ratio"].round(9).to_dict() == {
+        ("llmr", "step"): 1.0, ("auto-J", "step"): 1.5, ("auto-J", "measurement"): 40.0
+    }  # fmt: skip
+    assert told["seconds"].round(9).tolist() == [0.1, 0.16, 4.0]
+    assert told.loc[("auto-J", "step"), ["low", "high"]].round(9).tolist() == [1.5, 1.6]
+    assert told["rounds"].tolist() == [3, 3, 1]

@@ -1,6 +1,6 @@
 """Seconds of a training step of every method, side by side in one process, on a quiet machine.
 
-    python -m figures.acting.cost runs/acting [--seconds 100] [--output cost.csv]
+    python -m figures.acting.cost runs/acting [--seconds 60] [--output cost.csv]
 
 All methods of a task are set up as a run sets them up, from the same student of ``start``, and take turns: a block of
 steps each, in an order that turns round every time, over the same prompts. The learning rate is too small to change
@@ -31,6 +31,8 @@ from kvar.study.settings.reading import settings_from
 HERE = Path(__file__).parent
 BLOCK = 5
 """Steps of a turn; the first turn of each method is not counted."""
+MEASURED = 2
+"""Rounds in which the methods that measure also make a choice."""
 STILL: dict[str, Any] = {
     "learning_rate": 1e-12, "max_steps": 100_000, "save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True,
 }  # fmt: skip
@@ -114,7 +116,7 @@ def trainers(runs: Path, task: str, folder: Path) -> dict[str, Any]:
 
 
 def measure(task: str, made: dict[str, Any], seconds: float) -> pd.DataFrame:
-    """Rounds of blocks of all methods until the seconds are over; a choice of each that measures in every round."""
+    """Rounds of blocks of all methods until the seconds are over, at least three; the first two with choices."""
     turns = {method: Turns(trainer) for method, trainer in made.items()}
     choosers = {m: c for m, trainer in made.items() if (c := chooser(trainer)) is not None}
     for turn in turns.values():
@@ -124,24 +126,26 @@ def measure(task: str, made: dict[str, Any], seconds: float) -> pd.DataFrame:
     while time.perf_counter() < end or len(rounds) < 3:
         order = list(turns)[:: 1 if len(rounds) % 2 else -1]
         taken = {(method, "step"): turns[method].block() for method in order}
-        if len(rounds) < 3:
+        if len(rounds) < MEASURED:
             for method, choose in choosers.items():
                 taken[method, "measurement"] = measurement(made[method], choose)
         rounds.append(taken)
     for turn in turns.values():
         turn.stop()
+    return summary(rounds).assign(task=task)
+
+
+def summary(rounds: list[dict[tuple[str, str], float]]) -> pd.DataFrame:
+    """A row a method and what was timed: medians over rounds, and the range of the ratio to LLMR's step of the round.
+
+    Args:
+        rounds: each (method, "step" or "measurement") -> seconds; a round may leave measurements out.
+    """
     table = pd.DataFrame(rounds)
+    table.columns = pd.MultiIndex.from_tuples(table.columns, names=["method", "what"])
     ratio = table.div(table["llmr", "step"], axis=0)
-    frame = pd.DataFrame(
-        {
-            "seconds": table.median(),
-            "ratio": ratio.median(),
-            "low": ratio.min(),
-            "high": ratio.max(),
-            "rounds": table.notna().sum(),
-        }
-    )
-    return frame.rename_axis(["method", "what"]).reset_index().assign(task=task)
+    columns = {"seconds": table.median(), "ratio": ratio.median(), "low": ratio.min(), "high": ratio.max()}
+    return pd.DataFrame({**columns, "rounds": table.notna().sum()}).reset_index()
 
 
 def chooser(trainer: Any) -> Any:
@@ -161,7 +165,7 @@ def main() -> None:
     """Both tasks, one after the other."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, help="folder of kvar study acting")
-    parser.add_argument("--seconds", type=float, default=80, help="of rounds, a task")
+    parser.add_argument("--seconds", type=float, default=60, help="of rounds, a task")
     parser.add_argument("--output", type=Path, default=HERE / "cost.csv")
     args = parser.parse_args()
     torch.set_num_threads(1)
