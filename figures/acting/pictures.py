@@ -21,7 +21,8 @@ FAMILIES = {
     "references": OKABE_ITO[2],
     "measured": "black",
 }
-STYLES: tuple[Any, ...] = ("-", (0, (4, 1.2)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (2, 1)), (0, (7, 1, 1, 1, 1, 1)))
+MARKS = ("o", "s", "^", "D", "v", "P")
+PALE: dict[str, Any] = {"color": FAMILIES["fixed K"], "linewidth": 2.4, "alpha": 0.25}
 CURVES = {
     "J": ("gain in J", "J"),
     "greedy": ("gain in greedy score", "greedy"),
@@ -31,10 +32,11 @@ CURVES = {
 
 
 def look(method: str) -> dict[str, Any]:
-    """Colour by family, line style within it."""
+    """Colour by family, marker within it; every second one with a white face."""
     family = METHODS[method][1]
     place = [m for m, (_, other) in METHODS.items() if other == family].index(method)
-    return {"color": FAMILIES[family], "linestyle": STYLES[place % len(STYLES)]}
+    face = FAMILIES[family] if place % 2 == 0 else "white"
+    return {"color": FAMILIES[family], "marker": MARKS[place], "markersize": 3.6, "markerfacecolor": face}
 
 
 def curves(results: Results, quantity: str) -> Figure:
@@ -57,12 +59,11 @@ def curves(results: Results, quantity: str) -> Figure:
                 own = [m for m in there if METHODS[m][1] == family]
                 if best is not None and best not in own and quantity != "length":
                     rows = results.curves(task, best, quantity, by)
-                    ax.plot(rows.columns, rows.sub(rows[0], axis=0).mean(), color=FAMILIES["fixed K"], linewidth=2.4,
-                            alpha=0.25, zorder=1)  # fmt: skip
+                    ax.plot(rows.columns, rows.sub(rows[0], axis=0).mean(), **PALE, zorder=1)
                 for method in own:
                     rows = results.curves(task, method, quantity, by)
                     change = rows.sub(rows[0], axis=0)
-                    ax.plot(change.columns, change.mean(), **look(method), linewidth=1.1, zorder=3)
+                    ax.plot(change.columns, change.mean(), **look(method), linewidth=1.0, zorder=3)
                     spread = [over(change[step]) for step in change]
                     if all(x.known for x in spread[1:]):
                         low, high = ([0.0, *(getattr(x, end) for x in spread[1:])] for end in ("low", "high"))
@@ -76,7 +77,9 @@ def curves(results: Results, quantity: str) -> Figure:
         for place, family in enumerate(families):
             drawn = [m for m, (_, other) in METHODS.items() if other == family]
             drawn = [m for m in drawn if any(m in results.methods(t, by) for t in results.tasks)]
-            handles = [Line2D([], [], **look(m), linewidth=1.1, label=label(m)) for m in drawn]
+            handles = [Line2D([], [], **look(m), linewidth=1.0, label=label(m)) for m in drawn]
+            if family != "fixed K" and quantity != "length":
+                handles.append(Line2D([], [], **PALE, label="best fixed K"))
             axes[-1][place].legend(
                 handles=handles, loc="upper center", bbox_to_anchor=(0.45, -0.32), fontsize=6, handlelength=1.8,
                 handletextpad=0.4, labelspacing=0.25,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from figures.acting.cells import METHODS, Results, label, over
 from figures.acting.knew import GAINS, PREDICTORS, gains, predictors, ranked
-from figures.acting.pictures import FAMILIES
+from figures.acting.pictures import FAMILIES, look
 from kvar.intervals import number
 from kvar.plots.parts.style import DOUBLE_WIDTH, OKABE_ITO, context
 
-MARKS = ("o", "s", "^", "D", "v", "P")
 SHORT = {
     "gain in J": (OKABE_ITO[0], "o"),
     "gain in greedy score": (OKABE_ITO[2], "s"),
@@ -28,7 +28,7 @@ def knew(results: Results) -> Figure | None:
     with context():
         made = Figure(figsize=(DOUBLE_WIDTH, 3.3), layout="constrained")
         axes = made.subplots(1, len(results.tasks) + 1, width_ratios=[*([1.0] * len(results.tasks)), 0.95])
-        drawn: dict[str, str] = {}
+        drawn: dict[str, None] = {}
         for ax, task in zip(axes, results.tasks, strict=False):
             for method in realised:
                 both = measured[name][[method]].join(realised[[method]], rsuffix=" gain", how="inner").dropna()
@@ -36,22 +36,17 @@ def knew(results: Results) -> Figure | None:
                 if not len(both):
                     continue
                 x, y = over(both.iloc[:, 0]), over(both.iloc[:, 1])
-                family = METHODS[method][1]
-                place = [m for m, (_, other) in METHODS.items() if other == family].index(method)
-                colour, mark = FAMILIES[family], MARKS[place]
+                colour = FAMILIES[METHODS[method][1]]
                 ax.hlines(y.value, x.low, x.high, color=colour, linewidth=0.6, alpha=0.6)
                 ax.vlines(x.value, y.low, y.high, color=colour, linewidth=0.6, alpha=0.6)
-                ax.plot(x.value, y.value, mark, color=colour, markersize=4.5)
-                drawn[method] = mark
+                ax.plot(x.value, y.value, **look(method), linestyle="none")
+                drawn[method] = None
             rho = over(first.rho[[t == task for t, _ in first.rho.index]])
             ax.set_title(f"{task}\nmean rank correlation {number(rho.value)}")
             ax.set_xlabel("efficiency toward J at the start")
         axes[0].set_ylabel("gain in J after 150 steps")
         correlations(axes[-1], results)
-        handles = [
-            made.axes[0].plot([], [], mark, color=FAMILIES[METHODS[m][1]], markersize=4.5, label=label(m))[0]
-            for m, mark in drawn.items()
-        ]
+        handles = [Line2D([], [], **look(m), linestyle="none", label=label(m)) for m in drawn]
         made.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=6.5, columnspacing=1.0)
     return made
 
