@@ -101,12 +101,24 @@ def test_permuted_methods() -> None:
     """Of the 6 orders of three methods one has rank correlation 1; two cells alone have it once in 36."""
     x = np.array([[1.0, 2.0, 3.0], [10.0, 20.0, 30.0]])
     assert knew.correlations(x, x).tolist() == pytest.approx([1.0, 1.0])
-    assert knew.permutation_p(x, x, ["a", "a"]) == pytest.approx(1 / 6, abs=0.01)
-    assert knew.permutation_p(x, x, ["a", "b"]) == pytest.approx(1 / 36, abs=0.005)
-    assert knew.permutation_p(x, -x, ["a", "a"]) == 1.0
+    assert knew.permutation_p([(x, x)]) == pytest.approx(1 / 6, abs=0.02)
+    assert knew.permutation_p([(x[:1], x[:1]), (x[1:], x[1:])]) == pytest.approx(1 / 36, abs=0.01)
+    assert knew.permutation_p([(x, -x)]) == 1.0
     # of one cell, ranks 1 2 3 against 1 3 2: 0.5 or more in 3 of 6 orders (1, 0.5, 0.5)
     y = np.array([[1.0, 3.0, 2.0]])
-    assert knew.permutation_p(x[:1], y, ["a"]) == pytest.approx(1 / 2, abs=0.01)
+    assert knew.permutation_p([(x[:1], y)]) == pytest.approx(1 / 2, abs=0.02)
+
+
+def test_tasks_may_have_run_other_methods() -> None:
+    """Ranks agree on one task and are upside down on the other, which lacks the method c and has d; c of one seed is
+    missing, so that this seed is left out."""
+    index = pd.MultiIndex.from_tuples([("t", 1), ("t", 2), ("u", 1)], names=["task", "seed"])
+    lists = {"a": [1, 1, 3], "b": [2, 2, 2], "c": [3, np.nan, np.nan], "d": [np.nan, np.nan, 1]}
+    x = pd.DataFrame(lists, index=index, dtype=float)
+    y = pd.DataFrame({"a": [1, 1, 1], "b": [2, 2, 2], "c": [3, 3, 3], "d": [np.nan, np.nan, 3]}, index=index)
+    told = knew.ranked(x, y)
+    assert told is not None and told.methods == "3"
+    assert told.rho.round(9).to_dict() == {("t", 1): 1.0, ("u", 1): -1.0}
 
 
 def test_how_long_an_estimator_is_in_use() -> None:

@@ -28,7 +28,8 @@ COST = ["task", "method", "what", "seconds", "ratio", "low", "high"]
 HINDSIGHT = "The best of a group is the one with the largest mean over the seeds compared, which favours the group."
 CLOCK = (
     "Equal wall time is in steps of LLMR: all compared are read at the last time at which each still has a curve. "
-    "Where the dearest of them has ended last, the others' curves end before it, so that it is read before its own end."
+    "Where the dearest of them has ended last, the others' curves end before it, so that it is read before its own "
+    "end; curves are straight between checkpoints (0, 50, 150), which puts one that bends too low there."
 )
 
 
@@ -81,6 +82,7 @@ def written(results: Results) -> str:
     more = {
         "A4 along the way: step 50": claims_knew.along(results),
         "A4 along the way: auto": claims_knew.auto(results),
+        "A4 at the tuning seed, each method's gain at its best of four rates": claims_knew.tuning(results),
         "Have curves levelled": claims.levelled(results),
         "A1, J, both tasks' seeds together": claims.pooled(results, "J", "samples", competing, FIXED),
         "A1, greedy score, both tasks' seeds together": claims.pooled(results, "greedy", "samples", competing, FIXED),

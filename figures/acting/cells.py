@@ -10,15 +10,15 @@ import numpy as np
 import pandas as pd
 
 from figures.acting.measure import TUNING_SEED
-from figures.acting.tune import chosen
+from figures.acting.tune import FIXED_K, chosen
 from kvar.intervals import Interval, mean_with_interval
 
 BATCH = 16
 """Responses a step, one each to so many prompts."""
 LAST = 150
 """The last step of a reinforced method, at which equal samples are compared."""
-FIXED = ("llmr", "llmr-mean", "K=2", "K=4", "K=8", "K=8-mean")
-"""The fixed K, the best of which in hindsight is what A1 has to beat."""
+FIXED = FIXED_K
+"""The fixed K, the best of which in hindsight is what A1 has to beat; the three best at the tuning seed are run."""
 REFERENCES = ("sft", "kl")
 """Trained on the references, for 450 steps."""
 CHOSEN = {"J": ("auto-J", "optimal-J"), "data": ("auto-data", "optimal-data")}
@@ -30,10 +30,11 @@ METHODS = {
     "K=4": ("K = 4", "fixed K"),
     "K=8": ("K = 8", "fixed K"),
     "K=8-mean": ("K = 8, batch mean", "fixed K"),
-    "immediate": ("immediate, sampled", "immediate, KL"),
-    "immediate-exact": ("immediate, exact", "immediate, KL"),
-    "kl-exact": ("reverse KL, exact", "immediate, KL"),
-    "kl-discount": ("reverse KL, discounted", "immediate, KL"),
+    "immediate": ("immediate, sampled", "other estimators"),
+    "immediate-exact": ("immediate, exact", "other estimators"),
+    "exact-expected": ("exact, expected returns", "other estimators"),
+    "kl-exact": ("reverse KL, exact", "other estimators"),
+    "kl-discount": ("reverse KL, discounted", "other estimators"),
     "recipe": ("recipe, sampled", "recipe"),
     "recipe-greedy": ("recipe, greedy", "recipe"),
     "sft": ("SFT on references", "references"),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import pandas as pd
 
 from figures.acting.cells import LAST, Results, label, over
-from figures.acting.knew import GAINS, PERMUTED, PREDICTORS, RIVALS, Ranks, gains, predictors, ranked
+from figures.acting.knew import GAINS, PERMUTED, PREDICTORS, RIVALS, Ranks, gains, predictors, ranked, tuning_gains
 from kvar.intervals import number
 
 DECIDES = "by task"
@@ -48,7 +49,9 @@ def share(p: float) -> str:
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def table(results: Results, step: int) -> tuple[list[str], dict[tuple[str, str], Ranks]]:
+def table(
+    results: Results, step: int, source: Callable[..., pd.DataFrame] = gains
+) -> tuple[list[str], dict[tuple[str, str], Ranks]]:
     """Every statistic at a step against every gain from there to the last: means over cells, and by task."""
     titles = " | ".join(results.tasks)
     lines = [
@@ -58,9 +61,8 @@ def table(results: Results, step: int) -> tuple[list[str], dict[tuple[str, str],
         "|---|---|---|" + "---|" * len(results.tasks) + "---|---|",
     ]
     told: dict[tuple[str, str], Ranks] = {}
-    measured = predictors(results, step)
     for gain, (quantity, by) in GAINS.items():
-        realised = gains(results, quantity, by, since=step)
+        measured, realised = predictors(results, step, by), source(results, quantity, by, since=step)
         for name in PREDICTORS:
             one = ranked(measured[name], realised)
             if one is None:
@@ -80,6 +82,12 @@ def table(results: Results, step: int) -> tuple[list[str], dict[tuple[str, str],
 def along(results: Results) -> list[str]:
     """The same of each method's own estimator and student at step 50, with the gain from there to the last step."""
     lines, _ = table(results, 50)
+    return lines
+
+
+def tuning(results: Results) -> list[str]:
+    """The same of the tuning seed, which ran every method: where its start's gradients are measured."""
+    lines, _ = table(results, 0, tuning_gains)
     return lines
 
 
@@ -125,10 +133,10 @@ def in_use(choices: pd.DataFrame, last: int = LAST) -> pd.Series:
 def kind(estimator: str) -> str:
     """An estimator's name, without the numbers of a kernel that was fitted to one measurement.
 
-    >>> kind("gap lags(1, 0.83, 0.5) exact expected - position-mean"), kind("K=4")
-    ('gap lags(fitted) exact expected - position-mean', 'K=4')
+    >>> kind("gap stepwise(1:1, 2:0.5) exact expected - position-mean"), kind("K=4")
+    ('gap stepwise(fitted) exact expected - position-mean', 'K=4')
     """
-    return re.sub(r"lags\([^)]*\)", "lags(fitted)", estimator)
+    return re.sub(r"(lags|stepwise)\([^)]*\)", r"\1(fitted)", estimator)
 
 
 def following(choices: pd.DataFrame, curve: pd.DataFrame) -> pd.DataFrame:

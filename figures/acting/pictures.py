@@ -16,7 +16,7 @@ from kvar.plots.parts.style import DOUBLE_WIDTH, OKABE_ITO, context
 
 FAMILIES = {
     "fixed K": OKABE_ITO[0],
-    "immediate, KL": OKABE_ITO[1],
+    "other estimators": OKABE_ITO[1],
     "recipe": OKABE_ITO[4],
     "references": OKABE_ITO[2],
     "measured": "black",

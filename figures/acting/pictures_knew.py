@@ -15,6 +15,7 @@ SHORT = {
     "gain in J": (OKABE_ITO[0], "o"),
     "gain in greedy score": (OKABE_ITO[2], "s"),
     "gain in J_kl": (OKABE_ITO[3], "D"),
+    "gain in J at the score's rate": (OKABE_ITO[5], "v"),
 }
 
 
@@ -53,15 +54,15 @@ def knew(results: Results) -> Figure | None:
 
 def correlations(ax, results: Results) -> None:  # type: ignore[no-untyped-def]
     """Mean rank correlation of every statistic at the start with every gain, t intervals over tasks and seeds."""
-    measured = predictors(results)
     for place, (gain, (quantity, by)) in enumerate(GAINS.items()):
+        measured = predictors(results, by=by)
         realised, (colour, mark) = gains(results, quantity, by), SHORT[gain]
         ax.plot([], [], mark, color=colour, markersize=3.4, label=gain.removeprefix("gain in "))
         for y, name in enumerate(reversed(PREDICTORS)):
             one = ranked(measured[name], realised, draws=10)
             if one is None:
                 continue
-            x, at = over(one.rho), y + 0.22 * (1 - place)
+            x, at = over(one.rho), y + 0.2 * (1.5 - place)
             ax.hlines(at, max(x.low, -1), min(x.high, 1), color=colour, linewidth=1.2)
             ax.plot(x.value, at, mark, color=colour, markersize=3.4)
     ax.axvline(0, color="0.6", linewidth=0.7, zorder=0)
@@ -70,4 +71,4 @@ def correlations(ax, results: Results) -> None:  # type: ignore[no-untyped-def]
     ax.set_yticks(range(len(PREDICTORS)), [n.replace("efficiency toward", "toward") for n in reversed(PREDICTORS)])
     ax.tick_params(axis="y", length=0)
     ax.set_xlabel("mean rank correlation")
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=6, ncols=3, columnspacing=0.6, handletextpad=0.1)
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=6, ncols=2, columnspacing=0.6, handletextpad=0.1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from figures.acting.cells import LAST, METHODS, OUTCOMES, Results, label, over
@@ -83,14 +84,16 @@ def tested(results: Results, task: str, method: str, by: str) -> str:
 
 
 def rates(points: pd.DataFrame) -> str:
-    """J and greedy score at the tuning seed's last step by rate; the best bold, and marked at an edge of the grid."""
+    """J and greedy score at the tuning seed's last step by rate, the best bold, and of the start; edges are marked."""
     tuning = points[(points["seed"] == TUNING_SEED) & (points["method"] != "start")]
+    begun = points[(points["seed"] == TUNING_SEED) & (points["method"] == "start")].set_index("task")
     parts = []
     for outcome, name in OUTCOMES.items():
+        starts = begun[outcome]
         grid = sorted(tuning["rate"].unique())
         lines = [f"## {name}, seed {TUNING_SEED}, validation prompts", ""]
-        lines += ["| task | method | step | " + " | ".join(f"{r:g}" for r in grid) + " | at an edge |"]
-        lines += ["|---" * (len(grid) + 4) + "|"]
+        lines += ["| task | method | step | " + " | ".join(f"{r:g}" for r in grid) + " | at an edge | start |"]
+        lines += ["|---" * (len(grid) + 5) + "|"]
         order = {method: place for place, method in enumerate(METHODS)}
         for (task, method), own in sorted(
             tuning.groupby(["task", "method"], sort=False), key=lambda item: (item[0][0], order.get(item[0][1], 99))
@@ -101,6 +104,10 @@ def rates(points: pd.DataFrame) -> str:
             texts = [f"**{number(at[r], 3)}**" if r == best else number(at[r], 3) if r in at else "-" for r in grid]
             edge = "lowest" if best == min(at.index) else "highest" if best == max(at.index) else ""
             edge = edge if len(at) > 1 else f"only {len(at)} rate"
-            lines.append(f"| {task} | {label(method)} | {step} | " + " | ".join(texts) + f" | {edge} |")
+            lines.append(
+                f"| {task} | {label(method)} | {step} | "
+                + " | ".join(texts)
+                + f" | {edge} | {number(starts.get(task, np.nan), 3)} |"
+            )
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
