@@ -1,4 +1,4 @@
-"""Measure the students of ``kvar study acting``: objectives and scores at checkpoints, gradients at three of them.
+"""Measure the students of ``kvar study acting``: objectives and scores at checkpoints, gradients at the start.
 
     python -m figures.acting.measure runs/acting [--only translation] [--wait] [--gradients]
 
@@ -41,12 +41,11 @@ OWN = {
     "K=8-mean": "K=8 - batch-mean",
     "immediate": "gap immediate",
     "immediate-exact": "gap immediate exact",
+    "exact-expected": "gap K=1 exact expected - position-mean",
     "kl-exact": "kl immediate exact",
     "kl-discount": "kl geometric(0.9) exact expected",
 }
 """Method -> the estimator that it follows. The recipe clips and weighs, the references have ``data``, auto changes."""
-AFTER = (50, 150)
-"""Steps at which a reinforced student's gradients are measured; those of all methods at the start."""
 
 
 def ground_of(values: dict[str, Any], folder: Path, seed: int) -> Ground:
@@ -101,11 +100,7 @@ def proxies_of(ground: Ground, student: Any, measured: Measurement, place: int, 
 
 def wanted_gradients(folder: Path, method: str) -> dict[int | None, str]:
     """Step -> estimators of the gradients that a cell should have; the step None is its last weights."""
-    if method == "start":
-        return {None: f"{', '.join(OWN.values())}, {TARGETS}"}
-    if method in OWN:
-        return {step: f"{OWN[method]}, {TARGETS}" for step in AFTER}
-    return {}
+    return {None: f"{', '.join(OWN.values())}, {TARGETS}"} if method == "start" else {}
 
 
 def main() -> None:
@@ -143,7 +138,7 @@ def main() -> None:
             if not (folder / "points.json").is_file():
                 points(ground(), folder, seed)
                 print(f"{name}: points in {time.perf_counter() - begun:.1f} s", flush=True)
-            if args.gradients and seed != TUNING_SEED:
+            if args.gradients:
                 for step, estimators in wanted_gradients(folder, method.partition("@")[0]).items():
                     if is_measurement(folder / f"measured-{step or 0}"):
                         continue
