@@ -38,8 +38,8 @@ def collect(runs: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     )
 
 
-def statistics(folder: Path) -> pd.DataFrame:
-    """A measurement's numbers: one row an estimator, target ("" for none) and statistic."""
+def statistics(folder: Path, batch: int = BATCH) -> pd.DataFrame:
+    """A measurement's numbers, of a step of ``batch``: one row an estimator, target ("" for none) and statistic."""
     moments = kvar.load(folder).moments
     parts = []
     for statistic, estimate in {
@@ -61,10 +61,10 @@ def statistics(folder: Path) -> pd.DataFrame:
                 }
             )
         )
-    table = toward(moments, TARGETS, BATCH)
+    table = toward(moments, TARGETS, batch)
     for target in TARGETS:
         own = table[table["target"] == target]
-        agreement = cosine(moments, batch=BATCH, reference=default_reference(moments.names, target))
+        agreement = cosine(moments, batch=batch, reference=default_reference(moments.names, target))
         same = {"target": target, "estimator": moments.names, "n": own["units"].to_numpy()}
         parts += [
             pd.DataFrame(

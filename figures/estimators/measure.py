@@ -53,15 +53,15 @@ SCORES = {"translation": "chrf", "summarisation": "rougeL"}
 
 
 class Ground:
-    """A task with its teacher and prompts; seeds are measured on disjoint prompts."""
+    """A task with its teacher and the prompts of a split; seeds are measured on disjoint ones."""
 
-    def __init__(self, values: dict[str, Any], prompts: int) -> None:
+    def __init__(self, values: dict[str, Any], prompts: int, split: str = "validation") -> None:
         settings, training = settings_from({**values, "output_dir": "unused"}, "cell")
         self.tokenizer, self.teacher = load_tokenizer(settings.models.teacher), load_model(settings.models.teacher)
         self.task = fit_task(settings.task, build_task(settings.task), self.tokenizer, self.teacher)
         self.score_name = SCORES[settings.task.task]
         self.limit = training.max_new_tokens
-        self.examples = self.task.examples("validation")
+        self.examples = self.task.examples(split)
         self.count = prompts
 
     def held(self, seed: int) -> list[Example]:

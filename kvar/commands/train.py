@@ -18,14 +18,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, fields: list[str]) -> int:
     """Train, or print the help page."""
     from kvar.study.settings.field_values import from_words
-    from kvar.study.settings.reading import find_config, load_yaml, read_settings, settings_from
+    from kvar.study.settings.reading import find_config, is_study, load_yaml, read_settings, settings_from
 
     overrides = from_words(fields)
     if arguments.help:
         from kvar.study.settings.field_help import field_help
 
         values = load_yaml(find_config(arguments.config)) if arguments.config else {}
-        if "stages" in values or "methods" in values:
+        if is_study(values):
             raise ValueError(f"{arguments.config} is a study; see kvar study {arguments.config} --help.")
         if values:
             settings_from(values, arguments.config)  # refuses unknown fields

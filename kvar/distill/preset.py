@@ -19,6 +19,10 @@ FORMULA: dict[str, Any] = {
 """q = logit less its mean over the vocabulary, hard V, and per response - sum clip(pi G, 50) log pi / its tokens: the
 recipe runs one response at a time and averages eight, which is a mean of responses' means."""
 
+GREEDY: dict[str, Any] = {"top_k": 1}
+"""Fields of the formula that may have another value: rollouts are sampled, as the recipe says, or greedy, as its code
+makes them, since the flags of sampling do not reach ``generate`` there."""
+
 RECIPE: dict[str, Any] = {
     "learning_rate": 1e-5, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 8, "max_new_tokens": 512,
     "max_prompt_tokens": 512,
@@ -48,9 +52,13 @@ def apply_preset(config: Any) -> None:
     defaults = {f.name: f.default if f.default is not MISSING else None for f in fields(config)}
     for name, wanted in FORMULA.items():
         given = getattr(config, name)
+        if name in GREEDY and given == GREEDY[name]:
+            continue
         if given not in (wanted, defaults[name]):
+            also = f" (or {GREEDY[name]}, greedy rollouts)" if name in GREEDY else ""
             raise ValueError(
-                f"preset reference fixes {name} = {wanted}; got {given}. Leave {name} out, or leave the preset out."
+                f"preset reference fixes {name} = {wanted}{also}; got {given}. Leave {name} out, or leave the preset "
+                "out."
             )
         setattr(config, name, wanted)
     for name, wanted in RECIPE.items():

@@ -77,7 +77,7 @@ def test_bad_mixtures_are_refused(given: Any, message: str) -> None:
         ({"objective": "kl", "label_smoothing_factor": 0.1}, "'kl' has neither sft nor seqkd"),
         ({"preset": "paper"}, "preset 'paper' is unknown; choose none or one of: reference"),
         ({"preset": "reference", "centre": "none"}, "preset reference fixes centre = mean; got none"),
-        ({"preset": "reference", "top_k": 2}, "preset reference fixes top_k = 0; got 2"),
+        ({"preset": "reference", "top_k": 2}, r"preset reference fixes top_k = 0 \(or 1, greedy rollouts\); got 2"),
         ({"preset": "reference", "objective": "kl"}, "preset reference is a REINFORCE recipe"),
         ({"preset": "reference", "kernel": "K=4 free"}, "anchored returns; got kernel 'K=4 free'"),
     ],
@@ -94,6 +94,7 @@ def test_the_preset_fills_in_the_recipe_and_leaves_what_was_chosen() -> None:
     assert (found.max_new_tokens, found.max_prompt_tokens, found.learning_rate) == (512, 512, 3e-4)
     assert found.optim.startswith("adamw")
     assert config(preset="reference").learning_rate == 1e-5
+    assert config(preset="reference").top_k == 0 and config(preset="reference", top_k=1).top_k == 1
 
 
 def test_a_config_survives_pickling_and_json() -> None:

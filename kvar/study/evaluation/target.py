@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kvar.records import load
 from kvar.records.load import CONFIG
 from kvar.study.run.weights import weights_of
-from kvar.study.settings.reading import find_config, load_yaml, settings_from
+from kvar.study.settings.reading import find_config, is_study, load_yaml, settings_from
 from kvar.study.settings.run_settings import SECTIONS, START_FIELDS, RunSettings
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def find_target(
     else:
         origin = str(find_config(name))
         values = load_yaml(Path(origin))
-        if "stages" in values:
+        if is_study(values):
             if model is None:
                 raise ValueError(f"{origin} is a study; name the folder of one of its runs, or a model by --model.")
             values = dict(values.get("common") or {})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 from kvar.study.settings.run_settings import STARTS
@@ -15,8 +16,12 @@ KEYS = ("common", "tasks", "students", "stages", "methods", "seeds")
 def stages_of(study: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The stages of a study's file, then its methods, which are stages written as a mapping.
 
+    One with ``sweep: {field: [values]}`` stands for one stage for every value, or combination of values where several
+    fields are swept, called ``name@value``.
+
     Raises:
-        ValueError: not a list of mappings, or a method with a field ``name``.
+        ValueError: not a list of mappings, a method with a field ``name``, or a sweep that is no mapping of lists or
+            sweeps a field that the stage sets.
     """
     stages = study.get("stages") or []
     if not isinstance(stages, list) or not all(isinstance(stage, Mapping) for stage in stages):
@@ -27,7 +32,27 @@ def stages_of(study: Mapping[str, Any]) -> list[dict[str, Any]]:
             raise ValueError(f"method {name!r} must be a mapping of fields; got {fields!r}.")
         if "name" in fields:
             raise ValueError(f"method {name!r} has a field name, {fields['name']!r}; leave name out.")
-    return [*stages, *({"name": name, **fields} for name, fields in methods.items())]
+    written = [*stages, *({"name": name, **fields} for name, fields in methods.items())]
+    return [each for stage in written for each in _swept(stage)]
+
+
+def _swept(stage: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The stages that one stands for."""
+    sweep = stage.get("sweep")
+    fields = {name: value for name, value in stage.items() if name != "sweep"}
+    if sweep is None:
+        yield fields
+        return
+    where = f"stage {stage.get('name')!r}: sweep"
+    if not isinstance(sweep, Mapping) or not sweep or not all(isinstance(v, list) and v for v in sweep.values()):
+        example = "{learning_rate: [1.0e-4, 1.0e-3]}"
+        raise ValueError(f"{where} must map fields to lists, such as {example}; got {sweep!r}.")
+    for name in sweep:
+        if name in fields:
+            raise ValueError(f"{where} has {name}, which the stage sets to {fields[name]!r}; keep one of them.")
+    for values in product(*sweep.values()):
+        label = ",".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
+        yield {**fields, **dict(zip(sweep, values, strict=True)), "name": f"{stage.get('name')}@{label}"}
 
 
 def check_grid(study: Mapping[str, Any]) -> None:

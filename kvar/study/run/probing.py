@@ -13,7 +13,7 @@ from kvar.records.place import check_folder_place
 from kvar.study.run.build import assemble, build_probes
 from kvar.study.run.identity import run_config
 from kvar.study.run.weights import weights_of
-from kvar.study.settings.reading import find_config, load_yaml, settings_from
+from kvar.study.settings.reading import find_config, is_study, load_yaml, settings_from
 from kvar.study.settings.run_settings import SECTIONS, START_FIELDS
 
 __all__ = ["Measured", "plan_probe", "probe_models"]
@@ -66,7 +66,7 @@ def plan_probe(
         raise ValueError(f"--checkpoints {checkpoints} needs a run, but {target} is a config; use --model.")
     path = find_config(target)
     values = load_yaml(path)
-    if "stages" in values:
+    if is_study(values):
         raise ValueError(f"{path} is a study; name a run's config, or the folder of one of its runs.")
     start = {k: values.pop(k) for k in START_FIELDS if k in values}
     folder = output or values.get("output_dir")

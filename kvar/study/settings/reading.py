@@ -15,7 +15,7 @@ from kvar.study.settings.yaml_keys import parse_yaml
 if TYPE_CHECKING:
     from kvar.distill import DistillationConfig
 
-__all__ = ["config_names", "find_config", "load_yaml", "read_settings", "settings_from"]
+__all__ = ["config_names", "find_config", "is_study", "load_yaml", "read_settings", "settings_from"]
 
 
 def config_names() -> list[str]:
@@ -55,6 +55,11 @@ def load_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold fields and values (a YAML mapping); got {type(values).__name__}.")
     return values
+
+
+def is_study(values: Mapping[str, Any]) -> bool:
+    """Whether a file's mapping is a grid of runs."""
+    return "stages" in values or "methods" in values
 
 
 def settings_from(

@@ -43,6 +43,29 @@ def test_every_combination_is_a_cell(tmp_path: Path) -> None:
     assert names.index("short/hub/K=4/seed-0") < names.index("short/small/start/seed-1")  # seed by seed
 
 
+def test_a_method_is_swept(tmp_path: Path) -> None:
+    swept = GRID.replace("learning_rate: 0.3}", "sweep: {learning_rate: [1.0e-4, 0.3], top_k: [0, 1]}}")
+    cells = {cell.name: cell for cell in cells_of(read(tmp_path, swept), ["long/small/*/seed-0"])}
+    values = [f"{rate},{k}" for rate in ("0.0001", "0.3") for k in (0, 1)]
+    assert list(cells) == [
+        f"long/small/{method}/seed-0"
+        for method in ("start", *(f"{name}@{value}" for name in ("llmr", "K=4") for value in values))
+    ]
+    last = cells["long/small/K=4@0.0001,1/seed-0"]
+    assert last.values["learning_rate"] == 1e-4 and last.values["top_k"] == 1 and last.values["kernel"] == "K=4"
+    assert last.needs == "long/small/start/seed-0" and "sweep" not in last.values
+    for sweep, message in (
+        ("{top_k: 1}", "stage 'llmr': sweep must map fields to lists"),
+        ("{}", "sweep must map fields to lists"),
+        ("{top_k: []}", "sweep must map fields to lists"),
+        ("{objective: [kl]}", "sweep has objective, which the stage sets to 'llmr'; keep one of them"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read(tmp_path, swept.replace("{learning_rate: [1.0e-4, 0.3], top_k: [0, 1]}", sweep))
+    with pytest.raises(ValueError, match="needs its own name"):
+        read(tmp_path, swept.replace("[0, 1]}}", "[0, 0]}}"))
+
+
 def test_a_student_brings_fields_of_the_stages_that_make_it(tmp_path: Path) -> None:
     short = "short: {student_config: {model_type: t5}, learning_rate: 0.4}"
     study = read(tmp_path, GRID.replace("hub: some/model", short))

@@ -10,10 +10,10 @@ import pytest
 
 from kvar.study.grid.run_grid import cells_of, read_study
 from kvar.study.run.tasks import build_task
-from kvar.study.settings.reading import config_names, find_config, load_yaml, settings_from
+from kvar.study.settings.reading import config_names, find_config, is_study, load_yaml, settings_from
 from tests.data import DATA, needs_data
 
-STUDIES = [name for name in config_names() if "stages" in load_yaml(find_config(name))]
+STUDIES = [name for name in config_names() if is_study(load_yaml(find_config(name)))]
 RUNS = [name for name in config_names() if name not in STUDIES]
 
 

@@ -1,0 +1,177 @@
+"""A4: did the instrument know? Rank correlations over methods of what is measured with what training comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from figures.acting.cells import BATCH, LAST, Results
+from figures.acting.measure import OWN, TUNING_SEED
+
+PREDICTORS = {
+    "efficiency toward J": ("efficiency", "J"),
+    "efficiency toward J_kl": ("efficiency", "J_kl"),
+    "efficiency toward data": ("efficiency", "data"),
+    "efficiency toward score": ("efficiency", "score"),
+    "minus tr Cov": ("trace", ""),
+    "minus norm of a step": ("norm", ""),
+    "minus verl's W": ("proxy", ""),
+}
+"""Name -> statistic and target; all with the sign that more is better."""
+RIVALS = ("minus tr Cov", "minus norm of a step", "minus verl's W")
+GAINS = {
+    "gain in J": ("J", "J"),
+    "gain in greedy score": ("greedy", "greedy"),
+    "gain in J_kl": ("J_kl", "J"),
+    "gain in J at the score's rate": ("J", "greedy"),
+}
+"""Name -> quantity, and the outcome at whose rate it is read."""
+PERMUTED = {
+    "alone": "methods exchanged in each task and seed alone",
+    "by task": "in all seeds of a task alike",
+}
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Spearman's correlation over methods in each cell, a task and seed.
+
+    Attributes:
+        rho: one a cell.
+        p: how methods are exchanged -> share of permutations, the identity among them, whose mean is at least as large.
+        methods: how many methods are ranked, by task.
+    """
+
+    rho: pd.Series
+    p: dict[str, float]
+    methods: str
+
+
+def predictors(results: Results, step: int = 0, by: str = "J") -> dict[str, pd.DataFrame]:
+    """Name -> rows task and seed, columns methods: statistics of each method's own estimator.
+
+    At the start all are measured on the same responses; later each on its own student's, at the rate for ``by``.
+    """
+    rows = results.gradients
+    rows = rows[(rows["step"] == 0) & (rows["method"] == "start") if step == 0 else rows["step"] == step]
+
+    def wide(statistic: str, target: str) -> pd.DataFrame:
+        own = rows[(rows["statistic"] == statistic) & (rows["target"] == target)]
+        columns = {}
+        for method, estimator in OWN.items():
+            one = own[own["estimator"] == estimator]
+            if step:
+                rate = one["task"].map({t: results.rates.get((t, method, by), np.nan) for t in results.tasks})
+                one = one[(one["method"] == method) & (one["rate"] == rate)]
+            columns[method] = one.set_index(["task", "seed"])["value"]
+        return pd.DataFrame(columns)
+
+    norm = np.sqrt((wide("signal", "") + wide("trace", "") / BATCH).clip(lower=0))
+    return {
+        name: norm * -1 if statistic == "norm" else wide(statistic, target) * (-1 if name.startswith("minus") else 1)
+        for name, (statistic, target) in PREDICTORS.items()
+    }
+
+
+def gains(results: Results, quantity: str, by: str, since: int = 0) -> pd.DataFrame:
+    """Rows task and seed, columns methods: the change of a quantity from a step to the last."""
+    columns: dict[str, dict[tuple[str, int], float]] = {}
+    for method in OWN:
+        for task in results.tasks:
+            curve = results.curves(task, method, quantity, by)
+            if LAST in curve and since in curve:
+                columns.setdefault(method, {}).update(
+                    {(task, int(seed)): value for seed, value in (curve[LAST] - curve[since]).items()}
+                )
+    frame = pd.DataFrame({method: pd.Series(values) for method, values in columns.items()})
+    frame.index = frame.index.set_names(["task", "seed"]) if len(frame) else frame.index
+    return frame
+
+
+def tuning_gains(results: Results, quantity: str, by: str, since: int = 0) -> pd.DataFrame:
+    """As :func:`gains` from the start, of the tuning seed, whose rates were chosen by the best of these gains."""
+    points = results.points[results.points["seed"] == TUNING_SEED]
+    start = points[points["method"] == "start"].set_index("task")[quantity]
+    rows = {
+        (task, TUNING_SEED): {
+            method: own[quantity].iloc[0] - start.get(task, np.nan)
+            for method in OWN
+            if len(own := points[_at(points, task, method, results.rates.get((task, method, by), np.nan))])
+        }
+        for task in results.tasks
+    }
+    frame = pd.DataFrame.from_dict(rows, orient="index").reindex(columns=list(OWN)).dropna(axis=1, how="all")
+    frame.index = pd.MultiIndex.from_tuples(list(rows), names=["task", "seed"])
+    return frame
+
+
+def _at(points: pd.DataFrame, task: str, method: str, rate: float) -> pd.Series:
+    return (points["task"] == task) & (points["method"] == method) & (points["rate"] == rate) & (points["step"] == LAST)
+
+
+def ranked(x: pd.DataFrame, y: pd.DataFrame, draws: int = 5000) -> Ranks | None:
+    """Correlations over the methods that a task has in both, in its cells where none lacks a number; None without any.
+
+    Tasks may have run different methods.
+    """
+    if not len(x) or not len(y):
+        return None
+    rho, alone, by_task, counts = [], [], [], []
+    for task in dict.fromkeys(task for task, _ in y.index):
+        own_x, own_y = (frame[[t == task for t, _ in frame.index]] for frame in (x, y))
+        methods = [m for m in y if m in x and own_x[m].notna().any() and own_y[m].notna().any()]
+        cells = own_x.index.intersection(own_y.index)
+        a, b = (frame.loc[cells, methods].to_numpy(dtype=float) for frame in (own_x, own_y))
+        whole = np.isfinite(a).all(axis=1) & np.isfinite(b).all(axis=1)
+        if len(methods) < 3 or not whole.any():
+            continue
+        a, b = a[whole], b[whole]
+        rho.append(pd.Series(correlations(a, b), index=cells[whole]))
+        alone += [(a[i : i + 1], b[i : i + 1]) for i in range(len(a))]
+        by_task.append((a, b))
+        counts.append(str(len(methods)))
+    if not rho:
+        return None
+    p = {"alone": permutation_p(alone, draws), "by task": permutation_p(by_task, draws)}
+    return Ranks(pd.concat(rho), p, " / ".join(dict.fromkeys(counts)))
+
+
+def standard_ranks(values: np.ndarray) -> np.ndarray:
+    """(C, M) ranks within each row, ties averaged, centred and of unit length; zeros where a row has no spread."""
+    from scipy.stats import rankdata
+
+    ranks = np.asarray(rankdata(values, axis=1), dtype=float)
+    ranks -= ranks.mean(axis=1, keepdims=True)
+    length = np.sqrt((ranks**2).sum(axis=1, keepdims=True))
+    return np.divide(ranks, length, out=np.zeros_like(ranks), where=length > 0)
+
+
+def correlations(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(C,) Spearman's correlation over the M columns in each of C rows; 0 where one has no spread.
+
+    >>> correlations(np.array([[1.0, 2.0, 3.0]]), np.array([[10.0, 30.0, 20.0]])).round(6).tolist()
+    [0.5]
+    """
+    return np.asarray((standard_ranks(x) * standard_ranks(y)).sum(axis=1))
+
+
+def permutation_p(blocks: Sequence[tuple[np.ndarray, np.ndarray]], draws: int = 5000, seed: int = 0) -> float:
+    """One-sided p of a mean rank correlation at least so large, were methods exchanged at random.
+
+    Args:
+        blocks: each x and y, (C, M) of C cells and M methods, which are exchanged in the same way in all C.
+        draws: random permutations; the identity is added to them.
+        seed: of those.
+    """
+    rng = np.random.default_rng(seed)
+    observed, sums = 0.0, np.zeros(draws)
+    for x, y in blocks:
+        table = standard_ranks(x).T @ standard_ranks(y)  # [i, j]: sum over cells of rank i of x times rank j of y
+        every = np.arange(len(table))
+        order = rng.permuted(np.tile(every, (draws, 1)), axis=1)
+        observed += float(np.trace(table))
+        sums += table[every, order].sum(axis=1)
+    return float((1 + (sums >= observed - 1e-9).sum()) / (1 + draws))
