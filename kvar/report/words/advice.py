@@ -162,7 +162,8 @@ def _split(a: AdviceNumbers) -> list[str]:
             f"share. Two responses pay where a prompt costs more than {span(s.break_even)} tokens beside them."
         )
     if a.budget.prompt_cost:
-        best = Interval(*(max(x, 1.0) for x in (s.optimum.value, s.optimum.low, s.optimum.high)), s.optimum.n)
+        value, low, high = (max(x, 1.0) for x in (s.optimum.value, s.optimum.low, s.optimum.high))
+        best = Interval(value, low, high, s.optimum.n)
         said.append(f"At {a.budget.prompt_cost:g} tokens a prompt the least noisy R is {span(best)}.")
     return said
 
