@@ -108,12 +108,14 @@ def compare(
         task: the task.
         quantity: "J" or "greedy".
         method: compared with the group.
-        group: methods of which those that were run count.
+        group: methods, of which those count that were run for as many seeds as any of them.
         how: of :data:`HOW`; "samples" after :data:`LAST` steps.
     """
     curves = {m: results.curves(task, m, quantity, quantity) for m in (method, *group)}
     whole = {m: c.dropna() for m, c in curves.items() if LAST in c}
     whole = {m: c for m, c in whole.items() if len(c)}
+    most = max((len(c) for m, c in whole.items() if m != method), default=0)
+    whole = {m: c for m, c in whole.items() if m == method or len(c) == most}
     if method not in whole or len(whole) < 2:
         return None
     seeds = sorted(set.intersection(*(set(c.index) for c in whole.values())))
