@@ -52,8 +52,9 @@ def curves(results: Results, quantity: str) -> Figure:
         axes = made.subplots(len(results.tasks), len(families), sharey="row", squeeze=False)
         for row, task in zip(axes, results.tasks, strict=True):
             there = results.methods(task, by)
-            ends = {m: results.gains(task, m, quantity, by).mean() for m in FIXED if m in there}
-            best = max(ends, key=lambda m: ends[m]) if ends else None
+            ends = {m: results.gains(task, m, quantity, by) for m in FIXED if m in there}
+            most = max(map(len, ends.values()), default=0)  # as in compare: of those run for most seeds
+            best = max((m for m in ends if len(ends[m]) == most), key=lambda m: ends[m].mean(), default=None)
             for ax, family in zip(row, families, strict=True):
                 ax.axhline(0, color="0.8", linewidth=0.7, zorder=0)
                 own = [m for m in there if METHODS[m][1] == family]
