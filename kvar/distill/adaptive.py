@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 from kvar.estimators.adaptive import AUTO, adaptive
 
-if TYPE_CHECKING:
-    from kvar.distill.config import DistillationConfig
-
 __all__ = ["check_adaptive", "is_adaptive", "trained_settings", "with_estimator"]
 
+S = TypeVar("S")
+"""``DistillationConfig``, which imports this file."""
 FIELDS = ("auto_start", "auto_candidates", "auto_target", "auto_on", "auto_every", "auto_margin", "auto_confidence")
 OTHER_GRADIENTS: dict[str, Callable[[Any], bool]] = {
     "length_normalised_returns": bool,
@@ -26,26 +25,27 @@ OTHER_GRADIENTS: dict[str, Callable[[Any], bool]] = {
 responses drawn from the student's own distribution."""
 
 
-def is_adaptive(settings: DistillationConfig) -> bool:
+def is_adaptive(settings: Any) -> bool:
     """Whether the estimator is chosen in training."""
     return settings.estimator == AUTO
 
 
-def with_estimator(settings: DistillationConfig, name: str) -> DistillationConfig:
+def with_estimator(settings: S, name: str) -> S:
     """The settings with an estimator's name in place of ``auto``."""
-    copied = copy.copy(settings)
+    copied: Any = copy.copy(settings)
     copied.estimator = name
     return copied
 
 
-def trained_settings(settings: DistillationConfig) -> dict[str, DistillationConfig]:
+def trained_settings(settings: S) -> dict[str, S]:
     """The settings of every step that an adaptive training may take, by what names its estimator; else those given."""
     if not is_adaptive(settings):
         return {"estimator": settings}
-    return {field: with_estimator(settings, e.name) for field, e in adaptive(settings).trained.items()}
+    given: Any = settings
+    return {field: with_estimator(settings, e.name) for field, e in adaptive(given).trained.items()}
 
 
-def check_adaptive(settings: DistillationConfig) -> None:
+def check_adaptive(settings: Any) -> None:
     """Check the ``auto_`` fields, and write the names in them as estimators do.
 
     Raises:
