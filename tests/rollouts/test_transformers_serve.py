@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,11 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str,
         force_model=str(folder), device="cpu", dtype="float32", host="127.0.0.1", port=port, log_level="error",
         non_blocking=True,
     )  # fmt: skip
+    for _ in range(600):  # the server starts in a thread of its own
+        with socket.socket() as here:
+            if here.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        time.sleep(0.1)
     yield f"http://127.0.0.1:{port}", str(folder), student, tokenizer
     server.kill_server()
 
