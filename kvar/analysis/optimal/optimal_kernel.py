@@ -113,8 +113,7 @@ def optimal_kernel(
 
     Returns:
         The fitted estimator with its expected efficiency. Train with ``.name``. Where |g*|^2 of the target is not
-        resolved (an estimate, with or without one unit, that is not positive), nothing is fitted, and ``reason``
-        says so.
+        told from zero (its 95 % interval reaches 0), nothing is fitted, and ``reason`` says so.
 
     Raises:
         ValueError: fields="norms", no estimators by lag, fewer units than twice the groups of lags, a batch below 1 or

@@ -8,6 +8,7 @@ import numpy as np
 
 from kvar.analysis.frames.reference import default_reference
 from kvar.analysis.replicates import Unit, need_pairs
+from kvar.analysis.statistic_table import estimate
 from kvar.analysis.step.design import check_design, design_replicates, prompts_of, step_covariance
 from kvar.gradients.moments import GradientMoments
 from kvar.intervals.jackknife import Array
@@ -24,6 +25,7 @@ class Pieces:
         step: (1+U, E, E), C / B; 0 for two estimators that share no trajectory.
         toward: (1+U, E), m.
         true: (1+U,), |g*|^2.
+        least: lower end of its 95 % interval.
         reference: the estimator that stands for g*.
         units: U.
     """
@@ -32,6 +34,7 @@ class Pieces:
     step: Array
     toward: Array
     true: Array
+    least: float
     reference: str
     units: int
 
@@ -42,8 +45,8 @@ class Pieces:
 
     @property
     def resolved(self) -> bool:
-        """Whether |g*|^2 is told from zero: its estimate is positive, with and without any one unit."""
-        return bool((self.true > 0).all())
+        """Whether |g*|^2 is told from zero, as in :func:`kvar.analysis.toward`."""
+        return self.least > 0
 
     @property
     def noise(self) -> Array:
@@ -80,7 +83,9 @@ def pieces_of(
     data = design_replicates(moments, group, unit, rollouts_per_prompt)
     signal = data.signal()
     step = np.nan_to_num(step_covariance(data, prompts, rollouts_per_prompt))
-    return Pieces(signal, step, signal[:, :, r], signal[:, r, r], name, data.units)
+    true = signal[:, r, r]
+    least = float(estimate("signal", true[:, None], data.units).low[0])
+    return Pieces(signal, step, signal[:, :, r], true, least, name, data.units)
 
 
 def efficiency_of(weights: Array, power: Array, toward: Array, true: Array) -> Array:
