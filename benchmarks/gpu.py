@@ -234,7 +234,7 @@ def table(rows: list[tuple[str, str, dict[str, float]]]) -> str:
     return "\n".join(lines)
 
 
-def page(rows: list[tuple[str, str, dict[str, float]]], device: str, cell: Cell, rounds: int) -> str:
+def page(rows: list[tuple[str, str, dict[str, float]]], device: str, cell: Cell, rounds: int, budget: float) -> str:
     """GPU.md."""
     batch = f"N = {cell.n} trajectories of T = {cell.t} tokens after {cell.s} prompt tokens"
     return f"""# On one card
@@ -244,7 +244,7 @@ Written by `make gpu` (`python -m benchmarks.gpu`): {machine(device)}.
 {ESTIMATORS} estimators on {batch}; random weights, made from configs.
 A plain step is forward and backward of one estimator on that batch, the median of {rounds} as all times. Float32 is
 without TF32. Peaks are of memory allocated: training's is a step with AdamW, and a measurement's is taken beside
-AdamW's state, as in a training that is probed. Empty: out of memory, or out of time.
+AdamW's state, as in a training that is probed. Empty: out of memory, or out of time ({budget:,.0f} s for all).
 
 {table(rows)}
 """
@@ -280,7 +280,7 @@ def main(arguments: list[str] | None = None) -> None:
             output = args.output or (HERE / "GPU.md" if args.device == "cuda" else Path("runs/benchmarks/GPU.md"))
             output.parent.mkdir(parents=True, exist_ok=True)
             # written after each row, so that a run that is killed leaves what it has measured
-            output.write_text(page(rows, args.device, cell, args.rounds), encoding="utf-8")
+            output.write_text(page(rows, args.device, cell, args.rounds, args.budget), encoding="utf-8")
     print(output)
 
 
