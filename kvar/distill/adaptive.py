@@ -12,7 +12,10 @@ __all__ = ["check_adaptive", "is_adaptive", "trained_settings", "with_estimator"
 
 S = TypeVar("S")
 """``DistillationConfig``, which imports this file."""
-FIELDS = ("auto_start", "auto_candidates", "auto_target", "auto_on", "auto_every", "auto_margin", "auto_confidence")
+FIELDS = (
+    "auto_start", "auto_candidates", "auto_target", "auto_on", "auto_every", "auto_horizon", "auto_margin",
+    "auto_confidence",
+)  # fmt: skip
 OTHER_GRADIENTS: dict[str, Callable[[Any], bool]] = {
     "length_normalised_returns": bool,
     "normalisation": lambda value: value == "sequence-token-mean",

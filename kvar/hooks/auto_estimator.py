@@ -45,9 +45,9 @@ class AutoEstimator(TrainerCallback):
     """Chooses the estimator of a ``DistillationTrainer`` of ``estimator: auto``, before its first step and along it.
 
     Every ``auto_every`` steps the estimator in use, the candidates and the target are measured, and
-    :func:`kvar.analysis.choose` decides by the efficiency (11') of the step that the trainer takes; the next step is
-    taken by what it says. Where the target is not resolved the estimator stays. The settings are the trainer's,
-    ``auto_start`` and those after it.
+    :func:`kvar.analysis.choose` decides by the efficiency (11') of the step that the trainer takes, or of the mean of
+    ``auto_horizon`` such steps; the next step is taken by what it says. Where the target is not resolved the estimator
+    stays. The settings are the trainer's, ``auto_start`` and those after it.
 
     With ``auto_on: probe`` the student is measured on the probe's prompts, before the first step and after every
     ``auto_every``-th. A probe that was added to the trainer before goes on measuring at its own steps too, and a step
@@ -204,8 +204,7 @@ class AutoEstimator(TrainerCallback):
 
     def chosen(self, measurement: Measurement, current: str) -> Choice:
         """The choice that a measurement gives reason to, for the step that the trainer takes."""
-        args = self.trainer.args
-        batch, rollouts = step_design(args)
+        args, (batch, rollouts) = self.trainer.args, self._design()
         return choose(
             measurement.moments,
             current,
@@ -218,10 +217,14 @@ class AutoEstimator(TrainerCallback):
             confidence=args.auto_confidence,
         )
 
+    def _design(self) -> tuple[int, int]:
+        """Responses that efficiency is told for, and how many of them a prompt has."""
+        batch, rollouts = step_design(self.trainer.args)
+        return batch * self.trainer.args.auto_horizon, rollouts
+
     def _tell(self, measurement: Measurement, choice: Choice, previous: str, seconds: float) -> None:
         """Record, print and log a choice."""
         step, gain = measurement.step, choice.gain
-        batch = step_design(self.trainer.args)[0]
         self.say(f"step {step:,}, estimator {choice.name}: {choice.reason} ({seconds:.1f} s)")
         if self.writer is not None:
             import pandas as pd
@@ -233,7 +236,7 @@ class AutoEstimator(TrainerCallback):
                 "previous": previous,
                 "changed": choice.changed,
                 "target": default_reference(measurement.moments.names, self.plan.target),
-                "batch": batch,
+                "batch": self._design()[0],
                 "gain": gain.value,
                 "gain_low": gain.low,
                 "gain_high": gain.high,

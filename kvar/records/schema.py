@@ -11,9 +11,9 @@
     prompt_pair = <gbar_m^e, gbar_m^f>, gbar_m the mean over the trajectories of prompt m.
 ``choices``: one row per probe and step at which an adaptive training chose its estimator.
     estimator, in use from then on; previous, in use before; changed; target, the estimator that stands for the target;
-    batch, trajectories of the step that efficiency is of; gain with gain_low and gain_high, efficiency of the best
-    candidate less that of previous (NaN where the target is not resolved); reason; seconds that it took, the
-    measurement included.
+    batch, trajectories of the step, or of auto_horizon steps, that efficiency is of; gain with gain_low and gain_high,
+    efficiency of the best candidate less that of previous (NaN where the target is not resolved); reason; seconds that
+    it took, the measurement included.
 ``candidates``: one row per probe, step and estimator that was chosen among.
     efficiency, cross-fitted, with efficiency_low and efficiency_high; no rows where the target is not resolved.
 ``metrics``: one row per step, split and name: anything scalar. split is a data split or the probe it was measured on.

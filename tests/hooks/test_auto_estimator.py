@@ -163,7 +163,7 @@ def test_one_measurement_serves_probe_and_choice(tmp_path: Path) -> None:
 
 
 def test_a_choice_is_for_the_step_that_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its batch and rollouts are the trainer's; the fitted kernel and the target fit the rollouts of each."""
+    """Rollouts are the trainer's, the batch that of its horizon; the fitted kernel and the target fit the rollouts."""
     import kvar.hooks.auto_estimator as hook
 
     asked: dict[str, Any] = {}
@@ -175,11 +175,11 @@ def test_a_choice_is_for_the_step_that_is_taken(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(hook, "choose", kept)
     run = trainer(
         tmp_path, rollouts_per_prompt=3, auto_every=0, auto_candidates=["K=4", "fitted"], auto_margin=0.5,
-        auto_confidence=0.5, auto_target="J_kl", max_steps=1,
+        auto_confidence=0.5, auto_target="J_kl", auto_horizon=10, max_steps=1,
     )  # fmt: skip
     AutoEstimator(run, probe(rollouts_per_prompt=3))
     run.train()
-    assert (asked["batch"], asked["rollouts_per_prompt"]) == (12, 3)
+    assert (asked["batch"], asked["rollouts_per_prompt"]) == (120, 3)
     assert (asked["margin"], asked["confidence"], asked["target"]) == (0.5, 0.5, "J_kl")
     assert asked["candidates"] == ["K=4", "fitted"] and asked["current"] == IMMEDIATE
     assert asked["among"][-1] == "gap K=1 exact expected - leave-one-out"  # three responses a prompt: unbiased

@@ -147,6 +147,7 @@ def test_a_checkpoint_without_its_estimator_is_refused(tmp_path: Path) -> None:
         ({"auto_candidates": ""}, "auto_candidates are empty"),
         ({"auto_target": "bleu"}, "auto_target 'bleu': .*the word 'bleu' is unknown"),
         ({"auto_every": -1}, "auto_every must be at least 0; got -1"),
+        ({"auto_horizon": 0}, "auto_horizon must be at least 1; got 0"),
         ({"auto_margin": -0.1}, "auto_margin must be 0 or a positive number; got -0.1"),
         ({"auto_confidence": 1.0}, "auto_confidence must be at least 0 and below 1; got 1.0"),
         ({"auto_on": "paper"}, "auto_on 'paper' is unknown; choose one of: probe, batch"),
