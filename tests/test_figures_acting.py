@@ -131,8 +131,6 @@ def test_how_long_an_estimator_is_in_use() -> None:
         ]
     )
     assert claims_knew.in_use(choices).to_dict() == {"K=4": 50.0, "K=8": 100.0 + 150.0}
-    curve = pd.DataFrame({0: [0.0, 0.0], 50: [1.0, 2.0], 150: [5.0, 6.0]}, index=[1, 2])
-    assert claims_knew.following(choices, curve).values.tolist() == [[0.2, 1.0], [0.3, 4.0], [0.4, 2.0]]
 
 
 def test_the_cost_of_a_step_is_that_of_its_round() -> None:

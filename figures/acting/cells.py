@@ -10,19 +10,20 @@ import numpy as np
 import pandas as pd
 
 from figures.acting.measure import TUNING_SEED
-from figures.acting.tune import FIXED_K, chosen
+from figures.acting.tune import chosen
 from kvar.intervals import Interval, mean_with_interval
 
 BATCH = 16
 """Responses a step, one each to so many prompts."""
 LAST = 150
 """The last step of a reinforced method, at which equal samples are compared."""
-FIXED = FIXED_K
-"""The fixed K, the best of which in hindsight is what A1 has to beat; the three best at the tuning seed are run."""
+FIXED = ("llmr", "llmr-mean", "K=2", "K=4", "K=8", "K=8-mean")
+"""The fixed K, the best of which in hindsight is what A1 has to beat."""
 REFERENCES = ("sft", "kl")
 """Trained on the references, for 450 steps."""
-CHOSEN = {"J": ("auto-J", "optimal-J"), "data": ("auto-data", "optimal-data")}
-"""Target -> methods whose estimator a measurement chose, along the way or once at the start."""
+CHOSEN = {"J": ("auto-J", "optimal-J"), "data": ("auto-data", "optimal-data"), "run": ("auto-run", "optimal-run")}
+"""Target -> methods whose estimator a measurement chose, along the way or once at the start; "run": toward J by the
+efficiency of the whole run's responses, which was added after A1 to A5 were read."""
 METHODS = {
     "llmr": ("LLMR (K = 1)", "fixed K"),
     "llmr-mean": ("LLMR, batch mean", "fixed K"),
@@ -41,8 +42,10 @@ METHODS = {
     "kl": ("KL on references", "references"),
     "optimal-J": ("measured once, J", "measured"),
     "optimal-data": ("measured once, data", "measured"),
+    "optimal-run": ("measured once for the run, J", "measured"),
     "auto-J": ("auto, J", "measured"),
     "auto-data": ("auto, data", "measured"),
+    "auto-run": ("auto for the run, J", "measured"),
 }
 """Method -> its name in tables and figures, and its family."""
 OUTCOMES = {"J": "J", "greedy": "greedy score"}
@@ -127,6 +130,6 @@ class Results:
 
 
 def competitors(results: Results) -> list[str]:
-    """The methods, none of them a fixed K, that were compared for any task and outcome."""
+    """The methods of A1, none of them a fixed K, that were compared for any task and outcome."""
     ran = {m for task in results.tasks for by in OUTCOMES for m in results.methods(task, by)}
-    return [m for m in METHODS if m in ran and m not in FIXED]
+    return [m for m in METHODS if m in ran and m not in (*FIXED, *CHOSEN["run"])]

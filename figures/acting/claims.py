@@ -82,8 +82,9 @@ def data(results: Results) -> Section:
 
 
 def against(results: Results, outcome: str, methods: Sequence[str], group: Sequence[str]) -> Section:
-    """Methods against the best of a group: the table, and the verdict at equal wall time."""
-    lines = head("method less the best of the others", f"at {1 - 0.05 / len(methods):.1%}")
+    """Methods against the best of a group: the table, and the verdict at equal wall time, Bonferroni over methods."""
+    confidence = 1 - 0.05 / len(methods)
+    lines = head("method less the best of the others", f"at {confidence:.1%}")
     told: dict[tuple[str, str], str] = {}
     for how in HOW:
         for task in results.tasks:
@@ -91,10 +92,9 @@ def against(results: Results, outcome: str, methods: Sequence[str], group: Seque
                 one = compare(results, task, outcome, method, group, how)
                 if one is None:
                     continue
-                lines.append(row(results, task, outcome, one, how, 1 - 0.05 / len(methods)).rsplit("|", 2)[0])
-                lines[-1] += f"| {side(one.interval())} |"
+                lines.append(row(results, task, outcome, one, how, confidence))
                 if how == "seconds":
-                    told[method, task] = side(one.interval())
+                    told[method, task] = side(one.interval(confidence))
     if len(lines) == 2:
         return "nothing to compare yet", []
     if not told:
@@ -132,13 +132,71 @@ def greedy_recipe(results: Results) -> Section:
                 sides[name] = side(over(x))
                 lines.append(f"| {name} | {task} | {over(x)} | {len(x)} | {int((x > 0).sum())} | {sides[name]} |")
         if len(sides) == len(quantities):
-            length, score = (sides[name] for name in ("length less the start's", list(quantities)[2]))
-            good.append(score == "above" and length != "below")
+            start, sampled, score = (sides[name] for name in list(quantities)[:3])
+            asked = score == "above" and sampled == "above"
+            good.append("confirmed" if asked and start != "below" else "in part" if asked else "refuted")
     if not good:
         return "nothing to compare yet", lines if len(lines) > 2 else []
-    if len(good) > 1 and all(good):
-        return "confirmed: not resolved as shorter than the start, greedy score above, on both tasks", lines
-    return ("in part: on one task of two" if any(good) else "refuted: greedy score not above, or as short"), lines
+    if len(good) > 1 and len(set(good)) == 1:
+        words = {
+            "confirmed": "confirmed: not resolved as shorter than the start, greedy score above, on both tasks",
+            "in part": "in part: longer than the recipe sampled and greedy score above, but shorter than the start",
+            "refuted": "refuted: greedy score not above, or as short as the recipe sampled",
+        }
+        return words[good[0]], lines
+    return "in part: " + ", ".join(f"{task}: {told}" for task, told in zip(results.tasks, good, strict=False)), lines
+
+
+def for_the_run(results: Results) -> Section:
+    """A6: methods whose measurement asked for the run's responses, less the same that asked for one step's, in J."""
+    pairs = dict(zip(CHOSEN["run"], CHOSEN["J"], strict=True))
+    lines = head("method less the same for one step", "at 97.5%")
+    found: dict[str, list[Interval]] = {}
+    for task in results.tasks:
+        for method, other in pairs.items():
+            one = compare(results, task, "J", method, (other,), "samples")
+            if one is not None:
+                lines.append(row(results, task, "J", one, "samples", 0.975))
+                found.setdefault(method, []).append(one.interval(0.975))
+    if not found:
+        return "nothing to compare yet", []
+    above = {m: [x.above(0) for x in each] for m, each in found.items()}
+    if any(len(each) > 1 and all(each) for each in above.values()):
+        return "confirmed by " + " and ".join(
+            label(m) for m, each in above.items() if len(each) > 1 and all(each)
+        ), lines
+    if any(map(any, above.values())):
+        return "in part: above 0 on one task for " + " and ".join(label(m) for m, e in above.items() if any(e)), lines
+    if all(x.value <= 0 for each in found.values() for x in each):
+        return "refuted: no difference above 0 on average", lines
+    return "neither: differences above 0, none resolved", lines
+
+
+def not_below(results: Results) -> Section:
+    """A7: the same against the best that no measurement chose, in J; what is lost, as a share of that one's gain."""
+    lines = head("method less the best of the others")
+    lines[0] += " lost of its gain, at most |"
+    lines[1] += "---|"
+    kept: dict[str, list[bool]] = {}
+    below: list[bool] = []
+    for task in results.tasks:
+        for method in CHOSEN["run"]:
+            one = compare(results, task, "J", method, UNCHOSEN, "samples")
+            if one is None:
+                continue
+            x, gain = one.interval(), results.gains(task, one.best, "J", "J").mean()
+            lost = max(-x.low / gain, 0.0)
+            lines.append(f"{row(results, task, 'J', one, 'samples')} {lost:.0%} |")
+            kept.setdefault(method, []).append(bool(lost < 0.1))
+            below.append(x.below(0))
+    if not kept:
+        return "nothing to compare yet", []
+    good = [label(m) for m, each in kept.items() if len(each) > 1 and all(each)]
+    if good:
+        return "confirmed by " + " and ".join(good), lines
+    if all(below):
+        return "refuted: below 0 on both tasks", lines
+    return "neither: not within 10 % of the best on both tasks", lines
 
 
 def levelled(results: Results) -> list[str]:

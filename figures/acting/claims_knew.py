@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pandas as pd
 
-from figures.acting.cells import LAST, Results, label, over
-from figures.acting.knew import GAINS, PERMUTED, PREDICTORS, RIVALS, Ranks, gains, predictors, ranked, tuning_gains
+from figures.acting.cells import LAST, Results, label
+from figures.acting.knew import (
+    GAINS,
+    PERMUTED,
+    PREDICTORS,
+    RIVALS,
+    UNREAD,
+    Ranks,
+    gains,
+    predictors,
+    ranked,
+    tuning_gains,
+)  # fmt: skip
 from kvar.intervals import number
 
 DECIDES = "by task"
@@ -28,7 +40,7 @@ def knew(results: Results) -> tuple[str, list[str]]:
     }
     lines += ["", "| rho of efficiency toward J with the gain in J, less that of | difference | cells above 0 |"]
     lines.append("|---|---|---|")
-    lines += [f"| {rival} | {over(d)} | {int((d > 0).sum())} of {len(d)} |" for rival, d in beaten.items()]
+    lines += [f"| {rival} | {number(d.mean())} | {int((d > 0).sum())} of {len(d)} |" for rival, d in beaten.items()]
     larger = all(d.mean() > 0 for d in beaten.values()) and len(beaten) == len(RIVALS)
     told = f"rho {number(rho)}, " + ", ".join(f"p {share(p)} {PERMUTED[how]}" for how, p in first.p.items())
     if rho <= 0:
@@ -38,6 +50,25 @@ def knew(results: Results) -> tuple[str, list[str]]:
     missing = [] if first.p[DECIDES] < 0.05 else [f"p not below 0.05 {PERMUTED[DECIDES]}"]
     missing += [] if larger else ["not larger than " + ", ".join(r for r, d in beaten.items() if d.mean() <= 0)]
     return f"neither: above 0, but {'; '.join(missing)} ({told})", lines
+
+
+def unread(results: Results) -> tuple[str, list[str]]:
+    """A4': the efficiency of the whole run, in cells that were not run when it was stated."""
+
+    def there(*args: Any, **options: Any) -> pd.DataFrame:
+        frame = gains(*args, **options)
+        return frame[[cell in UNREAD for cell in frame.index]]
+
+    lines, tables = table(results, 0, there)
+    one = tables.get(("efficiency toward J, whole run", "gain in J"))
+    if one is None:
+        return "nothing to compare yet", lines
+    rho, alone = one.rho.mean(), one.p["alone"]
+    told = f"rho {number(rho)}, {len(one.rho)} x {one.methods} cells x methods, p {share(alone)}"
+    if rho <= 0:
+        return f"refuted: correlation not above 0 ({told})", lines
+    decided = max(alone, one.p.get("alike", 1.0)) < 0.05
+    return ("confirmed: " if decided else "neither: above 0, but p not below 0.05: ") + told, lines
 
 
 def share(p: float) -> str:
@@ -70,10 +101,12 @@ def table(
             told[name, gain] = one
             each = [one.rho[[t == task for t, _ in one.rho.index]] for task in results.tasks]
             lines.append(
-                f"| {name} | {gain} | {over(one.rho)} | "
-                + " | ".join(str(over(x)) for x in each)
+                f"| {name} | {gain} | {number(one.rho.mean())} | "
+                + " | ".join(
+                    f"{number(x.mean())} ({(x > 0).sum()} of {len(x)} above 0)" if len(x) else "-" for x in each
+                )
                 + " | "
-                + " / ".join(share(p) for p in one.p.values())
+                + " / ".join(share(one.p[how]) if how in one.p else "-" for how in PERMUTED)
                 + f" | {len(one.rho)} x {one.methods} |"
             )
     return (lines if told else []), told
@@ -92,13 +125,13 @@ def tuning(results: Results) -> list[str]:
 
 
 def auto(results: Results) -> list[str]:
-    """What auto and optimal chose: how often they changed, what they used most, and whether the gain foretold J's."""
+    """What auto and optimal chose: how often they changed, and what they used most."""
     lines = [
         "| method | task | seeds | choices | changes a seed | in use longest (share of steps) | gain in efficiency "
-        "foreseen at a change | rank correlation of efficiency in use with the gain in J until the next checkpoint |",
-        "|---|---|---|---|---|---|---|---|",
+        "foreseen at a change |",
+        "|---|---|---|---|---|---|---|",
     ]
-    outcome = {"J": "J", "data": "greedy"}
+    outcome = {"J": "J", "data": "greedy", "run": "J"}
     for (method, task), own in results.choices.groupby(["method", "task"], sort=False):
         by = outcome[str(method).rpartition("-")[2]]
         own = own[own["rate"] == results.rates.get((task, method, by))]
@@ -109,13 +142,9 @@ def auto(results: Results) -> list[str]:
         changed = own["changed"].astype(bool)
         use = in_use(own)
         longest = use.idxmax()
-        curve = results.curves(task, method, "J", by)
-        pairs = following(own, curve)
-        rho = pairs.corr("spearman").iloc[0, 1] if len(pairs) > 3 else float("nan")
         lines.append(
             f"| {label(method)} | {task} | {seeds} | {len(own)} | {changed.sum() / seeds:.1f} | "
-            f"{longest} ({use[longest] / use.sum():.0%}) | {number(own.loc[changed, 'gain'].mean())} | "
-            f"{number(rho)} (n = {len(pairs)}) |"
+            f"{longest} ({use[longest] / use.sum():.0%}) | {number(own.loc[changed, 'gain'].mean())} |"
         )
     return lines if len(lines) > 2 else []
 
@@ -137,14 +166,3 @@ def kind(estimator: str) -> str:
     ('gap stepwise(fitted) exact expected - position-mean', 'K=4')
     """
     return re.sub(r"(lags|stepwise)\([^)]*\)", r"\1(fitted)", estimator)
-
-
-def following(choices: pd.DataFrame, curve: pd.DataFrame) -> pd.DataFrame:
-    """Efficiency in use after each choice, and the gain until the next checkpoint, of choices made at one."""
-    steps = list(curve.columns)
-    rows = [
-        (row.efficiency, curve.loc[row.seed, steps[steps.index(row.step) + 1]] - curve.loc[row.seed, row.step])
-        for row in choices.itertuples()
-        if row.step in steps[:-1] and row.seed in curve.index
-    ]
-    return pd.DataFrame(rows, columns=["efficiency", "gain"], dtype=float).dropna()

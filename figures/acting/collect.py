@@ -1,4 +1,4 @@
-"""What every measured cell came to, as three frames."""
+"""What every measured cell came to, as three frames, joined to what was kept of earlier runs."""
 
 from __future__ import annotations
 
@@ -41,6 +41,23 @@ def collect(runs: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     points = points.merge(joined([pd.DataFrame(tests)], []), "left", on=CELL)
     points.loc[~last, [c for c in points if c.startswith("test_")]] = float("nan")
     return points, joined(gradients, GRADIENTS), joined(choices, CHOICES)
+
+
+def with_earlier(frame: pd.DataFrame, earlier: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a frame, and those of the cells that only an earlier one has.
+
+    Raises:
+        ValueError: points of starts that differ: students or teachers are others, which cannot be compared.
+    """
+    if "J" in frame:
+        keys = ["task", "seed", "step"]
+        starts = (part[part["method"] == "start"].set_index(keys)["J"] for part in (frame, earlier))
+        now, then = pd.concat(starts, axis=1, join="inner").to_numpy().T
+        if not (abs(now - then) <= 1e-9 * abs(then)).all():
+            raise ValueError("starts differ from those of the data kept: analyse these runs into another --output.")
+    made = pd.MultiIndex.from_frame(frame[CELL])
+    old = earlier[~pd.MultiIndex.from_frame(earlier[CELL]).isin(made)]
+    return pd.concat([old, frame], ignore_index=True).sort_values(CELL, kind="stable", ignore_index=True)
 
 
 def cell_of(name: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from figures.acting.cells import LAST, Results, over
+from figures.acting.cells import CHOSEN, LAST, Results, over
 from kvar.intervals import Interval
 
 HOW = {"samples": "equal samples", "seconds": "equal wall time"}
@@ -53,7 +53,10 @@ class Clock:
 
 
 def clock_of(results: Results, task: str, method: str, rate: float, seed: int) -> Clock | None:
-    """A run's clock in steps of LLMR; None where cost.csv lacks the method, or the measurement of one that measures."""
+    """A run's clock in steps of LLMR.
+
+    None where cost.csv lacks the method or, of one that measures, its choices or their cost.
+    """
     cost = results.cost
     if not len(cost):
         return None
@@ -67,7 +70,8 @@ def clock_of(results: Results, task: str, method: str, rate: float, seed: int) -
         & (choices["rate"] == rate)
         & (choices["seed"] == seed)
     ]["step"]
-    if len(made) and "measurement" not in own:
+    measures = any(method in methods for methods in CHOSEN.values())
+    if measures and not (len(made) and "measurement" in own):
         return None
     return Clock(float(own["step"]), tuple((float(step), float(own["measurement"])) for step in sorted(made)))
 
@@ -108,15 +112,18 @@ def compare(
         task: the task.
         quantity: "J" or "greedy".
         method: compared with the group.
-        group: methods, of which those count that were run for as many seeds as any of them.
+        group: methods, of which those count that share as many seeds with it as any of them, or one less.
         how: of :data:`HOW`; "samples" after :data:`LAST` steps.
     """
     curves = {m: results.curves(task, m, quantity, quantity) for m in (method, *group)}
     whole = {m: c.dropna() for m, c in curves.items() if LAST in c}
     whole = {m: c for m, c in whole.items() if len(c)}
-    most = max((len(c) for m, c in whole.items() if m != method), default=0)
-    whole = {m: c for m, c in whole.items() if m == method or len(c) == most}
-    if method not in whole or len(whole) < 2:
+    if method not in whole:
+        return None
+    shared = {m: len(set(whole[method].index) & set(c.index)) for m, c in whole.items() if m != method}
+    most = max(shared.values(), default=0)
+    whole = {m: c for m, c in whole.items() if m == method or shared[m] >= max(most - 1, 1)}
+    if len(whole) < 2:
         return None
     seeds = sorted(set.intersection(*(set(c.index) for c in whole.values())))
     if not seeds:

@@ -13,6 +13,7 @@ from figures.acting.measure import OWN, TUNING_SEED
 
 PREDICTORS = {
     "efficiency toward J": ("efficiency", "J"),
+    "efficiency toward J, whole run": ("efficiency of the run", "J"),
     "efficiency toward J_kl": ("efficiency", "J_kl"),
     "efficiency toward data": ("efficiency", "data"),
     "efficiency toward score": ("efficiency", "score"),
@@ -20,7 +21,8 @@ PREDICTORS = {
     "minus norm of a step": ("norm", ""),
     "minus verl's W": ("proxy", ""),
 }
-"""Name -> statistic and target; all with the sign that more is better."""
+"""Name -> statistic and target; all with the sign that more is better. The efficiency of the run is that of the mean of
+its B = 16 x 150 responses, c^2 / (1 + rv / B): c^2 = eta(16) (1 + rv / 16), rv the relative variance."""
 RIVALS = ("minus tr Cov", "minus norm of a step", "minus verl's W")
 GAINS = {
     "gain in J": ("J", "J"),
@@ -32,7 +34,10 @@ GAINS = {
 PERMUTED = {
     "alone": "methods exchanged in each task and seed alone",
     "by task": "in all seeds of a task alike",
+    "alike": "in all tasks alike",
 }
+UNREAD = {("summarisation", 5)}
+"""Cells that were not run when A4' was stated."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class Ranks:
     """Spearman's correlation over methods in each cell, a task and seed.
 
     Attributes:
-        rho: one a cell.
+        rho: one a cell. Cells of a task share methods, prompts and teacher, so that they are no independent draws.
         p: how methods are exchanged -> share of permutations, the identity among them, whose mean is at least as large.
         methods: how many methods are ranked, by task.
     """
@@ -69,9 +74,14 @@ def predictors(results: Results, step: int = 0, by: str = "J") -> dict[str, pd.D
             columns[method] = one.set_index(["task", "seed"])["value"]
         return pd.DataFrame(columns)
 
-    norm = np.sqrt((wide("signal", "") + wide("trace", "") / BATCH).clip(lower=0))
+    efficiency, rv = wide("efficiency", "J"), wide("relative_variance", "").clip(lower=0)
+    formed = {
+        "norm": np.sqrt((wide("signal", "") + wide("trace", "") / BATCH).clip(lower=0)),
+        "efficiency of the run": (efficiency * (1 + rv / BATCH)).clip(-1, 1) / (1 + rv / (BATCH * LAST)),
+    }
     return {
-        name: norm * -1 if statistic == "norm" else wide(statistic, target) * (-1 if name.startswith("minus") else 1)
+        name: (formed[statistic] if statistic in formed else wide(statistic, target))
+        * (-1 if name.startswith("minus") else 1)
         for name, (statistic, target) in PREDICTORS.items()
     }
 
@@ -115,15 +125,17 @@ def _at(points: pd.DataFrame, task: str, method: str, rate: float) -> pd.Series:
 def ranked(x: pd.DataFrame, y: pd.DataFrame, draws: int = 5000) -> Ranks | None:
     """Correlations over the methods that a task has in both, in its cells where none lacks a number; None without any.
 
-    Tasks may have run different methods.
+    Tasks may have run different methods. A method that is missing in two cells more than another is left out.
     """
     if not len(x) or not len(y):
         return None
     rho, alone, by_task, counts = [], [], [], []
+    kept: list[list[str]] = []
     for task in dict.fromkeys(task for task, _ in y.index):
         own_x, own_y = (frame[[t == task for t, _ in frame.index]] for frame in (x, y))
-        methods = [m for m in y if m in x and own_x[m].notna().any() and own_y[m].notna().any()]
         cells = own_x.index.intersection(own_y.index)
+        there = {m: int((own_x[m].notna() & own_y[m].notna())[cells].sum()) for m in y if m in x}
+        methods = [m for m, n in there.items() if n >= max(*there.values(), 2) - 1]
         a, b = (frame.loc[cells, methods].to_numpy(dtype=float) for frame in (own_x, own_y))
         whole = np.isfinite(a).all(axis=1) & np.isfinite(b).all(axis=1)
         if len(methods) < 3 or not whole.any():
@@ -132,10 +144,14 @@ def ranked(x: pd.DataFrame, y: pd.DataFrame, draws: int = 5000) -> Ranks | None:
         rho.append(pd.Series(correlations(a, b), index=cells[whole]))
         alone += [(a[i : i + 1], b[i : i + 1]) for i in range(len(a))]
         by_task.append((a, b))
+        kept.append(methods)
         counts.append(str(len(methods)))
     if not rho:
         return None
     p = {"alone": permutation_p(alone, draws), "by task": permutation_p(by_task, draws)}
+    if all(methods == kept[0] for methods in kept):
+        a, b = (np.concatenate(parts) for parts in zip(*by_task, strict=True))
+        p["alike"] = permutation_p([(a, b)], draws)
     return Ranks(pd.concat(rho), p, " / ".join(dict.fromkeys(counts)))
 
 

@@ -24,12 +24,17 @@ TESTS = {"translation": "test_chrf", "summarisation": "test_rougeL"}
 
 
 def methods(results: Results) -> str:
-    """A table a task and outcome: every method at the rate chosen for it, best first; means over seeds, t intervals."""
+    """A table a task and outcome: every method at the rate chosen for it; means over seeds, t intervals.
+
+    The best comes first, after all of them those with fewer seeds.
+    """
     parts = []
     for task in results.tasks:
         for by, name in OUTCOMES.items():
             rows = {}
-            for method in results.methods(task, by):
+            there = results.methods(task, by)
+            most = max((len(results.curves(task, m, by, by)) for m in there), default=0)
+            for method in there:
                 curves = {q: results.curves(task, method, q, by) for q in COLUMNS}
                 ends = {LAST, curves[by].columns[-1]} & set(curves[by])
                 for end in sorted(ends):
@@ -38,14 +43,14 @@ def methods(results: Results) -> str:
                     seeds = curves[by][end].notna().sum()
                     texts = [fixed(over(curves[q][end]), digits) for q, (_, digits) in COLUMNS.items()]
                     rate = f"{results.rates[task, method, by]:g}"
-                    rows[who] = (curves[by][end].mean(), [who, rate, *texts, test, str(seeds)])
+                    rows[who] = ((seeds >= most, curves[by][end].mean()), [who, rate, *texts, test, str(seeds)])
             start = start_row(results, task)
             if start is not None:
                 texts = [fixed(over(start[q]), digits) for q, (_, digits) in COLUMNS.items()]
-                rows["start"] = (start[by].mean(), ["*start*", "-", *texts, "-", str(len(start))])
+                rows["start"] = ((True, start[by].mean()), ["*start*", "-", *texts, "-", str(len(start))])
             head = ["method", "rate", *(name for name, _ in COLUMNS.values()), "greedy score, 500 others", "seeds"]
             lines = [f"## {task}, at the rate for {name}", "", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-            lines += ["| " + " | ".join(texts) + " |" for _, texts in sorted(rows.values(), key=lambda row: -row[0])]
+            lines += ["| " + " | ".join(texts) + " |" for _, texts in sorted(rows.values(), reverse=True)]
             if rows:
                 parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"

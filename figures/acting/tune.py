@@ -20,22 +20,10 @@ from kvar.records.study_folder import cell_parts, read_cells
 
 GREEDY = {"translation": "greedy_chrf", "summarisation": "greedy_rougeL"}
 SEEDS = (1, 2, 3, 4, 5)
-IN_J = (
-    "llmr",
-    "llmr-mean",
-    "K=2",
-    "K=4",
-    "K=8",
-    "K=8-mean",
-    "immediate-exact",
-    "exact-expected",
-    "optimal-J",
-    "auto-J",
-)
-"""The methods that are compared in J; the others in the score alone."""
-FIXED_K = ("llmr", "llmr-mean", "K=2", "K=4", "K=8", "K=8-mean")
-KEPT = 2
-"""Of the fixed K, how many other seeds run: the best at the tuning seed, of which hindsight takes one."""
+NOT_IN_J = ("recipe", "recipe-greedy", "sft", "kl", "optimal-data", "auto-data")
+"""Methods that ask for something else and are compared in the score alone."""
+IN_J_ALONE = ("optimal-run", "auto-run")
+"""Methods that are compared in J alone."""
 
 
 def read_points(runs: Path) -> pd.DataFrame:
@@ -59,21 +47,14 @@ def chosen(points: pd.DataFrame, outcome: str) -> pd.DataFrame:
     return last.loc[last.groupby(["task", "method"])[outcome].idxmax()]
 
 
-LATER = ("immediate", "kl-discount", "optimal-data")
-"""Methods that are run for seed 1 with the others, for the other seeds after them."""
-
-
-def cells(points: pd.DataFrame, outcome: str, later: bool = False) -> list[str]:
+def cells(points: pd.DataFrame, outcome: str) -> list[str]:
     """Names of the cells that other seeds run for an outcome."""
     rates = chosen(points, outcome)
-    rates = rates[rates["method"].isin(IN_J)] if outcome == "J" else rates
-    fixed = rates[rates["method"].isin(FIXED_K)]
-    dropped = fixed[fixed.groupby("task")[outcome].rank(ascending=False) > KEPT].index
+    rates = rates[~rates["method"].isin(NOT_IN_J if outcome == "J" else IN_J_ALONE)]
     return [
         f"{row.task}/small/{row.method}@{row.rate:g}/seed-{seed}"
-        for row in rates.drop(dropped).itertuples()
         for seed in SEEDS
-        if later or seed == SEEDS[0] or row.method not in LATER
+        for row in rates.sort_values("method", kind="stable").itertuples()
     ]
 
 
@@ -82,11 +63,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path)
     parser.add_argument("--cells", choices=("J", "greedy"), help="print the cells to run")
-    parser.add_argument("--later", action="store_true", help="of all methods for all seeds")
     args = parser.parse_args()
     points = read_points(args.runs)
     if args.cells:
-        print("\n".join(cells(points, args.cells, args.later)))
+        print("\n".join(cells(points, args.cells)))
         return
     tuning = points[points["seed"] == TUNING_SEED]
     print(
