@@ -6,7 +6,8 @@ All methods of a task are set up as a run sets them up, from the same student of
 steps each, in an order that turns round every time, over the same prompts. The learning rate is too small to change
 the student, so that responses do not get shorter on the way. ``cost.csv`` has the median over blocks: seconds of a
 step, its ratio to LLMR's in the same round with the least and the largest, and, as ``measurement``, the same of one
-choice of a method that measures. One thread; at most about two minutes a task.
+choice of a method that measures. One thread; about five minutes a task. Left out are the methods that differ from another
+in the horizon alone.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import pandas as pd
 import torch
 from transformers import TrainerCallback
 
+from figures.acting.cells import CHOSEN
 from figures.acting.measure import TUNING_SEED
 from kvar.records.study_folder import cell_parts, read_cells
 from kvar.study.run.build import assemble, build_datasets, build_trainer
@@ -103,7 +105,7 @@ def trainers(runs: Path, task: str, folder: Path) -> dict[str, Any]:
     for name, values in read_cells(runs).items():
         at, student, method, _ = cell_parts(name)
         method = method.partition("@")[0]
-        if at != task or method in ("start", *made):
+        if at != task or method in ("start", *CHOSEN["run"], *made):
             continue
         start = runs / task / student / "start" / f"seed-{TUNING_SEED}" / "model"
         fields = {key: value for key, value in values.items() if key not in ("from", "student_config")}
