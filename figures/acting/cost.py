@@ -6,8 +6,8 @@ All methods of a task are set up as a run sets them up, from the same student of
 steps each, in an order that turns round every time, over the same prompts. The learning rate is too small to change
 the student, so that responses do not get shorter on the way. ``cost.csv`` has the median over blocks: seconds of a
 step, its ratio to LLMR's in the same round with the least and the largest, and, as ``measurement``, the same of one
-choice of a method that measures. One thread; about five minutes a task. Left out are the methods that differ from another
-in the horizon alone.
+choice of a method that measures. One thread; about five minutes a task. Methods that differ from another
+in the horizon alone are left out.
 """
 
 from __future__ import annotations
