@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -19,41 +21,58 @@ SHORT = {
 }
 
 
+ROWS = {
+    "efficiency toward J": "efficiency toward J of a step at the start",
+    "efficiency toward J, whole run": "of the mean of the run's responses",
+}
+
+
 def knew(results: Results) -> Figure | None:
-    """A panel a task: each method's efficiency toward J against its gain in J; then every statistic's correlation."""
+    """Methods' efficiency toward J, of a step and of a run, against their gain; then all correlations."""
     measured, realised = predictors(results), gains(results, "J", "J")
-    name = "efficiency toward J"
-    first = ranked(measured[name], realised, draws=200)
-    if first is None:
+    ranks = {name: ranked(measured[name], realised, draws=200) for name in ROWS}
+    if any(one is None for one in ranks.values()):
         return None
     with context():
-        made = Figure(figsize=(DOUBLE_WIDTH, 3.3), layout="constrained")
-        axes = made.subplots(1, len(results.tasks) + 1, width_ratios=[*([1.0] * len(results.tasks)), 0.95])
+        made = Figure(figsize=(DOUBLE_WIDTH, 5.2), layout="constrained")
+        columns = len(results.tasks)
+        grid = made.add_gridspec(len(ROWS), columns + 1, width_ratios=[*([1.0] * columns), 0.95])
         drawn: dict[str, None] = {}
-        for ax, task in zip(axes, results.tasks, strict=False):
-            for method in realised:
-                both = measured[name][[method]].join(realised[[method]], rsuffix=" gain", how="inner").dropna()
-                both = both[[t == task for t, _ in both.index]]
-                if not len(both):
-                    continue
-                x, y = over(both.iloc[:, 0]), over(both.iloc[:, 1])
-                colour = FAMILIES[METHODS[method][1]]
-                ax.hlines(y.value, x.low, x.high, color=colour, linewidth=0.6, alpha=0.6)
-                ax.vlines(x.value, y.low, y.high, color=colour, linewidth=0.6, alpha=0.6)
-                ax.plot(x.value, y.value, **look(method), linestyle="none")
-                drawn[method] = None
-            rho = over(first.rho[[t == task for t, _ in first.rho.index]])
-            ax.set_title(f"{task}\nmean rank correlation {number(rho.value)}")
-            ax.set_xlabel("efficiency toward J at the start")
-        axes[0].set_ylabel("gain in J after 150 steps")
-        correlations(axes[-1], results)
+        for row, (name, words) in enumerate(ROWS.items()):
+            for column, task in enumerate(results.tasks):
+                ax = made.add_subplot(grid[row, column])
+                drawn |= dict.fromkeys(against(ax, measured[name], realised, task))
+                rho = ranks[name].rho  # type: ignore[union-attr]
+                mean = rho[[t == task for t, _ in rho.index]].mean()
+                ax.set_title(f"{task if row == 0 else ''}\nmean rank correlation {number(mean)}".strip())
+                ax.set_xlabel(words)
+                if column == 0:
+                    ax.set_ylabel("gain in J after 150 steps")
+        correlations(made.add_subplot(grid[:, columns]), results)
         handles = [Line2D([], [], **look(m), linestyle="none", label=label(m)) for m in drawn]
         made.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=6.5, columnspacing=1.0)
     return made
 
 
-def correlations(ax, results: Results) -> None:  # type: ignore[no-untyped-def]
-    """Mean rank correlation of every statistic at the start with every gain, t intervals over tasks and seeds."""
+def against(ax: Axes, measured: pd.DataFrame, realised: pd.DataFrame, task: str) -> list[str]:
+    """Draw a task's methods, means over seeds with t intervals, and name them."""
+    there = []
+    for method in realised:
+        both = measured[[method]].join(realised[[method]], rsuffix=" gain", how="inner").dropna()
+        both = both[[t == task for t, _ in both.index]]
+        if not len(both):
+            continue
+        x, y = over(both.iloc[:, 0]), over(both.iloc[:, 1])
+        colour = FAMILIES[METHODS[method][1]]
+        ax.hlines(y.value, x.low, x.high, color=colour, linewidth=0.6, alpha=0.6)
+        ax.vlines(x.value, y.low, y.high, color=colour, linewidth=0.6, alpha=0.6)
+        ax.plot(x.value, y.value, **look(method), linestyle="none")
+        there.append(method)
+    return there
+
+
+def correlations(ax: Axes, results: Results) -> None:
+    """Mean rank correlation of every statistic at the start with every gain, and its range over tasks and seeds."""
     for place, (gain, (quantity, by)) in enumerate(GAINS.items()):
         measured = predictors(results, by=by)
         realised, (colour, mark) = gains(results, quantity, by), SHORT[gain]
@@ -62,13 +81,13 @@ def correlations(ax, results: Results) -> None:  # type: ignore[no-untyped-def]
             one = ranked(measured[name], realised, draws=10)
             if one is None:
                 continue
-            x, at = over(one.rho), y + 0.2 * (1.5 - place)
-            ax.hlines(at, max(x.low, -1), min(x.high, 1), color=colour, linewidth=1.2)
-            ax.plot(x.value, at, mark, color=colour, markersize=3.4)
+            at = y + 0.2 * (1.5 - place)
+            ax.hlines(at, one.rho.min(), one.rho.max(), color=colour, linewidth=1.2)
+            ax.plot(one.rho.mean(), at, mark, color=colour, markersize=3.4)
     ax.axvline(0, color="0.6", linewidth=0.7, zorder=0)
     ax.set_xlim(-1.02, 1.02)
     ax.set_ylim(-0.6, len(PREDICTORS) - 0.4)
     ax.set_yticks(range(len(PREDICTORS)), [n.replace("efficiency toward", "toward") for n in reversed(PREDICTORS)])
     ax.tick_params(axis="y", length=0)
-    ax.set_xlabel("mean rank correlation")
+    ax.set_xlabel("mean rank correlation, range over seeds")
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=6, ncols=2, columnspacing=0.6, handletextpad=0.1)
