@@ -22,8 +22,8 @@ SHORT = {
 
 
 ROWS = {
-    "efficiency toward J": "efficiency toward J of a step at the start",
-    "efficiency toward J, whole run": "of the mean of the run's responses",
+    "efficiency toward J": "efficiency of one step",
+    "efficiency toward J, whole run": "efficiency of the run",
 }
 
 
@@ -89,5 +89,5 @@ def correlations(ax: Axes, results: Results) -> None:
     ax.set_ylim(-0.6, len(PREDICTORS) - 0.4)
     ax.set_yticks(range(len(PREDICTORS)), [n.replace("efficiency toward", "toward") for n in reversed(PREDICTORS)])
     ax.tick_params(axis="y", length=0)
-    ax.set_xlabel("mean rank correlation, range over seeds")
+    ax.set_xlabel("rank correlation")
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=6, ncols=2, columnspacing=0.6, handletextpad=0.1)
