@@ -209,6 +209,12 @@ class DistillationConfig(TrainingArguments):
                 )
 
     def _check_contradictions(self) -> None:
+        orders = type(self).__dataclass_fields__["train_sampling_strategy"].metadata.get("choices", ())
+        if orders and self.train_sampling_strategy not in orders:  # transformers would shuffle without a word
+            raise ValueError(
+                f"train_sampling_strategy {self.train_sampling_strategy!r} is unknown to this version of transformers; "
+                f"choose one of: {', '.join(orders)}."
+            )
         if self.max_steps < -1:
             raise ValueError(f"max_steps must be at least 1, or -1 for num_train_epochs; got {self.max_steps}.")
         if not self.temperature > 0:

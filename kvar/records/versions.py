@@ -11,7 +11,10 @@ LIBRARIES = ("torch", "transformers")
 
 
 def versions() -> dict[str, str]:
-    """Name -> version of Python, torch and transformers; one that is not installed is left out."""
+    """Name -> version of Python, torch and transformers; one that is not installed is left out.
+
+    The version is the one that pip knows, so that torch is not imported: from PyPI it is without torch's ``+cu130``.
+    """
     installed = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:

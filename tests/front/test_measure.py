@@ -146,7 +146,8 @@ def test_one_step_has_one_answer(prompts: int, rollouts: int, tmp_path: Path) ->
     (chosen,) = choices([kvar.records.load(tmp_path)], [8], [1])
     for name in ("mse", "mse_low", "mse_high", "efficiency", "efficiency_low", "efficiency_high"):
         np.testing.assert_allclose(best[name], table[name], rtol=1e-9, err_msg=name)
-        np.testing.assert_allclose(chosen.table[name], table[name], rtol=1e-5, err_msg=name)
+        rounding = 1e-6 * np.abs(table[name]).max()  # records are in single precision, and an mse may be near 0
+        np.testing.assert_allclose(chosen.table[name], table[name], rtol=1e-5, atol=rounding, err_msg=name)
     for name, column in (("efficiency_best", "best_probability"), ("mse_best", "mse_best_probability")):
         np.testing.assert_allclose(best[name], table[column])
         np.testing.assert_allclose(chosen.table[name], table[column], atol=1e-3)

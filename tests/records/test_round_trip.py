@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from importlib.metadata import version
 
 import numpy as np
 import pandas as pd
@@ -63,8 +64,10 @@ def test_empty_tables_have_typed_columns(tmp_path, config):
     assert run.config == config
     assert run.version == kvar.__version__
     assert run.versions == {
-        "python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__
+        "python": platform.python_version(), "torch": version("torch"), "transformers": transformers.__version__
     }  # fmt: skip
+    public, _, build = torch.__version__.partition("+")  # pip need not know of +cpu or +cu130
+    assert run.versions["torch"] in (public, f"{public}+{build}")
 
 
 def test_read_columns_and_rows(tmp_path, config, frames):

@@ -63,8 +63,12 @@ def test_ordinary_models_are_not_refused_and_left_as_they_are(make: Any) -> None
     model = make(max_position_embeddings=256).train()
     state = torch.get_rng_state()
     drawn = sample(model, prompts(90, 70), rollouts_per_prompt=2, max_new_tokens=70, seed=0)
-    log_probs(model, drawn)
     assert model.training and torch.equal(state, torch.get_rng_state())
+    log_probs(model, drawn)  # a forward pass in training mode, for which BART may draw the layers that it drops
+    assert model.training
+    state = torch.get_rng_state()
+    log_probs(model.eval(), drawn)
+    assert not model.training and torch.equal(state, torch.get_rng_state())
 
 
 def test_a_refusal_for_bad_ids_is_not_kept() -> None:

@@ -17,13 +17,18 @@ from torch import nn
 from transformers import Trainer, TrainerCallback, __version__
 from transformers.trainer_utils import sort_checkpoints
 
+from kvar.distill.trainer import TESTED
+
 __all__ = ["CheckpointError", "WholeCheckpoints", "clean_folder", "last_checkpoint", "step_of"]
 
 STAGING = ".saving"
 REMOVING = ".removing-"
 UNLOGGED = "unlogged-{}.json"
-LEANED_ON = ("_run_epoch", "_finalize_training", "_maybe_log_save_evaluate", "_get_output_dir", "_save_checkpoint")
-"""Private methods of transformers' Trainer that are overridden or called below."""
+LEANED_ON = (
+    "_run_epoch", "_finalize_training", "_maybe_log_save_evaluate", "_get_output_dir", "_save_checkpoint",
+    "_get_grad_norm", "_get_dataloader", "_get_train_sampler", "_get_eval_sampler", "get_batch_samples",
+)  # fmt: skip
+"""Methods of transformers' Trainer, most of them private, that kvar's overrides or calls."""
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -112,8 +117,8 @@ class WholeCheckpoints(Trainer):
         missing = [name for name in LEANED_ON if not hasattr(Trainer, name)]
         if missing:
             raise RuntimeError(
-                f"transformers {__version__} has no Trainer.{missing[0]}, which whole checkpoints need; install a 5.x "
-                "that kvar's constraints.txt names."
+                f"transformers {__version__} has no Trainer.{missing[0]}, which kvar's trainer overrides or calls: "
+                f"install transformers {' to '.join(TESTED)}."
             )
         self.checkpoint_hooks: list[Callable[[Path], None]] = []
         super().__init__(*args, **kwargs)

@@ -28,6 +28,7 @@ from kvar.distill.trainer.not_finite import not_finite
 from kvar.distill.trainer.step_logs import StepLogs
 from kvar.distill.trainer.strategy import check_strategy, check_whole
 from kvar.distill.trainer.throughput import Throughput
+from kvar.distill.trainer.undivided_loss import UndividedLoss
 from kvar.distill.trainer.wrapped_forward import through
 from kvar.rollouts import NonFiniteLogitsError, Sampler, check_apart, policy_of, sampler_of, whole
 from kvar.rollouts.policy import adopt
@@ -39,7 +40,7 @@ STEP = "optimiser_step"
 """Key of a micro-batch's step, and its position in it, among its inputs."""
 
 
-class DistillationTrainer(EstimatorInUse):
+class DistillationTrainer(EstimatorInUse, UndividedLoss):
     """Trains a student by any registered objective, or a weighted sum of them.
 
     Loop, schedule and state are those of transformers. The loss of an optimiser step is that of one big batch, however
@@ -94,8 +95,6 @@ class DistillationTrainer(EstimatorInUse):
         kwargs.setdefault("data_collator", Collator(tokenizer.pad_token_id))
         super().__init__(model=model, args=args, **kwargs)
         check_whole_batches(self.train_dataset, self.args, rows_together(self.accelerator, self.args.train_batch_size))
-        self.model_accepts_loss_kwargs = False
-        self.loss_is_scaled_for_ga = True  # divided by the whole step's tokens or responses, see prepare_step
         self.tokenizer: Any = tokenizer
         self.teacher, self.score, self.sampler = teacher, score, sampler_of(sampler or args.sampler, args.sampler_model)
         self._teacher_responses: TeacherResponses | None = None

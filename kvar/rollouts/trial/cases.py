@@ -149,5 +149,15 @@ def tolerance(logits: Tensor) -> float:
     if logits.dtype == torch.float64:
         return 1e-5  # some parts compute in float32 whatever the weights are
     coarse = logits.dtype != torch.float32 or torch.is_autocast_enabled(logits.device.type)
-    reduced = logits.device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32
-    return 5e-2 if coarse else 1e-2 if reduced else 1e-4
+    return 5e-2 if coarse else 1e-2 if logits.device.type == "cuda" and _tf32() else 1e-4
+
+
+def _tf32() -> bool:
+    """Whether CUDA's products of float32 matrices are rounded to TF32, however that was set.
+
+    ``allow_tf32`` raises RuntimeError where the precision was set by ``fp32_precision``, which says both, but which
+    older versions of torch do not have.
+    """
+    matmul = torch.backends.cuda.matmul
+    precision = getattr(matmul, "fp32_precision", None)
+    return matmul.allow_tf32 if precision is None else precision == "tf32"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import TrainerCallback
+from accelerate import Accelerator
+from transformers import Trainer, TrainerCallback
 
 from kvar.distill import DistillationConfig, DistillationTrainer, build_dataset, build_model
 from kvar.distill.step.responses import on_policy_coin
+from kvar.distill.trainer import TESTED, check_version
 from kvar.tasks import ArithmeticTask
 
 TASK = ArithmeticTask(1, 1)
@@ -91,6 +94,59 @@ def test_a_mean_of_micro_batches_means_would_be_another_gradient(tmp_path: Path)
     # A step of one example each, token means averaged: what transformers does to a loss of each micro-batch's own.
     averaged, _, _ = step(tmp_path / "mean", GPT2, 1, torch.float64, normalisation="sequence-token-mean", **changes)
     assert float((averaged - whole).norm()) > 1e-3 * float(whole.norm())
+
+
+def unread(monkeypatch: pytest.MonkeyPatch, attribute: str, kind: type = Trainer, value: Any = None) -> None:
+    """From now on a class takes no notice of what an attribute is set to, as versions do that do not know it."""
+    monkeypatch.setattr(kind, attribute, property(lambda self: value, lambda self, _: None), raising=False)
+
+
+def test_every_version_of_transformers_adds_the_micro_batches_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those before 5.19 do not read ``loss_is_scaled_for_ga``, and their rule is what the newer fall back to."""
+    whole, loss, _ = step(tmp_path / "whole", GPT2, 8, torch.float64, objective="ketchup")
+    unread(monkeypatch, "loss_is_scaled_for_ga")
+    parts, sum_of_parts, _ = step(tmp_path / "parts", GPT2, 2, torch.float64, objective="ketchup")
+    torch.testing.assert_close(parts, whole, rtol=0, atol=1e-12 * max(1.0, float(whole.norm())))
+    assert sum_of_parts == pytest.approx(loss, rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("divides", ["trainer", "accelerate"])
+def test_a_version_that_averages_the_micro_batches_is_refused(
+    divides: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if divides == "trainer":
+        for attribute in ("loss_is_scaled_for_ga", "compute_loss_func"):
+            unread(monkeypatch, attribute)
+    else:  # as with transformers 5.3
+        unread(monkeypatch, "gradient_accumulation_steps", Accelerator, 4)
+    with pytest.raises(RuntimeError, match=r"divides a micro-batch's loss.* set gradient_accumulation_steps 1, or"):
+        step(tmp_path / "parts", GPT2, 2, torch.float64, objective="ketchup")
+
+
+def test_a_loss_of_ones_own_is_refused(tmp_path: Path) -> None:
+    args = DistillationConfig(output_dir=str(tmp_path), use_cpu=True, report_to="none", objective="sft")
+    with pytest.raises(ValueError, match="compute_loss_func is given, but the loss is that of args.objective"):
+        DistillationTrainer(
+            build_model(T5, TOKENIZER), args, train_dataset=DATA, processing_class=TOKENIZER, compute_loss_func=print
+        )
+
+
+def test_an_order_that_transformers_does_not_know_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match="'shuffled' is unknown to this version of transformers; choose one of: random"
+    ):
+        DistillationConfig(output_dir=str(tmp_path), use_cpu=True, report_to="none", train_sampling_strategy="shuffled")
+
+
+def test_the_oldest_version_is_that_of_the_package() -> None:
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
+    assert any(line.startswith(f"transformers>={TESTED[0]},") for line in project["dependencies"])
+    check_version(f"{TESTED[0]}.0")
+    for version in ("5.9.1", "4.57.6", "5.3.0.dev0"):
+        with pytest.raises(ImportError, match=rf"needs transformers {TESTED[0]} or newer; {version} is installed"):
+            check_version(version)
 
 
 def test_the_last_step_of_an_epoch_may_be_short(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_anyone_opens_model_and_checkpoint(run: Path) -> None:
     for name in ("model", "checkpoint-2", "checkpoint-4"):
         model = AutoModelForSeq2SeqLM.from_pretrained(run / name)
         tokenizer = AutoTokenizer.from_pretrained(run / name)
-        assert model.generation_config.eos_token_id == tokenizer.eos_token_id
+        assert model.generation_config.eos_token_id in (tokenizer.eos_token_id, [tokenizer.eos_token_id])
         card = ModelCard.load(run / name / "README.md")
         assert card.data.library_name == "transformers" and "| objective | sft |" in card.text
     final = ModelCard.load(run / "model" / "README.md")
@@ -136,6 +136,11 @@ def test_private_methods_of_the_trainer_take_what_is_given_to_them() -> None:
         "tr_loss", "grad_norm", "model", "trial", "epoch", "ignore_keys_for_eval", "start_time",
     ]  # fmt: skip
     assert parameters["_get_output_dir"] == ["trial"] and parameters["_save_checkpoint"] == ["model", "trial"]
+    assert parameters["_get_grad_norm"] == ["model", "grad_norm"]
+    assert parameters["_get_dataloader"][:4] == ["dataset", "description", "batch_size", "sampler_fn"]
+    assert parameters["_get_train_sampler"] == ["train_dataset"]
+    assert parameters["_get_eval_sampler"] == ["eval_dataset"]
+    assert parameters["get_batch_samples"] == ["epoch_iterator", "num_batches", "device"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,72 @@
+"""``UndividedLoss``: a Trainer that takes the gradient of its loss as it is, however a step is cut."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from accelerate.utils import DistributedType  # type: ignore[import-untyped]
+from torch import Tensor, nn
+from transformers import Trainer, __version__
+
+from kvar.distill.trainer import TESTED
+from kvar.rollouts.patching import replaced
+
+__all__ = ["UndividedLoss"]
+
+
+class UndividedLoss(Trainer):
+    """A Trainer whose ``compute_loss`` returns a micro-batch's share of its step's loss, so that shares are summed.
+
+    transformers divides the loss by the step's number of micro-batches, unless it counts as normalised over the whole
+    step. With a ``compute_loss_func`` it does so in each version tested; the attribute ``loss_is_scaled_for_ga``
+    says the same, but only 5.19 and newer read it. Where a step has several micro-batches, the gradient that arrives at
+    the loss is compared with 1 (or a loss scaler's scale), so that versions with another rule are noticed, such as 5.3,
+    where accelerate divides as well. DeepSpeed scales by itself: there the loss alone is compared.
+
+    Raises:
+        ValueError: a ``compute_loss_func``, since it would not be called.
+    """
+
+    def __init__(self, *args: Any, compute_loss_func: Any = None, **kwargs: Any) -> None:
+        if compute_loss_func is not None:
+            raise ValueError("compute_loss_func is given, but the loss is that of args.objective: leave it out.")
+        super().__init__(*args, compute_loss_func=_never_called, **kwargs)
+        self.model_accepts_loss_kwargs = False
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Transformers' forward and backward pass of one micro-batch.
+
+        Raises:
+            RuntimeError: the gradient was taken of another loss than ``compute_loss`` returned.
+        """
+        if self.args.gradient_accumulation_steps == 1:
+            return super().training_step(model, inputs, num_items_in_batch)
+        losses: list[Tensor] = []
+        arriving: list[Tensor] = []
+        compute = self.compute_loss
+
+        def watched(*given: Any, **options: Any) -> Tensor:
+            loss: Tensor = compute(*given, **options)
+            losses.append(loss.detach().mean())
+            if self.accelerator.distributed_type != DistributedType.DEEPSPEED:
+                loss.register_hook(lambda gradient: arriving.append(gradient.sum()))
+            return loss
+
+        with replaced(self, "compute_loss", watched):
+            taken: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        scaler = self.accelerator.scaler
+        scale = 1.0 if scaler is None else float(scaler.get_scale())
+        if not torch.equal(taken, losses[0].to(taken)) or any(float(gradient) != scale for gradient in arriving):
+            raise RuntimeError(
+                f"transformers {__version__} divides a micro-batch's loss, which is its share of the step's already: "
+                f"set gradient_accumulation_steps 1, or install transformers {' to '.join(TESTED)}."
+            )
+        return taken
+
+
+def _never_called(*args: Any, **kwargs: Any) -> Tensor:
+    """Its presence is what counts: ``compute_loss`` is overridden."""
+    raise NotImplementedError
