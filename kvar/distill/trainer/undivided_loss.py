@@ -21,8 +21,8 @@ class UndividedLoss(Trainer):
     transformers divides the loss by the step's number of micro-batches, unless it counts as normalised over the whole
     step. With a ``compute_loss_func`` it does so in each version tested; the attribute ``loss_is_scaled_for_ga``
     says the same, but only 5.19 and newer read it. Where a step has several micro-batches, the gradient that arrives at
-    the loss is compared with 1 (or a loss scaler's scale), so that versions with another rule are noticed, such as 5.3,
-    where accelerate divides as well. DeepSpeed scales by itself: there the loss alone is compared.
+    the first one's loss is compared with 1 (or a loss scaler's scale), so that versions with another rule are noticed,
+    such as 5.3, where accelerate divides as well. DeepSpeed scales by itself: there the loss alone is compared.
 
     Raises:
         ValueError: a ``compute_loss_func``, since it would not be called.
@@ -33,6 +33,7 @@ class UndividedLoss(Trainer):
             raise ValueError("compute_loss_func is given, but the loss is that of args.objective: leave it out.")
         super().__init__(*args, compute_loss_func=_never_called, **kwargs)
         self.model_accepts_loss_kwargs = False
+        self._undivided = False
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
@@ -42,7 +43,7 @@ class UndividedLoss(Trainer):
         Raises:
             RuntimeError: the gradient was taken of another loss than ``compute_loss`` returned.
         """
-        if self.args.gradient_accumulation_steps == 1:
+        if self.args.gradient_accumulation_steps == 1 or self._undivided:
             return super().training_step(model, inputs, num_items_in_batch)
         losses: list[Tensor] = []
         arriving: list[Tensor] = []
@@ -59,11 +60,13 @@ class UndividedLoss(Trainer):
             taken: Tensor = super().training_step(model, inputs, num_items_in_batch)
         scaler = self.accelerator.scaler
         scale = 1.0 if scaler is None else float(scaler.get_scale())
-        if not torch.equal(taken, losses[0].to(taken)) or any(float(gradient) != scale for gradient in arriving):
+        same = torch.equal(taken.nan_to_num(), losses[0].to(taken).nan_to_num())
+        if not same or any(float(gradient) != scale for gradient in arriving):
             raise RuntimeError(
                 f"transformers {__version__} divides a micro-batch's loss, which is its share of the step's already: "
                 f"set gradient_accumulation_steps 1, or install transformers {' to '.join(TESTED)}."
             )
+        self._undivided = True
         return taken
 
 
