@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kvar.study.settings.probed import with_estimators
 from kvar.study.settings.run_settings import SECTIONS, RunSettings
 from kvar.study.settings.yaml_keys import parse_yaml
 
@@ -86,10 +87,10 @@ def settings_from(
             near = get_close_matches(str(name), known, n=1)
             raise ValueError(f"{origin}: unknown field {name!r}" + (f"; did you mean {near[0]!r}?" if near else "."))
     values = fitted(values, origin)
-    parts: list[Any] = [
+    task, models, evaluation, probe, training = (
         kind(**{name: values[name] for name in names if name in values}) for kind, names in kinds.items()
-    ]
-    return RunSettings(*parts[:4]), parts[4]
+    )
+    return RunSettings(task, models, evaluation, with_estimators(probe, training)), training
 
 
 def read_settings(config: str, overrides: Mapping[str, Any] | None = None) -> tuple[RunSettings, DistillationConfig]:
