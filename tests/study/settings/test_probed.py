@@ -14,6 +14,7 @@ from kvar.study.settings.probed import not_measured
 from kvar.study.settings.reading import settings_from
 
 PLAIN = "K=1,K=2,K=4,K=8,immediate"
+GAP = "gap K=1 exact expected - position-mean"
 POLICY = {"objective": "policy-gradient", "estimator": "kl immediate exact"}
 BASE = {
     "student": "arithmetic-50k", "teacher": "arithmetic", "output_dir": "runs/a", "report_to": "none", "use_cpu": True,
@@ -31,7 +32,7 @@ def probed(**fields: Any) -> str | None:
     ("fields", "names"),
     [
         (POLICY, f"{PLAIN},kl immediate exact"),
-        ({**POLICY, "estimator": "gap 1 expected exact - position-mean"}, f"{PLAIN},gap K=1 exact expected - position-mean"),
+        ({**POLICY, "estimator": "gap 1 expected exact - position-mean"}, f"{PLAIN},{GAP}"),
         ({}, PLAIN),  # K=4, measured already
         ({"kernel": "inf"}, PLAIN),
         ({"objective": "llmr"}, PLAIN),
