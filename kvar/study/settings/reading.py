@@ -87,9 +87,10 @@ def settings_from(
             near = get_close_matches(str(name), known, n=1)
             raise ValueError(f"{origin}: unknown field {name!r}" + (f"; did you mean {near[0]!r}?" if near else "."))
     values = fitted(values, origin)
-    task, models, evaluation, probe, training = (
+    parts: list[Any] = [
         kind(**{name: values[name] for name in names if name in values}) for kind, names in kinds.items()
-    )
+    ]
+    task, models, evaluation, probe, training = parts
     return RunSettings(task, models, evaluation, with_estimators(probe, training)), training
 
 
