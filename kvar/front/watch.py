@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from torch import nn
@@ -17,6 +18,7 @@ from kvar.hooks.batch.known import kind_of
 from kvar.hooks.scalars import PREFIX
 from kvar.hooks.valuation import Reward
 from kvar.returns import Kernel
+from kvar.study.settings.probed import estimator_of
 
 __all__ = ["watch"]
 
@@ -49,7 +51,8 @@ def watch(
         prompts: fresh responses of the student to these prompts are measured, in any form of
             ``kvar.rollouts.encode_prompts``; None: the batch that is being trained on, of the trainers that
             :class:`kvar.hooks.BatchProbe` knows, with the trainer's own estimator as ``trained``.
-        estimators: as of :func:`kvar.measure`, and by default the same; without prompts those that the batch allows.
+        estimators: as of :func:`kvar.measure`, and by default the same and the one that kvar's trainer trains with, if
+            it has a name; without prompts those that the batch allows.
         every: optimiser steps between measurements.
         teacher: values the responses; by default ``trainer.teacher`` or ``trainer.teacher_model``.
         reward: in place of a teacher, rollouts -> (N, T) per-token rewards; with prompts only.
@@ -91,12 +94,24 @@ def watch(
         lengths = [getattr(trainer.args, length, None) for length in LENGTHS]
         options.setdefault("max_new_tokens", next(filter(None, lengths), 64))
         probe = GradientProbe(prompts, DEFAULT if estimators is None else estimators, reward=reward, **options)
+        if estimators is None and reward is None:
+            _add_trained(probe, trainer)
         extra = [DATA] if options.get("references") is not None else []
         default_reference([*(estimator.name for estimator in probe.estimators), *extra], target)
         trainer.add_callback(probe)
     probe.batch = batch
     probe.listeners.append(log)
     return probe
+
+
+def _add_trained(probe: GradientProbe, trainer: Trainer) -> None:
+    """Measure what kvar's trainer trains with too, if it has a name, and the probe all that it takes."""
+    from kvar.distill import DistillationConfig
+
+    own = estimator_of(trainer.args) if isinstance(trainer.args, DistillationConfig) else None
+    if own is not None:
+        with suppress(ValueError):  # no score, or one response to a prompt
+            probe.add([own])
 
 
 def _of_batch(

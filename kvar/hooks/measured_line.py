@@ -35,7 +35,7 @@ def measured_line(
         of = {(row[0], row[1]): Interval(*row[2:]) for row in zip(*columns, strict=True)}
         parts = [_best(of, measurement, batch)]
         for one in filter(trained.__contains__, measurement.names):
-            told = of["signal", one].value > 0
+            told = of["signal", one].above(0.0)  # else the quotient has no upper end
             variance = of["relative_variance", one] if told else "not resolved"
             parts.append(f"relative variance{'' if one == TRAINED else f' of {one}'} as trained {variance}")
     return ", ".join([f"step {measurement.step:,}, {name}: {parts[0]}", *parts[1:], f"{measurement.seconds:.1f} s"])

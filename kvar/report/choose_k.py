@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kvar.analysis.frames.reference import target_words
 from kvar.intervals import Interval
 from kvar.records import Run
-from kvar.report.words.choice import CRITERIA_SHOWN, verdict_of
+from kvar.report.words.choice import CRITERIA_SHOWN, untold, verdict_of
 from kvar.results.choices import CRITERIA, Choice, choices, probe_at
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["choose_k", "choose_k_figure"]
+
+_HEADS = {"efficiency": "efficiency", "mse": "squared error"}
 
 
 def choose_k(
@@ -31,6 +33,8 @@ def choose_k(
     plot: str | Path | None = None,
 ) -> str:
     """Tables of every (M, R): efficiency (11'), mean squared error (10), how often each kernel is best, and a verdict.
+
+    Where |g*|^2 of the target is not told from zero, squared errors alone, and how many prompts would tell it.
 
     Args:
         runs: with a probe; several are combined as seeds of one run, with intervals from the spread among them.
@@ -57,7 +61,10 @@ def choose_k(
         if choice.reason:
             lines.append(f"not told: {choice.reason}")
             continue
-        lines += [f"best by {what}: {verdict_of(choice, name)}" for name, what in CRITERIA_SHOWN.items()]
+        if (why := untold(choice)) is not None:
+            lines.append(why)
+        else:
+            lines += [f"best by {what}: {verdict_of(choice, name)}" for name, what in CRITERIA_SHOWN.items()]
         if choice.silent:
             lines.append(
                 "the probe saw no noise: all its responses have one and the same gradient, so only bias counts"
@@ -115,24 +122,16 @@ def _statistics(designs: Sequence[Choice]) -> pd.DataFrame:
 
 
 def _rows(choice: Choice) -> list[str]:
-    columns = ["kernel", "efficiency", "P(best)", "squared error", "P(best)"]
+    columns, body = ["kernel"], [[str(kernel)] for kernel in choice.table["kernel"]]
     rows: list[dict[str, Any]] = choice.table.to_dict("records")  # type: ignore[assignment]
     if not rows:
         return []
-    body = [
-        [
-            str(row["kernel"]),
-            *(
-                text
-                for name in CRITERIA
-                for text in (
-                    Interval(row[name], row[f"{name}_low"], row[f"{name}_high"]).compact(),
-                    _share(row[f"{name}_best"]),
-                )
-            ),
-        ]
-        for row in rows
-    ]
+    told = untold(choice) is None
+    for name in CRITERIA if told else ["mse"]:
+        columns += [_HEADS[name], *(["P(best)"] if told else [])]
+        for line, row in zip(body, rows, strict=True):
+            line.append(Interval(row[name], row[f"{name}_low"], row[f"{name}_high"]).compact())
+            line += [_share(row[f"{name}_best"])] if told else []
     widths = [max(len(line[i]) for line in [columns, *body]) for i in range(len(columns))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
             for line in [columns, *body]]  # fmt: skip

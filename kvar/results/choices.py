@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from kvar.gradients.moments import GradientMoments
 from kvar.intervals import candidates, probability_over_seeds, units_to_resolve
 from kvar.records import Run
 from kvar.results.same_run import need_different_probes, need_seeds_of_one_run
+from kvar.results.target_units import target_units
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,6 +46,8 @@ class Choice:
         reason: why the design cannot be told; the table is empty then.
         reference: the estimator that efficiency and error are toward.
         silent: whether the probe saw no noise at all: all responses have one and the same gradient.
+        target_units: units that would tell |g*|^2 of the target from zero in four cases of five, infinite where that is
+            not known; NaN where it is told far enough for a probability to be the best.
     """
 
     prompts: int
@@ -55,6 +59,7 @@ class Choice:
     reason: str | None = None
     reference: str = ""
     silent: bool = False
+    target_units: float = math.nan
 
 
 def probe_at(run: Run, step: int | str) -> tuple[str, int]:
@@ -127,7 +132,14 @@ def choices(
             out.append(_combined(tables, measured, r, m, per_prompt, silent))
     if all(choice.reason for choice in out):
         raise ValueError(f"none of these steps can be told: {out[0].reason}")
-    return [replace(choice, reference=reference) for choice in out]
+    needed = math.nan
+    if any(map(_untold, out)) and all(len(x.prompts) == 1 or len(x.prompts) >= LEAST_PROMPTS for x in measured):
+        needed = max(target_units(moments, group, reference) for moments in measured)
+    return [replace(x, reference=reference, target_units=needed if _untold(x) else math.nan) for x in out]
+
+
+def _untold(choice: Choice) -> bool:
+    return not choice.reason and not leaders(choice, "efficiency")
 
 
 def _refused(moments: GradientMoments, m: int, r: int) -> str | None:

@@ -249,3 +249,16 @@ def test_records_keep_which_trajectories_an_estimator_is_from():
         torch.testing.assert_close(getattr(back, field), getattr(moments, field))
     data = recombine(back, torch.tensor([[0.0, 2.0]]), ["twice"])
     torch.testing.assert_close(trace_covariance(data).value[0], 4 * trace_covariance(moments).value[1])
+
+
+def test_noise_names_no_best_estimator() -> None:
+    """Gradients of mean 0, sums of fewer and fewer terms: no direction is wanted, and none is said to be met best."""
+    generator = torch.Generator().manual_seed(3)
+    named = compared = 0
+    for _ in range(60):
+        terms = torch.randn(5, 80, 30, generator=generator, dtype=torch.float64)
+        sums = torch.stack([terms[: 5 - i].sum(dim=0) for i in range(5)])
+        found = best_k(moments_of(sums, torch.arange(80) // 2, ("K=1", "K=2", "K=4", "K=8", "immediate")), 16)
+        compared += bool(found["efficiency_best"].notna().any())
+        named += found.attrs["best_efficiency"] is not None
+    assert compared > 5 and named < 3

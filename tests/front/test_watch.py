@@ -10,7 +10,7 @@ import torch
 from transformers import EarlyStoppingCallback, Trainer
 
 import kvar
-from kvar.distill import build_model
+from kvar.distill import build_dataset, build_model
 from kvar.hooks import BatchProbe, GradientProbe
 from kvar.plots import variance_over_training
 from kvar.tasks import ArithmeticTask
@@ -191,3 +191,28 @@ def test_a_trainers_teacher_is_taken(tmp_path: Path) -> None:
     trainer = trainer_of(tmp_path, model=tiny_gpt2())
     trainer.teacher_model = tiny_gpt2(seed=1)
     assert watch(trainer, teacher=None).teacher is trainer.teacher_model
+
+
+def test_kvars_trainer_is_measured_with_what_it_trains(words: Any, tmp_path: Path) -> None:
+    """By default only, and only what the probe has everything for."""
+    from kvar.distill import DistillationConfig, DistillationTrainer
+
+    data = build_dataset(ArithmeticTask(1, 1).examples("train", 4), words, model=small(words, 1))
+
+    def names(estimator: str, given: str | None = None, **options: Any) -> list[str]:
+        args = DistillationConfig(
+            str(tmp_path), objective="policy-gradient", estimator=estimator, rollouts_per_prompt=2, max_new_tokens=5,
+            use_cpu=True, report_to="none",
+        )  # fmt: skip
+        trainer = DistillationTrainer(
+            small(words, 1), args, teacher=small(words, 2),
+            score=lambda texts, examples: [0.0] * len(texts), train_dataset=data, processing_class=words,
+        )  # fmt: skip
+        return [e.name for e in kvar.watch(trainer, ragged_prompts(), given, **options).estimators]
+
+    plain = ["K=1", "K=2", "K=4", "K=8", "immediate"]
+    assert names("kl immediate exact") == [*plain, "kl immediate exact"]
+    assert names("K=4") == plain
+    assert names("kl immediate exact", "K=1") == ["K=1"]
+    assert names("K=2 - leave-one-out", rollouts_per_prompt=1) == plain
+    assert names("score") == plain

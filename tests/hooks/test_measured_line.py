@@ -34,6 +34,16 @@ def test_the_line_by_the_numbers_of_the_table() -> None:
     assert measured_line(measurement, None, [], 6, "hard") == "step 7, hard: no statistics, 0.2 s"
 
 
+def test_a_variance_over_a_signal_that_may_be_nothing_is_not_told() -> None:
+    """Six gradients of one number: |E g|^2, the mean product of two, is 0.45, and its interval holds 0."""
+    gradients = torch.tensor([3.0, -1.0, 2.0, 1.5, -0.5, 0.5], dtype=torch.float64)[None, :, None].expand(2, -1, -1)
+    measurement = measured(gradients, torch.arange(6), ("K=1", "K=8"))
+    frame = step_statistics(measurement, 6)
+    row = frame[(frame["statistic"] == "signal") & (frame["kernel"] == "K=1")].iloc[0]
+    assert row["value"] == pytest.approx(0.45) and row["low"] < 0
+    assert "relative variance of K=1 as trained not resolved" in measured_line(measurement, frame, ["K=1"], 6)
+
+
 def test_what_is_not_resolved_is_said_so_once(tmp_path: Path) -> None:
     gradients, _ = two_estimators()
     flat = gradients - gradients.mean(dim=1, keepdim=True)

@@ -8,13 +8,13 @@ import warnings
 import numpy as np
 import pytest
 
-from kvar.analysis import best_k
+from kvar.analysis import best_k, plan
 from kvar.analysis.frames.recorded import moments_at
 from kvar.commands.main import main
 from kvar.intervals.probability_of_best import probability_over_seeds
 from kvar.records import RunWriter, load
 from kvar.report.choose_k import choose_k
-from kvar.report.words.choice import verdict_of
+from kvar.report.words.choice import told_by, untold, verdict_of
 from kvar.results.choices import Choice, choices
 from tests.report.small_runs import KERNELS, write_run
 
@@ -71,6 +71,31 @@ def test_the_verdict_says_whether_the_data_tell_and_how_many_more_would():
     assert unknown.startswith(
         "not resolved: the true gradient's direction cannot be distinguished from noise; measure more"
     )
+
+
+def test_a_target_that_is_not_told_from_zero_is_said_in_one_line(tmp_path):
+    """Six prompts: by seed, |g*|^2 falls below 0 without one of them, or is below 0 itself."""
+    runs = [write_run(tmp_path / str(seed), prompts=6, rollouts=2, seed=seed) for seed in (0, 2)]
+    (first,), (second,), (both,) = (choices(x, [16], [1]) for x in ([runs[0]], [runs[1]], runs))
+    needed = plan(moments_at(runs[0], "probe", 0), "K=1", unit="prompt").attrs["target_units"]
+    assert np.isfinite(first.table["efficiency"][0]) and np.isnan(second.table["efficiency"][0])
+    assert (first.target_units, second.target_units, both.target_units) == (needed, np.inf, np.inf)
+    begins = "no efficiency and no best kernel is told: |g*|^2 of the gradient of J, estimated by K=1, is not told from"
+    enough = "in four cases of five, were these numbers the true ones"
+    for given, rest in (
+        (runs[0], f"zero with 6 prompts; about {needed:.0f} prompts would, {enough}"),
+        (runs[1], "zero with 6 prompts; these prompts do not tell how many would"),
+        (runs, "zero with each of the 2 seeds; these prompts do not tell how many would"),
+    ):
+        lines = choose_k(given, [16], [1]).splitlines()
+        assert lines[-1] == f"{begins} {rest}"
+        assert lines[-6] == "kernel     squared error" and not any(cell in lines[-6:] for cell in ("efficiency", " - "))
+
+
+def test_a_target_that_is_told_has_no_such_line(run):
+    (choice,) = choices([run], [16], [1])
+    assert np.isnan(choice.target_units) and untold(choice) is None
+    assert told_by(50.0, 60) == "about 61 prompts would, in four cases of five, were these numbers the true ones"
 
 
 def test_more_prompts_resolve_what_few_do_not(tmp_path):

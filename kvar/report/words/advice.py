@@ -11,7 +11,7 @@ from kvar.analysis.frames.reference import objective_of, target_words
 from kvar.analysis.step.larger_step import gain_of, noiseless_share, times_for_share
 from kvar.intervals import Interval, number
 from kvar.report.words.amounts import listed, percent, rounded, scaled, several, span, whole
-from kvar.report.words.choice import clause
+from kvar.report.words.choice import clause, told_by
 from kvar.results.advice import AdviceNumbers, Ranking, SplitRow
 
 __all__ = ["WIDTH", "page"]
@@ -60,11 +60,7 @@ def _advised(a: AdviceNumbers) -> str:
 def _estimator(a: AdviceNumbers) -> list[str]:
     r = a.ranking
     if r.reason == "unresolved":
-        need = (
-            f"about {rounded(a.target_units)} prompts would, in four cases of five, were these numbers the true ones"
-            if math.isfinite(a.target_units)
-            else "these prompts do not tell how many would"
-        )
+        need = told_by(a.target_units, a.prompts)
         bare = a.current and a.current not in [row.name for row in r.rows]
         why = ", since the run's own was not measured: name it in probe_kernels" if bare else ""
         return [

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from kvar.analysis.frames.reference import target_words
+from kvar.report.words.amounts import rounded
 from kvar.results.choices import Choice, leaders
 
-__all__ = ["CRITERIA_SHOWN", "clause", "verdict_of"]
+__all__ = ["CRITERIA_SHOWN", "clause", "told_by", "untold", "verdict_of"]
 
 CRITERIA_SHOWN = {"efficiency": "efficiency (Adam, tuned rates)", "mse": "squared error (plain SGD)"}
 """How a criterion is called in a report."""
@@ -45,6 +47,35 @@ def verdict_of(choice: Choice, criterion: str, *, caveat: bool = True) -> str:
     said = clause(left, choice.unit)
     alike = len({round(chance, 3) for chance in left.values()}) < 2
     return said if alike else f"{said}; {_more(choice, criterion, caveat)}"
+
+
+def untold(choice: Choice) -> str | None:
+    """Why a design has no efficiency and no best kernel, and how many more would tell; None where it has.
+
+    Args:
+        choice: of one step's design.
+    """
+    if math.isnan(choice.target_units):
+        return None
+    seeds = choice.unit == "seeds"
+    where = f"with each of the {choice.units} seeds" if seeds else f"with {choice.units:,} {choice.unit}"
+    more = told_by(choice.target_units, 0 if seeds else choice.units, "prompts" if seeds else choice.unit)
+    target = target_words(choice.reference)
+    return f"no efficiency and no best kernel is told: |g*|^2 of {target}, is not told from zero {where}; {more}"
+
+
+def told_by(units: float, measured: int, unit: str = "prompts") -> str:
+    """How many units would tell |g*|^2 of the target from zero, as a clause.
+
+    Args:
+        units: of :func:`kvar.results.target_units.target_units`.
+        measured: how many were measured, and did not tell.
+        unit: what they are.
+    """
+    if not math.isfinite(units):
+        return f"these {unit} do not tell how many would"
+    count = rounded(max(units, measured + 1))
+    return f"about {count} {unit} would, in four cases of five, were these numbers the true ones"
 
 
 def _more(choice: Choice, criterion: str, caveat: bool) -> str:

@@ -13,13 +13,13 @@ from kvar.analysis.frames.measured import sampling_unit
 from kvar.analysis.frames.reference import default_reference
 from kvar.analysis.optimal.beside import Fitted, fitted_beside
 from kvar.analysis.optimal.family import LagFamily, lag_family
-from kvar.analysis.plan import plan
 from kvar.gradients.recombine import recombine
 from kvar.intervals import Interval
 from kvar.results.advice.budget import Budget, Sums, sums_of
 from kvar.results.advice.estimators import Ranking, rank
 from kvar.results.advice.splits import Split, bias_limit, snr_at, split_of
 from kvar.results.probes import Probe
+from kvar.results.target_units import target_units
 
 __all__ = ["AdviceNumbers", "advice_numbers"]
 
@@ -141,7 +141,7 @@ def advice_numbers(
         fitted=fitted,
         unfitted=unfitted,
         again=first.again,
-        target_units=math.nan if ranking.resolved else _target_units(first, group, name),
+        target_units=math.nan if ranking.resolved else target_units(first.of_group(group).moments, group, name),
     )
 
 
@@ -191,9 +191,3 @@ def _with_fitted(probe: Probe, group: str, fitted: Fitted, sums: Sums) -> Sums:
     weights = np.concatenate([np.eye(len(sums.names)), fitted.weights[None]])
     more = recombine(moments, torch.from_numpy(weights), [*moments.names, fitted.name])
     return sums_of([replace(probe, moments=more)], group)
-
-
-def _target_units(probe: Probe, group: str, reference: str) -> float:
-    """Prompts that tell |g*|^2 of the target from zero, by the plan; infinite where the pilot does not tell."""
-    moments = probe.of_group(group).moments
-    return float(plan(moments, reference, group=group, unit=sampling_unit(moments)).attrs["target_units"])

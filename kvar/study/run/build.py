@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from kvar.study.run.identity import RUN_FILE
 from kvar.study.run.model_card import model_card
 from kvar.study.run.parts import Parts
 from kvar.study.run.prompt_lengths import check_prompts, check_rows
+from kvar.study.settings.probed import not_measured, with_estimators
 from kvar.study.settings.run_settings import EvaluationSettings, ProbeSettings, RunSettings, TaskSettings
 
 if TYPE_CHECKING:
@@ -105,7 +107,10 @@ def build_probes(
     examples = parts.task.examples("validation", probe.probe_prompts)
     check_prompts("validation", examples, training, parts, teacher=True)
     check_probe_size(probe, len(examples))
-    estimators = parse_estimators(probe.probe_kernels, probe.probe_baseline) if probe.probe_every else []
+    probe = with_estimators(probe, training)
+    estimators = parse_estimators(str(probe.probe_kernels), probe.probe_baseline) if probe.probe_every else []
+    if probe.probe_every and (why := not_measured(probe, training)) is not None:
+        warnings.warn(f"the probe does not measure the estimator that is trained with: {why}.", stacklevel=2)
     if chosen is not None:
         known = {e.name for e in estimators}
         estimators += [e for e in chosen.measured(probe.probe_rollouts) if e.name not in known]

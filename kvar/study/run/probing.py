@@ -13,6 +13,7 @@ from kvar.records.place import check_folder_place
 from kvar.study.run.build import assemble, build_probes
 from kvar.study.run.identity import run_config
 from kvar.study.run.weights import weights_of
+from kvar.study.settings.probed import PROBED
 from kvar.study.settings.reading import find_config, is_study, load_yaml, settings_from
 from kvar.study.settings.run_settings import SECTIONS, START_FIELDS
 
@@ -58,6 +59,8 @@ def plan_probe(
 
         known = {f.name for kind in (*SECTIONS, DistillationConfig) for f in fields(kind)} - {*START_FIELDS}
         values = {name: value for name, value in load(run).config.items() if name in known}
+        if not values.get("probe_every") and values.get("probe_kernels") == PROBED:
+            del values["probe_kernels"]  # the default of a run without a probe; one with a probe measures more
         starts = named or [(step, {"student": str(folder)}) for step, folder in weights_of(run, checkpoints)]
         return Measured(values, target, starts, Path(output) if output else run / "probe")
     if run.is_dir():

@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kvar.study.settings.probed import with_estimators
 from kvar.study.settings.run_settings import SECTIONS, RunSettings
 from kvar.study.settings.yaml_keys import parse_yaml
 
@@ -89,7 +90,8 @@ def settings_from(
     parts: list[Any] = [
         kind(**{name: values[name] for name in names if name in values}) for kind, names in kinds.items()
     ]
-    return RunSettings(*parts[:4]), parts[4]
+    task, models, evaluation, probe, training = parts
+    return RunSettings(task, models, evaluation, with_estimators(probe, training)), training
 
 
 def read_settings(config: str, overrides: Mapping[str, Any] | None = None) -> tuple[RunSettings, DistillationConfig]:

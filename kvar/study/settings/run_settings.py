@@ -136,7 +136,11 @@ class ProbeSettings:
 
     probe_every: AtLeast0 = option(0, "training steps between gradient probes; 0 for none")
     probe_first: bool = option(True, "probe before the first step too; false if an earlier stage's last probe did")
-    probe_kernels: str = option("K=1,K=2,K=4,K=8,immediate", "estimators measured by the probe, comma-separated")
+    probe_kernels: str | None = option(
+        None,
+        "estimators measured by the probe, comma-separated; default K=1, K=2, K=4, K=8, immediate and the one that the "
+        "run trains with, if it has a name",
+    )
     probe_baseline: str | None = option(None, "baseline of the probed returns")
     probe_references: bool = option(
         False, "also probe the gradient of the references' likelihood, a target called 'data'"

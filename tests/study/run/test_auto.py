@@ -8,15 +8,14 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
-from transformers import TrainerCallback
 
 import kvar
 import kvar.hooks.auto_estimator as hook
 from kvar.analysis.optimal.choose import Choice
-from kvar.distill import DistillationTrainer
 from kvar.intervals.interval import Interval
 from kvar.study.run.run import train_run
 from kvar.study.settings.reading import settings_from
+from tests.study.run.killed import killed
 
 CONFIG = """
 task: arithmetic
@@ -56,10 +55,6 @@ def weights(run: kvar.Run) -> bytes:
     return (run.path / "model" / "model.safetensors").read_bytes()
 
 
-class KilledError(Exception):
-    pass
-
-
 @pytest.fixture
 def prescribed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Choices of STEPS in place of what the measurement says."""
@@ -72,29 +67,15 @@ def prescribed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hook.AutoEstimator, "chosen", chosen)
 
 
-@pytest.mark.parametrize("killed", [1, 3])
-def test_a_killed_run_goes_on_as_if_it_was_not(
-    tmp_path: Path, prescribed: None, monkeypatch: pytest.MonkeyPatch, killed: int
-) -> None:
+@pytest.mark.parametrize("step", [1, 3])
+def test_a_killed_run_goes_on_as_if_it_was_not(tmp_path: Path, prescribed: None, step: int) -> None:
     fields = {"probe_every": 3, "probe_kernels": "K=1"}
     whole = trained(tmp_path / "whole", **fields)
 
-    class Stop(TrainerCallback):
-        def on_substep_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if state.global_step == killed:
-                raise KilledError
-
-    init = DistillationTrainer.__init__
-
-    def with_stop(self: Any, *args: Any, **kwargs: Any) -> None:
-        init(self, *args, **{**kwargs, "callbacks": [*kwargs["callbacks"], Stop()]})
-
-    with monkeypatch.context() as patch:
-        patch.setattr(DistillationTrainer, "__init__", with_stop)
-        with pytest.raises(KilledError):
-            trained(tmp_path / "killed", **fields)
+    with killed("on_substep_end", step):
+        trained(tmp_path / "killed", **fields)
     kept = kvar.load(tmp_path / "killed").choices["step"].tolist()
-    assert kept == [step for step in STEPS if step <= killed]
+    assert kept == [at for at in STEPS if at <= step]
     resumed = trained(tmp_path / "killed", **fields)
     assert weights(resumed) == weights(whole)
     for table in ("choices", "candidates", "gradients", "trajectories"):

@@ -14,6 +14,7 @@ from kvar.commands.main import main
 from kvar.study.grid.run_grid import cells_of, read_study
 from kvar.study.settings.field_values import from_words
 from kvar.study.settings.reading import config_names, read_settings, settings_from
+from tests.study.run.killed import killed
 
 STUDY = """
 common:
@@ -107,31 +108,13 @@ def test_report_of_a_study(study: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_a_killed_run_goes_on_and_repeats_no_record(study: Path, tmp_path: Path, teacher: Path) -> None:
     """The run stops after step 3, that is after the checkpoint of step 2 and before the end."""
-    from transformers import TrainerCallback
-
-    from kvar.distill import DistillationTrainer
     from kvar.study.run.run import train_run
 
     values = {**cells_of(read_study(str(study / "study.yaml")), ["small/ketchup"])[0].values}
     values.update(student=str(study / "out/small/start/model"), output_dir=str(tmp_path / "run"))
 
-    class KilledError(Exception):
-        pass
-
-    class Stop(TrainerCallback):
-        def on_step_end(self, args, state, control, **kwargs) -> None:  # type: ignore[no-untyped-def]
-            if state.global_step == 3:
-                raise KilledError
-
-    init = DistillationTrainer.__init__
-
-    def with_stop(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
-        init(self, *args, **{**kwargs, "callbacks": [*kwargs["callbacks"], Stop()]})
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(DistillationTrainer, "__init__", with_stop)
-        with pytest.raises(KilledError):
-            train_run(*settings_from(values, "test"))
+    with killed("on_step_end", 3):
+        train_run(*settings_from(values, "test"))
     train_run(*settings_from(values, "test"))
     resumed, whole = kvar.load(tmp_path / "run"), kvar.load(study / "out/small/ketchup")
     assert resumed.gradients.drop(columns=[]).equals(whole.gradients)
