@@ -36,6 +36,7 @@ from kvar.analysis.step.best_k import best_k
 from kvar.analysis.step.efficiency import efficiency
 from kvar.analysis.step.mse import mse
 from kvar.analysis.step.noise_scale import noise_scale, relative_variance
+from kvar.analysis.step.overtakes import overtakes
 from kvar.analysis.step.snr import snr
 from kvar.analysis.step.split import optimal_rollouts
 from kvar.analysis.targets import toward, units_for_sign
@@ -48,7 +49,7 @@ __all__ = [
     "Choice", "Decomposition", "Estimate", "Flatness", "OptimalKernel", "PowerLaw", "across_seeds", "bca", "best_k",
     "bias", "by_position", "choose", "cosine", "decompose", "difference_to", "efficiency", "exact", "flatness",
     "inner_product_test", "mean_with_interval", "mse", "noise_scale", "norm_test", "optimal_kernel",
-    "optimal_rollouts", "plan", "power_law", "proxies", "ratio_to", "relative_variance", "score_power", "signal",
-    "snr", "summarise", "theory", "toward", "toward_over_training", "trace_covariance", "units_for_sign",
+    "optimal_rollouts", "overtakes", "plan", "power_law", "proxies", "ratio_to", "relative_variance", "score_power",
+    "signal", "snr", "summarise", "theory", "toward", "toward_over_training", "trace_covariance", "units_for_sign",
     "variance_per_score_power", "within_share",
 ]  # fmt: skip

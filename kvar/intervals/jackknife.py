@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kvar.intervals.quantiles import check_confidence, t_quantile
 
-__all__ = ["NEAR_ONE", "Array", "Estimate", "Scale", "jackknife", "signed_root"]
+__all__ = ["NEAR_ONE", "Array", "Estimate", "Scale", "jackknife", "pseudo_values", "signed_root"]
 
 Array: TypeAlias = NDArray[np.float64]
 Scale: TypeAlias = Literal["plain", "log", "root", "cosine"]
@@ -88,6 +88,18 @@ def jackknife(
             better = _interval(*kept, quantile, n, "log")
             low, high = np.where(positive, better[0], low), np.where(positive, better[1], high)
     return Estimate(value, low, high, n, replicates)
+
+
+def pseudo_values(statistic: Array) -> Array:
+    """(U, ...) U theta - (U-1) theta_-u of (1+U, ...) replicates: each unit's part in a statistic.
+
+    Their mean is theta without its bias of order 1/U, their variance over U the jackknife's.
+
+    >>> pseudo_values(np.array([[7 / 3], [3.0], [2.5], [1.5]])).round(9).tolist()  # the mean of 1, 2 and 4
+    [[1.0], [2.0], [4.0]]
+    """
+    units = len(statistic) - 1
+    return np.asarray(units * statistic[0] - (units - 1) * statistic[1:])
 
 
 def signed_root(x: Array) -> Array:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from kvar.analysis import OptimalKernel
+    from kvar.intervals import Interval
     from kvar.report.advise import Advice
 
 __all__ = ["Measurement"]
@@ -147,13 +148,33 @@ class Measurement(MeasurementData):
 
         return optimal_of(self, batch, target, **options)
 
+    def overtakes(self, estimator: str, other: str, target: str = "J", **options: Any) -> Interval:
+        """The number of trajectories beyond which a step, or the mean of a run's, of one estimator points better.
+
+        Noise averages out over trajectories and steps, bias stays: see :func:`kvar.analysis.overtakes` for the number
+        and its interval.
+
+        Args:
+            estimator: name of the one that overtakes, the less biased as a rule.
+            other: name of the one that is overtaken.
+            target: an objective or an estimator's name, "data" for instance.
+            options: ``rollouts_per_prompt``, ``group``, ``unit`` and ``confidence``.
+
+        Raises:
+            ValueError: as :func:`kvar.analysis.overtakes`.
+        """
+        from kvar.measurement.statistics import overtakes_of
+
+        return overtakes_of(self, estimator, other, target, **options)
+
     def advise(self, tokens: float | None = None, **options: Any) -> Advice:
         """One page of plain words: the estimator, prompts x responses and size of a step for a budget of tokens.
 
         Args:
             tokens: sampled tokens of one optimiser step; default those of 64 responses.
-            options: ``prompt_cost``, tokens that a prompt costs beside its responses (0); ``target`` or ``reference``
-                as for :meth:`statistics`; ``group``.
+            options: ``prompt_cost``, tokens that a prompt costs beside its responses (0); ``steps``, for the mean of
+                how many such steps the estimator is chosen (1); ``target`` or ``reference`` as for :meth:`statistics`;
+                ``group``.
 
         Returns:
             The numbers, which print as the page of ``kvar advise``.

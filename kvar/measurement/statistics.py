@@ -12,8 +12,10 @@ from kvar.analysis.plan import plan
 from kvar.analysis.statistic_table import TABLE
 from kvar.analysis.step.best_k import best_k, without_intervals
 from kvar.analysis.step.design import prompts_of
+from kvar.analysis.step.overtakes import overtakes
 from kvar.analysis.targets import toward
 from kvar.gradients import GradientMoments
+from kvar.intervals import Interval
 from kvar.results.probes import Probe
 from kvar.returns import TokenValues
 
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
     from kvar.report.advise import Advice
 
 __all__ = [
-    "advice_of", "best_of", "known_rollouts", "optimal_of", "plan_of", "statistics_of_measurement", "toward_of",
-    "whole_moments", "wide_table",
+    "advice_of", "best_of", "known_rollouts", "optimal_of", "overtakes_of", "plan_of", "statistics_of_measurement",
+    "toward_of", "whole_moments", "wide_table",
 ]  # fmt: skip
 
 SHOWN = (
@@ -119,6 +121,13 @@ def optimal_of(measurement: MeasurementData, batch: float, target: str, **option
     moments = whole_moments(measurement)
     options["unit"] = options.get("unit") or design_unit(moments, options.get("rollouts_per_prompt", 1))
     return optimal_kernel(moments, batch, target, **options)
+
+
+def overtakes_of(measurement: MeasurementData, estimator: str, other: str, target: str, **options: Any) -> Interval:
+    """See :meth:`kvar.measurement.Measurement.overtakes`."""
+    moments = whole_moments(measurement)
+    options["unit"] = options.get("unit") or design_unit(moments, options.get("rollouts_per_prompt", 1))
+    return overtakes(moments, estimator, other, target, **options)
 
 
 def advice_of(measurement: MeasurementData, tokens: float | None, **options: Any) -> Advice:

@@ -32,6 +32,7 @@ def advise(
     group: str = "all",
     reference: str | None = None,
     prompt_cost: float = 0.0,
+    steps: int = 1,
 ) -> Advice:
     """Which estimator, how many prompts x responses, and whether a larger step pays, for a budget of tokens.
 
@@ -42,6 +43,8 @@ def advise(
         group: parameter group.
         reference: the target: an objective ("J", "J_kl", "score") or an estimator ("data"); by default J.
         prompt_cost: tokens that a prompt costs beside its responses.
+        steps: S; everything is told of the mean gradient of S such steps, at nearly the same weights: noise averages
+            out, bias stays, (30).
 
     Raises:
         ValueError: no probe at that step, another group or target, a budget out of range, runs that do not belong
@@ -54,14 +57,14 @@ def advise(
     if len({probe.step for probe in probes}) > 1:
         steps = ", ".join(probe.place for probe in probes)
         raise ValueError(f"the last probes are of different steps ({steps}); name one with step.")
-    advice = advise_probes(probes, tokens, group=group, reference=reference, prompt_cost=prompt_cost)
+    advice = advise_probes(probes, tokens, group=group, reference=reference, prompt_cost=prompt_cost, steps=steps)
     others = sorted({at for _, at in probes_of(several[0])} - {advice.step})
     told: list[tuple[int, str | None]] = []
     for at in others:
         try:
             each = [probe_of(run, at) for run in several]
             found = advice_numbers(
-                each, advice.budget.tokens, prompt_cost=prompt_cost, group=group, reference=reference
+                each, advice.budget.tokens, prompt_cost=prompt_cost, steps=steps, group=group, reference=reference
             )
         except ValueError:  # too few prompts there, or other estimators: nothing to compare with
             continue
@@ -76,6 +79,7 @@ def advise_probes(
     group: str = "all",
     reference: str | None = None,
     prompt_cost: float = 0.0,
+    steps: int = 1,
 ) -> Advice:
     """The same of probes, without a look at other steps.
 
@@ -85,9 +89,10 @@ def advise_probes(
         group: parameter group.
         reference: the target.
         prompt_cost: as of :func:`advise`.
+        steps: as of :func:`advise`.
 
     Raises:
         ValueError: as :func:`kvar.results.advice.advice_numbers`.
     """
-    numbers = advice_numbers(probes, tokens, prompt_cost=prompt_cost, group=group, reference=reference)
+    numbers = advice_numbers(probes, tokens, prompt_cost=prompt_cost, steps=steps, group=group, reference=reference)
     return Advice(**{f.name: getattr(numbers, f.name) for f in fields(numbers)})

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import kvar
+from kvar.analysis import overtakes
 from kvar.measurement.statistics import statistics_of_measurement
 from tests.cases import ragged_prompts, tiny_gpt2, tiny_t5
 
@@ -72,6 +73,20 @@ def test_report_reads_the_same_numbers(tmp_path: Path) -> None:
     for statistic in ("trace", "signal", "bias_sq", "within", "mse", "trace_ratio_t0"):
         for kernel in m.names:
             assert frame[statistic, kernel] == pytest.approx(table.loc[kernel, statistic], rel=1e-5, abs=1e-6)
+
+
+def test_when_one_estimator_overtakes_another() -> None:
+    """Prompts are the units, as in its other tables."""
+    m = kvar.measure(
+        tiny_t5(), tiny_t5(seed=1), ragged_prompts(6), kernels="1, 2", rollouts_per_prompt=4, max_new_tokens=4,
+    )  # fmt: skip
+    for options in ({}, {"rollouts_per_prompt": 2}, {"target": "K=2", "confidence": 0.5}):
+        found = m.overtakes("K=1", "K=2", **options)
+        assert str(found) == str(overtakes(m.moments, "K=1", "K=2", unit="prompt", **options)) and found.n == 6
+    with pytest.raises(ValueError, match="'K=3' is none of the estimators measured, K=1, K=2"):
+        m.overtakes("K=1", "K=3")
+    with pytest.raises(ValueError, match="steps must be a whole number of at least 1"):
+        m.advise(steps=0)
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from kvar.analysis.optimal.pieces import Pieces, efficiency_of
 from kvar.analysis.step.efficiency import signed_square
 from kvar.intervals.interval import Interval
-from kvar.intervals.jackknife import Array, jackknife, signed_root
+from kvar.intervals.jackknife import Array, jackknife, pseudo_values, signed_root
 
 __all__ = ["cross_fitted", "efficiency_interval", "gain_interval"]
 
@@ -31,7 +31,7 @@ def cross_fitted(pieces: Pieces, weights: Array) -> Array:
     units = pieces.units
     square = np.einsum("ug,gh,uh->u", weights[1:], pieces.power[0], weights[1:])
     chosen = weights[1:] / np.sqrt(np.abs(square))[:, None]
-    toward, power, true = (units * x[0] - (units - 1) * x[1:] for x in (pieces.toward, pieces.power, pieces.true))
+    toward, power, true = (pseudo_values(x) for x in (pieces.toward, pieces.power, pieces.true))
     parts = np.stack([(chosen * toward).sum(axis=1), np.einsum("ug,ugh,uh->u", chosen, power, chosen), true])
     along, squared, _ = parts.mean(axis=1)
     with np.errstate(all="ignore"):

@@ -12,7 +12,7 @@ from kvar.analysis.step.larger_step import gain_of, noiseless_share, times_for_s
 from kvar.intervals import Interval, number
 from kvar.report.words.amounts import listed, percent, rounded, scaled, several, span, whole
 from kvar.report.words.choice import clause, told_by
-from kvar.results.advice import AdviceNumbers, Ranking, SplitRow
+from kvar.results.advice import AdviceNumbers, Overtaking, Ranking, SplitRow
 
 __all__ = ["WIDTH", "page"]
 
@@ -43,8 +43,8 @@ def _heading(a: AdviceNumbers) -> list[str]:
     places = "; ".join(a.places)
     return [
         f"{places}: {what}.",
-        f"Efficiency is toward {target_words(a.reference)}; parameter group {a.group}; brackets are 95 % intervals "
-        f"over {a.units:,} {a.unit}.",
+        f"Efficiency is {_of_mean(a)}toward {target_words(a.reference)}; parameter group {a.group}; "
+        f"brackets are 95 % intervals over {a.units:,} {a.unit}.",
     ]
 
 
@@ -54,7 +54,8 @@ def _advised(a: AdviceNumbers) -> str:
     cost = f", and {a.budget.prompt_cost:g} for each prompt" if a.budget.prompt_cost else ""
     kept = "keep your estimator" if a.ranking.reason == "unresolved" else a.estimator
     step = _design(a.split.prompts, a.split.rollouts)
-    return f"ADVICE for {whole(a.budget.tokens)} sampled tokens a step{own}{cost}: {kept}, {step}."
+    mean = f", and for the mean of {a.budget.steps:,} steps" if a.budget.steps > 1 else ""
+    return f"ADVICE for {whole(a.budget.tokens)} sampled tokens a step{own}{cost}{mean}: {kept}, {step}."
 
 
 def _estimator(a: AdviceNumbers) -> list[str]:
@@ -189,14 +190,16 @@ def _cell(row: SplitRow, x: Interval) -> str:
 
 
 def _size(a: AdviceNumbers) -> list[str]:
-    name, tokens = a.estimator, a.budget.tokens
+    name, tokens, many = a.estimator, a.budget.tokens, a.budget.steps > 1
+    step = _mean(a) if many else "a step"
     if not a.snr.value > 0:
-        said = [f"The mean gradient of {name} is not told from noise: a step of this size may be all noise."]
+        said = [f"The mean gradient of {name} is not told from noise: {step} of this size may be all noise."]
     else:
         half, most = (scaled(times_for_share(a.snr, share), tokens) for share in (0.5, 0.8))
         said = [
-            f"Noise leaves a step {percent(noiseless_share(a.snr))} of the efficiency that {name} has without any. "
-            f"Half of it takes {span(half)} tokens, 80 % {span(most)}. A step of twice the tokens is worth "
+            f"Noise leaves {step} {percent(noiseless_share(a.snr))} of the efficiency that {name} has without any. "
+            f"Half of it takes {span(half)} tokens{' a step' * many}, 80 % {span(most)}. "
+            f"{f'The mean of {a.budget.steps:,} steps' if many else 'A step'} of twice the tokens is worth "
             f"{gain_of(a.snr).compact()} of this one: {_worth(a.snr)}."
         ]
         if not a.snr.low > 0:
@@ -206,10 +209,44 @@ def _size(a: AdviceNumbers) -> list[str]:
         return [*said, f"It has no bias toward {ours}: noise is all that a larger step has to mend."]
     if math.isnan(a.limit.value):
         return [*said, "How much bias it has is not known, the target not being resolved."]
-    return [
-        *said,
-        f"Without noise the efficiency would be {a.limit.compact()}: what lacks to 1 is bias, which no step mends.",
-    ]
+    said.append(
+        f"Without noise the efficiency would be {a.limit.compact()}: what lacks to 1 is bias, which no step mends."
+    )
+    return [*said, *([_overtaking(a.overtaking, a.split.prompts * a.split.rollouts)] if a.overtaking else [])]
+
+
+def _overtaking(x: Overtaking, responses: float) -> str:
+    """When bias outweighs noise, for steps of so many responses."""
+    total, name = scaled(x.steps, responses), x.name
+
+    def steps(number: float) -> str:
+        return f"{rounded(number)} step{'' if rounded(number) == '1' else 's'} of this size"
+
+    if math.isinf(x.steps.value):
+        return (
+            f"Bias stays where noise averages out, yet that {name}, the least biased, ever points better is not "
+            f"resolved; it takes a sum of more than {rounded(total.low)} responses ({steps(x.steps.low)}; 95 %)."
+        )
+    if x.steps.value == 0:
+        sure = "" if x.steps.high == 0 else f" (95 %: beyond {rounded(total.high)} responses at the latest)"
+        return f"{name}, the least biased, points better in a step of any size{sure}."
+    ends = (
+        f"at least {rounded(total.low)}" if math.isinf(total.high)
+        else f"{rounded(total.low)} to {rounded(total.high)}" if total.low > 0
+        else f"at most {rounded(total.high)}"
+    )  # fmt: skip
+    return (
+        f"Bias stays where noise averages out: summed over more than about {rounded(total.value)} responses "
+        f"({steps(x.steps.value)}; 95 %: {ends}), {name} points better."
+    )
+
+
+def _mean(a: AdviceNumbers) -> str:
+    return f"the mean of {a.budget.steps:,} steps"
+
+
+def _of_mean(a: AdviceNumbers) -> str:
+    return f"that of {_mean(a)}, " if a.budget.steps > 1 else ""
 
 
 def _worth(snr: Interval) -> str:

@@ -17,6 +17,7 @@ from kvar.gradients.recombine import recombine
 from kvar.intervals import Interval
 from kvar.results.advice.budget import Budget, Sums, sums_of
 from kvar.results.advice.estimators import Ranking, rank
+from kvar.results.advice.overtaking import Overtaking, overtaking
 from kvar.results.advice.splits import Split, bias_limit, snr_at, split_of
 from kvar.results.probes import Probe
 from kvar.results.target_units import target_units
@@ -34,7 +35,7 @@ class AdviceNumbers:
         steps: of the whole training, where known.
         group: parameter group.
         reference: the estimator that stands for g*.
-        budget: of one step.
+        budget: of one step, and the number of steps whose mean all efficiencies, noise and SNR are of.
         batch: trajectories of the run's own step.
         prompts: measured.
         rollouts: smallest and largest number of responses measured for a prompt.
@@ -44,13 +45,15 @@ class AdviceNumbers:
         estimator: the advised one.
         ranking: of the measured estimators.
         split: its prompts x responses.
-        snr: of the advised step.
+        snr: of the advised step, or of the mean of the budget's steps.
         limit: its efficiency without noise: 1 less the bias; NaN where the target is not resolved.
-        efficiency: of the advised step.
+        efficiency: of the advised step, or of the mean of the budget's steps.
         fitted: a kernel fitted to estimators by lag; None where none were measured.
         unfitted: why estimators by lag were measured and no kernel fitted.
         target_units: prompts that would resolve the target, at 0.8 power; NaN where it is resolved.
         again: how it is measured again on {count} prompts, for a reader.
+        overtaking: from how many steps on a less biased estimator points better, (30); None where the advised one is
+            the least biased, or nothing is told.
         over_training: training step -> the estimator that another probe of the run advises; None for nothing told.
     """
 
@@ -76,6 +79,7 @@ class AdviceNumbers:
     unfitted: str = ""
     target_units: float = math.nan
     again: str = ""
+    overtaking: Overtaking | None = None
     over_training: tuple[tuple[int, str | None], ...] = ()
 
 
@@ -84,15 +88,17 @@ def advice_numbers(
     tokens: float | None = None,
     *,
     prompt_cost: float = 0.0,
+    steps: int = 1,
     group: str = "all",
     reference: str | None = None,
 ) -> AdviceNumbers:
-    """Advice for one step of ``tokens`` sampled tokens.
+    """Advice for one step of ``tokens`` sampled tokens, or for the mean of several.
 
     Args:
         probes: of one run, or one of each of several seeds, with the same estimators.
         tokens: N; by default those of the run's own step, or of 64 responses.
         prompt_cost: tokens that a prompt costs beside its responses; 0 where only sampled tokens count.
+        steps: S; the estimator is chosen for the mean gradient of S such steps at nearly the same weights.
         group: parameter group.
         reference: the target, an objective or an estimator; by default J.
 
@@ -105,7 +111,7 @@ def advice_numbers(
     sums = sums_of(probes, group)
     length = float(np.mean([probe.length for probe in probes]))
     given = tokens is not None
-    budget = Budget(tokens if tokens is not None else first.batch * length, length, prompt_cost, given)
+    budget = Budget(tokens if tokens is not None else first.batch * length, length, prompt_cost, given, steps)
     target = sums.names.index(name)
     ranking = rank(sums, budget, target, first.current)
     fitted, unfitted, row = None, "", ranking[ranking.pick]
@@ -141,16 +147,17 @@ def advice_numbers(
         fitted=fitted,
         unfitted=unfitted,
         again=first.again,
+        overtaking=None if toward is None else overtaking(whole, budget, (e, rollouts), ranking, target),
         target_units=math.nan if ranking.resolved else target_units(first.of_group(group).moments, group, name),
     )
 
 
 def _step(sums: Sums, budget: Budget) -> tuple[float, int]:
-    """(B, R) of the estimators by lag; ValueError where the budget buys none."""
+    """(B, R) of the estimators by lag, B that of all steps of the budget; ValueError where the budget buys none."""
     rollouts = sums.best_split(lag_family(sums.names).numbers[-1], budget)
     if rollouts is None:
         raise ValueError("the budget buys no prompt with the responses that they take")
-    return budget.prompts(rollouts) * rollouts, rollouts
+    return budget.steps * budget.prompts(rollouts) * rollouts, rollouts
 
 
 def _fitted(probe: Probe, sums: Sums, budget: Budget, ranking: Ranking, reference: str) -> tuple[Fitted | None, str]:
@@ -166,7 +173,7 @@ def _fitted(probe: Probe, sums: Sums, budget: Budget, ranking: Ranking, referenc
             family,
             _step(sums, budget),
             row.name,
-            (row.prompts * row.rollouts, row.rollouts),
+            (budget.steps * row.prompts * row.rollouts, row.rollouts),
             reference,
             group=group,
             unit=sampling_unit(probe.moments),

@@ -39,6 +39,7 @@ class Budget:
         length: L of a response, on average.
         prompt_cost: c_p of a prompt beside its responses.
         given: whether N was given; else it is that of the run's own steps.
+        steps: S, of whose mean efficiency, noise and SNR are.
 
     Raises:
         ValueError: a number out of range, or less than one response.
@@ -48,8 +49,14 @@ class Budget:
     length: float
     prompt_cost: float = 0.0
     given: bool = True
+    steps: int = 1
 
     def __post_init__(self) -> None:
+        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
+            raise ValueError(
+                f"steps must be a whole number of at least 1, the steps whose mean is to point best; got "
+                f"{self.steps!r}."
+            )
         if not (isinstance(self.prompt_cost, (int, float)) and 0 <= self.prompt_cost < math.inf):
             raise ValueError(f"prompt_cost must be 0 or a positive number of tokens; got {self.prompt_cost!r}.")
         if not (isinstance(self.tokens, (int, float)) and 0 < self.tokens < math.inf):
@@ -161,7 +168,7 @@ class Sums:
         return next(r for r in allowed if noise(r, b) <= least * (1 + 1e-9))
 
     def variance(self, e: int, budget: Budget, rollouts: int, factor: float) -> list[Array]:
-        """(1+U,) of each probe: tr Cov of a step's mean for the whole budget, with ``factor`` times "within"."""
+        """(1+U,) of each probe: tr Cov of the mean of the budget's steps, with ``factor`` times "within"."""
         out = []
         for data in self.each:
             trace = trace_of(data)[:, e]
@@ -169,7 +176,7 @@ class Sums:
             if rollouts > 1 or factor != 1:
                 within = np.diagonal(data.within(), axis1=1, axis2=2)[:, e]
                 whole = trace - within + factor * within / rollouts
-            out.append(np.asarray(whole / budget.prompts(rollouts)))
+            out.append(np.asarray(whole / (budget.prompts(rollouts) * budget.steps)))
         return out
 
     def signal(self) -> list[Array]:
