@@ -55,8 +55,8 @@ def advise(
         need_seeds_of_one_run(several)
     probes = [probe_of(run, step) for run in several]
     if len({probe.step for probe in probes}) > 1:
-        steps = ", ".join(probe.place for probe in probes)
-        raise ValueError(f"the last probes are of different steps ({steps}); name one with step.")
+        places = ", ".join(probe.place for probe in probes)
+        raise ValueError(f"the last probes are of different steps ({places}); name one with step.")
     advice = advise_probes(probes, tokens, group=group, reference=reference, prompt_cost=prompt_cost, steps=steps)
     others = sorted({at for _, at in probes_of(several[0])} - {advice.step})
     told: list[tuple[int, str | None]] = []

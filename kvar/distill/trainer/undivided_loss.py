@@ -31,7 +31,7 @@ class UndividedLoss(Trainer):
     def __init__(self, *args: Any, compute_loss_func: Any = None, **kwargs: Any) -> None:
         if compute_loss_func is not None:
             raise ValueError("compute_loss_func is given, but the loss is that of args.objective: leave it out.")
-        super().__init__(*args, compute_loss_func=_never_called, **kwargs)
+        super().__init__(*args, **{**kwargs, "compute_loss_func": _never_called})
         self.model_accepts_loss_kwargs = False
         self._undivided = False
 
@@ -49,8 +49,8 @@ class UndividedLoss(Trainer):
         arriving: list[Tensor] = []
         compute = self.compute_loss
 
-        def watched(*given: Any, **options: Any) -> Tensor:
-            loss: Tensor = compute(*given, **options)
+        def watched(*given: Any, **options: Any) -> Any:
+            loss: Any = compute(*given, **options)
             losses.append(loss.detach().mean())
             if self.accelerator.distributed_type != DistributedType.DEEPSPEED:
                 loss.register_hook(lambda gradient: arriving.append(gradient.sum()))
