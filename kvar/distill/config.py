@@ -49,10 +49,11 @@ class DistillationConfig(TrainingArguments):
         "probe", "estimator auto: measure on the probe's prompts, or on the batch that is trained on"
     )
     auto_every: AtLeast0 = option(100, "estimator auto: steps between choices; 0 for one, before the first step")
-    auto_horizon: AtLeast1 = option(
-        1,
+    auto_horizon: AtLeast0 = option(
+        0,
         "estimator auto: steps whose gradients are taken to average before their direction counts; efficiency is that "
-        "of a step of so many times the responses, so that a large number weighs bias and a small one noise",
+        "of a step of so many times the responses, so that a large number weighs bias and a small one noise; 0 for the "
+        "steps until the next choice",
     )
     auto_margin: NotNegative = option(0.1, "estimator auto: gain in efficiency, as a share, that is worth a change")
     auto_confidence: BelowOne = option(

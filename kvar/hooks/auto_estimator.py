@@ -33,6 +33,7 @@ class _Trainer(Protocol):
     """What is asked of a trainer besides transformers' own: kvar's ``DistillationTrainer`` has it."""
 
     args: Any
+    state: Any
     callback_handler: Any
 
     @property
@@ -45,9 +46,9 @@ class AutoEstimator(TrainerCallback):
     """Chooses the estimator of a ``DistillationTrainer`` of ``estimator: auto``, before its first step and along it.
 
     Every ``auto_every`` steps the estimator in use, the candidates and the target are measured, and
-    :func:`kvar.analysis.choose` decides by the efficiency (11') of the step that the trainer takes, or of the mean of
-    ``auto_horizon`` such steps; the next step is taken by what it says. Where the target is not resolved the estimator
-    stays. The settings are the trainer's, ``auto_start`` and those after it.
+    :func:`kvar.analysis.choose` decides by the efficiency (11') of the mean of ``auto_horizon`` steps that the trainer
+    takes, by default those until the next choice; the next step is taken by what it says. Where the target is not
+    resolved the estimator stays. The settings are the trainer's, ``auto_start`` and those after it.
 
     With ``auto_on: probe`` the student is measured on the probe's prompts, before the first step and after every
     ``auto_every``-th. A probe that was added to the trainer before goes on measuring at its own steps too, and a step
@@ -219,8 +220,9 @@ class AutoEstimator(TrainerCallback):
 
     def _design(self) -> tuple[int, int]:
         """Responses that efficiency is told for, and how many of them a prompt has."""
-        batch, rollouts = step_design(self.trainer.args)
-        return batch * self.trainer.args.auto_horizon, rollouts
+        args = self.trainer.args
+        batch, rollouts = step_design(args)
+        return batch * (args.auto_horizon or args.auto_every or self.trainer.state.max_steps), rollouts
 
     def _tell(self, measurement: Measurement, choice: Choice, previous: str, seconds: float) -> None:
         """Record, print and log a choice."""

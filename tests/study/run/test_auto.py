@@ -101,7 +101,7 @@ def test_a_target_that_is_not_resolved_is_said_and_nothing_changes(
 def test_the_data_are_measured_where_they_are_the_target(tmp_path: Path) -> None:
     run = trained(tmp_path / "run", auto_target="data", auto_confidence=0, auto_every=0, auto_candidates="fitted")
     (choice,) = run.choices.to_dict("records")
-    assert choice["target"] == "data" and choice["batch"] == 4
+    assert choice["target"] == "data" and choice["batch"] == 4 * 5  # of the whole run
     if choice["changed"]:
         assert choice["estimator"].startswith("gap stepwise(")
         assert set(run.candidates["estimator"]) == {IMMEDIATE, choice["estimator"]}
@@ -128,7 +128,7 @@ def test_a_checkpoint_without_its_estimator_is_refused(tmp_path: Path) -> None:
         ({"auto_candidates": ""}, "auto_candidates are empty"),
         ({"auto_target": "bleu"}, "auto_target 'bleu': .*the word 'bleu' is unknown"),
         ({"auto_every": -1}, "auto_every must be at least 0; got -1"),
-        ({"auto_horizon": 0}, "auto_horizon must be at least 1; got 0"),
+        ({"auto_horizon": -1}, "auto_horizon must be at least 0; got -1"),
         ({"auto_margin": -0.1}, "auto_margin must be 0 or a positive number; got -0.1"),
         ({"auto_confidence": 1.0}, "auto_confidence must be at least 0 and below 1; got 1.0"),
         ({"auto_on": "paper"}, "auto_on 'paper' is unknown; choose one of: probe, batch"),
