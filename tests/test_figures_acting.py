@@ -121,6 +121,21 @@ def test_tasks_may_have_run_other_methods() -> None:
     assert told.rho.round(9).to_dict() == {("t", 1): 1.0, ("u", 1): -1.0}
 
 
+def test_where_a_noisy_estimator_overtakes() -> None:
+    """c^2 = 1 and rv = 320 of K = 1, 1/2 and 32 of K = 8: (160 - 32) / (1/2) = 256 responses, 16 steps of 16."""
+    at = {"task": "t", "method": "start", "seed": 1, "step": 0}
+    values = {"K=1": (1 / 21, 320.0), "K=8": (0.5 / 3, 32.0), "K=2": (1 / 2, 16.0), "K=4": (0.1 / 101, 1600.0)}
+    rows = [
+        {**at, "estimator": name, "statistic": statistic, "target": target, "value": value}
+        for name, pair in values.items()
+        for statistic, target, value in zip(("efficiency", "relative_variance"), ("J", ""), pair, strict=True)
+    ]
+    study = Results(NONE, pd.DataFrame(rows), NONE, NONE)
+    assert float(knew.overtaken(study, "K=8").iloc[0]) == pytest.approx(16)
+    assert np.isinf(knew.overtaken(study, "K=2").iloc[0])  # as little bias, less noise
+    assert knew.overtaken(study, "K=4").iloc[0] == 0.0
+
+
 def test_how_long_an_estimator_is_in_use() -> None:
     at = {"task": "t", "method": "auto-J", "rate": 0.1}
     choices = pd.DataFrame(

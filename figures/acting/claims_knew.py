@@ -17,6 +17,7 @@ from figures.acting.knew import (
     UNREAD,
     Ranks,
     gains,
+    overtaken,
     predictors,
     ranked,
     tuning_gains,
@@ -69,6 +70,16 @@ def unread(results: Results) -> tuple[str, list[str]]:
         return f"refuted: correlation not above 0 ({told})", lines
     decided = max(alone, one.p.get("alike", 1.0)) < 0.05
     return ("confirmed: " if decided else "neither: above 0, but p not below 0.05: ") + told, lines
+
+
+def overtaken_by_one(results: Results) -> list[str]:
+    """Up to how many steps each quieter estimator points better at J than K = 1, at the start."""
+    lines = ["| points better than K = 1 up to | task | median steps of 16 | over seeds | n |", "|---|---|---|---|---|"]
+    for estimator in ("K=2", "K=4", "K=8", "gap immediate", "gap immediate exact", "kl immediate exact"):
+        for task, steps in overtaken(results, estimator).groupby("task", sort=False):
+            span = f"{number(steps.min())} to {number(steps.max())}"
+            lines.append(f"| {estimator} | {task} | {number(steps.median())} | {span} | {len(steps)} |")
+    return lines
 
 
 def share(p: float) -> str:

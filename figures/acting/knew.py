@@ -74,16 +74,36 @@ def predictors(results: Results, step: int = 0, by: str = "J") -> dict[str, pd.D
             columns[method] = one.set_index(["task", "seed"])["value"]
         return pd.DataFrame(columns)
 
-    efficiency, rv = wide("efficiency", "J"), wide("relative_variance", "").clip(lower=0)
+    cosine, rv = limits(wide("efficiency", "J"), wide("relative_variance", ""))
     formed = {
         "norm": np.sqrt((wide("signal", "") + wide("trace", "") / BATCH).clip(lower=0)),
-        "efficiency of the run": (efficiency * (1 + rv / BATCH)).clip(-1, 1) / (1 + rv / (BATCH * LAST)),
+        "efficiency of the run": cosine / (1 + rv / (BATCH * LAST)),
     }
     return {
         name: (formed[statistic] if statistic in formed else wide(statistic, target))
         * (-1 if name.startswith("minus") else 1)
         for name, (statistic, target) in PREDICTORS.items()
     }
+
+
+def limits(efficiency: pd.DataFrame, variance: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Squared cosine to the target without noise, with its sign, and relative variance, from a step's efficiency."""
+    rv = variance.clip(lower=0)
+    return (efficiency * (1 + rv / BATCH)).clip(-1, 1), rv
+
+
+def overtaken(results: Results, estimator: str, by: str = "K=1") -> pd.Series:
+    """(task, seed) -> steps of 16 responses up to which an estimator points better at J than another, by (30).
+
+    At the start. 0 where it never does; infinite where it is the less biased one and better at every number.
+    """
+    rows = results.gradients
+    rows = rows[(rows["step"] == 0) & (rows["method"] == "start") & rows["target"].isin(["", "J"])]
+    of = rows.pivot_table(index=["task", "seed"], columns=["statistic", "estimator"], values="value")
+    cosine, rv = limits(of["efficiency"], of["relative_variance"])
+    bias, noise = cosine[by] - cosine[estimator], cosine[estimator] * rv[by] - cosine[by] * rv[estimator]
+    steps = (noise / bias / BATCH).where(bias > 0, np.inf)
+    return steps.where(noise > 0, 0.0)
 
 
 def gains(results: Results, quantity: str, by: str, since: int = 0) -> pd.DataFrame:
