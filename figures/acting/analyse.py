@@ -89,6 +89,7 @@ def written(results: Results) -> str:
     more = {
         "A4 along the way: step 50": claims_knew.along(results),
         "A4 along the way: auto": claims_knew.auto(results),
+        "Each fixed K less K = 1": claims.less_llmr(results),
         "Where K = 1 overtakes": claims_knew.overtaken_by_one(results),
         "A4 at the tuning seed, each method's gain at its best of four rates": claims_knew.tuning(results),
         "Have curves levelled": claims.levelled(results),

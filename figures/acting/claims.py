@@ -199,6 +199,16 @@ def not_below(results: Results) -> Section:
     return "neither: not within 10 % of the best on both tasks", lines
 
 
+def less_llmr(results: Results) -> list[str]:
+    """Every other fixed K less LLMR after as many steps, each at its own rate."""
+    lines = head("method less LLMR")
+    for task in results.tasks:
+        for outcome in OUTCOMES:
+            each = [compare(results, task, outcome, method, FIXED[:1], "samples") for method in FIXED[1:]]
+            lines += [row(results, task, outcome, one, "samples") for one in each if one is not None]
+    return lines
+
+
 def levelled(results: Results) -> list[str]:
     """Whether curves have levelled: what of the gain in J, and in the greedy score, was made after step 50."""
     lines = ["| gain from step 50 to 150, of that from 0 to 150 | task | J | greedy score |", "|---|---|---|---|"]

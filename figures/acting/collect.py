@@ -57,7 +57,7 @@ def with_earlier(frame: pd.DataFrame, earlier: pd.DataFrame) -> pd.DataFrame:
             raise ValueError("starts differ from those of the data kept: analyse these runs into another --output.")
     made = pd.MultiIndex.from_frame(frame[CELL])
     old = earlier[~pd.MultiIndex.from_frame(earlier[CELL]).isin(made)]
-    return pd.concat([old, frame], ignore_index=True).sort_values(CELL, kind="stable", ignore_index=True)
+    return pd.concat([old, frame], ignore_index=True)
 
 
 def cell_of(name: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from figures.acting.cells import FIXED, LAST, METHODS, OUTCOMES, Results, competitors, label, over
+from figures.acting.cells import CHOSEN, FIXED, LAST, METHODS, OUTCOMES, Results, competitors, label, over
 from figures.acting.claims_knew import in_use, kind
 from figures.acting.compare import HOW, compare
 from kvar.plots.parts.style import DOUBLE_WIDTH, OKABE_ITO, context
@@ -89,18 +89,22 @@ def curves(results: Results, quantity: str) -> Figure:
 
 
 def forest(results: Results) -> Figure | None:
-    """Every method less the best fixed K, at equal samples and equal wall time: outcomes and tasks in columns."""
+    """Every method less the best fixed K, at equal samples and equal wall time: outcomes and tasks in columns.
+
+    The methods of A6 and A7, which were added, stand below those of A1.
+    """
     competing = competitors(results)
+    shown = [*competing, *(m for m in CHOSEN["run"] if any(m in results.methods(t, "J") for t in results.tasks))]
     panels = [(task, outcome) for outcome in OUTCOMES for task in results.tasks]
     if not competing:
         return None
     confidence = 1 - 0.05 / len(competing)
     with context():
-        made = Figure(figsize=(DOUBLE_WIDTH, 0.24 * len(competing) + 1.3), layout="constrained")
+        made = Figure(figsize=(DOUBLE_WIDTH, 0.24 * len(shown) + 1.3), layout="constrained")
         axes = made.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for ax, (task, outcome) in zip(axes, panels, strict=True):
             best, limits = set(), [0.0]
-            for y, method in enumerate(reversed(competing)):
+            for y, method in enumerate(reversed(shown)):
                 for how, up, filled in (("samples", 0.16, True), ("seconds", -0.16, False)):
                     one = compare(results, task, outcome, method, FIXED, how)
                     if one is None:
@@ -117,7 +121,7 @@ def forest(results: Results) -> Figure | None:
             ax.set_xlim(min(limits) - pad, max(limits) + pad)
             ax.set_title(f"{task}\n{OUTCOMES[outcome]}")
             ax.set_xlabel("less " + ("\nor ".join(sorted(best)) or "-"), fontsize=7)
-            ax.set_yticks(range(len(competing)), [label(m) for m in reversed(competing)])
+            ax.set_yticks(range(len(shown)), [label(m) for m in reversed(shown)])
             ax.tick_params(axis="y", length=0)
             ax.grid(axis="y", color="0.94", linewidth=0.6, zorder=0)
         style = {"color": "0.3", "marker": "o", "markersize": 3.6, "linewidth": 1.6}
@@ -132,14 +136,17 @@ def forest(results: Results) -> Figure | None:
 
 
 def chosen(results: Results) -> Figure | None:
-    """Which estimator each run of auto and optimal used, step by step: a bar a seed, a mark where it changed."""
+    """Which estimator each run of auto used, step by step: a bar a seed, a mark where it measured.
+
+    Runs are those at the rate for what the method asks for: the greedy score toward the data, else J.
+    """
     choices = results.choices
     if not len(choices):
         return None
     kept = [
         (m, t, r, s)
         for m, t, r, s in choices[["method", "task", "rate", "seed"]].drop_duplicates().itertuples(index=False)
-        if s and r in {results.rates.get((t, m, by)) for by in OUTCOMES}
+        if s and m.startswith("auto") and r == results.rates.get((t, m, "greedy" if m.endswith("data") else "J"))
     ]
     order = {method: place for place, method in enumerate(METHODS)}
     kept.sort(key=lambda k: (order.get(k[0], len(order)), results.tasks.index(k[1]), k[2], k[3]))
