@@ -86,13 +86,16 @@ def predictors(results: Results, step: int = 0, by: str = "J") -> dict[str, pd.D
     }
 
 
-def limits(efficiency: pd.DataFrame, variance: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Squared cosine to the target without noise, with its sign, and relative variance, from a step's efficiency."""
+def limits(efficiency: pd.DataFrame, variance: pd.DataFrame, cut: float = 1) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Squared cosine to the target without noise, with its sign, and relative variance, from a step's efficiency.
+
+    An estimate of the squared cosine may be larger than 1, and is cut there.
+    """
     rv = variance.clip(lower=0)
-    return (efficiency * (1 + rv / BATCH)).clip(-1, 1), rv
+    return (efficiency * (1 + rv / BATCH)).clip(-cut, cut), rv
 
 
-def overtaken(results: Results, estimator: str, by: str = "K=1") -> pd.Series:
+def overtaken(results: Results, estimator: str, by: str = "K=1", cut: float = 1) -> pd.Series:
     """(task, seed) -> steps of 16 responses up to which an estimator points better at J than another, by (30).
 
     At the start. 0 where it never does; infinite where it is the less biased one and better at every number.
@@ -100,7 +103,7 @@ def overtaken(results: Results, estimator: str, by: str = "K=1") -> pd.Series:
     rows = results.gradients
     rows = rows[(rows["step"] == 0) & (rows["method"] == "start") & rows["target"].isin(["", "J"])]
     of = rows.pivot_table(index=["task", "seed"], columns=["statistic", "estimator"], values="value")
-    cosine, rv = limits(of["efficiency"], of["relative_variance"])
+    cosine, rv = limits(of["efficiency"], of["relative_variance"], cut)
     bias, noise = cosine[by] - cosine[estimator], cosine[estimator] * rv[by] - cosine[by] * rv[estimator]
     steps = (noise / bias / BATCH).where(bias > 0, np.inf)
     return steps.where(noise > 0, 0.0)
