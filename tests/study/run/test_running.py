@@ -228,7 +228,7 @@ def test_probe_and_choose_k(run: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert capsys.readouterr().out.count("already measured") == 2
     assert main(["choose-k", str(tmp_path / "probe"), "--prompts", "8", "--rollouts", "1", "2"]) == 0
     page = capsys.readouterr().out
-    assert "steps of 8 prompts x 2 rollouts" in page and "P(best)" in page and "K=2" in page
+    assert "steps of 8 prompts x 2 rollouts" in page and "squared error" in page and "K=2" in page
     assert main(["choose-k", str(run)]) == 2
     assert "holds no gradient probe" in capsys.readouterr().err
 
