@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kvar.analysis.replicates import Replicates, Unit, replicates
 from kvar.analysis.statistic_table import estimate
 from kvar.gradients.moments import GradientMoments
 from kvar.intervals.jackknife import Array, Estimate
 
-__all__ = ["signal", "signal_of"]
+__all__ = ["signal", "signal_of", "told_from_zero"]
 
 
 def signal_of(data: Replicates) -> Array:
     """(1+U, E) (N |gbar|^2 - m2)/(N-1), or by distinct prompts."""
     return np.asarray(np.diagonal(data.signal(), axis1=1, axis2=2))
+
+
+def told_from_zero(data: Replicates, confidence: float = 0.95) -> NDArray[np.bool_]:
+    """(E,) whether the interval of |E g|^2 lies above 0: for a target, whether it is resolved."""
+    return np.asarray(estimate("signal", signal_of(data), data.units, confidence).low > 0)
 
 
 def signal(moments: GradientMoments, group: str = "all", unit: Unit = None, confidence: float = 0.95) -> Estimate:

@@ -10,8 +10,7 @@ import numpy as np
 from kvar.analysis.bias import need_pairs
 from kvar.analysis.frames.reference import default_reference
 from kvar.analysis.replicates import Unit
-from kvar.analysis.signal import signal_of
-from kvar.analysis.statistic_table import estimate
+from kvar.analysis.signal import told_from_zero
 from kvar.analysis.step.design import check_design, design_replicates, prompts_of
 from kvar.analysis.step.efficiency import direction_of, efficiency_estimate, limit_interval
 from kvar.gradients.moments import GradientMoments
@@ -72,12 +71,12 @@ def toward(
     need_pairs(moments, group, "toward")
     check_design(prompts_of(batch, rollouts_per_prompt), rollouts_per_prompt)
     data = design_replicates(moments, group, unit, rollouts_per_prompt)  # once for every target
-    power = estimate("signal", signal_of(data), data.units, confidence)
+    known_targets = told_from_zero(data, confidence)
     parts, resolved = [], {}
     for target, name in targets.items():
         reference = default_reference(moments.names, name)
         number = moments.names.index(reference)
-        resolved[target] = bool(power.low[number] > 0)
+        resolved[target] = bool(known_targets[number])
         prompts = prompts_of(batch, rollouts_per_prompt)
         step = efficiency_estimate(direction_of(data, number, prompts, rollouts_per_prompt), confidence)
         ends = limit_interval(data, number, confidence)

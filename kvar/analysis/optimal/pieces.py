@@ -8,7 +8,7 @@ import numpy as np
 
 from kvar.analysis.frames.reference import default_reference
 from kvar.analysis.replicates import Unit, need_pairs
-from kvar.analysis.statistic_table import estimate
+from kvar.analysis.signal import told_from_zero
 from kvar.analysis.step.design import check_design, design_replicates, prompts_of, step_covariance
 from kvar.gradients.moments import GradientMoments
 from kvar.intervals.jackknife import Array
@@ -25,7 +25,7 @@ class Pieces:
         step: (1+U, E, E), C / B; 0 for two estimators that share no trajectory.
         toward: (1+U, E), m.
         true: (1+U,), |g*|^2.
-        least: lower end of its 95 % interval.
+        resolved: whether it is told from zero, as in :func:`kvar.analysis.toward`.
         reference: the estimator that stands for g*.
         units: U.
     """
@@ -34,7 +34,7 @@ class Pieces:
     step: Array
     toward: Array
     true: Array
-    least: float
+    resolved: bool
     reference: str
     units: int
 
@@ -42,11 +42,6 @@ class Pieces:
     def power(self) -> Array:
         """(1+U, E, E), M + C / B."""
         return self.signal + self.step
-
-    @property
-    def resolved(self) -> bool:
-        """Whether |g*|^2 is told from zero, as in :func:`kvar.analysis.toward`."""
-        return self.least > 0
 
     @property
     def noise(self) -> Array:
@@ -83,9 +78,8 @@ def pieces_of(
     data = design_replicates(moments, group, unit, rollouts_per_prompt)
     signal = data.signal()
     step = np.nan_to_num(step_covariance(data, prompts, rollouts_per_prompt))
-    true = signal[:, r, r]
-    least = float(estimate("signal", true[:, None], data.units).low[0])
-    return Pieces(signal, step, signal[:, :, r], true, least, name, data.units)
+    resolved = bool(told_from_zero(data)[r])
+    return Pieces(signal, step, signal[:, :, r], signal[:, r, r], resolved, name, data.units)
 
 
 def efficiency_of(weights: Array, power: Array, toward: Array, true: Array) -> Array:

@@ -64,9 +64,9 @@ def best_k(
         efficiency_low, efficiency_high, efficiency_best (probability). Both probabilities are NaN throughout where the
         reference's |g*|^2 is not resolved (an estimate, with or without one unit, that is not positive), and NaN for an
         estimator that does not compete or has no finite value. (That is less than :func:`kvar.analysis.toward` asks:
-        |g*|^2 scales all efficiencies alike, so that which is largest does not depend on how well it is known. Of 1,600
-        draws of five estimators of mean 0, 80 and 256 trajectories each, a third had probabilities, and in 2 an
-        estimator was told as the best by efficiency.)
+        |g*|^2 scales all efficiencies alike, so that which is largest does not depend on how well it is known. Noise of
+        mean 0 may so have probabilities; that it is hardly ever told as the best by efficiency, a test of targets
+        says.)
         ``table.attrs`` holds under "candidates_mse" and "candidates_efficiency" the estimators that cannot be told
         apart as the best, each with its probability (:func:`kvar.intervals.candidates`); under "best_mse" and
         "best_efficiency" the one that is left, None where there are several or none; "units", how many units were

@@ -19,10 +19,11 @@ class UndividedLoss(Trainer):
     """A Trainer whose ``compute_loss`` returns a micro-batch's share of its step's loss, so that shares are summed.
 
     transformers divides the loss by the step's number of micro-batches, unless it counts as normalised over the whole
-    step. With a ``compute_loss_func`` it does so in each version tested; the attribute ``loss_is_scaled_for_ga``
-    says the same, but only 5.19 and newer read it. Where a step has several micro-batches, the gradient that arrives at
-    the first one's loss is compared with 1 (or a loss scaler's scale), so that versions with another rule are noticed,
-    such as 5.3, where accelerate divides as well. DeepSpeed scales by itself: there the loss alone is compared.
+    step. With a ``compute_loss_func``, here the overridden method, it does so in each version tested; the attribute
+    ``loss_is_scaled_for_ga`` says the same, but only 5.19 and newer read it. Where a step has several micro-batches,
+    the gradient that arrives at the first one's loss is compared with 1 (or a loss scaler's scale), so that versions
+    with another rule are noticed, such as 5.3, where accelerate divides as well. DeepSpeed scales by itself: there the
+    loss alone is compared.
 
     Raises:
         ValueError: a ``compute_loss_func``, since it would not be called.
@@ -31,7 +32,7 @@ class UndividedLoss(Trainer):
     def __init__(self, *args: Any, compute_loss_func: Any = None, **kwargs: Any) -> None:
         if compute_loss_func is not None:
             raise ValueError("compute_loss_func is given, but the loss is that of args.objective: leave it out.")
-        super().__init__(*args, **{**kwargs, "compute_loss_func": _never_called})
+        super().__init__(*args, **{**kwargs, "compute_loss_func": self.compute_loss})
         self.model_accepts_loss_kwargs = False
         self._undivided = False
 
@@ -68,8 +69,3 @@ class UndividedLoss(Trainer):
             )
         self._undivided = True
         return taken
-
-
-def _never_called(*args: Any, **kwargs: Any) -> Tensor:
-    """Its presence is what counts: ``compute_loss`` is overridden."""
-    raise NotImplementedError
